@@ -1,0 +1,39 @@
+# The two commands of the README are `make demo` and `make test`; both set up by themselves.
+PY ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: venv demo test bench battery lint lock clean
+
+venv: .venv/.ok
+
+# --no-build-isolation: the build backend, too, comes from the hash-pinned lock.
+.venv/.ok: requirements.lock pyproject.toml
+	$(PY) -m venv .venv || { echo "This Python cannot make a venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: venv
+	@$(BIN)/python -m samples.demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: venv
+	$(BIN)/python -m tests.bench
+
+battery: venv
+	$(BIN)/python -m tests.battery
+
+# Needs uv; users and CI do not.
+lock:
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,5 @@
+"""Carries the ledger's rows out: runner (all rows), journey (one row), verdict (answer → decision, pure)."""
+
+from bulkimg.apply.runner import Policy, Runner, Stop
+
+__all__ = ["Policy", "Runner", "Stop"]

@@ -1,0 +1,44 @@
+"""This file says how long to wait before another try, and when the errors are too many. Pure: chance is an argument."""
+
+import random
+from collections import deque
+
+from bulkimg.settings import ErrorLimit
+
+BASE = 0.5  # seconds
+MOST = 30.0
+WINDOW = 1000  # finished rows that a share of errors is taken over
+
+
+def full_jitter(tries: int, rng: random.Random) -> float:
+    """Seconds before the try after `tries` failed ones (1 or more): uniform from 0 to an exponentially growing bound."""
+    return rng.uniform(0, min(MOST, BASE * 2 ** min(tries - 1, 16)))
+
+
+class ErrorWatch:
+    """Counts finished rows and errors against the limit of `--max-errors`."""
+
+    def __init__(self, limit: ErrorLimit) -> None:
+        self._limit = limit
+        self._last: deque[bool] = deque(maxlen=WINDOW)
+        self._recent = 0
+        self.errors = 0
+
+    def note(self, *, error: bool) -> None:
+        """One more row has finished."""
+        if len(self._last) == WINDOW:
+            self._recent -= self._last[0]
+        self._last.append(error)
+        self._recent += error
+        self.errors += error
+
+    @property
+    def exceeded(self) -> str:
+        """Why the run must stop, or an empty string."""
+        if self._limit.count is not None and self.errors > self._limit.count:
+            return f"{self.errors} rows failed, --max-errors allows {self._limit.count}"
+        if self._limit.share is not None and len(self._last) >= self._limit.sample:
+            share = self._recent / len(self._last)
+            if share > self._limit.share:
+                return f"{share:.0%} of the last {len(self._last)} rows failed, --max-errors allows {self._limit}"
+        return ""

@@ -1,0 +1,167 @@
+"""This file is one row's way: send, wait for its job, ask when the answer was lost; until a verdict that the runner acts on."""
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from bulkimg.apply.backoff import full_jitter
+from bulkimg.apply.verdict import Next, Verdict, judge_poll, judge_read, judge_update
+from bulkimg.errors import TargetError
+from bulkimg.model import Claim, Status
+from bulkimg.zstack import Answer, ImageApi
+from bulkimg.zstack.wire import error_of
+
+POLL_FIRST = 0.05  # seconds to a job's first poll
+POLL_GROWTH = 1.6
+POLL_MOST = 2.0  # the vendor's SDKs poll every 1 or 2 s
+JOB_LOST = Verdict(
+    Next.SETTLED,
+    Status.UNKNOWN,
+    "JOB_TIMEOUT",
+    "the job was accepted and has no result yet",
+    "look at the image, then `bulkimg retry last`",
+    202,
+)
+
+
+@dataclass(slots=True)
+class Errand:
+    """A claim under way, with what its earlier attempts in this process leave behind."""
+
+    claim: Claim
+    charged: int = 0  # attempts that count against --retries
+    maybe_applied: bool = False  # one of the attempts may have been applied
+    started_at: float | None = None  # seconds since the epoch, of the first byte
+    begun: float = 0.0  # the same moment on the monotonic clock
+    in_flight: bool = False  # bytes of the present attempt may be out
+    returned: bool = False  # comes from the due heap: its next attempt is still to be claimed
+    key: str = ""  # the action key it was last sent with
+
+
+class Journey:
+    """Takes rows along their way. Clock, sleep and chance are arguments."""
+
+    def __init__(
+        self,
+        api: ImageApi,
+        *,
+        retries: int,
+        job_timeout: float,
+        hold: Callable[[float, str], None],
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        rng: random.Random,
+    ) -> None:
+        self._api = api
+        self._retries = retries
+        self._job_timeout = job_timeout
+        self._hold = hold
+        self._clock = clock
+        self._now = now
+        self._sleep = sleep
+        self._rng = rng
+        self.jobs_exist = False  # this server answers 202
+
+    async def take(self, errand: Errand) -> Verdict:
+        """SETTLED, AGAIN, OTHER_KEY or HALT: everything else is resolved on the way."""
+        try:
+            if errand.claim.interrupted:
+                self._begin(errand)
+                verdict = await self._ask(errand, Verdict(Next.ASK, maybe_applied=True))
+                # Nobody can say what became of the interrupted request: the same absolute values are sent once more.
+                return replace(verdict, next=Next.AGAIN, status=None) if verdict.status is Status.UNKNOWN else verdict
+            return await self._send(errand)
+        except TargetError as error:
+            return Verdict(Next.HALT, code="LOGIN_REFUSED", message=str(error))
+
+    def _begin(self, errand: Errand) -> None:
+        errand.in_flight, errand.key = True, self._api.action_key
+        if errand.started_at is None:
+            errand.started_at, errand.begun = self._now(), self._clock()
+
+    async def _send(self, errand: Errand) -> Verdict:
+        claim = errand.claim
+        ticket = self._api.auth.ticket
+        answer = await self._api.update(claim.uuid, claim.fields, claim.job_uuid, lambda: self._begin(errand))
+        verdict = judge_update(answer, claim, jobs_exist=self.jobs_exist)
+        if verdict.next is Next.WAIT:
+            self.jobs_exist = True
+            verdict = await self._wait(errand, POLL_FIRST)
+        elif verdict.next is Next.ASK:
+            verdict = await self._ask(errand, verdict)
+        if verdict.next is Next.RENEW:
+            await self._api.auth.renew(ticket)
+        return verdict
+
+    async def _wait(self, errand: Errand, delay: float) -> Verdict:
+        """Poll the job until it has a result. Spaced with jitter, so that many jobs do not poll in step."""
+        deadline = self._clock() + self._job_timeout
+        while self._clock() < deadline:
+            await self._sleep(delay * self._rng.uniform(0.8, 1.2))
+            delay = min(delay * POLL_GROWTH, POLL_MOST)
+            verdict = judge_poll(await self._api.poll(errand.claim.job_uuid), errand.claim)
+            if verdict.hold is not None:
+                self._hold(verdict.hold, verdict.code)
+            if verdict.next is Next.READ:
+                return await self._read(errand, verdict)
+            if verdict.next is not Next.WAIT:
+                return verdict
+        return await self._read(errand, JOB_LOST)
+
+    async def _ask(self, errand: Errand, doubt: Verdict) -> Verdict:
+        """What became of a request whose answer is lost or unbound: by its job, else by reading the image."""
+        verdict = await self._patiently(lambda: self._api.poll(errand.claim.job_uuid), judge_poll, errand)
+        if verdict.next is Next.WAIT and verdict.http_status == 202:
+            self.jobs_exist = True
+            return await self._wait(errand, POLL_FIRST)
+        if verdict.next not in (Next.WAIT, Next.READ):
+            return verdict
+        if doubt.status is Status.FAILED and verdict.code == "JOB_NOT_KNOWN":
+            return replace(doubt, next=Next.SETTLED)  # the refusal is true: it never became a job
+        return await self._read(errand, doubt)
+
+    async def _patiently(
+        self, call: Callable[[], Awaitable[Answer]], judge: Callable[[Answer, Claim], Verdict], errand: Errand
+    ) -> Verdict:
+        """Ask until the server says anything at all: a question may be asked often, unlike a PUT."""
+        for tries in range(1, self._retries + 2):
+            answer = await call()
+            if ((answer.status or 500) < 500 and answer.status != 429) or error_of(answer.json()):
+                break
+            if tries <= self._retries:
+                await self._sleep(max(full_jitter(tries, self._rng), answer.retry_after or 0.0))
+        return judge(answer, errand.claim)
+
+    async def _read(self, errand: Errand, doubt: Verdict) -> Verdict:
+        """Settle a doubt by the image itself; what reading cannot tell stays the doubt's, as `unknown`."""
+        ticket = self._api.auth.ticket
+        verdict = await self._patiently(lambda: self._api.read(errand.claim.uuid), judge_read, errand)
+        if verdict.next is Next.RENEW:
+            await self._api.auth.renew(ticket)
+            verdict = judge_read(await self._api.read(errand.claim.uuid), errand.claim)
+        if verdict.next is Next.SETTLED:
+            return verdict
+        if verdict.next is Next.NOT_APPLIED and doubt is not JOB_LOST:
+            return Verdict(
+                Next.AGAIN,
+                code=doubt.code or "NOT_APPLIED",
+                message=f"{doubt.message or 'no result'}; {verdict.message}",
+                hint=doubt.hint,
+                http_status=doubt.http_status,
+                maybe_applied=doubt.maybe_applied,
+                job_used=doubt.job_used,
+            )
+        return unknown(doubt)
+
+
+def unknown(doubt: Verdict) -> Verdict:
+    """The honest end of a row that nobody can tell about."""
+    return replace(
+        doubt,
+        next=Next.SETTLED,
+        status=Status.UNKNOWN,
+        code=doubt.code or "UNKNOWN",
+        message=f"{doubt.message or 'no certain answer'}; the server could not tell what became of it",
+        hint="look at the image, then `bulkimg retry last`",
+    )

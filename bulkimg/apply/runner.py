@@ -1,0 +1,325 @@
+"""This file carries all rows out: claims them in batches, keeps as many journeys as allowed, and does what verdicts say."""
+
+import asyncio
+import heapq
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from bulkimg.apply.backoff import ErrorWatch, full_jitter
+from bulkimg.apply.journey import Errand, Journey, unknown
+from bulkimg.apply.verdict import Next, Verdict
+from bulkimg.errors import Exit
+from bulkimg.model import Claim, Event, Held, Outcome, Retrying, Status, Stopping
+from bulkimg.pace import Pace
+from bulkimg.settings import ErrorLimit
+from bulkimg.zstack import ImageApi
+
+MOST_HOLD = 300.0  # seconds: a server that asks for more is not waited for; the run stops and can be resumed
+MOST_HOLDS = 20  # in a row, without one row settled
+_ERRORS = (Status.FAILED, Status.UNKNOWN, Status.DRIFTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How patient a run is. Times are seconds."""
+
+    retries: int
+    max_errors: ErrorLimit
+    job_timeout: float
+    drain_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a run ended before its rows did, and the exit code that says so."""
+
+    exit_code: Exit
+    why: str
+
+
+class Store(Protocol):
+    """The ledger as the runner needs it; every coroutine returns when its writes are durable."""
+
+    async def claim(self, after: int, limit: int, new_job: Callable[[], str], now: float) -> list[Claim]: ...
+    async def claim_again(self, item: Claim, now: float) -> None: ...
+    async def close_attempt(self, item: Claim, fate: str, code: str, http_status: int | None) -> None: ...
+    async def release(self, items: Sequence[Claim]) -> None: ...
+    def settle(self, outcome: Outcome) -> None: ...
+
+
+class Runner:
+    """One run of one ledger against one server."""
+
+    def __init__(  # noqa: PLR0913 - five collaborators; clock, sleep and chance have defaults
+        self,
+        store: Store,
+        api: ImageApi,
+        pace: Pace,
+        policy: Policy,
+        emit: Callable[[Event], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._api = api
+        self._pace = pace
+        self._policy = policy
+        self._emit = emit
+        self._clock = clock
+        self._now = now
+        self._rng = rng or random.Random()  # noqa: S311 - spreads waits and names jobs, keeps no secret
+        self._journey = Journey(
+            api,
+            retries=policy.retries,
+            job_timeout=policy.job_timeout,
+            hold=self._hold,
+            clock=clock,
+            now=now,
+            sleep=sleep,
+            rng=self._rng,
+        )
+        self._errors = ErrorWatch(policy.max_errors)
+        self._ready: deque[Errand] = deque()  # claimed, not yet begun
+        self._due: list[tuple[float, int, Errand]] = []  # waiting for another try, by time; a waiting row holds no slot
+        self._cursor = 0  # the last ordinal claimed
+        self._exhausted = False  # the ledger has no more rows to claim
+        self._refill: asyncio.Task[None] | None = None
+        self._workers: dict[asyncio.Task[None], Errand | None] = {}
+        self._busy = 0
+        self._wake = asyncio.Event()
+        self._stop: Stop | None = None
+        self._holds = 0
+        self._failure: BaseException | None = None
+
+    # -- from outside ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> Stop | None:
+        """Until every row is settled, or a stop has drained. Raises what a worker raised: a bug, or a StorageError."""
+        if not self._api.key_is_known and (first := await self._next()):
+            await self._alone(first)  # so that one request, not a thousand, finds out how the server spells the key
+        self._pace.on_concurrency_change(self._spawn)
+        self._spawn()
+        while self._workers:
+            await asyncio.wait(self._workers, return_when=asyncio.FIRST_COMPLETED)
+        if self._refill:
+            await asyncio.gather(self._refill, return_exceptions=True)
+        if self._failure:
+            raise self._failure
+        await self._give_back(*self._ready)
+        return self._stop
+
+    def stop(self, exit_code: Exit, why: str) -> None:
+        """Start no new row; rows of which nothing was sent are given back, those in flight finish within the drain time."""
+        if self._stop:
+            return
+        self._stop = Stop(exit_code, why)
+        self._emit(Stopping(why))
+        self._wake.set()
+        for worker, errand in self._workers.items():
+            if errand is not None and not errand.in_flight:
+                worker.cancel()
+        asyncio.get_running_loop().call_later(self._policy.drain_timeout, self.stop_now)
+
+    def stop_now(self) -> None:
+        """End every journey at once; the ledger keeps their attempts open, and resuming asks about them."""
+        for worker in self._workers:
+            worker.cancel()
+
+    # -- workers --------------------------------------------------------------------------------------------------------
+
+    async def _alone(self, errand: Errand) -> None:
+        worker = asyncio.create_task(self._carry(errand))
+        self._workers[worker] = errand
+        worker.add_done_callback(self._ended)
+        await asyncio.wait([worker])
+
+    def _spawn(self) -> None:
+        while len(self._workers) < self._pace.concurrency and not self._stop:
+            worker = asyncio.create_task(self._work())
+            self._workers[worker] = None
+            worker.add_done_callback(self._ended)
+        self._wake.set()
+
+    def _ended(self, worker: asyncio.Task[None]) -> None:
+        self._workers.pop(worker, None)
+        if not worker.cancelled() and (error := worker.exception()) and not self._failure:
+            self._failure = error
+            self._stop = self._stop or Stop(Exit.STORAGE, str(error))
+            self.stop_now()
+            self._wake.set()
+
+    async def _work(self) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        while len(self._workers) <= self._pace.concurrency and (errand := await self._next()):
+            self._workers[me] = errand
+            await self._carry(errand)
+            self._workers[me] = None
+
+    async def _next(self) -> Errand | None:
+        """The next errand: one whose time has come, else a fresh one; None when there will be no more."""
+        while not self._stop:
+            if self._due and self._due[0][0] <= self._clock():
+                return heapq.heappop(self._due)[2]
+            if len(self._ready) <= self._pace.concurrency // 2 and not self._exhausted and self._refill is None:
+                self._refill = asyncio.create_task(self._claim_more())
+            if self._ready:
+                return self._ready.popleft()
+            if self._refill is None and not self._due and not self._busy:
+                return None
+            await self._sleep_until_something_happens()
+        return None
+
+    async def _sleep_until_something_happens(self) -> None:
+        self._wake.clear()
+        timeout = self._due[0][0] - self._clock() if self._due else None
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _claim_more(self) -> None:
+        """Claim ahead of need, in one commit, but no more than is sent soon: open claims are asked about after a crash."""
+        try:
+            limit = max(1, min(2 * self._pace.concurrency, int(min(self._pace.rate.per_second, 1e6) / 4)))
+            claims = await self._store.claim(self._cursor, limit, self._new_job, self._now())
+            self._exhausted = not claims
+            if claims:
+                self._cursor = claims[-1].ordinal
+            self._ready.extend(map(Errand, claims))
+        except Exception as error:
+            self._failure = self._failure or error
+            self._stop = self._stop or Stop(Exit.STORAGE, str(error))
+        finally:
+            self._refill = None
+            self._wake.set()
+
+    def _new_job(self) -> str:
+        """A version 4 UUID without dashes, which is what X-Job-UUID takes."""
+        bits = self._rng.getrandbits(128) & ~(0xF000 << 64) & ~(0xC000 << 48) | (0x4000 << 64) | (0x8000 << 48)
+        return f"{bits:032x}"
+
+    # -- one errand -----------------------------------------------------------------------------------------------------
+
+    async def _carry(self, errand: Errand) -> None:
+        self._busy += 1
+        try:
+            if errand.returned:
+                await self._store.claim_again(errand.claim, self._now())
+                errand.returned = False
+            verdict = await self._journey.take(errand)
+            await self._obey(errand, verdict)
+        except asyncio.CancelledError:
+            await self._give_back(errand)
+            raise
+        finally:
+            self._busy -= 1
+            self._wake.set()
+
+    async def _give_back(self, *errands: Errand) -> None:
+        """Take back claims of which nothing was sent; those of an earlier process stay open until somebody asks."""
+        await self._store.release([e.claim for e in errands if not e.in_flight and not e.claim.interrupted])
+
+    async def _obey(self, errand: Errand, verdict: Verdict) -> None:
+        if verdict.hold is not None:
+            self._hold(verdict.hold, verdict.code)
+        match verdict.next:
+            case Next.SETTLED:
+                self._settle(errand, verdict)
+            case Next.OTHER_KEY:
+                await self._other_key(errand, verdict)
+            case Next.RENEW:
+                await self._again(errand, verdict, after=0.0)
+            case Next.HALT:
+                await self._halt(errand, verdict)
+            case _:
+                await self._retry(errand, verdict)
+
+    async def _other_key(self, errand: Errand, verdict: Verdict) -> None:
+        """Send again with the spelling the server knows; there are two, and an operator may have fixed one."""
+        if errand.key == self._api.action_key and not self._api.switch_key():
+            hint = "is this the image API of a ZStack server? check --endpoint, --base-path and --action-key"
+            await self._halt(errand, replace(verdict, hint=hint))
+        else:
+            await self._again(errand, verdict, after=0.0)
+
+    async def _retry(self, errand: Errand, verdict: Verdict) -> None:
+        if not self._api.reached and verdict.code == "NOT_CONNECTED":
+            await self._halt(errand, verdict)
+            return
+        held = verdict.hold is not None
+        errand.charged += not held
+        errand.maybe_applied |= verdict.maybe_applied
+        if errand.charged <= self._policy.retries:
+            after = 0.0 if held else full_jitter(errand.charged, self._rng)
+            await self._again(errand, verdict, after)
+        elif errand.maybe_applied:
+            self._settle(errand, unknown(verdict))
+        else:
+            self._settle(errand, replace(verdict, status=Status.FAILED))
+
+    async def _again(self, errand: Errand, verdict: Verdict, after: float) -> None:
+        """Close the attempt and put the errand on the due heap; the next attempt keeps the job's uuid if it is unused."""
+        await self._close(errand, verdict)
+        job = self._new_job() if verdict.job_used else errand.claim.job_uuid
+        errand.claim = replace(errand.claim, attempt=errand.claim.attempt + 1, job_uuid=job, interrupted=False)
+        errand.in_flight, errand.returned = False, True
+        heapq.heappush(self._due, (self._clock() + after, errand.claim.ordinal, errand))
+        self._emit(Retrying(errand.claim.ordinal, errand.claim.uuid, verdict.code, after))
+
+    async def _close(self, errand: Errand, verdict: Verdict) -> None:
+        sent = verdict.http_status is not None or verdict.maybe_applied or verdict.code not in ("NOT_CONNECTED", "TLS")
+        fate = "unclear" if verdict.maybe_applied else "refused" if sent else "unsent"
+        await self._store.close_attempt(errand.claim, fate, verdict.code, verdict.http_status)
+
+    async def _halt(self, errand: Errand, verdict: Verdict) -> None:
+        await self._close(errand, verdict)
+        why = ": ".join(part for part in (verdict.code, verdict.message) if part)
+        self.stop(Exit.TARGET, f"{why}; {verdict.hint}" if verdict.hint else why)
+
+    def _hold(self, seconds: float, why: str) -> None:
+        """The server asks the whole run to wait; a request without a time gets a growing one."""
+        self._holds += 1
+        wait = seconds or full_jitter(self._holds, self._rng) + 0.5
+        if wait > MOST_HOLD or self._holds > MOST_HOLDS:
+            self.stop(Exit.TARGET, f"the server asks to wait {wait:.0f} s ({why}, {self._holds} times in a row)")
+            return
+        self._pace.gate.hold(wait)
+        self._emit(Held(wait, why))
+
+    def _settle(self, errand: Errand, verdict: Verdict) -> None:
+        claim = errand.claim
+        status = verdict.status
+        assert status is not None
+        if status in (Status.UPDATED, Status.DRIFTED):
+            self._api.key_is_known = True
+        self._holds = 0
+        self._errors.note(error=status in _ERRORS)
+        self._store.settle(
+            Outcome(
+                ordinal=claim.ordinal,
+                line=claim.line,
+                uuid=claim.uuid,
+                status=status,
+                code=verdict.code,
+                message=verdict.message,
+                hint=verdict.hint,
+                http_status=verdict.http_status,
+                attempts=claim.attempt,
+                job_uuid=claim.job_uuid,
+                started_at=errand.started_at,
+                duration_ms=round((self._clock() - errand.begun) * 1000) if errand.started_at is not None else None,
+                changed=tuple(claim.fields),
+                after=verdict.after,
+            )
+        )
+        if why := self._errors.exceeded:
+            self.stop(Exit.ERROR_LIMIT, why)

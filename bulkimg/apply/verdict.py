@@ -1,0 +1,214 @@
+"""This file judges answers: (answer, what the row asks for) → verdict. Pure and total; the journey only obeys.
+
+A row is `updated` only on an answer that carries its own image with the values asked for; `failed` only on the server's
+own refusal; whatever is not certain is asked about, never guessed (RELIABILITY.md, invariants 5–7).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from typing import Any
+
+from bulkimg.apply.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
+from bulkimg.model import TAGS, Claim, Fields, Status, as_stored
+from bulkimg.zstack import Answer
+from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another
+
+
+class Next(Enum):
+    """What follows from a verdict."""
+
+    SETTLED = auto()  # the row has its outcome
+    WAIT = auto()  # the job runs: poll it later
+    ASK = auto()  # ask by the job's uuid
+    READ = auto()  # ask by reading the image
+    AGAIN = auto()  # send again
+    RENEW = auto()  # log in again, then send again
+    OTHER_KEY = auto()  # send again with the other spelling
+    HALT = auto()  # stop the run
+    NOT_APPLIED = auto()  # reading shows that the change is not there
+    CANNOT_TELL = auto()  # reading is not possible here
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows, and the evidence. `hold`: seconds that the whole run waits, 0 for «a while», None for no hold."""
+
+    next: Next
+    status: Status | None = None
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+    http_status: int | None = None
+    maybe_applied: bool = False
+    job_used: bool = False  # the job's uuid has been consumed: another attempt needs a new one
+    hold: float | None = None
+    after: Fields | None = field(default=None)
+
+
+def judge_update(answer: Answer, claim: Claim, *, jobs_exist: bool) -> Verdict:
+    """The answer to a PUT. `jobs_exist`: this server has answered 202 before, so a refusal can be checked by its job."""
+    if answer.status is None:
+        return _no_answer(answer)
+    body = answer.json()
+    if answer.status == 200:
+        return _by_inventory(body, claim, answer.status) or _unbound(answer)
+    if answer.status == 202:
+        return Verdict(Next.WAIT, http_status=202) if job_of(body) == claim.job_uuid else _unbound(answer)
+    verdict = _by_rule(answer, body)
+    if verdict.status is not Status.FAILED:
+        return verdict
+    if names_another(answer.text, claim.uuid):
+        return _unbound(answer)
+    names_ours = claim.uuid in answer.text or claim.job_uuid in answer.text
+    # Where jobs exist, one that was never created proves a refusal that names nobody: keep it, and ask.
+    return verdict if names_ours or not jobs_exist else replace(verdict, next=Next.ASK)
+
+
+def judge_poll(answer: Answer, claim: Claim) -> Verdict:
+    """The answer to a poll of the row's job."""
+    if answer.status is None:
+        return Verdict(Next.WAIT, code=answer.failure, message=answer.detail)
+    body = answer.json()
+    if answer.status == 200:
+        return _by_inventory(body, claim, 200) or Verdict(Next.READ, http_status=200, job_used=True)
+    if answer.status == 202:
+        return Verdict(Next.WAIT, http_status=202)
+    error = error_of(body)
+    if answer.status == 503 and error:
+        if names_another(answer.text, claim.uuid):
+            return Verdict(Next.READ, http_status=503)
+        return _by_code(error.code, error.text, answer, job_used=True)
+    rule = rule_for_status(answer.status)
+    if rule.move in (Move.AGAIN, Move.HOLD):
+        return Verdict(Next.WAIT, code=f"HTTP_{answer.status}", http_status=answer.status, hold=_hold(answer, rule))
+    return Verdict(Next.READ, code="JOB_NOT_KNOWN", http_status=answer.status)
+
+
+def judge_read(answer: Answer, claim: Claim) -> Verdict:
+    """The image as it is now, compared with what the row asks for."""
+    if answer.status is None:
+        return Verdict(Next.CANNOT_TELL, code=answer.failure, message=answer.detail)
+    body = answer.json()
+    error = error_of(body)
+    if answer.status == 503 and error and error.code == "ID.1001":
+        return Verdict(Next.RENEW, code=error.code, http_status=503)
+    images = inventories_of(body) if answer.status == 200 else None
+    if images == []:
+        message = "the server has no image with this uuid"
+        return Verdict(Next.SETTLED, Status.FAILED, "NO_SUCH_IMAGE", message, CODES["SYS.1003"].hint, 200)
+    if images is None or len(images) != 1 or images[0].get("uuid") != claim.uuid:
+        return Verdict(Next.CANNOT_TELL, code=f"HTTP_{answer.status}", http_status=answer.status)
+    missing, different = _compare(claim.fields, images[0])
+    if different:
+        return Verdict(
+            Next.NOT_APPLIED, http_status=200, message=f"the image has other values in {', '.join(different)}"
+        )
+    if len(missing) == len(claim.fields):
+        return Verdict(Next.CANNOT_TELL, http_status=200)
+    message = "; ".join(part for part in ("confirmed by reading the image", _not_confirmed(missing)) if part)
+    return Verdict(
+        Next.SETTLED, Status.UPDATED, message=message, http_status=200, after=_shown(claim.fields, images[0])
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _no_answer(answer: Answer) -> Verdict:
+    if answer.sent:
+        return Verdict(Next.ASK, code=answer.failure, message=answer.detail, maybe_applied=True)
+    if answer.failure == "TLS":
+        return Verdict(Next.HALT, code="TLS", message=answer.detail, hint="--ca-file names the authority to trust")
+    return Verdict(
+        Next.AGAIN, code=answer.failure, message=answer.detail, hint="is the server there, and --endpoint right?"
+    )
+
+
+def _unbound(answer: Answer) -> Verdict:
+    """A complete answer that is not about this row, or not an answer of this API."""
+    message = f"HTTP {answer.status}, but the answer is not bound to this image or job"
+    return Verdict(Next.ASK, code="NOT_BOUND", message=message, http_status=answer.status, maybe_applied=True)
+
+
+def _by_inventory(body: Any, claim: Claim, http_status: int) -> Verdict | None:
+    inventory = inventory_of(body)
+    if inventory is None or inventory.get("uuid") != claim.uuid:
+        return None
+    missing, different = _compare(claim.fields, inventory)
+    after = _shown(claim.fields, inventory)
+    if different:
+        message = f"the server accepted the change, but shows another value in {', '.join(different)}"
+        hint = "did somebody else change the image at the same time, or does the server not keep this value?"
+        return Verdict(Next.SETTLED, Status.DRIFTED, "DRIFTED", message, hint, http_status, after=after)
+    return Verdict(Next.SETTLED, Status.UPDATED, message=_not_confirmed(missing), http_status=http_status, after=after)
+
+
+def _compare(fields: Fields, inventory: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """(fields that the inventory does not carry, fields that it shows with another value)."""
+    missing, different = [], []
+    for name, value in fields.items():
+        if name in TAGS or name not in inventory:
+            missing.append(name)
+        elif as_stored(value) != inventory[name]:
+            different.append(name)
+    return missing, different
+
+
+def _shown(fields: Fields, inventory: Mapping[str, Any]) -> Fields:
+    return {name: inventory[name] for name in fields if name in inventory and name not in TAGS}
+
+
+def _not_confirmed(missing: list[str]) -> str:
+    return f"not confirmed, the answer does not carry it: {', '.join(missing)}" if missing else ""
+
+
+def _by_rule(answer: Answer, body: Any) -> Verdict:
+    assert answer.status is not None
+    if error := error_of(body):
+        return _by_code(error.code, error.text, answer, job_used=False)
+    for pattern, code, rule in TEXTS:
+        if pattern.search(answer.text):
+            return _follow(rule, code, _line(answer.text), answer)
+    rule = rule_for_status(answer.status)
+    return _follow(rule, f"HTTP_{answer.status}", _line(answer.text) or f"HTTP {answer.status}", answer)
+
+
+def _by_code(code: str, text: str, answer: Answer, *, job_used: bool) -> Verdict:
+    return _follow(CODES.get(code, OTHER_CODE), code, text, answer, job_used=job_used)
+
+
+_MOVES = {
+    Move.REFUSED: Next.SETTLED,
+    Move.AGAIN: Next.AGAIN,
+    Move.HOLD: Next.AGAIN,
+    Move.RENEW: Next.RENEW,
+    Move.OTHER_KEY: Next.OTHER_KEY,
+    Move.ASK: Next.ASK,
+    Move.HALT: Next.HALT,
+}
+
+
+def _follow(rule: Rule, code: str, message: str, answer: Answer, *, job_used: bool = False) -> Verdict:
+    return Verdict(
+        _MOVES[rule.move],
+        Status.FAILED if rule.move is Move.REFUSED else None,
+        code,
+        message,
+        rule.hint,
+        answer.status,
+        maybe_applied=rule.maybe_applied,
+        job_used=job_used or rule.move is Move.RENEW,
+        hold=_hold(answer, rule),
+    )
+
+
+def _hold(answer: Answer, rule: Rule) -> float | None:
+    """The server asks the run to wait: always with 429, and with Retry-After on anything that is to be tried again."""
+    if rule.move is Move.HOLD or (rule.move is Move.AGAIN and answer.retry_after is not None):
+        return answer.retry_after or 0.0
+    return None
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:500]

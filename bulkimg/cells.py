@@ -1,0 +1,63 @@
+"""This file is the cell of a table: a text read as a field's value, a value written so that it reads back the same."""
+
+import json
+
+from bulkimg.model import CHOICES, FLAGS, TAGS, Value
+
+_TRUE = frozenset({"true", "yes", "1"})
+_FALSE = frozenset({"false", "no", "0"})
+
+# What a spreadsheet takes for the beginning of a formula, full-width forms included (OWASP, «CSV injection»).
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+
+def read_cell(name: str, text: str, empty_token: str) -> Value | None:
+    """The value a cell asks for; None (leave the field as it is) when it is blank. ValueError: `what is wrong; what to do`."""
+    if not text or text.isspace():
+        return None
+    if text == empty_token:
+        return [] if name in TAGS else ""
+    if name in FLAGS:
+        return read_flag(text)
+    if name in TAGS:
+        return _read_tags(text)
+    return text.strip() if name in CHOICES else text
+
+
+def read_flag(text: str) -> bool:
+    """true, yes, 1, false, no, 0, in any case. ValueError for anything else."""
+    folded = text.strip().lower()
+    if folded in _TRUE:
+        return True
+    if folded in _FALSE:
+        return False
+    raise ValueError("is not a boolean; write true or false (yes, no, 1 and 0 do too)")
+
+
+def _read_tags(text: str) -> list[str]:
+    """Tags separated by `;`; a JSON array is taken too, for tags that hold a `;` themselves."""
+    if text.lstrip().startswith("["):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
+            return value
+    return [tag.strip() for tag in text.split(";") if tag.strip()]
+
+
+def write_cell(value: Value | None, empty_token: str) -> str:
+    """The cell that `read_cell` reads back as this value."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        plain = all(";" not in tag and tag == tag.strip() and not tag.startswith("[") for tag in value)
+        return ";".join(value) if plain else json.dumps(value, ensure_ascii=False)
+    return value or empty_token
+
+
+def harmless(text: str) -> str:
+    """The text as a spreadsheet shows it and does not run it: an apostrophe before what begins like a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA) else text

@@ -1,0 +1,77 @@
+"""This file carries an open run out for a command: event loop, signals, progress, the closing words and the exit code."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import typer
+
+from bulkimg.cli import screen
+from bulkimg.cli.progress import Watcher
+from bulkimg.credentials import Credentials
+from bulkimg.engine import Engine, OpenRun, summary_document
+from bulkimg.errors import Exit
+from bulkimg.model import Status, Summary
+from bulkimg.settings import Settings
+
+_SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
+
+
+def carry(run: OpenRun, credentials: Credentials) -> None:
+    """Carry the run out, show what came of it, and leave with its exit code."""
+    watcher = Watcher(run.settings)
+    try:
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            summary = runner.run(_with_signals(Engine(run, credentials, watcher)))
+    finally:
+        watcher.close()
+        run.close()
+    show(summary, run.settings)
+    raise typer.Exit(summary.exit_code)
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where it is installed: a third less CPU a request."""
+    try:
+        import uvloop  # not on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _with_signals(engine: Engine) -> Summary:
+    """The first signal drains, the second stops at once; both leave a run that can be resumed."""
+    seen = 0
+
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == 1:
+            engine.stop(_SIGNALS[number], f"signal {number.name}")
+        else:
+            engine.stop_now()
+
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    return await engine.carry_out()
+
+
+def show(summary: Summary, settings: Settings) -> None:
+    """The end of a run: counts, causes, files, and what to type next."""
+    if settings.json_summary:
+        screen.out_json(summary_document(summary))
+        return
+    said = [f"{count:,} {status}" for status in Status if (count := summary.counts[status])]
+    screen.note(f"{', '.join(said) or 'no rows'}  ({summary.details['duration_s']:.1f} s)")
+    for cause in summary.causes[:10]:
+        rows = f"{cause['rows']:,} {cause['status']}"
+        text = f"{cause['code']} {cause['message']}".strip()
+        screen.note(screen.one_line(f"  {rows:>14}  {text[:200]}  (first in line {cause['first_line']})"))
+        if cause["hint"]:
+            screen.note(screen.one_line(f"{'':>18}{cause['hint']}"))
+    if summary.reason:
+        screen.note(screen.one_line(f"stopped: {summary.reason}"))
+    screen.note(f"results: {summary.directory}/results.csv")
+    if summary.details["next"]:
+        screen.note(f"next:    {summary.details['next']}")

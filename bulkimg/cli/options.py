@@ -1,0 +1,151 @@
+"""This file is the options that commands share: each is declared once, and a command names the ones it takes."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bulkimg.credentials import PROFILE_KEYS, Credentials, find_credentials
+from bulkimg.errors import UsageError
+from bulkimg.settings import (
+    Layer,
+    Settings,
+    config_file,
+    environment_layer,
+    flags_layer,
+    job_layer,
+    merge,
+    profile_layer,
+    read_profile,
+)
+
+Flags = dict[str, Any]
+
+
+def _text(names: str, metavar: str, help_: str) -> Any:
+    return Annotated[str | None, typer.Option(*names.split(), metavar=metavar, help=help_, show_default=False)]
+
+
+def _many(names: str, metavar: str, help_: str) -> Any:
+    return Annotated[list[str] | None, typer.Option(*names.split(), metavar=metavar, help=help_, show_default=False)]
+
+
+def _switch(names: str, help_: str) -> Any:
+    return Annotated[bool | None, typer.Option(*names.split(), help=help_, show_default=False)]
+
+
+OPTIONS: dict[str, Any] = {
+    "endpoint": _text("--endpoint", "URL", "Scheme, host and port of the server."),
+    "base_path": _text("--base-path", "PATH", "Context path of the API.  [default: /zstack]"),
+    "profile": _text("--profile", "NAME", "Profile in the configuration file."),
+    "ca_file": _text("--ca-file", "FILE", "Certificate authority to trust instead of the system's."),
+    "action_key": _text(
+        "--action-key", "KEY", "auto, updateimage or updateImage: how the server spells it.  [default: auto]"
+    ),
+    "rate": _text("--rate", "N/s", "Hard cap on all requests; 300/min and unlimited do too.  [default: 50/s]"),
+    "concurrency": _text("--concurrency", "N", "Hard cap on rows in flight.  [default: 16]"),
+    "timeout": _text("--timeout", "TIME", "Longest wait for one answer.  [default: 30s]"),
+    "job_timeout": _text("--job-timeout", "TIME", "Longest wait for the job of a 202 answer.  [default: 30m]"),
+    "retries": _text("--retries", "N", "More tries for a row after errors that may pass.  [default: 5]"),
+    "max_errors": _text(
+        "--max-errors", "N|N%", "Stop when more rows have failed; none never does.  [default: 50% of the last 1000]"
+    ),
+    "format": _text("--format", "FORMAT", "csv, tsv, jsonl or ndjson, when the name does not say."),
+    "encoding": _text("--encoding", "NAME", "Encoding of the manifest.  [default: utf-8]"),
+    "map": _many("--map", "COLUMN=FIELD", "Take a field (or uuid) from a column of another name. Repeatable."),
+    "set": _many("--set", "FIELD=VALUE", "Set a field in every row; {column} takes the row's own. Repeatable."),
+    "empty_token": _text(
+        "--empty-token", "TEXT", "The cell that sets a field to the empty string.  [default: <empty>]"
+    ),
+    "allow_value": _many("--allow-value", "FIELD=VALUE", "Admit a value that bulkimg does not know yet. Repeatable."),
+    "skip_invalid": _switch("--skip-invalid", "Record bad rows as invalid and run the others."),
+    "skip_rows": _text("--skip-rows", "N", "Leave out the first N rows."),
+    "max_rows": _text("--max-rows", "N", "Leave out what comes after N rows."),
+    "where": _many(
+        "--where", "COLUMN=VALUE", "Only rows whose cell is (=), is not (!=) or is like (~=, with %) this. Repeatable."
+    ),
+    "results": _text("--results", "FILE", "Write the results here too (.csv or .jsonl)."),
+    "runs_dir": _text("--runs-dir", "DIR", "Where runs are kept.  [default: runs]"),
+    "progress": _text("--progress", "KIND", "auto, bar, plain, json or none.  [default: auto]"),
+    "json": _switch("--json", "One summary document on standard output."),
+    "log_format": _text("--log-format", "FORMAT", "text or json, for messages on standard error.  [default: text]"),
+    "verbose": _switch("--verbose -v", "Say what is tried again, and why."),
+    "yes": _switch("--yes -y", "Do not ask."),
+    "dry_run": _switch("--dry-run -n", "Stop before the first PUT."),
+}
+TARGET = ("endpoint", "base_path", "profile", "ca_file", "action_key")
+PACE = ("rate", "concurrency", "timeout", "job_timeout", "retries", "max_errors")
+MANIFEST = (
+    "format",
+    "encoding",
+    "map",
+    "set",
+    "empty_token",
+    "allow_value",
+    "skip_invalid",
+    "skip_rows",
+    "max_rows",
+    "where",
+)
+REPORT = ("results", "runs_dir", "progress", "json", "log_format", "verbose")
+
+
+def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the named options; it gets those that were given on the command line as `flags`."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "flags"]
+        shared = [
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=OPTIONS[n]) for n in names
+        ]
+
+        def command(**given: Any) -> None:
+            flags = {name: value for name in names if (value := given.pop(name)) not in (None, [])}
+            function(**given, flags=flags)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # inspect honours it
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return decorate
+
+
+class Asked:
+    """Everything that was asked of a command: the settings, and how to get at the credentials when they are needed."""
+
+    def __init__(self, flags: Flags, job: Path | None = None, stored: Mapping[str, Any] | None = None) -> None:
+        """`stored`: the options of a run that is gone on with; its target then cannot be changed by the environment."""
+        environment = environment_layer(os.environ)
+        if stored is not None:
+            kept = {option: value for option, value in environment.options.items() if option not in TARGET}
+            environment = Layer(kept, environment.label)
+        layers = [flags_layer(flags), environment]
+        job_profile = None
+        if job is not None:
+            layer, job_profile = job_layer(job)
+            layers.append(layer)
+        elif stored is not None:
+            layers.append(Layer(stored, lambda option: f"the run's {option}"))
+        name = (
+            flags.get("profile") or environment.options.get("profile") or job_profile or (stored or {}).get("profile")
+        )
+        table = read_profile(name, os.environ)
+        self._secrets = {key: table.pop(key) for key in PROFILE_KEYS if key in table}
+        layers.append(profile_layer(name, table, config_file(os.environ)))
+        if job_profile:
+            layers.append(Layer({"profile": job_profile}, str))
+        self.settings: Settings = merge(*layers)
+
+    def credentials(self) -> Credentials:
+        """UsageError when there are none, half of one, or two kinds."""
+        return find_credentials(os.environ, self._secrets)
+
+    def require_endpoint(self) -> None:
+        if self.settings.endpoint is None:
+            raise UsageError(
+                "no server: give --endpoint URL, set BULKIMG_ENDPOINT, or name a --profile; `bulkimg sandbox` starts one to practise on"
+            )

@@ -1,0 +1,33 @@
+"""This file shows a manifest's problems: each with line, column, value and fix; a capped list on a terminal."""
+
+import sys
+from collections.abc import Iterator
+
+from bulkimg.cli import screen
+from bulkimg.ledger import Ledger, tally
+from bulkimg.model import Problem
+
+MOST = 20
+
+
+def problem_line(name: str, problem: Problem) -> str:
+    """`relabel.csv:17: platform 'Linx': is not one of …; did you mean 'Linux'?`"""
+    fix = f"; {problem.fix}" if problem.fix else ""
+    return screen.one_line(f"{name}:{problem.line}: {problem.text}{fix}")
+
+
+def show_problems(ledger: Ledger) -> None:
+    """The first of them, beside the results that hold them all."""
+    name, found = ledger.meta("manifest"), tally.problem_counts(ledger)[0]
+    for problem in tally.problems(ledger, limit=MOST):
+        screen.note(problem_line(name, problem))
+    if found > MOST:
+        screen.note(f"… and {found - MOST:,} more")
+
+
+def document(ledger: Ledger) -> Iterator[str]:
+    """All of them, as `bulkimg check` lists them; capped where a person reads along."""
+    name = ledger.meta("manifest")
+    limit = MOST * 5 if sys.stdout.isatty() else -1
+    for problem in tally.problems(ledger, limit=limit):
+        yield problem_line(name, problem)

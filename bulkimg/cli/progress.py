@@ -1,0 +1,200 @@
+"""This file shows a run while it runs: a bar, plain lines, JSON lines or nothing; all observers of the same events."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from bulkimg.cli import screen
+from bulkimg.model import GOOD, Event, Held, Notice, Retrying, Settled, Started, Status, Stopping
+from bulkimg.settings import Settings
+
+PLAIN_EVERY = 5.0  # seconds between two lines
+_BAD = tuple(status for status in Status if status not in GOOD)
+
+
+class Tally:
+    """Counts of what has been seen, and what follows from them. `clock` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun = clock()
+        self.pending = 0
+        self.counts: Counter[Status] = Counter()
+        self._waiting: dict[int, float] = {}
+        self.held_until = 0.0
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._begun, self.pending = self._clock(), event.pending
+        elif isinstance(event, Settled):
+            self.counts.update(outcome.status for outcome in event.outcomes)
+            for outcome in event.outcomes:
+                self._waiting.pop(outcome.ordinal, None)
+        elif isinstance(event, Retrying):
+            self._waiting[event.ordinal] = event.after
+        elif isinstance(event, Held):
+            self.held_until = self._clock() + event.seconds
+
+    @property
+    def done(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def bad(self) -> int:
+        return sum(self.counts[status] for status in _BAD)
+
+    @property
+    def retrying(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def rate(self) -> float:
+        """Rows a second since the start."""
+        return self.done / max(self._clock() - self._begun, 1e-3)
+
+    @property
+    def remaining(self) -> str:
+        """Time to the end at this rate, as `1:02:03`."""
+        if not self.done:
+            return "-:--"
+        minutes, seconds = divmod(round((self.pending - self.done) / self.rate), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+    @property
+    def line(self) -> str:
+        held = max(0.0, self.held_until - self._clock())
+        waits = f", server asks to wait {held:.0f} s" if held else ""
+        return (
+            f"{self.done:,}/{self.pending:,} rows, {self.rate:.1f}/s, {self.bad} failed, "
+            f"{self.retrying} retrying, {self.remaining} left{waits}"
+        )
+
+
+class Progress(Protocol):
+    """Watches events until it is closed."""
+
+    def see(self, event: Event) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Plain:
+    """A line every few seconds, good in a log."""
+
+    def __init__(self, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tally, self._clock, self._last = tally, clock, clock()
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Settled) and self._clock() - self._last >= PLAIN_EVERY:
+            self._last = self._clock()
+            screen.note(self._tally.line)
+
+    def close(self) -> None:
+        if self._tally.pending:
+            screen.note(self._tally.line)
+
+
+class _Json:
+    """A JSON line a second, and one at the end."""
+
+    def __init__(self, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tally, self._clock, self._last = tally, clock, clock()
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Settled) and self._clock() - self._last >= 1:
+            self._last = self._clock()
+            self._show()
+
+    def _show(self) -> None:
+        counts = {status.value: self._tally.counts[status] for status in Status if self._tally.counts[status]}
+        document = {"event": "progress", "done": self._tally.done, "pending": self._tally.pending, "counts": counts}
+        screen.note_json(document | {"rows_per_s": round(self._tally.rate, 1), "retrying": self._tally.retrying})
+
+    def close(self) -> None:
+        self._show()
+
+
+class _Bar:
+    """A bar on a terminal. Rich refreshes it ten times a second, whatever the number of events."""
+
+    def __init__(self, tally: Tally) -> None:
+        from rich import progress  # the other kinds do without rich
+        from rich.console import Console
+
+        self._tally = tally
+        self._bar = progress.Progress(
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[line]}"),
+            console=Console(file=sys.stderr),
+            transient=False,
+        )
+        self._task = self._bar.add_task("rows", total=None, line="")
+        self._bar.start()
+
+    def see(self, event: Event) -> None:
+        if isinstance(event, Started | Settled | Retrying | Held):
+            tally = self._tally
+            line = f"{tally.rate:.1f}/s  {tally.bad} failed  {tally.retrying} retrying  {tally.remaining} left"
+            self._bar.update(self._task, total=tally.pending, completed=tally.done, line=line)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+class _Nothing:
+    def see(self, event: Event) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Watcher:
+    """The observer the commands hand to the engine: messages, and the kind of progress that was asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._json = settings.log_format == "json"
+        self._verbose = settings.verbose
+        self._tally = Tally()
+        kind = settings.progress
+        if kind == "auto":
+            kind = "bar" if sys.stderr.isatty() else "plain"
+        kinds: dict[str, Callable[[], Progress]] = {
+            "bar": lambda: _Bar(self._tally),
+            "plain": lambda: _Plain(self._tally),
+            "json": lambda: _Json(self._tally),
+            "none": _Nothing,
+        }
+        self._progress = kinds[kind]()
+
+    def __call__(self, event: Event) -> None:
+        self._tally.see(event)
+        self._progress.see(event)
+        if said := self._words(event):
+            self._say(event, said)
+
+    def _words(self, event: Event) -> str:
+        if isinstance(event, Notice):
+            return event.text
+        if isinstance(event, Started):
+            return f"run {event.run_id}: {event.pending:,} of {event.rows:,} rows to send to {event.target}"
+        if isinstance(event, Held):
+            return f"the server asks to wait ({event.why}): nothing is sent for {event.seconds:.1f} s"
+        if isinstance(event, Stopping):
+            return f"stopping: {event.why}; rows in flight finish, once more Ctrl-C ends at once"
+        if isinstance(event, Retrying) and self._verbose:
+            return f"image {event.uuid}: {event.code}, sent again in {event.after:.1f} s"
+        return ""
+
+    def _say(self, event: Event, text: str) -> None:
+        if self._json:
+            fields: dict[str, Any] = {"at": time.time(), "event": type(event).__name__.lower(), "message": text}
+            screen.note_json(fields)
+        else:
+            screen.note(screen.one_line(text))
+
+    def close(self) -> None:
+        self._progress.close()

@@ -1,0 +1,30 @@
+"""This file is `bulkimg resume`: go on with a run from its ledger; the manifest is not needed."""
+
+from typing import Annotated
+
+import typer
+
+from bulkimg.cli import screen
+from bulkimg.cli.carry import carry
+from bulkimg.cli.options import PACE, REPORT, Asked, Flags, takes
+from bulkimg.engine import reopen, stored_settings
+from bulkimg.ledger import find_run
+from bulkimg.ledger.rundir import RunDirectory
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, its directory, or last.")]
+
+
+def find(name: str, flags: Flags) -> RunDirectory:
+    """The run that RUN names, in the runs directory that flags and environment say."""
+    return find_run(Asked({key: flags[key] for key in ("runs_dir",) if key in flags}).settings.runs_dir, name)
+
+
+@takes("profile", "ca_file", *PACE, *REPORT)
+def command(run: Run, flags: Flags) -> None:
+    """Rows of unknown fate are asked about first; at most they are sent once more."""
+    directory = find(run, flags)
+    asked = Asked(flags, stored=stored_settings(directory))
+    credentials = asked.credentials()
+    opened = reopen(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
+    screen.note(f"resuming run {directory.run_id}")
+    carry(opened, credentials)

@@ -1,0 +1,94 @@
+"""This file is `bulkimg run`: a manifest or a job file, checked, confirmed, carried out."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bulkimg.cli import screen
+from bulkimg.cli.carry import carry, show
+from bulkimg.cli.options import MANIFEST, PACE, REPORT, TARGET, Asked, Flags, takes
+from bulkimg.cli.problems import show_problems
+from bulkimg.engine import OpenRun, begin, next_command, refusal, refuse
+from bulkimg.errors import Exit
+from bulkimg.ledger import tally
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A manifest (.csv, .tsv, .jsonl, .ndjson, .gz; - for standard input) or a job file (.toml).",
+    ),
+]
+
+
+@takes(*TARGET, *PACE, *MANIFEST, *REPORT, "yes", "dry_run")
+def command(source: Source, flags: Flags) -> None:
+    """Check, send, and write one outcome for every row."""
+    asked, source = ask_for(source, flags)
+    if asked.settings.dry_run:
+        _dry_run(source, asked)
+        return
+    asked.require_endpoint()
+    credentials = asked.credentials()
+    run = begin(source, asked.settings)
+    if why := refusal(run):
+        _refuse(run, why)
+    if not asked.settings.yes and screen.can_ask() and source != "-" and not _confirm(run):
+        again = next_command(run, {}, to_do=1)
+        run.close()
+        screen.note(f"Nothing was sent. {again} sends it later.")
+        raise typer.Exit(Exit.REFUSED)
+    carry(run, credentials)
+
+
+def ask_for(source: str, flags: Flags) -> tuple[Asked, str]:
+    """The settings and the manifest that SOURCE and the flags mean."""
+    if not source.endswith(".toml"):
+        return Asked(flags), source
+    asked = Asked(flags, job=Path(source))
+    return asked, str(asked.settings.manifest)
+
+
+def _refuse(run: OpenRun, why: str) -> None:
+    show_problems(run.ledger)
+    summary = refuse(run, why)
+    run.close()
+    screen.error(why)
+    if run.settings.json_summary:
+        show(summary, run.settings)
+    else:
+        screen.note(f"Nothing was sent. Every row with its problem: {summary.directory}/results.csv")
+    raise typer.Exit(Exit.MANIFEST)
+
+
+def _confirm(run: OpenRun) -> bool:
+    to_do, rows = tally.rows_to_do(run.ledger), tally.rows_in_all(run.ledger)
+    return screen.ask(f"Send changes of {to_do:,} images ({rows:,} rows) to {run.settings.target}?")
+
+
+def _dry_run(source: str, asked: Asked) -> None:
+    """All of a run but its sending, in a place that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
+        run = begin(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
+        why = refusal(run)
+        show_problems(run.ledger)
+        counts = tally.counts(run.ledger)
+        to_do = tally.rows_to_do(run.ledger)
+        sample = [
+            (fate.outcome.line, fate.outcome.uuid, fate.fields)
+            for fate, _ in zip(tally.fates(run.ledger), range(5), strict=False)
+        ]
+        run.close()
+    if why:
+        screen.error(why)
+        raise typer.Exit(Exit.MANIFEST)
+    if asked.settings.json_summary:
+        screen.out_json({"dry_run": True, "to_send": to_do, "counts": counts})
+        return
+    for line, uuid, fields in sample:
+        changes = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        screen.out(screen.one_line(f"line {line}: {uuid}: {changes}"))
+    invalid = f", {counts['invalid']:,} are invalid" if counts["invalid"] else ""
+    screen.out(f"{to_do:,} rows would be sent{invalid}; nothing was.")

@@ -1,0 +1,93 @@
+"""This file is `bulkimg try`: the API page's «Try It Out»."""
+
+import asyncio
+import json
+import shlex
+import time
+from typing import Annotated
+
+import typer
+
+from bulkimg.apply.trial import send_once
+from bulkimg.cli import screen
+from bulkimg.cli.options import TARGET, Asked, Flags, takes
+from bulkimg.credentials import Credentials
+from bulkimg.errors import Exit, TargetError, UsageError
+from bulkimg.manifest.check import Checker
+from bulkimg.model import Fields, normal_uuid
+from bulkimg.pace import Pace
+from bulkimg.settings import Settings
+from bulkimg.zstack import Answer, ImageApi, Transport, make_auth
+from bulkimg.zstack.wire import DOCUMENTED_KEY, update_body
+
+
+@takes(*TARGET, "timeout", "set", "empty_token", "allow_value")
+def command(
+    uuid: Annotated[str, typer.Argument(metavar="UUID", help="The image.")],
+    flags: Flags,
+    send: Annotated[bool, typer.Option("--send", help="Send it, and show the answer.")] = False,
+) -> None:
+    """Without --send, only shows."""
+    asked = Asked(flags)
+    image, fields = _change(uuid, asked.settings)
+    if not send:
+        screen.out(_curl(image, fields, asked.settings))
+        return
+    asked.require_endpoint()
+    answer = asyncio.run(_send(image, fields, asked.settings, asked.credentials()))
+    if answer.status is None:
+        raise TargetError(f"{asked.settings.target}: {answer.detail}")
+    raise typer.Exit(Exit.OK if answer.status == 200 else Exit.SOME_ROWS_NOT)
+
+
+def _change(uuid: str, settings: Settings) -> tuple[str, Fields]:
+    image = normal_uuid(uuid)
+    if image is None:
+        raise UsageError(f"{uuid!r} is not an image uuid: 32 hexadecimal digits, with or without dashes")
+    if not settings.set:
+        raise UsageError("nothing to change: give --set FIELD=VALUE")
+    fields, problems = Checker(settings.empty_token, settings.allow_value).fields(1, dict(settings.set), cells=True)
+    if problems:
+        raise UsageError("; ".join(f"--set {problem.text}; {problem.fix}" for problem in problems))
+    return image, fields
+
+
+def _curl(image: str, fields: Fields, settings: Settings) -> str:
+    """The request as a command to copy; the credential stays in the environment."""
+    key = settings.action_key if settings.action_key != "auto" else DOCUMENTED_KEY
+    body = json.dumps(json.loads(update_body(key, fields)), ensure_ascii=False)
+    url = f"{settings.endpoint or 'http://HOST:8080'}{settings.base_path}/v1/images/{image}/actions"
+    return (
+        f"curl -X PUT {shlex.quote(url)} \\\n"
+        '  -H "Authorization: OAuth $BULKIMG_SESSION" \\\n'
+        "  -H 'Content-Type: application/json;charset=UTF-8' \\\n"
+        f"  -d {shlex.quote(body)}"
+    )
+
+
+async def _send(image: str, fields: Fields, settings: Settings, credentials: Credentials) -> Answer:
+    assert settings.endpoint is not None
+    pace = Pace(settings.rate, 1)
+    transport = Transport(
+        settings.endpoint,
+        settings.base_path,
+        admit=pace.admit,
+        timeout=settings.timeout,
+        ca_file=settings.ca_file,
+        now=time.time,
+    )
+    try:
+        auth = make_auth(credentials, transport, time.time)
+        await auth.open()
+        try:
+            async for what, answer in send_once(
+                ImageApi(transport, auth, settings.action_key), image, fields, settings.timeout
+            ):
+                screen.note(f"{what}: {f'HTTP {answer.status}' if answer.status else answer.detail}")
+        finally:
+            await auth.close()
+    finally:
+        await transport.close()
+    said = answer.json()
+    screen.out(json.dumps(said, indent=2) if said is not None else answer.text)
+    return answer

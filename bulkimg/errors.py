@@ -1,0 +1,67 @@
+"""This file draws the error tree and names the exit codes (PRODUCT.md §6).
+
+    BulkimgError
+    ├── UsageError          2  an option, a job file, a profile or a credential is wrong
+    ├── ManifestRefused     3  the manifest has problems; nothing was sent
+    ├── TargetError         5  the server is not there, or does not let us in
+    │   └── LoginRefused
+    ├── RunRefused          7  another process holds the run, or it cannot be carried on
+    └── StorageError        8  the disk or the ledger failed
+
+A bad row is a value (`model.Problem`, `model.Outcome`), never an exception.
+"""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The exit codes other people's scripts rely on."""
+
+    OK = 0
+    SOME_ROWS_NOT = 1
+    USAGE = 2
+    MANIFEST = 3
+    ERROR_LIMIT = 4
+    TARGET = 5
+    REFUSED = 7
+    STORAGE = 8
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class BulkimgError(Exception):
+    """A sentence for the user that says what, where and what to do next, and the exit code that goes with it."""
+
+    exit_code: Exit = Exit.USAGE
+
+
+class UsageError(BulkimgError):
+    """An option, a job file, a profile or a credential is wrong."""
+
+
+class ManifestRefused(BulkimgError):
+    """The manifest has problems and nothing was sent."""
+
+    exit_code = Exit.MANIFEST
+
+
+class TargetError(BulkimgError):
+    """The server is not there, or is not what the settings say."""
+
+    exit_code = Exit.TARGET
+
+
+class LoginRefused(TargetError):
+    """The server does not accept the credentials."""
+
+
+class RunRefused(BulkimgError):
+    """The run is held by another process, or is not one that can be carried on."""
+
+    exit_code = Exit.REFUSED
+
+
+class StorageError(BulkimgError):
+    """The local disk or the ledger failed; the run stops and can be resumed when there is space."""
+
+    exit_code = Exit.STORAGE

@@ -1,0 +1,182 @@
+"""This file makes the run's other files from the ledger: results, failed, unprocessed, summary. CSV is spreadsheet-safe."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from bulkimg.cells import harmless, write_cell
+from bulkimg.ledger import tally
+from bulkimg.ledger.store import Ledger, storage_errors
+from bulkimg.model import FIELDS, Outcome, Status, Value, iso_utc
+
+COLUMNS = (
+    "line", "uuid", "status", "code", "message", "hint", "http_status", "attempts", "job_uuid",
+    "started_at", "duration_ms", "changed", "before", "after",
+)  # fmt: skip
+OURS = ("_status", "_code", "_message", "_hint")
+FED_BACK = {"failed.csv": (Status.FAILED, Status.UNKNOWN, Status.DRIFTED, Status.CONFLICT),
+            "unprocessed.csv": (Status.UNPROCESSED,)}  # fmt: skip
+
+Line = Callable[[Outcome], str]
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def jsonl_line(o: Outcome) -> str:
+    """The outcome as one line of results.jsonl: exact, times in ISO 8601 UTC, absent values null."""
+    return (
+        _encode(
+            {
+                "line": o.line,
+                "uuid": o.uuid,
+                "status": o.status,
+                "code": o.code,
+                "message": o.message,
+                "hint": o.hint,
+                "http_status": o.http_status,
+                "attempts": o.attempts,
+                "job_uuid": o.job_uuid,
+                "started_at": iso_utc(o.started_at) if o.started_at is not None else None,
+                "duration_ms": o.duration_ms,
+                "changed": list(o.changed),
+                "before": o.before,
+                "after": o.after,
+            }
+        )
+        + "\n"
+    )
+
+
+def csv_line(o: Outcome) -> str:
+    """The outcome as one record of results.csv; texts that a spreadsheet would run are made harmless."""
+    return _csv_record(
+        (
+            o.line,
+            harmless(o.uuid),
+            o.status.value,
+            harmless(o.code),
+            harmless(o.message),
+            harmless(o.hint),
+            o.http_status,
+            o.attempts,
+            o.job_uuid,
+            iso_utc(o.started_at) if o.started_at is not None else "",
+            o.duration_ms,
+            ",".join(o.changed),
+            _encode(o.before) if o.before is not None else "",
+            _encode(o.after) if o.after is not None else "",
+        )
+    )
+
+
+def _csv_record(cells: Iterable[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue()
+
+
+def _format_of(path: Path) -> tuple[str, Line]:
+    """The head and the line maker of a result file, by its name."""
+    return ("", jsonl_line) if path.suffix == ".jsonl" else (_csv_record(COLUMNS), csv_line)
+
+
+class LiveResults:
+    """The result files while the run is running: whole records, appended as rows settle."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files: list[tuple[TextIO, Line]] = []
+        for path in paths:
+            with storage_errors(path):
+                file = _open_private(path, os.O_APPEND)
+                self._files.append((file, _format_of(path)[1]))
+
+    def append(self, outcomes: Sequence[Outcome]) -> None:
+        """One write a file: its records are whole unless the disk fails in the middle of it."""
+        for file, line in self._files:
+            file.write("".join(map(line, outcomes)))
+            file.flush()
+
+    def close(self) -> None:
+        for file, _ in self._files:
+            file.close()
+
+
+def write_results(ledger: Ledger, paths: Sequence[Path], *, settled_only: bool = False) -> None:
+    """Every row's outcome in manifest order, each file replaced as a whole. `settled_only`: as a run (re)starts."""
+    for path in paths:
+        head, line = _format_of(path)
+        with _replacing(path) as file:
+            file.write(head)
+            for fate in tally.fates(ledger):
+                if fate.settled or not settled_only:
+                    file.write(line(fate.outcome))
+
+
+def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[str, int]:
+    """failed.csv and unprocessed.csv: manifests again, in the manifest's own columns. Returns rows by file name."""
+    written = {}
+    own = ledger.meta("columns")
+    for name, statuses in FED_BACK.items():
+        columns, row_of = _own_columns(own) if own is not None else _field_columns(ledger, statuses, empty_token)
+        written[name] = 0
+        with _replacing(directory / name) as file:
+            file.write(_csv_record([*columns, *OURS]))
+            for fate in tally.fates(ledger, *statuses):
+                o = fate.outcome
+                file.write(_csv_record([*row_of(fate), o.status.value, o.code, harmless(o.message), harmless(o.hint)]))
+                written[name] += 1
+    return written
+
+
+def _own_columns(own: list[str]) -> tuple[list[str], Callable[[tally.Fate], list[str]]]:
+    """The manifest's columns as they were, but for those of ours that an earlier failed.csv brought in."""
+    kept = [at for at, name in enumerate(own) if name not in OURS]
+    return [own[at] for at in kept], lambda fate: [(fate.cells or [])[at] for at in kept]
+
+
+def _field_columns(
+    ledger: Ledger, statuses: Sequence[Status], empty_token: str
+) -> tuple[list[str], Callable[[tally.Fate], list[str]]]:
+    """Columns for rows that came from JSONL: the fields that are used."""
+    used: set[str] = set()
+    for fate in tally.fates(ledger, *statuses):
+        used.update(fate.fields, (f"if_{name}" for name in fate.expects))
+    columns = [name for name in (*FIELDS, *(f"if_{name}" for name in FIELDS)) if name in used]
+
+    def row_of(fate: tally.Fate) -> list[str]:
+        values: dict[str, Value] = {**fate.fields, **{f"if_{name}": value for name, value in fate.expects.items()}}
+        return [fate.outcome.uuid, *(write_cell(values.get(name), empty_token) for name in columns)]
+
+    return ["uuid", *columns], row_of
+
+
+def write_json(path: Path, document: Any) -> None:
+    """A small document, replaced as a whole."""
+    with _replacing(path) as file:
+        file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """Write elsewhere, make it durable, then take the name: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with storage_errors(path):
+        with _open_private(temporary, os.O_TRUNC) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def _open_private(path: Path, flags: int) -> TextIO:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, 0o600)
+    return os.fdopen(descriptor, "a" if flags & os.O_APPEND else "w", encoding="utf-8", newline="")

@@ -1,0 +1,114 @@
+"""This file takes a manifest's rows into the ledger, and finds the images that more than one row names."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bulkimg.ledger.store import Ledger
+from bulkimg.model import Fields, Problem, Row, as_stored
+
+BATCH = 2000
+
+
+def add_rows(ledger: Ledger, first: int, rows: Sequence[Row]) -> None:
+    """Write a batch whose first row has the ordinal `first`, with its problems, in one transaction."""
+    with ledger.transaction() as db:
+        db.executemany(
+            "INSERT INTO row (ordinal, line, uuid, fields, expects, cells, problems) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [_record(ordinal, row) for ordinal, row in enumerate(rows, first)],
+        )
+        for ordinal, row in enumerate(rows, first):
+            _add_problems(db, ordinal, row.problems)
+
+
+def _record(ordinal: int, row: Row) -> tuple[Any, ...]:
+    # A bad row may hold what UTF-8 cannot carry; only there are the escapes of ASCII JSON worth their size.
+    dumps = json.dumps if row.problems else _dumps
+    return (
+        ordinal,
+        row.line,
+        bytes.fromhex(row.uuid) if row.uuid else storable(row.written),
+        dumps(row.fields),
+        dumps(row.expects) if row.expects else None,
+        dumps(row.cells) if row.cells else None,
+        len(row.problems),
+    )
+
+
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def storable(text: str) -> str:
+    """The text with lone surrogates written out, as SQLite and every file of ours can hold it."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def add_problems(ledger: Ledger, problems: Iterable[Problem]) -> None:
+    """Problems of the manifest as a whole."""
+    with ledger.transaction() as db:
+        _add_problems(db, None, problems)
+
+
+def _add_problems(db: Any, ordinal: int | None, problems: Iterable[Problem]) -> None:
+    for p in problems:
+        texts = (storable(text) for text in (p.column, p.value, p.code, p.message, p.fix))
+        db.execute("INSERT INTO problem VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (ordinal, p.line, *texts, p.fatal))
+
+
+def merge_duplicates(ledger: Ledger) -> int:
+    """Merge rows that name the same image into its first one, or mark them all where they contradict each other.
+
+    Returns the number of rows merged into others. The index this makes also serves `status` and later look-ups.
+    """
+    merged = 0
+    with ledger.transaction() as db:
+        db.execute("CREATE INDEX row_uuid ON row (uuid) WHERE problems = 0")
+        twice = db.execute("SELECT uuid FROM row WHERE problems = 0 GROUP BY uuid HAVING count(*) > 1")
+        for (uuid,) in twice.fetchall():
+            found = db.execute(
+                "SELECT ordinal, line, fields, expects FROM row WHERE uuid = ? AND problems = 0 ORDER BY ordinal",
+                (uuid,),
+            ).fetchall()
+            merged += _merge(db, uuid.hex(), found)
+    return merged
+
+
+def _merge(db: Any, uuid: str, found: Sequence[tuple[int, int, str, str | None]]) -> int:
+    lines = [line for _, line, _, _ in found]
+    fields, clash = _union([json.loads(text) for _, _, text, _ in found])
+    expects, clash_expected = _union([json.loads(text) if text else {} for _, _, _, text in found])
+    if clash or clash_expected:
+        column = clash or f"if_{clash_expected}"
+        for ordinal, line, _, _ in found:
+            others = ", ".join(str(other) for other in lines if other != line)
+            message = f"line {others} asks for another value of {column} for this image"
+            problem = Problem(line, column, uuid, "DUPLICATE_CONFLICT", message, "keep one of these rows")
+            _add_problems(db, ordinal, (problem,))
+            db.execute("UPDATE row SET problems = 1 WHERE ordinal = ?", (ordinal,))
+        return 0
+    leader, *followers = [ordinal for ordinal, _, _, _ in found]
+    texts = (_dumps(fields), _dumps(expects) if expects else None)
+    db.execute("UPDATE row SET fields = ?, expects = ? WHERE ordinal = ?", (*texts, leader))
+    db.executemany("UPDATE row SET leader = ? WHERE ordinal = ?", [(leader, ordinal) for ordinal in followers])
+    return len(followers)
+
+
+def _union(changes: Sequence[Fields]) -> tuple[Fields, str]:
+    """All fields together, and the name of one that two of them give different values (as the server stores them)."""
+    union: Fields = {}
+    for change in changes:
+        for name, value in change.items():
+            if name in union and as_stored(union[name]) != as_stored(value):
+                return union, name
+            union.setdefault(name, value)
+    return union, ""
+
+
+def settle_empty(ledger: Ledger) -> None:
+    """Rows whose every cell is blank ask for nothing: they are unchanged, and nothing is sent for them."""
+    with ledger.transaction() as db:
+        db.execute(
+            """INSERT INTO outcome (ordinal, status, code, message, hint, attempts)
+            SELECT ordinal, 'unchanged', 'NOTHING_ASKED', 'the row names no field to change', '', 0
+            FROM row WHERE fields = '{}' AND problems = 0 AND leader IS NULL"""
+        )

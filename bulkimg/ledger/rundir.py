@@ -1,0 +1,99 @@
+"""This file is the run's directory: its id, its modes, its lock, and how `last` and the others are found."""
+
+import fcntl
+import os
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bulkimg.errors import RunRefused, StorageError, UsageError
+
+_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # no letters that are read as digits
+
+
+class RunDirectory:
+    """`runs/<run-id>/`. The lock is on the directory itself, so a dead process holds nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "run.db"
+
+    def hold(self) -> "RunDirectory":
+        """Take the run for this process until `release` or death; RunRefused when another one holds it."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise RunRefused(
+                f"run {self.run_id} is being carried out by another process; see bulkimg status {self.run_id}"
+            ) from None
+        self._lock = descriptor
+        return self
+
+    def release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def is_held(self) -> bool:
+        """Whether a living process holds the run now."""
+        try:
+            RunDirectory(self.path).hold().release()
+        except RunRefused:
+            return True
+        return False
+
+
+def new_run(runs_dir: Path, now: float) -> RunDirectory:
+    """A new directory (mode 0700), held. Its id sorts by time; `now` is seconds since the epoch."""
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S.%f")[:-3]
+    suffix = "".join(random.choices(_ALPHABET, k=4))  # noqa: S311 - tells two runs of one millisecond apart, no secret
+    path = runs_dir / f"{stamp}-{suffix}"
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
+        path.chmod(0o700)  # whatever the umask
+        return RunDirectory(path).hold()
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be created: {error.strerror}; choose another place with --runs-dir"
+        ) from None
+
+
+def list_runs(runs_dir: Path) -> Iterator[RunDirectory]:
+    """The runs there are, oldest first."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(runs_dir) if entry.is_dir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"{runs_dir}: cannot be read: {error.strerror}") from None
+    for name in names:
+        if (runs_dir / name / "run.db").is_file():
+            yield RunDirectory(runs_dir / name)
+
+
+def find_run(runs_dir: Path, name: str) -> RunDirectory:
+    """The run that an id, the beginning of one, a directory or `last` names."""
+    if (Path(name) / "run.db").is_file():
+        return RunDirectory(Path(name))
+    runs = list(list_runs(runs_dir))
+    if name == "last" and runs:
+        return runs[-1]
+    matching = [run for run in runs if run.run_id.startswith(name)]
+    if len(matching) == 1:
+        return matching[0]
+    if not runs:
+        raise UsageError(f"there are no runs in {runs_dir}; --runs-dir names another place")
+    what = "is the beginning of several runs" if matching else "is not a run"
+    raise UsageError(f"{name!r} {what} in {runs_dir}; `bulkimg runs` lists them")

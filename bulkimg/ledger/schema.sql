@@ -1,0 +1,79 @@
+-- The ledger of one run: the only truth; every other file of the run's directory can be made again from it.
+-- Tables are only added to: a row is written once, an attempt once before its bytes go out, an outcome once and for all.
+
+CREATE TABLE meta (
+  key   TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE row (
+  ordinal  INTEGER PRIMARY KEY,       -- 1, 2, 3 … in the manifest's order
+  line     INTEGER NOT NULL,          -- where it begins in the manifest, the first line being 1
+  uuid     ANY,                       -- 16 bytes; the manifest's own text where that is no uuid
+  fields   TEXT NOT NULL,             -- JSON: what to set, duplicates of the image merged in
+  expects  TEXT,                      -- JSON: what `if_` columns ask for
+  cells    TEXT,                      -- JSON: the manifest's own cells; NULL for JSONL
+  leader   INTEGER,                   -- the row whose PUT carries this row too
+  problems INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE problem (
+  ordinal INTEGER,                    -- NULL: of the manifest as a whole
+  line    INTEGER NOT NULL,
+  column  TEXT NOT NULL,
+  value   TEXT NOT NULL,
+  code    TEXT NOT NULL,
+  message TEXT NOT NULL,
+  fix     TEXT NOT NULL,
+  fatal   INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE attempt (
+  ordinal     INTEGER NOT NULL,
+  n           INTEGER NOT NULL,
+  job_uuid    BLOB NOT NULL,
+  claimed_at  REAL NOT NULL,          -- seconds since the epoch
+  fate        TEXT,                   -- NULL: open; unsent, refused (not applied), unclear (may be applied)
+  code        TEXT,
+  http_status INTEGER,
+  PRIMARY KEY (ordinal, n)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE outcome (
+  ordinal     INTEGER PRIMARY KEY,
+  status      TEXT NOT NULL,
+  code        TEXT NOT NULL,
+  message     TEXT NOT NULL,
+  hint        TEXT NOT NULL,
+  http_status INTEGER,
+  attempts    INTEGER NOT NULL,       -- the last attempt's job uuid is the outcome's
+  started_at  REAL,
+  duration_ms INTEGER,
+  changed     TEXT,                   -- field names with commas; NULL: all the row's fields
+  before      TEXT,                   -- JSON
+  after       TEXT                    -- JSON
+) STRICT;
+
+-- What can be said of every row now. A row without an outcome is what its attempts tell: all unsent → unprocessed,
+-- all refused for the time being → failed, one that may have been applied → unknown. Resuming settles all three.
+CREATE VIEW fate AS
+SELECT
+  row.ordinal, row.line, row.uuid, row.fields, row.expects, row.cells,
+  coalesce(outcome.status, CASE
+    WHEN row.problems THEN 'invalid'
+    ELSE (
+      SELECT CASE max(CASE coalesce(fate, 'open') WHEN 'unsent' THEN 0 WHEN 'refused' THEN 1 ELSE 2 END)
+        WHEN 2 THEN 'unknown' WHEN 1 THEN 'failed' ELSE 'unprocessed' END
+      FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal))
+  END) AS status,
+  CASE WHEN outcome.ordinal IS NOT NULL THEN outcome.code
+    WHEN row.problems THEN (SELECT code FROM problem WHERE problem.ordinal = row.ordinal ORDER BY rowid LIMIT 1)
+    ELSE coalesce((SELECT code FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal) ORDER BY n DESC LIMIT 1), '')
+  END AS code,
+  outcome.ordinal IS NOT NULL AS settled,
+  outcome.message, outcome.hint, outcome.http_status,
+  coalesce(outcome.attempts,
+    (SELECT count(*) FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal))) AS attempts,
+  (SELECT job_uuid FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal) ORDER BY n DESC LIMIT 1) AS job_uuid,
+  outcome.started_at, outcome.duration_ms, outcome.changed, outcome.before, outcome.after, row.problems
+FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal) AND NOT row.problems;

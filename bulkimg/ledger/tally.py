@@ -1,0 +1,135 @@
+"""This file reads the ledger: every row's fate, counts by status and by cause, the problems."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bulkimg.ledger.store import Ledger
+from bulkimg.model import Fields, Outcome, Problem, Status
+
+# What is said of rows that no outcome has settled.
+_UNSETTLED = {
+    Status.UNPROCESSED: "never sent: the run stopped before it",
+    Status.FAILED: "refused for the time being, and the run stopped before another try",
+    Status.UNKNOWN: "sent, and the run stopped before its fate was known",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """A row with what can be said of it now."""
+
+    outcome: Outcome
+    fields: Fields
+    expects: Fields
+    cells: list[str] | None
+    settled: bool
+
+
+def fates(ledger: Ledger, *statuses: Status) -> Iterator[Fate]:
+    """Every row in manifest order, or those with one of the statuses."""
+    where = f"WHERE status IN ({','.join('?' * len(statuses))})" if statuses else ""
+    query = f"SELECT * FROM fate {where} ORDER BY ordinal"  # noqa: S608 - only question marks are put in
+    cursor = ledger.db.execute(query, [str(status) for status in statuses])
+    names = [column[0] for column in cursor.description]
+    for values in cursor:
+        yield _fate(ledger, dict(zip(names, values, strict=True)))
+
+
+def _fate(ledger: Ledger, row: dict[str, Any]) -> Fate:
+    status = Status(row["status"])
+    message, hint = row["message"], row["hint"]
+    if status is Status.INVALID and message is None:
+        message, hint = _invalid(ledger, row["ordinal"])
+    elif message is None:
+        message, hint = _UNSETTLED[status], "bulkimg resume goes on with it"
+    outcome = Outcome(
+        ordinal=row["ordinal"],
+        line=row["line"],
+        uuid=row["uuid"].hex() if isinstance(row["uuid"], bytes) else row["uuid"] or "",
+        status=status,
+        code=row["code"] or "",
+        message=message,
+        hint=hint or "",
+        http_status=row["http_status"],
+        attempts=row["attempts"],
+        job_uuid=row["job_uuid"].hex() if row["job_uuid"] else "",
+        started_at=row["started_at"],
+        duration_ms=row["duration_ms"],
+        changed=tuple(row["changed"].split(",")) if row["changed"] else (),
+        before=json.loads(row["before"]) if row["before"] else None,
+        after=json.loads(row["after"]) if row["after"] else None,
+    )
+    cells = json.loads(row["cells"]) if row["cells"] else None
+    return Fate(outcome, json.loads(row["fields"]), json.loads(row["expects"] or "{}"), cells, bool(row["settled"]))
+
+
+def _invalid(ledger: Ledger, ordinal: int) -> tuple[str, str]:
+    found = list(problems(ledger, ordinal))
+    return "; ".join(problem.text for problem in found), "; ".join(dict.fromkeys(problem.fix for problem in found))
+
+
+def problems(ledger: Ledger, ordinal: int | None = None, limit: int = -1) -> Iterator[Problem]:
+    """Problems in the order of their lines; of one row when its ordinal is given."""
+    where = "WHERE ordinal = ?" if ordinal is not None else "WHERE ?1 IS NULL"
+    query = f"SELECT line, column, value, code, message, fix, fatal FROM problem {where} ORDER BY line, rowid LIMIT ?2"  # noqa: S608 - constant texts
+    query = query.replace("ordinal = ?", "ordinal = ?1")
+    for line, column, value, code, message, fix, fatal in ledger.db.execute(query, (ordinal, limit)):
+        yield Problem(line, column, value, code, message, fix, bool(fatal))
+
+
+def problem_counts(ledger: Ledger) -> tuple[int, int, int]:
+    """(problems, rows with problems, problems that no --skip-invalid gets past)."""
+    return (
+        ledger.db.execute("SELECT count(*) FROM problem").fetchone()[0],
+        ledger.db.execute("SELECT count(*) FROM row WHERE problems").fetchone()[0],
+        ledger.db.execute("SELECT count(*) FROM problem WHERE fatal").fetchone()[0],
+    )
+
+
+def rows_in_all(ledger: Ledger) -> int:
+    """The rows of this run's manifest."""
+    found: int = ledger.db.execute("SELECT count(*) FROM row").fetchone()[0]
+    return found
+
+
+def rows_to_do(ledger: Ledger) -> int:
+    """The rows that no outcome has settled yet, merged ones included."""
+    query = """SELECT count(*) FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal)
+    WHERE row.problems = 0 AND outcome.ordinal IS NULL"""
+    found: int = ledger.db.execute(query).fetchone()[0]
+    return found
+
+
+def counts(ledger: Ledger) -> dict[str, int]:
+    """Rows by status, all eight named; they sum to the rows of the manifest."""
+    found = dict(ledger.db.execute("SELECT status, count(*) FROM fate GROUP BY status"))
+    return {status.value: found.get(status.value, 0) for status in Status}
+
+
+def causes(ledger: Ledger, limit: int = 20) -> list[dict[str, Any]]:
+    """The rows that are not fine, grouped by status and code, most frequent first, each with one row as an example."""
+    query = """SELECT status, code, count(*) AS rows, min(line) AS line, message, hint FROM fate
+    WHERE status NOT IN ('updated', 'unchanged') GROUP BY status, code ORDER BY rows DESC, status, code LIMIT ?"""
+    names = ("status", "code", "rows", "first_line", "message", "hint")
+    return [dict(zip(names, [v or "" for v in row], strict=True)) for row in ledger.db.execute(query, (limit,))]
+
+
+def puts_made(ledger: Ledger) -> int:
+    """The attempts of which bytes may have gone out."""
+    query = "SELECT count(*) FROM attempt WHERE coalesce(fate, '') <> 'unsent'"
+    found: int = ledger.db.execute(query).fetchone()[0]
+    return found
+
+
+def recent_pace(ledger: Ledger) -> tuple[int, float]:
+    """(rows settled by sending, rows a second over the last 60 s before the last of them)."""
+    settled, last = ledger.db.execute(
+        "SELECT count(*), max(started_at) FROM outcome WHERE started_at IS NOT NULL"
+    ).fetchone()
+    if not settled:
+        return 0, 0.0
+    query = "SELECT count(*), min(started_at) FROM outcome WHERE started_at > ?"
+    recent, first = ledger.db.execute(query, (last - 60,)).fetchone()
+    return settled, round(recent / max(last - first, 0.001), 1) if recent > 1 else 0.0

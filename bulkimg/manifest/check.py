@@ -1,0 +1,104 @@
+"""This file checks one record: texts as they stand in a manifest → normalised uuid, fields and expectations, or problems."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from bulkimg.cells import read_cell, read_flag
+from bulkimg.model import FLAGS, MAY_BE_EMPTY, TAGS, Change, Fields, Problem, Value, normal_uuid
+from bulkimg.settings import Pairs, nearest
+
+_UUID_FIX = "32 hexadecimal digits, with or without dashes"
+
+
+class Checker:
+    """Knows the token that empties a field and the values that `--allow-value` admits."""
+
+    def __init__(self, empty_token: str = "<empty>", allow_value: Pairs = ()) -> None:  # noqa: S107 - not a password
+        self.empty_token = empty_token
+        self.admitted: dict[str, list[str]] = {}
+        for name, value in allow_value:
+            self.admitted.setdefault(name, []).append(value)
+
+    def uuid(self, line: int, value: Any) -> tuple[str | None, list[Problem]]:
+        """The uuid normalised, or a problem."""
+        uuid = normal_uuid(value) if isinstance(value, str) else None
+        if uuid:
+            return uuid, []
+        shown = "" if value is None else shorten(value)
+        message = "is not an image uuid" if shown else "is missing"
+        return None, [Problem(line, "uuid", shown, "BAD_UUID", message, _UUID_FIX)]
+
+    def fields(self, line: int, asked: Mapping[str, Any], *, cells: bool) -> tuple[Fields, list[Problem]]:
+        """Values to set, validated. `cells`: they are texts of CSV cells, where blank means «leave as it is»."""
+        fields, problems = self._values(line, asked, cells=cells)
+        try:
+            Change.model_validate(fields, context=self.admitted)
+        except ValidationError as error:
+            problems += [_problem(line, item, asked) for item in error.errors()]
+        return fields, problems
+
+    def expects(self, line: int, asked: Mapping[str, Any], *, cells: bool) -> tuple[Fields, list[Problem]]:
+        """Values of `if_` columns: any text may be what an image holds now, so only their form is checked."""
+        fields, problems = self._values(line, asked, cells=cells, expectation=True)
+        return fields, [_renamed(problem) for problem in problems]
+
+    def _values(
+        self, line: int, asked: Mapping[str, Any], *, cells: bool, expectation: bool = False
+    ) -> tuple[Fields, list[Problem]]:
+        fields: Fields = {}
+        problems: list[Problem] = []
+        for name, raw in asked.items():
+            try:
+                value = read_cell(name, raw, self.empty_token) if cells else self._from_json(name, raw)
+                if value == "" and name not in MAY_BE_EMPTY and not expectation:
+                    raise ValueError(f"may not be emptied; only {' and '.join(MAY_BE_EMPTY)} may be")
+            except ValueError as error:
+                message, _, fix = str(error).partition("; ")
+                code = "EMPTY_VALUE" if message == "may not be emptied" else "BAD_VALUE"
+                problems.append(Problem(line, name, shorten(raw), code, message, fix))
+            else:
+                if value is not None:
+                    fields[name] = value
+        return fields, problems
+
+    def _from_json(self, name: str, value: Any) -> Value | None:
+        if value is None:
+            return None
+        if name in FLAGS:
+            if isinstance(value, bool):
+                return value
+            if isinstance(value, (str, int)):
+                return read_flag(str(value))
+            raise ValueError("is not a boolean; write true or false")
+        if name in TAGS:
+            if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
+                return list(value)
+            raise ValueError('is not a list of strings; write ["…", "…"]')
+        if not isinstance(value, str):
+            raise ValueError("is not a string; put it in quotes")
+        return "" if value == self.empty_token else value
+
+
+def _problem(line: int, error: Any, asked: Mapping[str, Any]) -> Problem:
+    name = str(error["loc"][0])
+    ctx = error.get("ctx", {})
+    fix = ctx.get("fix")
+    if fix is None and "nearest" in ctx:
+        word, known = ctx["nearest"]
+        found = nearest(word, known)
+        guess = found.removeprefix("; did you mean ").removesuffix("?") if "did you mean" in found else ""
+        fix = f"did you mean {guess}? {ctx['else']}" if guess else f"write one of them, {ctx['else']}"
+    return Problem(line, name, shorten(asked.get(name)), error["type"].upper(), error["msg"], fix or "")
+
+
+def _renamed(problem: Problem) -> Problem:
+    return Problem(problem.line, f"if_{problem.column}", problem.value, problem.code, problem.message, problem.fix)
+
+
+def shorten(value: Any, limit: int = 60) -> str:
+    """A value as a message shows it."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

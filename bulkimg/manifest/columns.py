@@ -1,0 +1,174 @@
+"""This file says which column feeds which field: `--map`, `--set` and its templates, `if_` columns, and what is refused."""
+
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bulkimg.errors import UsageError
+from bulkimg.manifest.check import Checker
+from bulkimg.model import FIELDS, Problem
+from bulkimg.settings import CONDITION, Pairs, Settings, nearest
+
+TARGETS = ("uuid", *FIELDS, *(f"if_{name}" for name in FIELDS))
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """`{name}-2026` as parts: a literal text, and the column whose text follows it (None at the end)."""
+
+    field: str
+    parts: tuple[tuple[str, str | None], ...]
+
+    @property
+    def columns(self) -> set[str]:
+        return {column for _, column in self.parts if column is not None}
+
+    @classmethod
+    def parse(cls, field: str, text: str) -> "Template":
+        """UsageError unless the text is literals and plain `{column}`s; `{{` and `}}` are braces."""
+        try:
+            parts = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise UsageError(f"--set {field}={text!r}: {error}; write {{{{ and }}}} for braces") from None
+        for _, column, spec, conversion in parts:
+            if column is not None and (not column or spec or conversion):
+                raise UsageError(f"--set {field}={text!r}: a placeholder is a column's name in braces and nothing more")
+        return cls(field, tuple((literal, column) for literal, column, _, _ in parts))
+
+    def fill(self, texts: Mapping[str, str]) -> str:
+        """KeyError names the column that the row leaves blank."""
+        filled = []
+        for literal, column in self.parts:
+            filled.append(literal)
+            if column is not None:
+                if not (text := texts.get(column, "")).strip():
+                    raise KeyError(column)
+                filled.append(text)
+        return "".join(filled)
+
+
+Condition = Callable[[Mapping[str, str]], bool]
+
+
+def parse_condition(text: str) -> tuple[str, Condition]:
+    """`COLUMN=VALUE`, `!=` or `~=` (with % as in the API) → the column and a test of a row's texts."""
+    found = CONDITION.fullmatch(text)
+    assert found, "the settings have checked it"
+    column, operator, value = found[1].strip(), found[2], found[3]
+    if operator == "~=":
+        return column, lambda texts: _like(value, texts.get(column, ""))
+    return column, lambda texts: (texts.get(column, "") == value) is (operator == "=")
+
+
+def _like(pattern: str, text: str) -> bool:
+    """SQL's LIKE with % only, without regard to case, by greedy search: no pattern makes it slow."""
+    first, *rest = pattern.casefold().split("%")
+    text = text.casefold()
+    if not rest:
+        return text == first
+    if not text.startswith(first) or len(text) < len(first) + len(rest[-1]) or not text.endswith(rest[-1]):
+        return False
+    at, end = len(first), len(text) - len(rest[-1])
+    for part in rest[:-1]:
+        if (at := text.find(part, at, end)) < 0:
+            return False
+        at += len(part)
+    return True
+
+
+class Columns:
+    """The options that concern columns, checked once; then bound to a header, or asked key by key for JSONL."""
+
+    def __init__(self, settings: Settings, checker: Checker) -> None:
+        self.mapped = dict(settings.map)
+        self.templates = [Template.parse(field, text) for field, text in settings.set]
+        self.conditions = [parse_condition(text) for text in settings.where]
+        self._refuse_doubles(settings.map, settings.set)
+        for template in self.templates:
+            if not template.columns:
+                self._check_constant(template, checker)
+        self.mentioned = {column for template in self.templates for column in template.columns}
+        self.mentioned |= {column for column, _ in self.conditions}
+
+    @staticmethod
+    def _refuse_doubles(maps: Pairs, sets: Pairs) -> None:
+        for option, names in (("--map", [c for c, _ in maps]), ("--set", [f for f, _ in sets])):
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise UsageError(f"{option}: {min(twice)} is given twice; keep one of them")
+
+    @staticmethod
+    def _check_constant(template: Template, checker: Checker) -> None:
+        text = template.fill({})
+        _, problems = checker.fields(0, {template.field: text}, cells=True)
+        for problem in problems:
+            raise UsageError(f"--set {template.field}={text!r}: {problem.message}; {problem.fix}")
+
+    def target(self, column: str) -> str | None:
+        """What the column feeds: `uuid`, a field, `if_<field>`; "" when it is ours or only mentioned; None: unknown."""
+        name = self.mapped.get(column, column)
+        if name in TARGETS:
+            return name
+        return "" if name.startswith("_") or column in self.mentioned else None
+
+    def unknown(self, line: int, column: str) -> Problem:
+        return Problem(
+            line,
+            column,
+            "",
+            "UNKNOWN_COLUMN",
+            f"is not a column bulkimg knows{nearest(column, TARGETS[: len(FIELDS) + 1])}",
+            f"rename it, say what it is with --map {column!r}=FIELD, or begin its name with _ to have it ignored",
+        )
+
+    def bind(self, line: int, header: Sequence[str]) -> tuple[list[str], list[Problem]]:
+        """The target of each column of a header ("" for none), and what is wrong with the header."""
+        problems = [
+            *self._bad_names(line, header),
+            *(self.unknown(line, name) for name in dict.fromkeys(header) if name and self.target(name) is None),
+        ]
+        targets = [self.target(name) or "" for name in header]
+        named = [target for target in targets if target]
+        for target in dict.fromkeys(named):
+            if named.count(target) > 1 and header.count(target) < 2:
+                problems.append(Problem(line, target, "", "COLUMN_TWICE", "is fed by two columns", "change one --map"))
+        if "uuid" not in named:
+            fix = "add it, or name the one that holds it with --map COLUMN=uuid"
+            problems.append(Problem(line, "uuid", "", "NO_UUID_COLUMN", "there is no such column", fix))
+        if not problems and not any(t in FIELDS for t in named) and not self.templates:
+            fix = f"add one of {', '.join(FIELDS)}, or --set FIELD=VALUE"
+            problems.append(Problem(line, "", "", "NO_FIELD_COLUMN", "no column holds a field to change", fix))
+        self._refuse_missing(header)
+        return targets, problems
+
+    @staticmethod
+    def _bad_names(line: int, header: Sequence[str]) -> Iterable[Problem]:
+        for at, name in enumerate(header, 1):
+            if not name:
+                yield Problem(line, f"column {at}", "", "EMPTY_COLUMN", "has no name", "name it, or remove the column")
+        for name in dict.fromkeys(name for name in header if name and header.count(name) > 1):
+            yield Problem(line, name, "", "COLUMN_TWICE", "stands twice in the header", "keep one of them")
+
+    def _refuse_missing(self, header: Sequence[str]) -> None:
+        for option, columns in (
+            ("--map", self.mapped.keys()),
+            ("--set", {column for template in self.templates for column in template.columns}),
+            ("--where", {column for column, _ in self.conditions}),
+        ):
+            for column in sorted(set(columns) - set(header)):
+                raise UsageError(f"{option}: the manifest has no column {column!r}{nearest(column, header)}")
+
+    def wanted(self, texts: Mapping[str, str]) -> bool:
+        """Whether the row is one that `--where` selects."""
+        return all(holds(texts) for _, holds in self.conditions)
+
+    def apply_templates(self, line: int, texts: Mapping[str, str], asked: dict[str, Any]) -> list[Problem]:
+        """Put what `--set` says into `asked`; a template over a blank cell is a problem of the row, not a guess."""
+        problems = []
+        for template in self.templates:
+            try:
+                asked[template.field] = template.fill(texts)
+            except KeyError as missing:
+                message = f"is blank, but --set {template.field} uses it"
+                problems.append(Problem(line, missing.args[0], "", "BLANK_IN_TEMPLATE", message, "fill the cell"))
+        return problems

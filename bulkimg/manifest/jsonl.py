@@ -1,0 +1,87 @@
+"""This file reads JSONL: numbered lines → objects, flat or in the API's own shape; a bad line is a problem with its line."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bulkimg.manifest.source import MAX_LINE, UNDECODABLE
+from bulkimg.model import Problem
+
+NESTED = ("updateimage", "updateImage")
+
+
+@dataclass(frozen=True, slots=True)
+class JsonRecord:
+    """The keys of one line, with the API's nested object laid flat; or what is wrong with the line."""
+
+    line: int
+    keys: dict[str, Any]
+    problem: Problem | None = None
+
+
+class _BadLineError(ValueError):
+    def __init__(self, column: str, code: str, message: str, fix: str) -> None:
+        super().__init__(message)
+        self.column, self.code, self.fix = column, code, fix
+
+
+def read_objects(lines: Iterable[tuple[int, str | None]]) -> Iterator[JsonRecord]:
+    """Objects in order; blank lines are passed over."""
+    for number, text in lines:
+        if text is not None and not text.strip(" \t\r\n"):
+            continue
+        try:
+            yield JsonRecord(number, _flat(_decode(text)))
+        except _BadLineError as bad:
+            value = (text or "").strip()[:40]
+            yield JsonRecord(number, {}, Problem(number, bad.column, value, bad.code, str(bad), bad.fix))
+
+
+def _decode(text: str | None) -> Any:
+    if text is None:
+        raise _BadLineError("", "LINE_TOO_LONG", f"the line is longer than {MAX_LINE:,} characters", "split it")
+    if (at := text.find(UNDECODABLE)) >= 0:
+        fix = "save the file as UTF-8, or name its encoding with --encoding"
+        raise _BadLineError(f"character {at + 1}", "ENCODING", "bytes that are not of the encoding", fix)
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise _BadLineError(
+            f"character {error.pos + 1}", "JSON_SYNTAX", f"is not JSON: {error.msg}", "one object a line"
+        ) from None
+    except RecursionError:
+        raise _BadLineError("", "JSON_SYNTAX", "is nested too deeply", "one flat object a line") from None
+    except _BadLineError:
+        raise
+    except ValueError:  # an integer of more digits than Python converts
+        raise _BadLineError("", "JSON_SYNTAX", "has a number with too many digits", "write it as a string") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _BadLineError(twice, "KEY_TWICE", "stands twice in one object", "keep one of them")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise _BadLineError("", "JSON_SYNTAX", f"{name} is not JSON", "write a string, true or false")
+
+
+def _flat(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _BadLineError("", "JSON_SHAPE", "is not an object", 'write {"uuid": "…", "name": "…"}')
+    flat = dict(value)
+    for key in NESTED:
+        inner = flat.pop(key, None)
+        if inner is None:
+            continue
+        if not isinstance(inner, dict):
+            raise _BadLineError(key, "JSON_SHAPE", "is not an object", f'write {{"{key}": {{"name": "…"}}}}')
+        if both := flat.keys() & inner.keys():
+            raise _BadLineError(min(both), "KEY_TWICE", f"stands both inside and outside {key}", "keep one of them")
+        flat |= inner
+    return flat

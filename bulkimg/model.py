@@ -1,0 +1,313 @@
+"""This file holds the nouns, in the order a row meets them: Field, Change, Row, Problem, Claim, Outcome, Event, Summary."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
+from pydantic_core import PydanticCustomError
+
+Value = str | bool | list[str]
+Fields = dict[str, Value]
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Fields: what UpdateImage can change, and its limits (PROTOCOL.md §5.1).
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "mediaType": ("RootVolumeTemplate", "DataVolumeTemplate", "ISO"),
+    "architecture": ("x86_64", "aarch64", "mips64el", "loongarch64"),
+    "format": ("raw", "qcow2", "iso"),
+    "platform": ("Linux", "Windows", "Other", "Paravirtualization", "WindowsVirtio"),
+}
+FLAGS = ("system", "virtio")
+TAGS = ("systemTags", "userTags")
+MAY_BE_EMPTY = ("description", "guestOsType")
+
+# What Java's String.trim() removes, as the server does with every string before it checks and stores it.
+_TRIMMED = "".join(map(chr, range(0x21)))
+
+
+def as_stored(value: Value) -> Value:
+    """The value as the server keeps it: strings trimmed of characters up to U+0020, tags as a sorted list."""
+    if isinstance(value, str):
+        return value.strip(_TRIMMED)
+    return sorted(value) if isinstance(value, list) else value
+
+
+def utf16_length(text: str) -> int:
+    """Length as the server counts it: Java's String.length(), where an emoji counts two."""
+    return len(text) + sum(c > "\uffff" for c in text)
+
+
+_UNFIT = re.compile("[\x00\ud800-\udfff]")
+
+
+def refuse_unfit(text: str) -> str:
+    """Refuse what no JSON body or database column can carry: NUL and lone surrogates."""
+    if found := _UNFIT.search(text):
+        at, char = found.start() + 1, found.group()
+        what = "a NUL character" if char == "\0" else f"half a surrogate pair (U+{ord(char):04X})"
+        raise PydanticCustomError(
+            "UNFIT_TEXT", "{what} at character {at}", {"what": what, "at": at, "fix": "remove it"}
+        )
+    return text
+
+
+def _text(limit: int, *, may_be_empty: bool) -> Callable[[str], str]:
+    def check(value: str) -> str:
+        refuse_unfit(value)
+        stored = value.strip(_TRIMMED)
+        if not stored and not may_be_empty:
+            raise PydanticCustomError(
+                "EMPTY_VALUE",
+                "may not be emptied",
+                {"fix": f"only {' and '.join(MAY_BE_EMPTY)} may be; leave the cell blank to keep the present value"},
+            )
+        if (length := utf16_length(stored)) > limit:
+            raise PydanticCustomError(
+                "TOO_LONG",
+                "has {length} UTF-16 units, the server takes {limit}",
+                {"length": length, "limit": limit, "fix": f"shorten it by {length - limit}"},
+            )
+        return value
+
+    return check
+
+
+def _choice(name: str) -> Callable[[str, ValidationInfo], str]:
+    def check(value: str, info: ValidationInfo) -> str:
+        known = CHOICES[name]
+        if value in known or value in (info.context or {}).get(name, ()):
+            return value
+        raise PydanticCustomError(
+            "BAD_VALUE",
+            "is not one of {known}",
+            {
+                "known": ", ".join(known),
+                "nearest": (value, known),
+                "else": f"or admit it with --allow-value {name}={value}",
+            },
+        )
+
+    return check
+
+
+def _tags(value: list[str]) -> list[str]:
+    if not value:
+        raise PydanticCustomError("EMPTY_VALUE", "is an empty list", {"fix": "leave it out to keep the present tags"})
+    for tag in value:
+        refuse_unfit(tag)
+        if not tag.strip(_TRIMMED):
+            raise PydanticCustomError("EMPTY_VALUE", "has an empty tag", {"fix": "remove it"})
+    return value
+
+
+class Change(BaseModel):
+    """The fields to set on one image; a field that is not set stays as it is. Names and limits: PROTOCOL.md §5.1.
+
+    Validate with `context={field: admitted values}` to admit values of an enumeration that we do not know yet.
+    Pydantic error types are our problem codes; `ctx` carries `fix`, or `nearest` = (value, known) and `else`.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: Annotated[str, AfterValidator(_text(255, may_be_empty=False))] | None = None
+    description: Annotated[str, AfterValidator(_text(2048, may_be_empty=True))] | None = None
+    guestOsType: Annotated[str, AfterValidator(_text(255, may_be_empty=True))] | None = None  # noqa: N815 - the API's spelling
+    mediaType: Annotated[str, AfterValidator(_choice("mediaType"))] | None = None  # noqa: N815
+    architecture: Annotated[str, AfterValidator(_choice("architecture"))] | None = None
+    format: Annotated[str, AfterValidator(_choice("format"))] | None = None
+    system: bool | None = None
+    platform: Annotated[str, AfterValidator(_choice("platform"))] | None = None
+    virtio: bool | None = None
+    systemTags: Annotated[list[str], AfterValidator(_tags)] | None = None  # noqa: N815
+    userTags: Annotated[list[str], AfterValidator(_tags)] | None = None  # noqa: N815
+
+
+FIELDS: tuple[str, ...] = tuple(Change.model_fields)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rows and their problems.
+
+_UUID = re.compile(r"[0-9a-f]{32}")
+_UUID_DASHED = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def normal_uuid(text: str) -> str | None:
+    """32 lower-case hexadecimal digits, or None. Upper case and the usual dashes are normalised, nothing else is."""
+    if not text.isascii():  # `lower()` below would let U+212A and its like in
+        return None
+    text = text.lower()
+    if _UUID.fullmatch(text):
+        return text
+    return text.replace("-", "") if _UUID_DASHED.fullmatch(text) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the manifest. `line` as an editor counts (first is 1); `column` is a header's name or a place."""
+
+    line: int
+    column: str
+    value: str
+    code: str
+    message: str
+    fix: str
+    fatal: bool = False  # the whole manifest is unreadable from here, so --skip-invalid does not help
+
+    @property
+    def text(self) -> str:
+        """What is wrong, without the place."""
+        subject = " ".join(part for part in (self.column, repr(self.value) if self.value else "") if part)
+        return f"{subject}: {self.message}" if subject else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of the manifest: where it began, what it asks for, and its own cells for `failed.csv`."""
+
+    line: int
+    uuid: str | None
+    fields: Fields
+    expects: Fields
+    cells: tuple[str, ...]
+    problems: tuple[Problem, ...] = ()
+    written: str = ""  # the uuid as the manifest writes it
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sending.
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row about to be sent, durable in the ledger before any byte goes out.
+
+    `interrupted`: an earlier process claimed it and left no outcome, so the server is asked before anything is sent.
+    """
+
+    ordinal: int
+    line: int
+    uuid: str
+    fields: Fields
+    attempt: int
+    job_uuid: str
+    interrupted: bool = False
+
+
+class Status(StrEnum):
+    """The eight outcomes of PRODUCT.md §5."""
+
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    CONFLICT = "conflict"
+    INVALID = "invalid"
+    FAILED = "failed"
+    DRIFTED = "drifted"
+    UNKNOWN = "unknown"
+    UNPROCESSED = "unprocessed"
+
+
+GOOD = frozenset({Status.UPDATED, Status.UNCHANGED})
+RETRYABLE = (Status.FAILED, Status.UNKNOWN, Status.UNPROCESSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a row, with the evidence. Times are seconds since the epoch and milliseconds."""
+
+    ordinal: int
+    line: int
+    uuid: str
+    status: Status
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+    http_status: int | None = None
+    attempts: int = 0
+    job_uuid: str = ""
+    started_at: float | None = None
+    duration_ms: int | None = None
+    changed: Sequence[str] = ()
+    before: Fields | None = None
+    after: Fields | None = None
+
+
+def iso_utc(seconds: float) -> str:
+    """Seconds since the epoch as ISO 8601 UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What observers see. Progress, logs and pages are all observers of this one stream.
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the user should read once."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The run begins to send: rows to do now, and the manifest's rows in all."""
+
+    run_id: str
+    directory: str
+    target: str
+    pending: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Rows whose outcomes have just become durable."""
+
+    outcomes: Sequence[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """A row will be sent again after `after` seconds."""
+
+    ordinal: int
+    uuid: str
+    code: str
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The whole run waits `seconds` because the server asked for it."""
+
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """No new row starts; rows in flight finish."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The end of a run, and the content of summary.json."""
+
+    run_id: str
+    directory: str
+    target: str
+    exit_code: int
+    reason: str
+    counts: Mapping[str, int]
+    causes: Sequence[Mapping[str, Any]]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Event = Notice | Started | Settled | Retrying | Held | Stopping | Summary
+Observer = Callable[[Event], None]

@@ -1,0 +1,28 @@
+"""This file takes a whole manifest into the ledger: in batches, checked, duplicates found, before anything is sent."""
+
+from itertools import islice
+
+from bulkimg.ledger import Ledger
+from bulkimg.ledger.intake import BATCH, add_problems, add_rows, merge_duplicates, settle_empty
+from bulkimg.manifest import Manifest
+
+
+def take_in(ledger: Ledger, manifest: Manifest) -> None:
+    """Read every row into the ledger. Afterwards its header knows the manifest's columns, digest and peculiarities."""
+    rows = manifest.rows()
+    ordinal = 1
+    while batch := list(islice(rows, BATCH)):
+        add_rows(ledger, ordinal, batch)
+        ordinal += len(batch)
+    add_problems(ledger, manifest.problems)
+    merged = merge_duplicates(ledger)
+    settle_empty(ledger)
+    with ledger.transaction():
+        ledger.set_meta(
+            manifest=manifest.name,
+            sha256=manifest.sha256,
+            columns=manifest.columns,
+            left_out=manifest.left_out,
+            has_expectations=manifest.has_expectations,
+            merged=merged,
+        )

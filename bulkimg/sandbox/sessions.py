@@ -1,0 +1,117 @@
+"""This file is who may do what: accounts, sessions that expire unless used, access keys (PROTOCOL.md §4)."""
+
+import base64
+import hashlib
+import hmac
+import random
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from bulkimg.sandbox import refusals
+from bulkimg.sandbox.generate import java_date
+from bulkimg.sandbox.generate import uuid as make_uuid
+
+_MOST_SESSIONS = 500
+_SKEW = timedelta(minutes=15)
+
+
+class Identity:
+    """One account (admin / password), its sessions, one access key. `clock` is monotonic seconds."""
+
+    def __init__(self, seed: int, timeout: float, clock: Callable[[], float], now: Callable[[], datetime]) -> None:
+        rng = random.Random(f"identity {seed}")
+        self._clock, self._now = clock, now
+        self.timeout = timeout
+        self.account = make_uuid(rng)
+        self.key_id, self.key_secret = f"sandbox{rng.getrandbits(48):012x}", f"{rng.getrandbits(160):040x}"
+        self.password = "password"  # noqa: S105 - the real server's initial one, and printed at the start
+        self._expires: dict[str, float] = {}
+        self.first_session = make_uuid(rng)
+        self._expires[self.first_session] = clock() + timeout
+
+    def login(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The session's inventory; the password comes as SHA-512 and is compared as such."""
+        for field in ("accountName", "password"):
+            if not isinstance(message.get(field), str):
+                raise refusals.Refusal(
+                    "SYS.1007",
+                    f"field[{field}] of message[org.zstack.header.identity.APILogInByAccountMsg] is mandatory, can not be null",
+                )
+        expected = hashlib.sha512(self.password.encode()).hexdigest()
+        if message["accountName"] != "admin" or not hmac.compare_digest(
+            message["password"].encode(), expected.encode()
+        ):
+            raise refusals.Refusal("ID.1000", "wrong account name or password")
+        if sum(self.is_valid(session) for session in self._expires) >= _MOST_SESSIONS:
+            raise refusals.Refusal(
+                "ID.1006",
+                f"Login sessions hit limit of max allowed concurrent login sessions, max allowed: {_MOST_SESSIONS}",
+            )
+        session = uuid.uuid4().hex
+        self._expires[session] = self._clock() + self.timeout
+        moment = self._now()
+        return {
+            "uuid": session,
+            "accountUuid": self.account,
+            "userUuid": self.account,
+            "userType": "AccountVO",
+            "expiredDate": java_date(moment + timedelta(seconds=self.timeout)),
+            "createDate": java_date(moment),
+            "noSessionEvaluation": False,
+        }
+
+    def logout(self, session: str) -> None:
+        """A session that is not there is logged out too."""
+        self._expires.pop(session, None)
+
+    def expire_all(self) -> None:
+        """As if another login had kicked every session of the user (`enable.unique.session`)."""
+        self._expires.clear()
+
+    def is_valid(self, session: str) -> bool:
+        return self._expires.get(session, 0.0) > self._clock()
+
+    def read_authorization(self, headers: Mapping[str, str], method: str, path: str) -> str | None:
+        """The session's uuid, or None for an access key whose signature is right. What the REST layer refuses at once."""
+        given = headers.get("Authorization")
+        if given is None:
+            raise refusals.PlainRefusal(400, "missing header 'Authorization'")
+        scheme, _, rest = given.strip().partition(" ")
+        if scheme == "OAuth":
+            return rest.strip()
+        if scheme != "ZStack":
+            raise refusals.PlainRefusal(400, "Authorization type must be 'OAuth'")
+        self._check_signature(rest, headers.get("Date"), method, path)
+        return None
+
+    def _check_signature(self, given: str, date: str | None, method: str, path: str) -> None:
+        key_id, colon, signature = given.strip().partition(":")
+        if not colon:
+            raise refusals.PlainRefusal(400, "accessKey format is 'ZStack AccessKeyId:Signature'")
+        if date is None:
+            raise refusals.PlainRefusal(400, "'Date' must be incuded in request header")
+        try:
+            # The zone is not looked at: wall clocks are compared (rest.checkTimeZone=false).
+            moment = datetime.strptime(date.rsplit(" ", 1)[0], "%a, %d %b %Y %H:%M:%S")
+        except ValueError:
+            raise refusals.PlainRefusal(
+                400, "'Date' format error, correct format is 'EEE, dd MMM yyyy HH:mm:ss z'"
+            ) from None
+        if abs(moment - self._now()) > _SKEW:
+            raise refusals.PlainRefusal(403, "requestTimeTooSkewed")
+        if key_id != self.key_id:
+            raise refusals.PlainRefusal(403, f"access key id: {key_id} does not existed or disabled")
+        text = f"{method}\n{date}\n{path}".encode()
+        expected = base64.b64encode(hmac.new(self.key_secret.encode(), text, hashlib.sha1).digest()).decode()
+        if not hmac.compare_digest(expected.encode(), signature.encode()):
+            raise refusals.PlainRefusal(403, "wrong accessKey signature")
+
+    def use(self, session: str | None) -> None:
+        """Check the session of a call and slide its expiry; access keys have none."""
+        if session is None:
+            return
+        if not self.is_valid(session):
+            raise refusals.session_expired()
+        self._expires[session] = self._clock() + self.timeout

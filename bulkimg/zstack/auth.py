@@ -1,0 +1,153 @@
+"""This file proves who we are: a session given, an account that logs in once per run, or an access key that signs."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from bulkimg.credentials import AccessKey, Account, Credentials, Session
+from bulkimg.errors import LoginRefused, TargetError
+from bulkimg.zstack import wire
+from bulkimg.zstack.transport import Transport
+
+LOGIN_TRIES = 3  # in a row; more could lock the account
+SHORT_LIFE = 60.0  # seconds: a session that dies sooner was kicked out, it did not expire
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class Auth(Protocol):
+    """What every request needs to know of the credentials."""
+
+    @property
+    def ticket(self) -> str:
+        """What a request was authorised with: hand it to `renew` when the server says it is dead."""
+
+    async def open(self) -> None:
+        """Make ready to sign; LoginRefused or TargetError when the server does not let us in."""
+
+    def headers(self, method: str, path: str) -> Mapping[str, str]:
+        """The headers that authorise a request that goes out now."""
+
+    async def renew(self, dead: str) -> None:
+        """Get a new ticket unless somebody already did; LoginRefused when there is none to be had."""
+
+    async def close(self) -> None:
+        """Leave nothing behind on the server."""
+
+
+def make_auth(credentials: Credentials, transport: Transport, now: Callable[[], float]) -> Auth:
+    """The Auth for a kind of credential; `now` is seconds since the epoch."""
+    if isinstance(credentials, Session):
+        return _GivenSession(credentials)
+    if isinstance(credentials, Account):
+        return _AccountSession(credentials, transport, now)
+    return _SignedRequests(credentials, now)
+
+
+class _GivenSession:
+    def __init__(self, session: Session) -> None:
+        self.ticket = session.uuid
+
+    async def open(self) -> None:
+        pass
+
+    def headers(self, method: str, path: str) -> Mapping[str, str]:
+        return {"Authorization": f"OAuth {self.ticket}"}
+
+    async def renew(self, dead: str) -> None:
+        raise LoginRefused(
+            "the server says that the session is invalid or expired; log in again and set BULKIMG_SESSION, or let "
+            "bulkimg log in with BULKIMG_ACCOUNT and BULKIMG_PASSWORD"
+        )
+
+    async def close(self) -> None:
+        pass
+
+
+class _AccountSession:
+    """Logs in once; again, however many requests notice at once, when the server drops the session; out at the end."""
+
+    def __init__(self, account: Account, transport: Transport, now: Callable[[], float]) -> None:
+        self.ticket = ""
+        self._account = account
+        self._transport = transport
+        self._turn = asyncio.Lock()
+        self._now = now
+        self._logged_in_at = 0.0
+        self._deaths = 0
+
+    async def open(self) -> None:
+        await self._login()
+
+    def headers(self, method: str, path: str) -> Mapping[str, str]:
+        return {"Authorization": f"OAuth {self.ticket}"}
+
+    async def renew(self, dead: str) -> None:
+        async with self._turn:
+            if dead != self.ticket:
+                return
+            short_lived = self._now() - self._logged_in_at < SHORT_LIFE
+            self._deaths = self._deaths + 1 if short_lived else 1
+            if self._deaths > LOGIN_TRIES:
+                raise LoginRefused(
+                    f"the server dropped {LOGIN_TRIES} sessions in a row; is somebody else logging in with account "
+                    f"{self._account.name!r} on a server that allows one session a user?"
+                )
+            await self._login()
+
+    async def _login(self) -> None:
+        body = wire.login_body(self._account.name, self._account.password)
+        answer = await self._transport.exchange("PUT", "/v1/accounts/login", headers=_json_headers, body=body)
+        if answer.status is None:
+            raise TargetError(f"login failed: {answer.detail}; is the server there, and --endpoint right?")
+        said = answer.json()
+        session = wire.session_of(said) if answer.status == 200 else None
+        if session is None:
+            error = wire.error_of(said)
+            reason = f"{error.code} {error.text}" if error else f"HTTP {answer.status}"
+            raise LoginRefused(f"the server refused the login of account {self._account.name!r}: {reason}")
+        self.ticket = session
+        self._logged_in_at = self._now()
+
+    async def close(self) -> None:
+        """Log out; a server that does not answer any more will expire the session itself."""
+        if self.ticket:
+            await self._transport.exchange("DELETE", f"/v1/accounts/sessions/{self.ticket}", headers=_json_headers)
+            self.ticket = ""
+
+
+class _SignedRequests:
+    def __init__(self, key: AccessKey, now: Callable[[], float]) -> None:
+        self.ticket = key.key_id
+        self._key = key
+        self._now = now
+
+    async def open(self) -> None:
+        pass
+
+    def headers(self, method: str, path: str) -> Mapping[str, str]:
+        date = http_date(self._now())
+        signature = wire.sign(self._key.secret, method, date, path)
+        return {"Authorization": f"ZStack {self._key.key_id}:{signature}", "Date": date}
+
+    async def renew(self, dead: str) -> None:
+        raise LoginRefused("the server does not accept the access key; is it disabled?")
+
+    async def close(self) -> None:
+        pass
+
+
+def http_date(now: float) -> str:
+    """`Mon, 23 Nov 2026 12:00:00 CET`: local wall-clock time in English, as the vendor's SDKs send it.
+
+    Servers compare wall clocks and ignore the zone unless told otherwise (PROTOCOL.md §4).
+    """
+    t = datetime.fromtimestamp(now).astimezone()
+    zone = t.tzname() or "UTC"
+    zone = zone if zone.isascii() and zone.isalpha() else "UTC"
+    return f"{_DAYS[t.weekday()]}, {t.day:02d} {_MONTHS[t.month - 1]} {t.year} {t:%H:%M:%S} {zone}"
+
+
+def _json_headers() -> Mapping[str, str]:
+    return {"Content-Type": "application/json;charset=UTF-8"}

@@ -1,0 +1,54 @@
+"""This file is the image API as we use it: update, poll, read. Every call returns an Answer; nothing here decides."""
+
+from collections.abc import Callable, Mapping
+
+from bulkimg.model import Fields
+from bulkimg.zstack import wire
+from bulkimg.zstack.auth import Auth
+from bulkimg.zstack.transport import Transport
+from bulkimg.zstack.wire import Answer
+
+CONTENT_TYPE = "application/json;charset=UTF-8"
+
+
+class ImageApi:
+    """The API of one server. `action_key` is the spelling in use; `key_is_known` once a server has accepted it."""
+
+    def __init__(self, transport: Transport, auth: Auth, action_key: str = "auto") -> None:
+        self.auth = auth
+        self.key_is_known = action_key != "auto"
+        self.action_key = action_key if self.key_is_known else wire.DOCUMENTED_KEY
+        self._transport = transport
+
+    @property
+    def reached(self) -> bool:
+        """Whether the server has answered anything yet."""
+        return self._transport.reached
+
+    def switch_key(self) -> bool:
+        """Use the server's spelling from now on; False when it is in use already, or fixed, or the other one works."""
+        if self.key_is_known or self.action_key == wire.SERVER_KEY:
+            return False
+        self.action_key = wire.SERVER_KEY
+        return True
+
+    async def update(
+        self, uuid: str, fields: Fields, job_uuid: str, on_sending: Callable[[], None] | None = None
+    ) -> Answer:
+        """`PUT /v1/images/{uuid}/actions` under a job uuid of ours (PROTOCOL.md §2.2)."""
+        path = f"/v1/images/{uuid}/actions"
+
+        def headers() -> Mapping[str, str]:
+            return {"Content-Type": CONTENT_TYPE, "X-Job-UUID": job_uuid, **self.auth.headers("PUT", path)}
+
+        body = wire.update_body(self.action_key, fields)
+        return await self._transport.exchange("PUT", path, headers=headers, body=body, on_sending=on_sending)
+
+    async def poll(self, job_uuid: str) -> Answer:
+        """`GET /v1/api-jobs/{job}` on our own origin; the server asks for no credentials here, so none are sent."""
+        return await self._transport.exchange("GET", f"/v1/api-jobs/{job_uuid}", headers=dict)
+
+    async def read(self, uuid: str) -> Answer:
+        """`GET /v1/images/{uuid}`: the image as it is now."""
+        path = f"/v1/images/{uuid}"
+        return await self._transport.exchange("GET", path, headers=lambda: self.auth.headers("GET", path))

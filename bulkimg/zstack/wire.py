@@ -1,0 +1,130 @@
+"""This file is the wire, without a socket: request bodies, what answers carry, signatures. Sources: PROTOCOL.md."""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TAG_LISTS = ("systemTags", "userTags")
+DOCUMENTED_KEY = "updateimage"  # api/UpdateImage.txt
+SERVER_KEY = "updateImage"  # RestServer.java: exact and case-sensitive (PROTOCOL.md §1)
+
+_HEX32 = re.compile(r"[0-9a-f]{32}")
+_IMAGE_NAMED = re.compile(r"(?:/images/|image\[uuid:|resource\[uuid:)([0-9a-f]{32})(?![0-9a-f])")
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII: immune to a server that forgets the charset
+
+
+def update_body(action_key: str, fields: Mapping[str, Any]) -> bytes:
+    """`{"updateimage": {fields}, "systemTags": […], "userTags": […]}`; tags stand outside, as the page shows."""
+    inner = {name: value for name, value in fields.items() if name not in TAG_LISTS}
+    outer = {name: fields[name] for name in TAG_LISTS if name in fields}
+    return _encode({action_key: inner, **outer}).encode("ascii")
+
+
+def login_body(account: str, password: str) -> bytes:
+    """The password goes out as the lower-case hex of its SHA-512 (PROTOCOL.md §4)."""
+    digest = hashlib.sha512(password.encode("utf-8")).hexdigest()
+    return _encode({"logInByAccount": {"accountName": account, "password": digest}}).encode("ascii")
+
+
+def sign(secret: str, method: str, date: str, path: str) -> str:
+    """The access-key signature: HMAC-SHA1 over method, date and the path without context path and query (§4)."""
+    text = f"{method}\n{date}\n{path}".encode()
+    return base64.b64encode(hmac.new(secret.encode("utf-8"), text, hashlib.sha1).digest()).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the wire said to one request: a complete HTTP answer, or why there is none.
+
+    `status` is None when there is no complete answer; then `failure` names why, and `sent` says whether bytes may have
+    gone out. It is never taken from an exception. `retry_after` is seconds from now, when the header said so.
+    """
+
+    status: int | None
+    raw: bytes = b""
+    retry_after: float | None = None
+    failure: str = ""
+    detail: str = ""
+    sent: bool = True
+
+    @property
+    def text(self) -> str:
+        """The beginning of the body, for a message."""
+        return self.raw[:2048].decode("utf-8", "replace").strip()
+
+    def json(self) -> Any:
+        """The body as JSON, or None where it is not exactly that (UTF-8, no NaN, no absurd depth or numbers)."""
+        try:
+            return json.loads(self.raw.decode("utf-8"), parse_constant=_refuse)
+        except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+            return None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCode:
+    """ZStack's error object (PROTOCOL.md §3.1)."""
+
+    code: str
+    description: str
+    details: str
+
+    @property
+    def text(self) -> str:
+        """What it says, in one line of at most 500 characters."""
+        said = self.details if self.details and self.details != self.description else ""
+        return " ".join(" — ".join(part for part in (self.description, said) if part).split())[:500]
+
+
+def error_of(body: Any) -> ErrorCode | None:
+    """The error object of `{"error": {"code": …}}`; its deepest `cause` does not matter to us."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("code"), str) or not error["code"]:
+        return None
+    return ErrorCode(error["code"], _string(error.get("description")), _string(error.get("details")))
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def inventory_of(body: Any) -> dict[str, Any] | None:
+    """The one image of `{"inventory": {…}}` (an update's answer, a job's result)."""
+    found = body.get("inventory") if isinstance(body, dict) else None
+    return found if isinstance(found, dict) and "error" not in body else None
+
+
+def inventories_of(body: Any) -> list[dict[str, Any]] | None:
+    """The images of `{"inventories": […]}` (a query's answer; a single GET has the same shape)."""
+    found = body.get("inventories") if isinstance(body, dict) else None
+    return found if isinstance(found, list) and all(isinstance(item, dict) for item in found) else None
+
+
+def job_of(body: Any) -> str | None:
+    """The job's uuid: the last segment of a 202's `location`. Its host is never looked at (PROTOCOL.md §2.1)."""
+    location = body.get("location") if isinstance(body, dict) else None
+    if not isinstance(location, str):
+        return None
+    path, _, last = location.rpartition("/")
+    return last if path.endswith("/v1/api-jobs") and _HEX32.fullmatch(last) else None
+
+
+def session_of(body: Any) -> str | None:
+    """The session's uuid in a login's answer."""
+    inventory = inventory_of(body)
+    uuid = inventory.get("uuid") if inventory else None
+    return uuid if isinstance(uuid, str) and _HEX32.fullmatch(uuid) else None
+
+
+def names_another(text: str, uuid: str) -> bool:
+    """Whether an error's text is about images, and not about this one: an answer meant for another row."""
+    found = _IMAGE_NAMED.findall(text)
+    return bool(found) and uuid not in found
