@@ -7,8 +7,10 @@ from bulkimg.model import CHOICES, FLAGS, TAGS, Value
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})
 
-# What a spreadsheet takes for the beginning of a formula, full-width forms included (OWASP, «CSV injection»).
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+# What a spreadsheet takes for the beginning of a formula, full-width forms included (OWASP, «CSV injection»), also behind
+# blanks and quotes. The ledger's view `result` has the same two lists.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+_BLANK = "\t\n\r \"'"
 
 
 def read_cell(name: str, text: str, empty_token: str) -> Value | None:
@@ -60,4 +62,4 @@ def write_cell(value: Value | None, empty_token: str) -> str:
 
 def harmless(text: str) -> str:
     """The text as a spreadsheet shows it and does not run it: an apostrophe before what begins like a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip(_BLANK).startswith(_FORMULA) else text

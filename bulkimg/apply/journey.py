@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bulkimg.apply.backoff import full_jitter
 from bulkimg.apply.verdict import Next, Verdict, judge_poll, judge_read, judge_update
@@ -70,7 +70,7 @@ class Journey:
                 self._begin(errand)
                 verdict = await self._ask(errand, Verdict(Next.ASK, maybe_applied=True))
                 # Nobody can say what became of the interrupted request: the same absolute values are sent once more.
-                return replace(verdict, next=Next.AGAIN, status=None) if verdict.status is Status.UNKNOWN else verdict
+                return verdict._replace(next=Next.AGAIN, status=None) if verdict.status is Status.UNKNOWN else verdict
             return await self._send(errand)
         except TargetError as error:
             return Verdict(Next.HALT, code="LOGIN_REFUSED", message=str(error))
@@ -118,7 +118,7 @@ class Journey:
         if verdict.next not in (Next.WAIT, Next.READ):
             return verdict
         if doubt.status is Status.FAILED and verdict.code == "JOB_NOT_KNOWN":
-            return replace(doubt, next=Next.SETTLED)  # the refusal is true: it never became a job
+            return doubt._replace(next=Next.SETTLED)  # the refusal is true: it never became a job
         return await self._read(errand, doubt)
 
     async def _patiently(
@@ -157,8 +157,7 @@ class Journey:
 
 def unknown(doubt: Verdict) -> Verdict:
     """The honest end of a row that nobody can tell about."""
-    return replace(
-        doubt,
+    return doubt._replace(
         next=Next.SETTLED,
         status=Status.UNKNOWN,
         code=doubt.code or "UNKNOWN",

@@ -6,7 +6,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from bulkimg.apply.backoff import ErrorWatch, full_jitter
@@ -168,7 +168,7 @@ class Runner:
         while not self._stop:
             if self._due and self._due[0][0] <= self._clock():
                 return heapq.heappop(self._due)[2]
-            if len(self._ready) <= self._pace.concurrency // 2 and not self._exhausted and self._refill is None:
+            if len(self._ready) <= 2 * self._pace.concurrency and not self._exhausted and self._refill is None:
                 self._refill = asyncio.create_task(self._claim_more())
             if self._ready:
                 return self._ready.popleft()
@@ -189,7 +189,7 @@ class Runner:
     async def _claim_more(self) -> None:
         """Claim ahead of need, in one commit, but no more than is sent soon: open claims are asked about after a crash."""
         try:
-            limit = max(1, min(2 * self._pace.concurrency, int(min(self._pace.rate.per_second, 1e6) / 4)))
+            limit = max(1, min(4 * self._pace.concurrency, int(min(self._pace.rate.per_second, 1e6) / 4)))
             claims = await self._store.claim(self._cursor, limit, self._new_job, self._now())
             self._exhausted = not claims
             if claims:
@@ -222,7 +222,8 @@ class Runner:
             raise
         finally:
             self._busy -= 1
-            self._wake.set()
+            if not self._busy:
+                self._wake.set()  # perhaps that was the last one
 
     async def _give_back(self, *errands: Errand) -> None:
         """Take back claims of which nothing was sent; those of an earlier process stay open until somebody asks."""
@@ -247,7 +248,7 @@ class Runner:
         """Send again with the spelling the server knows; there are two, and an operator may have fixed one."""
         if errand.key == self._api.action_key and not self._api.switch_key():
             hint = "is this the image API of a ZStack server? check --endpoint, --base-path and --action-key"
-            await self._halt(errand, replace(verdict, hint=hint))
+            await self._halt(errand, verdict._replace(hint=hint))
         else:
             await self._again(errand, verdict, after=0.0)
 
@@ -264,15 +265,16 @@ class Runner:
         elif errand.maybe_applied:
             self._settle(errand, unknown(verdict))
         else:
-            self._settle(errand, replace(verdict, status=Status.FAILED))
+            self._settle(errand, verdict._replace(status=Status.FAILED))
 
     async def _again(self, errand: Errand, verdict: Verdict, after: float) -> None:
         """Close the attempt and put the errand on the due heap; the next attempt keeps the job's uuid if it is unused."""
         await self._close(errand, verdict)
         job = self._new_job() if verdict.job_used else errand.claim.job_uuid
-        errand.claim = replace(errand.claim, attempt=errand.claim.attempt + 1, job_uuid=job, interrupted=False)
+        errand.claim = errand.claim._replace(attempt=errand.claim.attempt + 1, job_uuid=job, interrupted=False)
         errand.in_flight, errand.returned = False, True
         heapq.heappush(self._due, (self._clock() + after, errand.claim.ordinal, errand))
+        self._wake.set()
         self._emit(Retrying(errand.claim.ordinal, errand.claim.uuid, verdict.code, after))
 
     async def _close(self, errand: Errand, verdict: Verdict) -> None:

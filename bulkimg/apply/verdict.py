@@ -5,9 +5,8 @@ own refusal; whatever is not certain is asked about, never guessed (RELIABILITY.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 from bulkimg.apply.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
 from bulkimg.model import TAGS, Claim, Fields, Status, as_stored
@@ -30,8 +29,7 @@ class Next(Enum):
     CANNOT_TELL = auto()  # reading is not possible here
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What follows, and the evidence. `hold`: seconds that the whole run waits, 0 for «a while», None for no hold."""
 
     next: Next
@@ -43,7 +41,7 @@ class Verdict:
     maybe_applied: bool = False
     job_used: bool = False  # the job's uuid has been consumed: another attempt needs a new one
     hold: float | None = None
-    after: Fields | None = field(default=None)
+    after: Fields | None = None
 
 
 def judge_update(answer: Answer, claim: Claim, *, jobs_exist: bool) -> Verdict:
@@ -62,7 +60,7 @@ def judge_update(answer: Answer, claim: Claim, *, jobs_exist: bool) -> Verdict:
         return _unbound(answer)
     names_ours = claim.uuid in answer.text or claim.job_uuid in answer.text
     # Where jobs exist, one that was never created proves a refusal that names nobody: keep it, and ask.
-    return verdict if names_ours or not jobs_exist else replace(verdict, next=Next.ASK)
+    return verdict if names_ours or not jobs_exist else verdict._replace(next=Next.ASK)
 
 
 def judge_poll(answer: Answer, claim: Claim) -> Verdict:

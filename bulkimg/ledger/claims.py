@@ -1,37 +1,59 @@
-"""This file writes what sending adds to the ledger: claims before any byte goes out, attempts' fates, outcomes."""
+"""This file writes what sending adds to the ledger: claims before any byte goes out, attempts' fates, outcomes.
 
-import json
+Many rows go to SQLite, and come from it, with one statement. With one a row, this thread and the event loop would pass
+Python's lock to and fro at every row, which measured three times slower.
+"""
+
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from bulkimg.ledger.store import Ledger
 from bulkimg.model import Claim, Outcome
 
 # A row is to be sent when nothing has settled it; its last attempt, if any, tells how to go on.
 _NEXT = """
-SELECT row.ordinal, row.line, row.uuid, row.fields, attempt.n, attempt.job_uuid, attempt.fate
-FROM row
-LEFT JOIN outcome ON outcome.ordinal = row.ordinal
-LEFT JOIN attempt ON attempt.ordinal = row.ordinal
-  AND attempt.n = (SELECT max(n) FROM attempt AS last WHERE last.ordinal = row.ordinal)
-WHERE row.ordinal > ? AND row.leader IS NULL AND row.problems = 0 AND outcome.ordinal IS NULL
-ORDER BY row.ordinal LIMIT ?
+SELECT json_group_array(json_array(ordinal, line, uuid, json(fields), n, job_uuid, fate)) FROM (
+  SELECT row.ordinal, row.line, lower(hex(row.uuid)) AS uuid, row.fields, attempt.n, attempt.job_uuid, attempt.fate
+  FROM row
+  LEFT JOIN outcome ON outcome.ordinal = row.ordinal
+  LEFT JOIN attempt ON attempt.ordinal = row.ordinal
+    AND attempt.n = (SELECT max(n) FROM attempt AS last WHERE last.ordinal = row.ordinal)
+  WHERE row.ordinal > ? AND row.leader IS NULL AND row.problems = 0 AND outcome.ordinal IS NULL
+  ORDER BY row.ordinal LIMIT ?)
 """
+_ATTEMPTS = "INSERT INTO attempt (ordinal, n, job_uuid, claimed_at) VALUES "
+_OUTCOMES = "INSERT INTO outcome VALUES "
+_CHUNKS = (64, 8, 1)  # rows a statement: few different texts, so that SQLite compiles each once
+
+
+def _insert(ledger: Ledger, into: str, records: Sequence[tuple[Any, ...]]) -> None:
+    """Insert many rows with few statements."""
+    at = 0
+    for size in _CHUNKS:
+        while len(records) - at >= size:
+            row = f"({','.join('?' * len(records[at]))})"
+            flat = [value for record in records[at : at + size] for value in record]
+            ledger.db.execute(into + ",".join([row] * size), flat)
+            at += size
 
 
 def claim(ledger: Ledger, after: int, limit: int, new_job: Callable[[], str], now: float) -> list[Claim]:
     """The next rows in manifest order after the ordinal `after`, each with its attempt written. Within a transaction."""
     claims = []
-    attempts = []
-    for ordinal, line, uuid, fields, n, job, fate in ledger.db.execute(_NEXT, (after, limit)):
+    for ordinal, line, uuid, fields, n, job, fate in from_json(ledger.db.execute(_NEXT, (after, limit)).fetchone()[0]):
         if n is not None and fate in (None, "unclear"):
-            claims.append(Claim(ordinal, line, uuid.hex(), json.loads(fields), n, job.hex(), interrupted=True))
-            continue
-        fresh = Claim(ordinal, line, uuid.hex(), json.loads(fields), (n or 0) + 1, new_job())
-        attempts.append((ordinal, fresh.attempt, bytes.fromhex(fresh.job_uuid), now))
-        claims.append(fresh)
-    ledger.db.executemany("INSERT INTO attempt (ordinal, n, job_uuid, claimed_at) VALUES (?, ?, ?, ?)", attempts)
+            claims.append(Claim(ordinal, line, uuid, fields, n, job, interrupted=True))
+        else:
+            claims.append(Claim(ordinal, line, uuid, fields, (n or 0) + 1, new_job()))
+    add_attempts(ledger, [item for item in claims if not item.interrupted], now)
     return claims
+
+
+def add_attempts(ledger: Ledger, items: Sequence[Claim], now: float) -> None:
+    """Claims of one attempt each."""
+    _insert(ledger, _ATTEMPTS, [(item.ordinal, item.attempt, item.job_uuid, now) for item in items])
 
 
 def close_attempt(ledger: Ledger, item: Claim, fate: str, code: str, http_status: int | None) -> None:
@@ -39,14 +61,6 @@ def close_attempt(ledger: Ledger, item: Claim, fate: str, code: str, http_status
     ledger.db.execute(
         "UPDATE attempt SET fate = ?, code = ?, http_status = ? WHERE ordinal = ? AND n = ?",
         (fate, code, http_status, item.ordinal, item.attempt),
-    )
-
-
-def next_attempt(ledger: Ledger, item: Claim, now: float) -> None:
-    """The claim of one more attempt at a row."""
-    ledger.db.execute(
-        "INSERT INTO attempt (ordinal, n, job_uuid, claimed_at) VALUES (?, ?, ?, ?)",
-        (item.ordinal, item.attempt, bytes.fromhex(item.job_uuid), now),
     )
 
 
@@ -60,11 +74,11 @@ def release(ledger: Ledger, items: Sequence[Claim]) -> None:
 
 def settle(ledger: Ledger, outcomes: Sequence[Outcome]) -> None:
     """Write outcomes, once and for all: a second outcome for a row breaks a constraint and stops the run."""
-    ledger.db.executemany("INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", map(_record, outcomes))
+    _insert(ledger, _OUTCOMES, [_record(outcome) for outcome in outcomes])
 
 
 def _record(o: Outcome) -> tuple[Any, ...]:
-    return (
+    head = (
         o.ordinal,
         o.status.value,
         o.code,
@@ -74,10 +88,12 @@ def _record(o: Outcome) -> tuple[Any, ...]:
         o.attempts,
         o.started_at,
         o.duration_ms,
-        ",".join(o.changed),
-        json.dumps(o.before) if o.before is not None else None,
-        json.dumps(o.after) if o.after is not None else None,
     )
+    return (*head, ",".join(o.changed), _json(o.before), _json(o.after))
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else to_json(value).decode()
 
 
 def followers(ledger: Ledger, leader: int) -> list[tuple[int, int]]:

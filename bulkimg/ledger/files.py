@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic_core import to_json
+
 from bulkimg.cells import harmless, write_cell
 from bulkimg.ledger import tally
 from bulkimg.ledger.store import Ledger, storage_errors
-from bulkimg.model import FIELDS, Outcome, Status, Value, iso_utc
+from bulkimg.model import FIELDS, Status, Value
 
 COLUMNS = (
     "line", "uuid", "status", "code", "message", "hint", "http_status", "attempts", "job_uuid",
@@ -22,82 +24,32 @@ OURS = ("_status", "_code", "_message", "_hint")
 FED_BACK = {"failed.csv": (Status.FAILED, Status.UNKNOWN, Status.DRIFTED, Status.CONFLICT),
             "unprocessed.csv": (Status.UNPROCESSED,)}  # fmt: skip
 
-Line = Callable[[Outcome], str]
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-
-def jsonl_line(o: Outcome) -> str:
-    """The outcome as one line of results.jsonl: exact, times in ISO 8601 UTC, absent values null."""
-    return (
-        _encode(
-            {
-                "line": o.line,
-                "uuid": o.uuid,
-                "status": o.status,
-                "code": o.code,
-                "message": o.message,
-                "hint": o.hint,
-                "http_status": o.http_status,
-                "attempts": o.attempts,
-                "job_uuid": o.job_uuid,
-                "started_at": iso_utc(o.started_at) if o.started_at is not None else None,
-                "duration_ms": o.duration_ms,
-                "changed": list(o.changed),
-                "before": o.before,
-                "after": o.after,
-            }
-        )
-        + "\n"
-    )
-
-
-def csv_line(o: Outcome) -> str:
-    """The outcome as one record of results.csv; texts that a spreadsheet would run are made harmless."""
-    return _csv_record(
-        (
-            o.line,
-            harmless(o.uuid),
-            o.status.value,
-            harmless(o.code),
-            harmless(o.message),
-            harmless(o.hint),
-            o.http_status,
-            o.attempts,
-            o.job_uuid,
-            iso_utc(o.started_at) if o.started_at is not None else "",
-            o.duration_ms,
-            ",".join(o.changed),
-            _encode(o.before) if o.before is not None else "",
-            _encode(o.after) if o.after is not None else "",
-        )
-    )
-
-
-def _csv_record(cells: Iterable[Any]) -> str:
+def _csv(records: Iterable[Iterable[Any]]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    csv.writer(buffer, lineterminator="\n").writerows(records)
     return buffer.getvalue()
 
 
-def _format_of(path: Path) -> tuple[str, Line]:
-    """The head and the line maker of a result file, by its name."""
-    return ("", jsonl_line) if path.suffix == ".jsonl" else (_csv_record(COLUMNS), csv_line)
+def _kind(path: Path) -> str:
+    """The view's column that makes a result file's lines, by the file's name."""
+    return "jsonl" if path.suffix == ".jsonl" else "csv"
 
 
 class LiveResults:
     """The result files while the run is running: whole records, appended as rows settle."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._files: list[tuple[TextIO, Line]] = []
+        self._files: list[tuple[TextIO, int]] = []
         for path in paths:
             with storage_errors(path):
-                file = _open_private(path, os.O_APPEND)
-                self._files.append((file, _format_of(path)[1]))
+                self._files.append((_open_private(path, os.O_APPEND), ("jsonl", "csv").index(_kind(path))))
 
-    def append(self, outcomes: Sequence[Outcome]) -> None:
-        """One write a file: its records are whole unless the disk fails in the middle of it."""
-        for file, line in self._files:
-            file.write("".join(map(line, outcomes)))
+    def append(self, ledger: Ledger, ordinals: Sequence[int]) -> None:
+        """The lines of rows that have just been settled, with one statement and one write a file."""
+        texts = ledger.db.execute(_LINES, (to_json(ordinals).decode(),)).fetchone()
+        for file, kind in self._files:
+            file.write(texts[kind])
             file.flush()
 
     def close(self) -> None:
@@ -105,15 +57,22 @@ class LiveResults:
             file.close()
 
 
+_LINES = """
+SELECT group_concat(jsonl, ''), group_concat(csv, '') FROM (
+  SELECT jsonl, csv FROM json_each(?) CROSS JOIN result ON result.ordinal = json_each.value)
+"""
+
+
 def write_results(ledger: Ledger, paths: Sequence[Path], *, settled_only: bool = False) -> None:
     """Every row's outcome in manifest order, each file replaced as a whole. `settled_only`: as a run (re)starts."""
+    where = "WHERE settled" if settled_only else ""
     for path in paths:
-        head, line = _format_of(path)
+        kind = _kind(path)
         with _replacing(path) as file:
-            file.write(head)
-            for fate in tally.fates(ledger):
-                if fate.settled or not settled_only:
-                    file.write(line(fate.outcome))
+            file.write(_csv([COLUMNS]) if kind == "csv" else "")
+            lines = ledger.db.execute(f"SELECT {kind} FROM result {where} ORDER BY ordinal")  # noqa: S608 - constant texts
+            while batch := lines.fetchmany(1000):
+                file.write("".join(line for (line,) in batch))
 
 
 def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[str, int]:
@@ -124,10 +83,10 @@ def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[st
         columns, row_of = _own_columns(own) if own is not None else _field_columns(ledger, statuses, empty_token)
         written[name] = 0
         with _replacing(directory / name) as file:
-            file.write(_csv_record([*columns, *OURS]))
+            file.write(_csv([[*columns, *OURS]]))
             for fate in tally.fates(ledger, *statuses):
                 o = fate.outcome
-                file.write(_csv_record([*row_of(fate), o.status.value, o.code, harmless(o.message), harmless(o.hint)]))
+                file.write(_csv([[*row_of(fate), o.status.value, o.code, harmless(o.message), harmless(o.hint)]]))
                 written[name] += 1
     return written
 

@@ -4,21 +4,28 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pydantic_core import to_json
+
 from bulkimg.ledger.store import Ledger
 from bulkimg.model import Fields, Problem, Row, as_stored
 
-BATCH = 2000
+BATCH = 5000
 
 
-def add_rows(ledger: Ledger, first: int, rows: Sequence[Row]) -> None:
-    """Write a batch whose first row has the ordinal `first`, with its problems, in one transaction."""
+def add_rows(ledger: Ledger, first: int, rows: Sequence[Row]) -> int:
+    """Write a batch whose first row has the ordinal `first`, with its problems, in one transaction.
+
+    Returns how many of them ask for nothing: `settle_empty` is for these.
+    """
     with ledger.transaction() as db:
         db.executemany(
             "INSERT INTO row (ordinal, line, uuid, fields, expects, cells, problems) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [_record(ordinal, row) for ordinal, row in enumerate(rows, first)],
         )
         for ordinal, row in enumerate(rows, first):
-            _add_problems(db, ordinal, row.problems)
+            if row.problems:
+                _add_problems(db, ordinal, row.problems)
+    return sum(not row.fields for row in rows)
 
 
 def _record(ordinal: int, row: Row) -> tuple[Any, ...]:
@@ -35,11 +42,13 @@ def _record(ordinal: int, row: Row) -> tuple[Any, ...]:
     )
 
 
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+def _dumps(value: Any) -> str:
+    return to_json(value).decode()
 
 
 def storable(text: str) -> str:
-    """The text with lone surrogates written out, as SQLite and every file of ours can hold it."""
+    """The text with lone surrogates and NULs written out, as SQLite and every file of ours can hold it."""
+    text = text.replace("\0", "\\x00")
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -31,7 +31,7 @@ CREATE TABLE problem (
 CREATE TABLE attempt (
   ordinal     INTEGER NOT NULL,
   n           INTEGER NOT NULL,
-  job_uuid    BLOB NOT NULL,
+  job_uuid    TEXT NOT NULL,
   claimed_at  REAL NOT NULL,          -- seconds since the epoch
   fate        TEXT,                   -- NULL: open; unsent, refused (not applied), unclear (may be applied)
   code        TEXT,
@@ -58,7 +58,9 @@ CREATE TABLE outcome (
 -- all refused for the time being → failed, one that may have been applied → unknown. Resuming settles all three.
 CREATE VIEW fate AS
 SELECT
-  row.ordinal, row.line, row.uuid, row.fields, row.expects, row.cells,
+  row.ordinal, row.line, row.fields, row.expects, row.cells,
+  CASE typeof(row.uuid) WHEN 'blob' THEN lower(hex(row.uuid)) ELSE coalesce(row.uuid, '') END AS uuid,
+  outcome.ordinal IS NOT NULL AS settled,
   coalesce(outcome.status, CASE
     WHEN row.problems THEN 'invalid'
     ELSE (
@@ -66,14 +68,53 @@ SELECT
         WHEN 2 THEN 'unknown' WHEN 1 THEN 'failed' ELSE 'unprocessed' END
       FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal))
   END) AS status,
-  CASE WHEN outcome.ordinal IS NOT NULL THEN outcome.code
+  coalesce(outcome.code, CASE
     WHEN row.problems THEN (SELECT code FROM problem WHERE problem.ordinal = row.ordinal ORDER BY rowid LIMIT 1)
-    ELSE coalesce((SELECT code FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal) ORDER BY n DESC LIMIT 1), '')
-  END AS code,
-  outcome.ordinal IS NOT NULL AS settled,
-  outcome.message, outcome.hint, outcome.http_status,
+    ELSE (SELECT code FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal) ORDER BY n DESC LIMIT 1)
+  END, '') AS code,
+  outcome.message AS settled_message, outcome.hint AS settled_hint, outcome.http_status,
   coalesce(outcome.attempts,
     (SELECT count(*) FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal))) AS attempts,
-  (SELECT job_uuid FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal) ORDER BY n DESC LIMIT 1) AS job_uuid,
-  outcome.started_at, outcome.duration_ms, outcome.changed, outcome.before, outcome.after, row.problems
+  coalesce((SELECT job_uuid FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal)
+    ORDER BY n DESC LIMIT 1), '') AS job_uuid,
+  outcome.started_at, outcome.duration_ms, coalesce(outcome.changed, '') AS changed, outcome.before, outcome.after
 FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal) AND NOT row.problems;
+
+-- The same in words.
+CREATE VIEW said AS
+SELECT
+  fate.*,
+  coalesce(settled_message, CASE status
+    WHEN 'invalid' THEN (
+      SELECT group_concat(trim(column || iif(value = '', '', ' ''' || value || ''''))
+        || iif(column || value = '', '', ': ') || message, '; ')
+      FROM problem WHERE problem.ordinal = fate.ordinal)
+    WHEN 'failed' THEN 'refused for the time being, and the run stopped before another try'
+    WHEN 'unknown' THEN 'sent, and the run stopped before its fate was known'
+    ELSE 'never sent: the run stopped before it' END, '') AS message,
+  coalesce(settled_hint, CASE status
+    WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = fate.ordinal)
+    ELSE 'bulkimg resume goes on with it' END, '') AS hint,
+  strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch') AS started
+FROM fate;
+
+-- And as lines of the result files, made here because a run that appends a line for every row has no time to make it in
+-- Python. JSON is exact. In CSV, a text that a spreadsheet would run gets an apostrophe, as bulkimg.cells.harmless does it.
+CREATE VIEW result AS
+SELECT
+  ordinal, settled,
+  json_object('line', line, 'uuid', uuid, 'status', status, 'code', code, 'message', message, 'hint', hint,
+    'http_status', http_status, 'attempts', attempts, 'job_uuid', job_uuid, 'started_at', started,
+    'duration_ms', duration_ms, 'changed', json(iif(changed = '', '[]', '["' || replace(changed, ',', '","') || '"]')),
+    'before', json(before), 'after', json(after)) || char(10) AS jsonl,
+  line || ',"' || iif(uuid <> '' AND instr(formula, substr(trim(uuid, blank), 1, 1)), '''', '') || replace(uuid, '"', '""')
+    || '",' || status
+    || ',"' || replace(code, '"', '""')
+    || '","' || iif(message <> '' AND instr(formula, substr(trim(message, blank), 1, 1)), '''', '')
+    || replace(message, '"', '""')
+    || '","' || iif(hint <> '' AND instr(formula, substr(trim(hint, blank), 1, 1)), '''', '') || replace(hint, '"', '""')
+    || '",' || coalesce(http_status, '') || ',' || attempts || ',' || job_uuid || ',' || coalesce(started, '')
+    || ',' || coalesce(duration_ms, '') || ',"' || changed
+    || '",' || coalesce('"' || replace(before, '"', '""') || '"', '')
+    || ',' || coalesce('"' || replace(after, '"', '""') || '"', '') || char(10) AS csv
+FROM said, (SELECT '=+-@' || char(65291, 65293, 65309, 65312) AS formula, char(9, 10, 13, 32, 34, 39) AS blank);

@@ -78,6 +78,16 @@ class Ledger:
                     self.db.execute("ROLLBACK")
                 raise
 
+    def relax(self) -> None:
+        """Commits need not reach the disk, for what can be read again from the manifest."""
+        self.db.execute("PRAGMA synchronous=NORMAL")
+
+    def strict(self) -> None:
+        """Every commit is durable when it returns, what was relaxed included."""
+        with storage_errors(self.path):
+            self.db.execute("PRAGMA synchronous=FULL")
+            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def meta(self, key: str, default: Any = None) -> Any:
         """One value of the header."""
         found = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

@@ -8,13 +8,6 @@ from typing import Any
 from bulkimg.ledger.store import Ledger
 from bulkimg.model import Fields, Outcome, Problem, Status
 
-# What is said of rows that no outcome has settled.
-_UNSETTLED = {
-    Status.UNPROCESSED: "never sent: the run stopped before it",
-    Status.FAILED: "refused for the time being, and the run stopped before another try",
-    Status.UNKNOWN: "sent, and the run stopped before its fate was known",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Fate:
@@ -24,50 +17,33 @@ class Fate:
     fields: Fields
     expects: Fields
     cells: list[str] | None
-    settled: bool
 
 
-def fates(ledger: Ledger, *statuses: Status) -> Iterator[Fate]:
-    """Every row in manifest order, or those with one of the statuses."""
-    where = f"WHERE status IN ({','.join('?' * len(statuses))})" if statuses else ""
-    query = f"SELECT * FROM fate {where} ORDER BY ordinal"  # noqa: S608 - only question marks are put in
+def fates(ledger: Ledger, *statuses: Status, settled_only: bool = False) -> Iterator[Fate]:
+    """Every row in manifest order, or those with one of the statuses, or those that an outcome has settled."""
+    where = (
+        f"WHERE status IN ({','.join('?' * len(statuses))})" if statuses else "WHERE settled" if settled_only else ""
+    )
+    query = f"SELECT * FROM said {where} ORDER BY ordinal"  # noqa: S608 - only question marks are put in
     cursor = ledger.db.execute(query, [str(status) for status in statuses])
     names = [column[0] for column in cursor.description]
     for values in cursor:
-        yield _fate(ledger, dict(zip(names, values, strict=True)))
+        yield _fate(dict(zip(names, values, strict=True)))
 
 
-def _fate(ledger: Ledger, row: dict[str, Any]) -> Fate:
-    status = Status(row["status"])
-    message, hint = row["message"], row["hint"]
-    if status is Status.INVALID and message is None:
-        message, hint = _invalid(ledger, row["ordinal"])
-    elif message is None:
-        message, hint = _UNSETTLED[status], "bulkimg resume goes on with it"
+def _fate(row: dict[str, Any]) -> Fate:
     outcome = Outcome(
-        ordinal=row["ordinal"],
-        line=row["line"],
-        uuid=row["uuid"].hex() if isinstance(row["uuid"], bytes) else row["uuid"] or "",
-        status=status,
-        code=row["code"] or "",
-        message=message,
-        hint=hint or "",
-        http_status=row["http_status"],
-        attempts=row["attempts"],
-        job_uuid=row["job_uuid"].hex() if row["job_uuid"] else "",
-        started_at=row["started_at"],
-        duration_ms=row["duration_ms"],
+        **{name: row[name] for name in _AS_THEY_ARE},
+        status=Status(row["status"]),
         changed=tuple(row["changed"].split(",")) if row["changed"] else (),
         before=json.loads(row["before"]) if row["before"] else None,
         after=json.loads(row["after"]) if row["after"] else None,
     )
     cells = json.loads(row["cells"]) if row["cells"] else None
-    return Fate(outcome, json.loads(row["fields"]), json.loads(row["expects"] or "{}"), cells, bool(row["settled"]))
+    return Fate(outcome, json.loads(row["fields"]), json.loads(row["expects"] or "{}"), cells)
 
 
-def _invalid(ledger: Ledger, ordinal: int) -> tuple[str, str]:
-    found = list(problems(ledger, ordinal))
-    return "; ".join(problem.text for problem in found), "; ".join(dict.fromkeys(problem.fix for problem in found))
+_AS_THEY_ARE = tuple(name for name in Outcome._fields if name not in {"status", "changed", "before", "after"})
 
 
 def problems(ledger: Ledger, ordinal: int | None = None, limit: int = -1) -> Iterator[Problem]:
@@ -110,7 +86,7 @@ def counts(ledger: Ledger) -> dict[str, int]:
 
 def causes(ledger: Ledger, limit: int = 20) -> list[dict[str, Any]]:
     """The rows that are not fine, grouped by status and code, most frequent first, each with one row as an example."""
-    query = """SELECT status, code, count(*) AS rows, min(line) AS line, message, hint FROM fate
+    query = """SELECT status, code, count(*) AS rows, min(line) AS line, message, hint FROM said
     WHERE status NOT IN ('updated', 'unchanged') GROUP BY status, code ORDER BY rows DESC, status, code LIMIT ?"""
     names = ("status", "code", "rows", "first_line", "message", "hint")
     return [dict(zip(names, [v or "" for v in row], strict=True)) for row in ledger.db.execute(query, (limit,))]

@@ -7,9 +7,8 @@ After the first failure nothing is written any more and every caller gets the St
 import asyncio
 import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bulkimg.errors import StorageError
@@ -24,11 +23,19 @@ GROUP_SECONDS = 0.02
 class Sink(Protocol):
     """Where committed outcomes are appended."""
 
-    def append(self, outcomes: Sequence[Outcome]) -> None: ...
+    def append(self, ledger: Ledger, ordinals: Sequence[int]) -> None: ...
 
 
 _Op = Callable[[Ledger], Any]
 _Job = tuple[_Op, "asyncio.Future[Any]"]
+
+
+@dataclass(slots=True)
+class _Group:
+    """What the next commit writes. Filled in the event loop, handed to the thread as a whole: it wakes once a group."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    jobs: list[_Job] = field(default_factory=list)
 
 
 class Writer:
@@ -50,7 +57,9 @@ class Writer:
         self._on_settled = on_settled
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[Outcome | _Job | None] = queue.SimpleQueue()
+        self._group = _Group()
+        self._timer: asyncio.Handle | None = None
+        self._queue: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._failure: StorageError | None = None
         self._merged = bool(ledger.meta("merged", 0))
         self._thread = threading.Thread(target=self._run, name="bulkimg-ledger", daemon=True)
@@ -61,12 +70,25 @@ class Writer:
     async def _do(self, op: _Op) -> Any:
         """Run `op` in the next commit; its result once it is durable. StorageError when the disk has failed."""
         done: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put((op, done))
+        self._group.jobs.append((op, done))
+        self._flush()
         return await done
 
     def settle(self, outcome: Outcome) -> None:
         """Write the outcome with the next commit; `on_settled` tells when it is durable."""
-        self._queue.put(outcome)
+        self._group.outcomes.append(outcome)
+        if len(self._group.outcomes) >= GROUP_ROWS:
+            self._flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(GROUP_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        group, self._group = self._group, _Group()
+        if group.outcomes or group.jobs:
+            self._queue.put(group)
 
     async def claim(self, after: int, limit: int, new_job: Callable[[], str], now: float) -> list[Claim]:
         """The next rows to send, claimed; [] when there are no more."""
@@ -75,7 +97,7 @@ class Writer:
 
     async def claim_again(self, item: Claim, now: float) -> None:
         """One more attempt, durable when this returns."""
-        await self._do(lambda ledger: claims.next_attempt(ledger, item, now))
+        await self._do(lambda ledger: claims.add_attempts(ledger, [item], now))
 
     async def close_attempt(self, item: Claim, fate: str, code: str, http_status: int | None) -> None:
         """An attempt that did not settle its row."""
@@ -87,6 +109,7 @@ class Writer:
 
     async def close(self) -> None:
         """Commit what is waiting, then end the thread. Cannot be cancelled half-way: the thread is waited for."""
+        self._flush()
         self._queue.put(None)
         await asyncio.shield(asyncio.to_thread(self._thread.join))
         await asyncio.sleep(0)  # the last call_soon_threadsafe callbacks run before we return
@@ -99,66 +122,40 @@ class Writer:
     # -- in the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        open_for_more = True
-        while open_for_more:
-            group, open_for_more = self._gather()
+        while (group := self._queue.get()) is not None:
             if self._failure is None:
                 try:
                     self._commit(group)
                     continue
                 except StorageError as error:
                     self._failure = error
-                except BaseException as error:
+                except BaseException as error:  # a bug must stop the run, not hang it
                     self._failure = StorageError(f"{self._ledger.path}: writing failed: {error!r}")
                 self._call(self._on_failure, self._failure)
-            self._fail(group)
+            for _, done in group.jobs:
+                self._call(_reject, done, self._failure)
 
-    def _gather(self) -> tuple[list[Outcome | _Job], bool]:
-        """A group to commit: at once when someone waits for it, else after GROUP_SECONDS or GROUP_ROWS."""
-        group: list[Outcome | _Job] = []
-        first = self._queue.get()
-        deadline = time.monotonic() + GROUP_SECONDS
-        item: Outcome | _Job | None = first
-        while item is not None:
-            group.append(item)
-            if len(group) >= GROUP_ROWS:
-                return group, True
-            try:
-                hurry = isinstance(item, tuple)
-                item = self._queue.get(timeout=0 if hurry else max(0, deadline - time.monotonic()))
-            except queue.Empty:
-                return group, True
-        return group, False
-
-    def _commit(self, group: Sequence[Outcome | _Job]) -> None:
-        outcomes = [item for item in group if isinstance(item, Outcome)]
-        jobs = [item for item in group if not isinstance(item, Outcome)]
+    def _commit(self, group: _Group) -> None:
         with self._ledger.transaction():
-            if outcomes:
-                claims.settle(self._ledger, outcomes)
-            results = [op(self._ledger) for op, _ in jobs]
-            settled = self._with_followers(outcomes)
+            if group.outcomes:
+                claims.settle(self._ledger, group.outcomes)
+            results = [op(self._ledger) for op, _ in group.jobs]
+            settled = self._with_followers(group.outcomes)
         if settled:
             with storage_errors(self._ledger.path):
-                self._sink.append(settled)
+                self._sink.append(self._ledger, [outcome.ordinal for outcome in settled])
             self._call(self._on_settled, settled)
-        for (_, done), result in zip(jobs, results, strict=True):
+        for (_, done), result in zip(group.jobs, results, strict=True):
             self._call(_resolve, done, result)
 
     def _with_followers(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         if not self._merged:
             return outcomes
         return [
-            replace(outcome, ordinal=ordinal, line=line)
+            outcome._replace(ordinal=ordinal, line=line)
             for outcome in outcomes
             for ordinal, line in [(outcome.ordinal, outcome.line), *claims.followers(self._ledger, outcome.ordinal)]
         ]
-
-    def _fail(self, group: Sequence[Outcome | _Job]) -> None:
-        assert self._failure is not None
-        for item in group:
-            if not isinstance(item, Outcome):
-                self._call(_reject, item[1], self._failure)
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
         self._loop.call_soon_threadsafe(function, *args)

@@ -90,6 +90,7 @@ class Columns:
                 self._check_constant(template, checker)
         self.mentioned = {column for template in self.templates for column in template.columns}
         self.mentioned |= {column for column, _ in self.conditions}
+        self.look_at_texts = bool(self.mentioned)  # else nobody asks what a row's other cells say
 
     @staticmethod
     def _refuse_doubles(maps: Pairs, sets: Pairs) -> None:

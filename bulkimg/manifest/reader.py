@@ -11,10 +11,12 @@ from bulkimg.manifest.columns import Columns
 from bulkimg.manifest.jsonl import JsonRecord, read_objects
 from bulkimg.manifest.source import Source, Unreadable
 from bulkimg.manifest.tabular import Lines, Record, find_delimiter, read_records
-from bulkimg.model import Problem, Row
+from bulkimg.model import FIELDS, Fields, Problem, Row
 from bulkimg.settings import Settings
 
 Format = Literal["csv", "tsv", "jsonl"]
+_NO_TEXTS: dict[str, str] = {}
+_Said = tuple[Any, dict[str, Any], dict[str, Any] | None]  # the uuid as written, what to set, what to expect
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -112,25 +114,27 @@ class Manifest:
         self.problems += [_fatal(problem) for problem in problems]
         self.columns = names
         self.has_expectations = any(target.startswith("if_") for target in targets)
-        if any(problem.code in {"NO_UUID_COLUMN", "EMPTY_COLUMN", "COLUMN_TWICE"} for problem in problems):
+        if "uuid" not in targets or any(problem.code in {"EMPTY_COLUMN", "COLUMN_TWICE"} for problem in problems):
             return  # without sound columns every row would be blamed for the header
+        bound = _Bound(names, targets)
         for record in records:
-            row = self._table_row(record, names, targets)
+            row = self._table_row(record, bound)
             if row:
                 yield row
 
-    def _table_row(self, record: Record, names: list[str], targets: list[str]) -> Row | None:
+    def _table_row(self, record: Record, bound: "_Bound") -> Row | None:
         cells, problem = record.cells, record.problem
-        if problem is None and len(cells) != len(names):
-            message = f"has {len(cells)} cells, the header has {len(names)}"
+        if problem is None and len(cells) != len(bound.names):
+            message = f"has {len(cells)} cells, the header has {len(bound.names)}"
             problem = Problem(record.line, "", "", "CELL_COUNT", message, "quote cells that hold the delimiter")
         if problem:
             return None if self._sliced_out(None) else Row(record.line, None, {}, {}, tuple(cells), (problem,))
-        texts = dict(zip(names, cells, strict=True))
+        texts = dict(zip(bound.names, cells, strict=True)) if self._columns.look_at_texts else _NO_TEXTS
         if self._sliced_out(texts):
             return None
-        asked = {target: cell for target, cell in zip(targets, cells, strict=True) if target}
-        return self._checked(record.line, asked, texts, tuple(cells))
+        asked = {name: cells[at] for name, at in bound.fields}
+        expected = {name: cells[at] for name, at in bound.expects} if bound.expects else None
+        return self._checked(record.line, (cells[bound.uuid], asked, expected), texts, tuple(cells))
 
     # -- JSONL ----------------------------------------------------------------------------------------------------------
 
@@ -154,46 +158,54 @@ class Manifest:
                 unknown.append(self._columns.unknown(record.line, key))
             elif target:
                 asked[target] = value
-        row = self._checked(record.line, asked, texts, None)
+        written = asked.pop("uuid", None)
+        expected = {name[3:]: asked.pop(name) for name in list(asked) if name.startswith("if_")}
+        row = self._checked(record.line, (written, asked, expected), texts, None)
         return replace(row, problems=(*row.problems, *unknown)) if unknown else row
 
     # -- both -----------------------------------------------------------------------------------------------------------
 
-    def _checked(self, line: int, asked: dict[str, Any], texts: dict[str, str], cells: tuple[str, ...] | None) -> Row:
+    def _checked(self, line: int, said: _Said, texts: dict[str, str], cells: tuple[str, ...] | None) -> Row:
+        """A Row of what the record says, its values checked. `cells` is None for JSONL."""
+        written, asked, expected = said
         is_cells = cells is not None
-        written = asked.pop("uuid", None)
         uuid, problems = self._checker.uuid(line, written)
-        expected = {name[3:]: asked.pop(name) for name in list(asked) if name.startswith("if_")}
-        set_texts: dict[str, Any] = {}
-        problems += self._columns.apply_templates(line, texts, set_texts)
-        for name in set_texts:
-            asked.pop(name, None)
+        expects: Fields = {}
+        if expected:
+            expects, wrong = self._checker.expects(line, expected, cells=is_cells)
+            self.has_expectations |= bool(expects)
+            problems += wrong
+        constants: dict[str, Any] = {}
+        if self._columns.templates:
+            problems += self._columns.apply_templates(line, texts, constants)
+            asked = {name: value for name, value in asked.items() if name not in constants}
         fields, wrong = self._checker.fields(line, asked, cells=is_cells)
         problems += wrong
-        if set_texts:
-            more, wrong = self._checker.fields(line, set_texts, cells=True)
+        if constants:
+            more, wrong = self._checker.fields(line, constants, cells=True)
             fields |= more
             problems += wrong
-        expects, wrong = self._checker.expects(line, expected, cells=is_cells) if expected else ({}, [])
-        self.has_expectations |= bool(expects)
-        return Row(
-            line, uuid, fields, expects, cells or (), (*problems, *wrong), written if isinstance(written, str) else ""
-        )
+        kept = "" if uuid or not isinstance(written, str) else written
+        return Row(line, uuid, fields, expects, cells or (), tuple(problems), kept)
+
+
+class _Bound:
+    """A header's targets by position, so that a row is taken apart without asking anew what its columns mean."""
+
+    def __init__(self, names: list[str], targets: list[str]) -> None:
+        self.names = names
+        self.uuid = targets.index("uuid")
+        self.fields = [(name, at) for at, name in enumerate(targets) if name in FIELDS]
+        self.expects = [(name[3:], at) for at, name in enumerate(targets) if name.startswith("if_")]
 
 
 def _as_text(value: Any) -> str:
     """A JSON value as a template or a condition sees it."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return (
-        ""
-        if value is None
-        else value
-        if isinstance(value, str)
-        else ";".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
-    )
+    if isinstance(value, list):
+        return ";".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def _fatal(problem: Problem) -> Problem:

@@ -2,8 +2,8 @@
 
 import csv
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from bulkimg.manifest.source import MAX_LINE, UNDECODABLE
 from bulkimg.model import Problem
@@ -12,8 +12,7 @@ DELIMITERS = ",;\t|"
 Line = tuple[int, str | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """The cells of a record and the line it begins on; or what is wrong with it."""
 
     line: int
@@ -51,7 +50,8 @@ def find_delimiter(sample: list[str], wanted: set[str]) -> str:
         sniffed = str(csv.Sniffer().sniff("".join(sample), delimiters=DELIMITERS).delimiter)
     except csv.Error:  # a single column has no delimiter to find
         sniffed = ","
-    for delimiter in dict.fromkeys((sniffed, *DELIMITERS)):
+    candidates: list[str] = [sniffed, *DELIMITERS]
+    for delimiter in candidates:
         names = {name.strip().strip('"').casefold() for name in sample[0].split(delimiter)}
         if delimiter in sample[0] and names & wanted:
             return delimiter
@@ -61,43 +61,56 @@ def find_delimiter(sample: list[str], wanted: set[str]) -> str:
 def read_records(lines: Lines, delimiter: str) -> Iterator[Record]:
     """Records in order; blank lines are passed over.
 
-    The csv module runs strictly, on one record at a time. When a record breaks, it is blamed on the line it began on
-    and its other lines are read again as records of their own: an unclosed quote costs its own row and no other.
+    The csv module runs strictly. When a record breaks, it is blamed on the line it began on and its other lines are
+    read again as records of their own: an unclosed quote costs its own row and no other.
     """
     csv.field_size_limit(MAX_LINE)
-    for first in lines:
-        taken = [first]
-        problem = _unfit(first)
-        cells: list[str] = []
-        if problem is None:
-            try:
-                cells = next(csv.reader(_feed(lines, taken), delimiter=delimiter, strict=True))
-            except (csv.Error, _RecordTooLongError) as error:
-                problem = _broken(taken, error)
-                lines.put_back(taken[1:])
-        if problem or cells:
-            yield Record(first[0], cells, problem)
-
-
-class _RecordTooLongError(Exception):
-    pass
-
-
-def _feed(lines: Lines, taken: list[Line]) -> Iterator[str]:
-    """The text of the line already taken, then of as many more as the csv module asks for, each noted in `taken`."""
-    size = 0
-    text = taken[0][1]
-    while text is not None:
-        size += len(text)
-        yield text
-        if size > MAX_LINE:
-            raise _RecordTooLongError
-        line = next(lines, None)
-        if line is None:
+    feed = _Feed(lines)
+    reader = csv.reader(feed, delimiter=delimiter, strict=True)
+    while True:
+        feed.begin()
+        try:
+            cells = next(reader)
+        except StopIteration:
             return
-        taken.append(line)
-        text = None if _unfit(line) else line[1]
-    raise _RecordTooLongError
+        except (csv.Error, _BadLine) as error:
+            taken = feed.taken
+            lines.put_back(taken[1:])
+            reader = csv.reader(feed, delimiter=delimiter, strict=True)
+            yield Record(taken[0][0], [], _unfit(taken[0]) or _broken(taken, error))
+        else:
+            if cells:
+                yield Record(feed.taken[0][0], cells)
+
+
+class _BadLine(Exception):
+    """A line that no record can hold, or one more than a record may have."""
+
+
+class _Feed:
+    """Hands lines to the csv module, and knows which of them make up the present record."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self.taken: list[Line] = []
+        self._size = 0
+
+    def begin(self) -> None:
+        """The next line begins a record."""
+        self.taken.clear()
+        self._size = 0
+
+    def __iter__(self) -> "_Feed":
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.taken.append(line)
+        text = line[1]
+        if text is None or _unfit(line) or (self._size and self._size + len(text) > MAX_LINE):
+            raise _BadLine
+        self._size += len(text)
+        return text
 
 
 def _unfit(line: Line) -> Problem | None:

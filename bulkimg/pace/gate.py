@@ -21,7 +21,13 @@ class Gate:
         """Seconds until the gate opens; 0 when it is open."""
         return max(0.0, self._until - self._clock())
 
+    @property
+    def held(self) -> bool:
+        """Whether somebody has to wait at `passed`; costs no look at the clock while nothing holds the run."""
+        return self._until > 0
+
     async def passed(self) -> None:
         """Return when the gate is open."""
         while (seconds := self.remaining) > 0:
             await self._sleep(seconds)
+        self._until = 0.0

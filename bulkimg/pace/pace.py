@@ -18,9 +18,10 @@ class Pace:
 
     async def admit(self) -> None:
         """Return when one more request may go out: the gate is open, and the rate allows it."""
-        await self.gate.passed()
+        if self.gate.held:
+            await self.gate.passed()
         await self.rate.admit()
-        while self.gate.remaining:  # it closed while we waited for our turn
+        while self.gate.held:  # it closed while we waited for our turn
             await self.gate.passed()
             await self.rate.admit()
 

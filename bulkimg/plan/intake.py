@@ -9,14 +9,17 @@ from bulkimg.manifest import Manifest
 
 def take_in(ledger: Ledger, manifest: Manifest) -> None:
     """Read every row into the ledger. Afterwards its header knows the manifest's columns, digest and peculiarities."""
+    ledger.relax()  # until the manifest is in, there is nothing to lose
     rows = manifest.rows()
-    ordinal = 1
+    ordinal, empty = 1, 0
     while batch := list(islice(rows, BATCH)):
-        add_rows(ledger, ordinal, batch)
+        empty += add_rows(ledger, ordinal, batch)
         ordinal += len(batch)
     add_problems(ledger, manifest.problems)
     merged = merge_duplicates(ledger)
-    settle_empty(ledger)
+    if empty:
+        settle_empty(ledger)
+    ledger.strict()
     with ledger.transaction():
         ledger.set_meta(
             manifest=manifest.name,

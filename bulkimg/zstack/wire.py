@@ -7,7 +7,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
 
 TAG_LISTS = ("systemTags", "userTags")
 DOCUMENTED_KEY = "updateimage"  # api/UpdateImage.txt
@@ -15,20 +17,25 @@ SERVER_KEY = "updateImage"  # RestServer.java: exact and case-sensitive (PROTOCO
 
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _IMAGE_NAMED = re.compile(r"(?:/images/|image\[uuid:|resource\[uuid:)([0-9a-f]{32})(?![0-9a-f])")
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # ASCII: immune to a server that forgets the charset
 
 
 def update_body(action_key: str, fields: Mapping[str, Any]) -> bytes:
     """`{"updateimage": {fields}, "systemTags": […], "userTags": […]}`; tags stand outside, as the page shows."""
     inner = {name: value for name, value in fields.items() if name not in TAG_LISTS}
     outer = {name: fields[name] for name in TAG_LISTS if name in fields}
-    return _encode({action_key: inner, **outer}).encode("ascii")
+    return _ascii_json({action_key: inner, **outer})
+
+
+def _ascii_json(body: Any) -> bytes:
+    """JSON in ASCII: immune to a server that forgets the charset (PROTOCOL.md §1)."""
+    raw = to_json(body)
+    return raw if raw.isascii() else json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
 def login_body(account: str, password: str) -> bytes:
     """The password goes out as the lower-case hex of its SHA-512 (PROTOCOL.md §4)."""
     digest = hashlib.sha512(password.encode("utf-8")).hexdigest()
-    return _encode({"logInByAccount": {"accountName": account, "password": digest}}).encode("ascii")
+    return _ascii_json({"logInByAccount": {"accountName": account, "password": digest}})
 
 
 def sign(secret: str, method: str, date: str, path: str) -> str:
@@ -37,8 +44,7 @@ def sign(secret: str, method: str, date: str, path: str) -> str:
     return base64.b64encode(hmac.new(secret.encode("utf-8"), text, hashlib.sha1).digest()).decode("ascii")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the wire said to one request: a complete HTTP answer, or why there is none.
 
     `status` is None when there is no complete answer; then `failure` names why, and `sent` says whether bytes may have
@@ -55,18 +61,14 @@ class Answer:
     @property
     def text(self) -> str:
         """The beginning of the body, for a message."""
-        return self.raw[:2048].decode("utf-8", "replace").strip()
+        return self.raw[:2048].decode("utf-8", "replace").replace("\0", " ").strip()
 
     def json(self) -> Any:
         """The body as JSON, or None where it is not exactly that (UTF-8, no NaN, no absurd depth or numbers)."""
         try:
-            return json.loads(self.raw.decode("utf-8"), parse_constant=_refuse)
-        except (ValueError, RecursionError):  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+            return from_json(self.raw, allow_inf_nan=False)
+        except ValueError:
             return None
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class ErrorCode:
     def text(self) -> str:
         """What it says, in one line of at most 500 characters."""
         said = self.details if self.details and self.details != self.description else ""
-        return " ".join(" — ".join(part for part in (self.description, said) if part).split())[:500]
+        return " ".join(" — ".join(part for part in (self.description, said) if part).replace("\0", " ").split())[:500]
 
 
 def error_of(body: Any) -> ErrorCode | None:
