@@ -11,7 +11,9 @@
 A bad row is a value (`model.Problem`, `model.Outcome`), never an exception.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 
 class Exit(IntEnum):
@@ -40,9 +42,13 @@ class UsageError(BulkimgError):
 
 
 class ManifestRefused(BulkimgError):
-    """The manifest has problems and nothing was sent."""
+    """The manifest has problems (all of them, in `problems`) and nothing was sent."""
 
     exit_code = Exit.MANIFEST
+
+    def __init__(self, why: str, problems: Sequence[Any] = ()) -> None:
+        super().__init__(why)
+        self.problems = problems
 
 
 class TargetError(BulkimgError):

@@ -69,10 +69,25 @@ class Peers:
 
     def bulkimg(self) -> float:
         runs = self.place / "runs"
-        environment = {**os.environ, "BULKIMG_SESSION": "0123456789abcdef0123456789abcdef", "BULKIMG_ENDPOINT": self.url}
-        command = [sys.executable, "-m", "bulkimg", "run", str(self.manifest), "--yes", "--rate", "unlimited", "--progress", "none"]
+        environment = {
+            **os.environ,
+            "BULKIMG_SESSION": "0123456789abcdef0123456789abcdef",
+            "BULKIMG_ENDPOINT": self.url,
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "bulkimg",
+            "run",
+            str(self.manifest),
+            "--yes",
+            "--rate",
+            "unlimited",
+            "--progress",
+            "none",
+        ]
         command += ["--concurrency", str(self.concurrency), "--runs-dir", str(runs), "--json"]
-        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, text=True)
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, text=True)
         if done.returncode:
             raise RuntimeError(f"bulkimg exited {done.returncode}: {done.stderr[-500:]}")
         summary = json.loads(done.stdout)
@@ -98,7 +113,13 @@ class Peers:
         heads = " ".join(f"-H '{name}: {value}'" for name, value in HEADERS.items())
         one = f"curl -s -o /dev/null -X PUT {heads} -d '{BODY.decode()}' {self.url}/zstack/v1/images/{{}}/actions"
         with (self.place / "uuids.txt").open() as lines:
-            subprocess.run(["parallel", "-j", "64", one], stdin=lines, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                ["parallel", "-j", "64", one],
+                stdin=lines,
+                check=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
 
 
 NAMES = {

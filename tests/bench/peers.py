@@ -27,7 +27,9 @@ async def bare_aiohttp(url: str, rows: list[str], concurrency: int) -> None:
     import aiohttp
 
     left = iter(rows)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
 
         async def work() -> None:
             for uuid in left:
