@@ -6,6 +6,7 @@ an Answer that says whether bytes may have gone out.
 """
 
 import asyncio
+import os
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -171,4 +172,12 @@ def _failed(error: Exception, *, sent: bool) -> Answer:
 
 
 def _reason(error: BaseException) -> str:
-    return getattr(error, "verify_message", None) or getattr(error, "strerror", None) or type(error).__name__
+    """The system's own word for it, without what asyncio or aiohttp put around it."""
+    if isinstance(error, ssl.SSLError):
+        return getattr(error, "verify_message", None) or error.reason or "TLS failed"
+    number = getattr(error, "errno", None)
+    return (
+        os.strerror(number)
+        if isinstance(number, int) and number > 0
+        else getattr(error, "strerror", None) or type(error).__name__
+    )

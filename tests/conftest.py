@@ -1,0 +1,171 @@
+"""What all tests share: the sandbox as a process of its own, the command line as a process, the corpora beside the project."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORPORA = ROOT.parent / "shared" / "corpora"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name in one line what was left out, and how to get it."""
+    if not CORPORA.is_dir():
+        terminalreporter.write_line("left out: the tests of ../shared/corpora, which is not beside this checkout")
+
+
+def corpus(name: str) -> Path:
+    """A file or folder of the corpora; the test is left out where they are absent."""
+    if not CORPORA.is_dir():
+        pytest.skip("../shared/corpora is absent")
+    return CORPORA / name
+
+
+@dataclass(frozen=True)
+class Server:
+    """A sandbox process and how to look into it."""
+
+    url: str
+    session: str
+    pid: int
+    greeting: str
+
+    def requests(self) -> list[dict[str, Any]]:
+        return self._get("requests")  # type: ignore[no-any-return]
+
+    def puts(self) -> list[dict[str, Any]]:
+        return [request for request in self.requests() if request["path"].endswith("/actions")]
+
+    def images(self) -> dict[str, dict[str, Any]]:
+        return self._get("images")  # type: ignore[no-any-return]
+
+    def _get(self, what: str) -> Any:
+        with urllib.request.urlopen(f"{self.url}/_sandbox/{what}", timeout=30) as answer:
+            return json.load(answer)
+
+
+@contextlib.contextmanager
+def sandbox_process(*arguments: str) -> Iterator[Server]:
+    """A sandbox on a free port; it is ended with the block."""
+    command = [sys.executable, "-m", "bulkimg", "sandbox", "--port", "0", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(8)]
+        yield Server(lines[0].split()[1], lines[1].split()[1], process.pid, "".join(lines))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module", params=["documented", "zstack"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    """Both dialects, without the client being told."""
+    return str(request.param)
+
+
+@dataclass
+class Done:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Cli:
+    """Runs `bulkimg` in a folder of its own, with a clean environment."""
+
+    place: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *arguments: str, code: int | None = 0, stdin: str | None = None, **environment: str) -> Done:
+        """Run to the end; `code` is asserted unless it is None."""
+        done = subprocess.run(
+            [sys.executable, "-m", "bulkimg", *arguments],
+            cwd=self.place,
+            env=self.env(**environment),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        """Start, and go on."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "bulkimg", *arguments],
+            cwd=self.place,
+            env=self.env(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def env(self, **more: str) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return {
+            **kept,
+            "PYTHONPATH": str(ROOT),
+            "XDG_CONFIG_HOME": str(self.place / "config"),
+            **self.environment,
+            **more,
+        }
+
+    def at(self, server: Server) -> "Cli":
+        """The same, with a server and its session in the environment."""
+        return Cli(self.place, {**self.environment, "BULKIMG_ENDPOINT": server.url, "BULKIMG_SESSION": server.session})
+
+    def write(self, name: str, text: str | bytes) -> str:
+        """A file in the folder."""
+        path = self.place / name
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return name
+
+    def run_dir(self) -> Path:
+        return max((self.place / "runs").iterdir())
+
+    def results(self) -> list[dict[str, Any]]:
+        """results.jsonl of the newest run."""
+        return [json.loads(line) for line in (self.run_dir() / "results.jsonl").read_text("utf-8").splitlines()]
+
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.run_dir() / "summary.json").read_text())  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A zstack sandbox for the module's tests that do not mind each other."""
+    with sandbox_process("--images", "300") as found:
+        yield found
+
+
+Write = Callable[[str, str], str]
+UUID = "0123456789abcdef0123456789abcdef"

@@ -1,0 +1,215 @@
+"""The ledger: merged duplicates, claims before sending, outcomes once, results as a view; durable before it is shown."""
+
+import asyncio
+import csv
+import io
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bulkimg.cells import harmless
+from bulkimg.errors import RunRefused, StorageError
+from bulkimg.ledger import Ledger, LiveResults, RunDirectory, Writer, claims, new_run, tally, write_results
+from bulkimg.ledger.files import COLUMNS
+from bulkimg.ledger.intake import add_rows, merge_duplicates, settle_empty
+from bulkimg.model import Claim, Fields, Outcome, Problem, Row, Status
+
+
+def uuid(number: int) -> str:
+    return f"{number:032x}"
+
+
+def row(line: int, number: int, fields: Fields, *problems: Problem) -> Row:
+    return Row(line, uuid(number), fields, {}, (uuid(number),), problems)
+
+
+def ledger_of(path: Path, rows: Sequence[Row]) -> Ledger:
+    ledger = Ledger.create(path / "run.db")
+    add_rows(ledger, 1, rows)
+    ledger.set_meta(merged=merge_duplicates(ledger))
+    settle_empty(ledger)
+    return ledger
+
+
+def job(number: int = 0) -> str:
+    return f"{number:032x}"
+
+
+def outcome(item: Claim, status: Status = Status.UPDATED, **more: object) -> Outcome:
+    return Outcome(item.ordinal, item.line, item.uuid, status, attempts=item.attempt, job_uuid=item.job_uuid)._replace(
+        **more
+    )
+
+
+def claim_all(ledger: Ledger) -> list[Claim]:
+    with ledger.transaction():
+        return claims.claim(ledger, 0, 1000, job, 1.0)
+
+
+def test_duplicates_that_agree_or_touch_different_fields_are_one_put(tmp_path: Path) -> None:
+    ledger = ledger_of(
+        tmp_path,
+        [
+            row(2, 1, {"name": "a"}),
+            row(3, 2, {"name": "b"}),
+            row(4, 1, {"platform": "Linux"}),
+            row(5, 1, {"name": " a "}),
+        ],
+    )
+    found = claim_all(ledger)
+    assert [(item.line, item.fields) for item in found] == [(2, {"name": "a", "platform": "Linux"}), (3, {"name": "b"})]
+    with ledger.transaction():
+        claims.settle(ledger, [outcome(item) for item in found])
+    assert tally.counts(ledger)["updated"] == 4
+
+
+def test_duplicates_that_contradict_each_other_are_all_refused(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"}), row(3, 1, {"name": "b"}), row(4, 2, {"name": "c"})])
+    assert [item.line for item in claim_all(ledger)] == [4]
+    assert [(p.line, p.code) for p in tally.problems(ledger)] == [(2, "DUPLICATE_CONFLICT"), (3, "DUPLICATE_CONFLICT")]
+    assert "line 3" in next(tally.problems(ledger)).message
+
+
+def test_a_row_that_asks_for_nothing_is_unchanged(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, [row(2, 1, {}), row(3, 2, {"name": "a"})])
+    assert [item.line for item in claim_all(ledger)] == [3]
+    assert tally.counts(ledger)["unchanged"] == 1
+
+
+def test_an_outcome_is_written_once_and_for_all(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
+    (item,) = claim_all(ledger)
+    with ledger.transaction():
+        claims.settle(ledger, [outcome(item)])
+    with pytest.raises(StorageError), ledger.transaction():
+        claims.settle(ledger, [outcome(item, Status.FAILED)])
+    assert tally.counts(ledger)["updated"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fates", "status", "interrupted"),
+    [
+        ([], "unprocessed", False),
+        ([None], "unknown", True),
+        (["unsent"], "unprocessed", False),
+        (["refused"], "failed", False),
+        (["unclear"], "unknown", True),
+        (["unclear", "refused"], "unknown", False),
+        (["refused", None], "unknown", True),
+    ],
+)
+def test_a_row_without_outcome_is_what_its_attempts_tell(
+    tmp_path: Path, fates: list[str | None], status: str, interrupted: bool
+) -> None:
+    """And resuming asks first about what may have been applied."""
+    ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
+    for number, fate in enumerate(fates, 1):
+        ledger.db.execute("INSERT INTO attempt VALUES (1, ?, ?, 1.0, ?, 'X', NULL)", (number, job(number), fate))
+    assert [fate.outcome.status for fate in tally.fates(ledger)] == [status]
+    (item,) = claim_all(ledger)
+    assert (item.interrupted, item.attempt) == (interrupted, len(fates) + (not interrupted))
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(code=TEXTS, message=TEXTS, hint=TEXTS, value=TEXTS)
+def test_result_lines_are_exact_in_json_and_readable_in_csv(code: str, message: str, hint: str, value: str) -> None:
+    """The view that makes them, against Python's own json and csv; CSV as `harmless` shows texts."""
+    ledger = Ledger(Path("memory"), sqlite3.connect(":memory:", isolation_level=None))
+    schema = Path(claims.__file__).with_name("schema.sql").read_text("utf-8")
+    ledger.db.executescript(schema)
+    add_rows(ledger, 1, [row(7, 1, {"name": value})])
+    (item,) = claims.claim(ledger, 0, 10, job, 1.0)
+    o = outcome(
+        item, Status.FAILED, code="C", message=message, hint=hint, http_status=503, started_at=1.5, duration_ms=20
+    )
+    claims.settle(ledger, [o._replace(changed=("name", "virtio"), after={"name": value, "virtio": True})])
+    json_line, csv_line = ledger.db.execute("SELECT jsonl, csv FROM result").fetchone()
+    exact = json.loads(json_line)
+    assert tuple(exact) == COLUMNS
+    assert (exact["message"], exact["hint"], exact["after"]) == (message, hint, {"name": value, "virtio": True})
+    assert (exact["line"], exact["changed"], exact["started_at"]) == (7, ["name", "virtio"], "1970-01-01T00:00:01.500Z")
+    (record,) = csv.reader(io.StringIO(csv_line, newline=""), strict=True)
+    cells = dict(zip(COLUMNS, record, strict=True))
+    assert (cells["message"], cells["hint"]) == (harmless(message), harmless(hint))
+    assert json.loads(cells["after"]) == exact["after"]
+    assert (cells["before"], cells["changed"]) == ("", "name,virtio")
+
+
+async def test_nothing_is_shown_before_it_is_durable(tmp_path: Path) -> None:
+    """When `on_settled` and the result files tell of an outcome, another connection can read it from run.db."""
+    ledger = ledger_of(tmp_path, [row(n + 2, n, {"name": "a"}) for n in range(600)])
+    reader = sqlite3.connect(f"file:{tmp_path / 'run.db'}?mode=ro", uri=True)
+    seen: list[int] = []
+
+    def on_settled(outcomes: Sequence[Outcome]) -> None:
+        for shown in outcomes:
+            assert reader.execute("SELECT 1 FROM outcome WHERE ordinal = ?", (shown.ordinal,)).fetchone()
+            seen.append(shown.ordinal)
+
+    paths = [tmp_path / "results.csv", tmp_path / "results.jsonl"]
+    write_results(ledger, paths, settled_only=True)
+    live = LiveResults(paths)
+    writer = Writer(ledger, live, on_settled, lambda error: pytest.fail(str(error)))
+    writer.start()
+    cursor = 0
+    while found := await writer.claim(cursor, 100, job, 1.0):
+        assert reader.execute("SELECT count(*) FROM attempt").fetchone()[0] >= found[-1].ordinal
+        for item in found:
+            writer.settle(outcome(item))
+        cursor = found[-1].ordinal
+    await writer.close()
+    live.close()
+    assert seen == list(range(1, 601))
+    appended = [json.loads(line)["line"] for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert appended == list(range(2, 602))
+    assert len(list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text(), newline="")))) == 600
+    reader.close()
+
+
+async def test_after_the_disk_fails_nothing_more_is_written_and_everybody_is_told(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, [row(n + 2, n, {"name": "a"}) for n in range(4)])
+    told: list[str] = []
+
+    class FullDisk:
+        def append(self, ledger: Ledger, ordinals: Sequence[int]) -> None:
+            raise OSError(28, "No space left on device", "results.csv")
+
+    writer = Writer(ledger, FullDisk(), lambda _: pytest.fail("shown"), lambda error: told.append(str(error)))
+    writer.start()
+    (item, *_) = await writer.claim(0, 1, job, 1.0)
+    writer.settle(outcome(item))
+    await asyncio.sleep(0.2)
+    with pytest.raises(StorageError, match="No space left"):
+        await writer.claim(1, 1, job, 1.0)
+    await writer.close()
+    with pytest.raises(StorageError):
+        writer.raise_failure()
+    assert len(told) == 1
+    assert ledger.db.execute("SELECT count(*) FROM attempt").fetchone()[0] == 1
+
+
+def test_a_run_is_held_by_one_and_a_dead_holder_holds_nothing(tmp_path: Path) -> None:
+    run = new_run(tmp_path, 1_795_435_200.0)
+    assert run.run_id.startswith("20261123-120000.000-")
+    assert (run.path.stat().st_mode & 0o777) == 0o700
+    other = RunDirectory(run.path)
+    with pytest.raises(RunRefused, match="another process"):
+        other.hold()
+    run.release()
+    other.hold().release()
+
+
+def test_files_that_are_no_ledger_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.db").write_bytes(b"SQLite format 3\0" + b"junk" * 1000)
+    with pytest.raises(StorageError):
+        Ledger.open(tmp_path / "run.db")
+    with pytest.raises(RunRefused):
+        Ledger.open(tmp_path / "none.db")

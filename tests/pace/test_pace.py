@@ -1,0 +1,79 @@
+"""The rate is a hard cap over any second, reached to 97 %, spread evenly, first come first served, changeable live."""
+
+import asyncio
+import math
+import time
+
+import pytest
+
+from bulkimg.pace import Pace
+from bulkimg.pace.gate import Gate
+
+
+def most_in(window: float, times: list[float]) -> int:
+    """The most admissions that any window of that length holds."""
+    most = first = 0
+    for last, moment in enumerate(times):
+        while times[first] <= moment - window:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+@pytest.mark.parametrize(("rate", "seconds", "waiters"), [(10, 2.0, 5), (100, 2.0, 50), (1000, 2.0, 200)])
+async def test_the_cap_holds_in_every_second_and_is_reached(rate: int, seconds: float, waiters: int) -> None:
+    pace = Pace(rate, 1)
+    times: list[float] = []
+
+    async def take() -> None:
+        while time.monotonic() < end:
+            await pace.admit()
+            times.append(time.monotonic())
+
+    end = time.monotonic() + seconds
+    await asyncio.gather(*(take() for _ in range(waiters)))
+    times.sort()
+    assert most_in(1.0, times) <= rate
+    assert most_in(0.1, times) <= 0.15 * rate + 1
+    inside = [moment for moment in times if moment < end]
+    assert len(inside) >= 0.97 * rate * seconds - 1
+
+
+async def test_first_come_first_served() -> None:
+    pace = Pace(200, 1)
+    order: list[int] = []
+
+    async def take(number: int) -> None:
+        await pace.admit()
+        order.append(number)
+
+    await asyncio.gather(*(take(number) for number in range(60)))
+    assert order == list(range(60))
+
+
+async def test_a_cancelled_waiter_takes_nothing_and_the_rate_changes_live() -> None:
+    pace = Pace(1, 1)
+    await pace.admit()
+    waiters = [asyncio.create_task(pace.admit()) for _ in range(5)]
+    await asyncio.sleep(0.02)
+    for waiter in waiters:
+        waiter.cancel()
+    pace.rate.set(math.inf)
+    await asyncio.wait_for(pace.admit(), 0.5)
+
+
+async def test_the_gate_holds_everybody_until_the_latest_of_its_holds() -> None:
+    now = 100.0
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(seconds)
+        now += seconds
+
+    gate = Gate(lambda: now, sleep)
+    gate.hold(5)
+    gate.hold(2)
+    assert gate.held
+    await gate.passed()
+    assert (slept, gate.held) == ([5.0], False)
