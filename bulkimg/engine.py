@@ -13,7 +13,7 @@ from typing import Any
 from bulkimg import __version__
 from bulkimg.apply import Policy, Runner, Stop
 from bulkimg.credentials import AccessKey, Account, Credentials
-from bulkimg.errors import Exit, ManifestRefused, RunRefused, UsageError
+from bulkimg.errors import Exit, ManifestRefused, RunRefused, TargetError, UsageError
 from bulkimg.ledger import Ledger, LiveResults, RunDirectory, Writer, new_run, tally, write_results
 from bulkimg.ledger.files import write_fed_back, write_json
 from bulkimg.ledger.intake import BATCH, add_rows, merge_duplicates
@@ -76,6 +76,8 @@ def check_outputs(source: str, settings: Settings) -> None:
         return
     if path.suffix not in {".csv", ".jsonl"}:
         raise UsageError(f"--results {path}: name it .csv or .jsonl; the name says the format")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UsageError(f"--results {path}: is not a plain file, and results replace the file; name another")
     if source != "-" and path.exists() and Path(source).exists() and path.samefile(source):
         raise UsageError(f"--results {path}: is the manifest itself; choose another file")
 
@@ -196,8 +198,8 @@ class Engine:
     async def carry_out(self) -> Summary:
         """Send every row that has no outcome yet; the summary once every file is written.
 
-        TargetError when the server is not there or refuses the login, StorageError when the disk fails; the ledger then
-        holds what is known, and `resume` goes on.
+        A server that is not there or refuses the login is a summary too (exit code 5, rows unprocessed). StorageError
+        when the disk fails: the ledger then holds what is known, and `resume` goes on.
         """
         run, settings = self._run, self._run.settings
         _check_identity(run.ledger, self._credentials)
@@ -227,7 +229,10 @@ class Engine:
     async def _send(self, transport: Transport, live: LiveResults) -> Stop | None:
         run, settings = self._run, self._run.settings
         auth = make_auth(self._credentials, transport, time.time)
-        await auth.open()
+        try:
+            await auth.open()
+        except TargetError as error:
+            return Stop(error.exit_code, str(error))
         key = settings.action_key if settings.action_key != "auto" else run.ledger.meta("action_key", "auto")
         api = ImageApi(transport, auth, key)
         runner: Runner

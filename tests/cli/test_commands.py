@@ -1,0 +1,219 @@
+"""The commands: what they print where, precedence of options, help that is quick and complete."""
+
+import inspect
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bulkimg.cli.main import COMMANDS
+from bulkimg.cli.options import OPTIONS
+from bulkimg.settings import Settings
+from tests.conftest import ROOT, UUID, Cli, Server
+
+
+def some_images(server: Server, count: int, start: int = 0) -> list[str]:
+    return sorted(server.images())[start : start + count]
+
+
+def manifest(images: list[str], text: str = "renamed {n}") -> str:
+    return "uuid,name\n" + "".join(f"{image},{text.format(n=n)}\n" for n, image in enumerate(images))
+
+
+def test_help_imports_neither_the_http_client_nor_the_models() -> None:
+    """That is what keeps `bulkimg --help` under 0.3 s; `make bench` style figures are not asserted here."""
+    code = (
+        "import sys\nsys.argv = ['bulkimg', '--help']\nfrom bulkimg.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\nprint(sorted({'aiohttp', 'rich', 'sqlite3', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_is_no_coroutine(cli: Cli, command: str) -> None:
+    done = cli(command, "--help")
+    assert COMMANDS[command][1].split(".")[0][:40] in " ".join(done.out.split())
+    module = __import__(f"bulkimg.cli.{COMMANDS[command][0]}", fromlist=["command"])
+    assert not inspect.iscoroutinefunction(module.command)  # typer would not run it, and exit 0
+
+
+def test_every_option_is_a_setting() -> None:
+    names = {field.alias or name for name, field in Settings.model_fields.items()}
+    assert set(OPTIONS) <= names
+
+
+def test_precedence_is_flag_environment_job_file_profile_default(cli: Cli, server: Server) -> None:
+    images = some_images(server, 1)
+    cli.write("m.csv", manifest(images))
+    (cli.place / "config" / "bulkimg").mkdir(parents=True)
+    cli.write(
+        "config/bulkimg/config.toml",
+        f'[profile.p]\nendpoint = "{server.url}"\nrate = "11/s"\nconcurrency = 3\nretries = 1\n',
+    )
+    cli.write(
+        "job.toml", '[job]\nmanifest = "m.csv"\n[target]\nprofile = "p"\n[pace]\nrate = "22/s"\nconcurrency = 4\n'
+    )
+    session = {"BULKIMG_SESSION": server.session}
+
+    def pace(*arguments: str, **environment: str) -> tuple[str, int]:
+        found = cli("run", "job.toml", "--yes", "--json", *arguments, **session, **environment).json()["pace"]
+        return found["rate_cap"], found["concurrency"]
+
+    assert pace() == ("22.0", 4)
+    assert pace(BULKIMG_RATE="33/s") == ("33.0", 4)
+    assert pace("--rate", "44/s", BULKIMG_RATE="33/s") == ("44.0", 4)
+    assert cli("run", "m.csv", "--yes", "--json", "--profile", "p", **session).json()["pace"]["rate_cap"] == "11.0"
+
+
+def test_the_profile_gets_its_password_from_a_command(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(some_images(server, 2)))
+    (cli.place / "config" / "bulkimg").mkdir(parents=True)
+    table = f'[profile.p]\nendpoint = "{server.url}"\naccount = "admin"\npassword_command = ["printf", "password"]\n'
+    cli.write("config/bulkimg/config.toml", table)
+    cli("run", "m.csv", "--yes", "--profile", "p")
+    paths = [request["path"].rsplit("/", 1)[-1] for request in server.requests()]
+    assert paths.count("login") >= 1
+    cli.write(
+        "config/bulkimg/config.toml",
+        table.replace('password_command = ["printf", "password"]', 'password = "password"'),
+    )
+    assert "in plain text" in cli("run", "m.csv", "--yes", "--profile", "p", code=2).err
+
+
+def test_standard_output_is_one_json_document(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(some_images(server, 3)))
+    done = cli.at(server)("run", "m.csv", "--yes", "--json", "--progress", "json", "--log-format", "json")
+    summary = done.json()
+    assert summary == cli.summary()
+    assert summary["counts"]["updated"] == 3
+    assert all(json.loads(line) for line in done.err.splitlines())
+
+
+def test_a_manifest_on_standard_input(cli: Cli, server: Server) -> None:
+    images = some_images(server, 3)
+    done = cli.at(server)("run", "-", "--json", stdin=manifest(images))
+    assert done.json()["counts"]["updated"] == 3
+    text = "".join(json.dumps({"uuid": image, "name": "from a pipe"}) + "\n" for image in images)
+    assert cli.at(server)("run", "-", "--format", "jsonl", "--json", stdin=text).json()["counts"]["updated"] == 3
+
+
+def test_a_dry_run_and_a_check_send_nothing_and_leave_nothing(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(some_images(server, 8)))
+    before = len(server.requests())
+    done = cli.at(server)("run", "m.csv", "-n")
+    assert "8 rows would be sent; nothing was." in done.out
+    cli("check", "m.csv")
+    assert len(server.requests()) == before
+    assert not (cli.place / "runs").exists()
+
+
+def on_a_terminal(cli: Cli, server: Server, answer: str, *arguments: str) -> tuple[int, str]:
+    """Run on a pseudo-terminal, answer its question; (exit code, what it showed)."""
+    ours, theirs = pty.openpty()
+    environment = {**cli.at(server).env(), "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bulkimg", *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=cli.place,
+        env=environment,
+    )
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # the terminal is gone: the process has ended
+            break
+        shown += piece
+    os.close(ours)
+    return process.wait(30), shown.decode()
+
+
+def test_on_a_terminal_it_asks_and_shows_a_bar(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(some_images(server, 5)))
+    before = len(server.requests())
+    code, shown = on_a_terminal(cli, server, "n\n", "run", "m.csv")
+    assert (code, len(server.requests())) == (7, before)
+    assert f"Send changes of 5 images (5 rows) to {server.url}/zstack?" in shown
+    assert "Nothing was sent" in shown
+    code, shown = on_a_terminal(cli, server, "y\n", "run", "m.csv")
+    assert (code, len(server.requests()) > before) == (0, True)
+    assert "5/5" in shown
+    assert "━" in shown
+
+
+def test_status_and_runs_tell_of_living_and_finished_runs(cli: Cli, server: Server) -> None:
+    images = some_images(server, 60)
+    cli.write("m.csv", manifest(images))
+    process = cli.at(server).start("run", "m.csv", "--yes", "--rate", "20/s", "--concurrency", "4")
+    time.sleep(2.5)
+    living = cli("status", "--json").json()
+    assert (living["state"], living["running"]) == ("running", True)
+    assert 0 < living["counts"]["updated"] < 60
+    assert cli.at(server)("resume", "last", code=7).err.count("another process") == 1
+    process.communicate(timeout=60)
+    assert cli("status", "--json").json()["state"] == "done"
+    assert "done" in cli("runs").out
+    assert [run["rows"] for run in cli("runs", "--json").json()] == [60]
+
+
+def test_try_shows_a_curl_without_the_secret_and_sends_on_request(cli: Cli, server: Server) -> None:
+    image = some_images(server, 1)[0]
+    before = len(server.requests())
+    done = cli.at(server)("try", image.upper(), "--set", "name=it's new")
+    assert "curl -X PUT" in done.out
+    assert f"/zstack/v1/images/{image}/actions" in done.out
+    assert server.session not in done.out
+    assert len(server.requests()) == before
+    sent = cli.at(server)("try", image, "--set", "name=tried", "--send")
+    assert json.loads(sent.out)["inventory"]["name"] == "tried"
+    assert server.images()[image]["name"] == "tried"
+    assert cli.at(server)("try", UUID, "--set", "name=x", "--send", code=1).out.count("SYS.1003") == 1
+
+
+def test_the_jobs_run_as_they_stand_against_the_sandbox(cli: Cli, server: Server) -> None:
+    """Only the port differs here: 8080 may be taken on the machine that tests."""
+    for job in sorted((ROOT / "jobs").glob("*.toml")):
+        done = cli.at(server)(
+            "run", str(job), "--yes", "--json", "--rate", "unlimited", "--results", "r.jsonl", "--endpoint", server.url
+        )
+        assert done.json()["counts"]["updated"] >= 40, job.name
+
+
+def test_the_sample_of_mistakes_has_each_found(cli: Cli) -> None:
+    done = cli("check", str(ROOT / "samples" / "mistakes.csv"), "--json", code=3).json()
+    assert [problem["line"] for problem in done["problems"]] == [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+    assert all(problem["fix"] for problem in done["problems"])
+
+
+def test_a_port_in_use_is_said(cli: Cli, server: Server) -> None:
+    port = server.url.rsplit(":", 1)[1]
+    assert f"port {port} on 127.0.0.1" in cli("sandbox", "--port", port, code=2).err
+    assert "kinds are" in cli("sandbox", "--faults", "fire=1%", code=2).err
+
+
+def test_a_closed_pipe_is_no_traceback(cli: Cli) -> None:
+    cli.write("bad.csv", "uuid,name\n" + "x,y\n" * 20000)
+    process = cli.start("check", "bad.csv")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
+    process.wait(30)
+
+
+def test_the_readme_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert [name for name in COMMANDS if f"bulkimg {name}" not in text] == []
+    assert Path(ROOT / "CHANGELOG.md").exists()
