@@ -248,8 +248,6 @@ class Engine:
             await writer.close()
             await auth.close()
         writer.raise_failure()
-        if api.key_is_known:
-            run.ledger.set_meta(action_key=api.action_key)
         return stop
 
 

@@ -149,7 +149,7 @@ class Cli:
 
     def results(self) -> list[dict[str, Any]]:
         """results.jsonl of the newest run."""
-        return [json.loads(line) for line in (self.run_dir() / "results.jsonl").read_text("utf-8").splitlines()]
+        return [json.loads(line) for line in (self.run_dir() / "results.jsonl").read_text("utf-8").split("\n")[:-1]]
 
     def summary(self) -> dict[str, Any]:
         return json.loads((self.run_dir() / "summary.json").read_text())  # type: ignore[no-any-return]

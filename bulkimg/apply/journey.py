@@ -76,13 +76,14 @@ class Journey:
             return Verdict(Next.HALT, code="LOGIN_REFUSED", message=str(error))
 
     def _begin(self, errand: Errand) -> None:
-        errand.in_flight, errand.key = True, self._api.action_key
+        errand.in_flight = True
         if errand.started_at is None:
             errand.started_at, errand.begun = self._now(), self._clock()
 
     async def _send(self, errand: Errand) -> Verdict:
         claim = errand.claim
         ticket = self._api.auth.ticket
+        errand.key = self._api.action_key
         answer = await self._api.update(claim.uuid, claim.fields, claim.job_uuid, lambda: self._begin(errand))
         verdict = judge_update(answer, claim, jobs_exist=self.jobs_exist)
         if verdict.next is Next.WAIT:

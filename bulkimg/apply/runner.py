@@ -49,6 +49,7 @@ class Store(Protocol):
     async def close_attempt(self, item: Claim, fate: str, code: str, http_status: int | None) -> None: ...
     async def release(self, items: Sequence[Claim]) -> None: ...
     def settle(self, outcome: Outcome) -> None: ...
+    def remember_key(self, key: str) -> None: ...
 
 
 class Runner:
@@ -301,8 +302,13 @@ class Runner:
         claim = errand.claim
         status = verdict.status
         assert status is not None
-        if status in (Status.UPDATED, Status.DRIFTED):
+        if (
+            status in (Status.UPDATED, Status.DRIFTED)
+            and errand.key == self._api.action_key
+            and not self._api.key_is_known
+        ):
             self._api.key_is_known = True
+            self._store.remember_key(errand.key)
         self._holds = 0
         self._errors.note(error=status in _ERRORS)
         self._store.settle(

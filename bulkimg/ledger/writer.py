@@ -82,6 +82,10 @@ class Writer:
         elif self._timer is None:
             self._timer = self._loop.call_later(GROUP_SECONDS, self._flush)
 
+    def remember_key(self, key: str) -> None:
+        """The spelling that the server has accepted, for a run that is resumed; written with the next commit."""
+        self._group.jobs.append((lambda ledger: ledger.set_meta(action_key=key), self._loop.create_future()))
+
     def _flush(self) -> None:
         if self._timer:
             self._timer.cancel()

@@ -19,16 +19,15 @@ def run_query(rows: Iterable[Row], parameters: Mapping[str, Sequence[str]]) -> d
     """
     tests = [parse(text) for text in parameters.get("q", ())]
     found = [row for row in rows if all(test(row) for test in tests)]
-    if _first(parameters, "count") == "true":
+    if _first(parameters, "count").lower() == "true":
         return {"total": len(found)}
     answer: dict[str, Any] = {}
-    if "replyWithCount" in parameters:
+    if _first(parameters, "replyWithCount").lower() == "true":
         answer["total"] = len(found)
     if sort := _first(parameters, "sort"):
         name = sort.lstrip("+- ")
         found.sort(key=lambda row: _sortable(row.get(name)), reverse=sort.startswith("-"))
-    start = int(_first(parameters, "start") or 0)
-    limit = int(_first(parameters, "limit") or _DEFAULT_LIMIT)
+    start, limit = _integer(parameters, "start", 0), _integer(parameters, "limit", _DEFAULT_LIMIT)
     page = found[start : start + limit]
     if fields := _first(parameters, "fields"):
         names = fields.split(",")
@@ -48,7 +47,8 @@ def parse(condition: str) -> Callable[[Row], bool]:
             name, _, value = condition.partition(operator)
             return _test(name.strip(), operator, value)
     raise PlainRefusal(
-        400, f"Invalid query parameter. The '{condition}' in the parameter[q] doesn't contain any query operator"
+        400,
+        f"Invalid query parameter. The '{condition}' in the parameter[q] doesn't contain any query operator. Valid query operators are {list(_OPERATORS)}",
     )
 
 
@@ -84,8 +84,15 @@ def _number(text: str) -> tuple[float, str]:
         return 0.0, text
 
 
-def _sortable(value: Any) -> tuple[bool, str]:
-    return value is not None, str(value)
+def _sortable(value: Any) -> tuple[bool, float, str]:
+    return value is not None, *(_number(str(value)) if value is not None else (0.0, ""))
+
+
+def _integer(parameters: Mapping[str, Sequence[str]], name: str, default: int) -> int:
+    text = _first(parameters, name)
+    if not re.fullmatch(r"\d*", text, re.ASCII):
+        raise PlainRefusal(400, f"Invalid query parameter. '{name}' must be an integer")
+    return int(text) if text else default
 
 
 def _first(parameters: Mapping[str, Sequence[str]], name: str) -> str:

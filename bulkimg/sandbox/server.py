@@ -27,6 +27,7 @@ _NODE = "http://172.20.0.2:8080"  # the management node's own address, which cli
 _LOGGED = 1_000_000  # requests
 _IMAGE = "org.zstack.header.image.ImageInventory"
 _IMAGE_REF = "org.zstack.header.image.ImageBackupStorageRefInventory"
+_SESSION = "org.zstack.header.identity.SessionInventory"
 _VALIDATE_ONLY = "ephemeral::validationOnly"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -155,11 +156,11 @@ class Sandbox:
     async def update(self, request: web.Request) -> web.Response:
         """UpdateImage in the sandbox's dialect."""
         uuid = request.match_info["uuid"]
-        session = self.identity.read_authorization(request.headers, "PUT", _path(request))
         body = _body(request, await request.read())
         if self._key not in body:
             raise refusals.no_action(_path(request))
-        inner = body[self._key] or {}
+        session = self.identity.read_authorization(request.headers, "PUT", _path(request))
+        inner = {} if body[self._key] is None else body[self._key]
         if not isinstance(inner, dict):
             raise refusals.PlainRefusal(500, "java.lang.String cannot be cast to java.util.Map")
         message = read_message(inner)
@@ -216,16 +217,8 @@ class Sandbox:
     async def poll(self, request: web.Request) -> web.Response:
         """No authorization is asked for here, and none is looked at."""
         status, body = self.jobs.poll(request.match_info["uuid"])
-        if status == 200 and "X-JSON-Schema" in request.headers and "inventory" in body:
-            kind = (
-                _IMAGE
-                if "mediaType" in body["inventory"]
-                else f"org.zstack.header.tag.{body['inventory'].get('type')}TagInventory"
-            )
-            schema = {"inventory": kind}
-            if kind == _IMAGE:
-                schema["inventory.backupStorageRefs[0]"] = _IMAGE_REF
-            body = body | {"schema": schema}
+        if status == 200 and "X-JSON-Schema" in request.headers:
+            body = body | {"schema": _schema(body)}
         return _json(body, status)
 
     async def _later(self, request: web.Request, act: Callable[[], dict[str, Any]]) -> web.Response:
@@ -263,7 +256,7 @@ class Sandbox:
         def act() -> dict[str, Any]:
             self.table.load(resource)
             made = [self.table.tags.create("System", resource, str(text)) for text in params.get("tags") or ()]
-            return {"results": [{"inventory": tag} for tag in made if tag]}
+            return {"inventories": [tag for tag in made if tag]}
 
         return await self._later(request, act)
 
@@ -296,7 +289,7 @@ class Sandbox:
         inventory = self.identity.login(message if isinstance(message, dict) else {})
         answer: dict[str, Any] = {"inventory": inventory}
         if "X-JSON-Schema" in request.headers:
-            answer["schema"] = {"inventory": "org.zstack.header.identity.SessionInventory"}
+            answer["schema"] = _schema(answer)
         return _json(answer)
 
     async def logout(self, request: web.Request) -> web.Response:
@@ -311,9 +304,7 @@ class Sandbox:
 
         def act() -> dict[str, Any]:
             self.identity.use(session)
-            return {
-                "inventory": {"uuid": session, "accountUuid": self.identity.account, "userUuid": self.identity.account}
-            }
+            return {"inventory": self.identity.inventory(session)}
 
         return await self._later(request, act)
 
@@ -351,6 +342,21 @@ def _scope(request: web.Request) -> str:
     return "query" if request.method == "GET" else "put"
 
 
+def _schema(body: Mapping[str, Any]) -> dict[str, str]:
+    """Which Java class each part of an answer is: the vendor's Java SDK types its results by it."""
+    schema: dict[str, str] = {}
+    for path, row in [("inventory", body.get("inventory"))] + [
+        (f"inventories[{at}]", row) for at, row in enumerate(body.get("inventories", ()))
+    ]:
+        if row is None:
+            continue
+        if "mediaType" in row:
+            schema |= {path: _IMAGE, f"{path}.backupStorageRefs[0]": _IMAGE_REF}
+        else:
+            schema[path] = f"org.zstack.header.tag.{row['type']}TagInventory" if "tag" in row else _SESSION
+    return schema
+
+
 def _body(request: web.Request, raw: bytes) -> dict[str, Any]:
     """The body as the servlet reads it: ISO-8859-1 unless the Content-Type names a charset (PROTOCOL.md §1)."""
     try:
@@ -375,7 +381,7 @@ def _json(body: Mapping[str, Any], status: int = 200) -> web.Response:
 async def _no_content_type(_: web.Request, response: web.StreamResponse) -> None:
     """The real server sets none (PROTOCOL.md §1); whoever parses by it finds out here."""
     if response.content_type != "application/json":
-        del response.headers["Content-Type"]
+        response.headers.pop("Content-Type", None)
 
 
 def _reset(request: web.Request) -> None:

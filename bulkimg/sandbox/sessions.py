@@ -37,7 +37,7 @@ class Identity:
             if not isinstance(message.get(field), str):
                 raise refusals.Refusal(
                     "SYS.1007",
-                    f"field[{field}] of message[org.zstack.header.identity.APILogInByAccountMsg] is mandatory, can not be null",
+                    f"field[{field}] of message[org.zstack.header.message.ApiMessageParamValidator] is mandatory, can not be null",
                 )
         expected = hashlib.sha512(self.password.encode()).hexdigest()
         if message["accountName"] != "admin" or not hmac.compare_digest(
@@ -51,6 +51,10 @@ class Identity:
             )
         session = uuid.uuid4().hex
         self._expires[session] = self._clock() + self.timeout
+        return self.inventory(session)
+
+    def inventory(self, session: str) -> dict[str, Any]:
+        """The session as the server shows it."""
         moment = self._now()
         return {
             "uuid": session,

@@ -1,0 +1,68 @@
+"""`import bulkimg`: the same engine, async, no printing."""
+
+from pathlib import Path
+
+import pytest
+
+import bulkimg
+from tests.conftest import ROOT, Server
+
+
+async def test_a_run_is_a_stream_of_events_and_a_summary(
+    tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes = [{"uuid": uuid, "name": f"lib-{n}"} for n, uuid in enumerate(sorted(server.images())[:40])]
+    credentials = bulkimg.Session(server.session)
+    run = bulkimg.Run(changes, credentials=credentials, endpoint=server.url, rate="unlimited", runs_dir=tmp_path)
+    settled = [outcome async for event in run if isinstance(event, bulkimg.Settled) for outcome in event.outcomes]
+    assert {(outcome.status, outcome.uuid) for outcome in settled} == {
+        (bulkimg.Status.UPDATED, c["uuid"]) for c in changes
+    }
+    assert run.summary is not None
+    assert (run.summary.exit_code, run.summary.counts["updated"]) == (0, 40)
+    assert capfd.readouterr() == ("", "")
+
+
+async def test_a_refused_manifest_raises_with_all_its_problems(tmp_path: Path, server: Server) -> None:
+    run = bulkimg.Run(
+        [{"uuid": "x", "name": "a"}, {"uuid": "0" * 32, "platform": "Linx"}],
+        credentials=bulkimg.Session("s"),
+        endpoint=server.url,
+        runs_dir=tmp_path,
+    )
+    with pytest.raises(bulkimg.ManifestRefused) as refused:
+        await anext(aiter(run))
+    assert [problem.code for problem in refused.value.problems] == ["BAD_UUID", "BAD_VALUE"]
+
+
+async def test_leaving_the_loop_stops_the_run_and_loses_nothing(tmp_path: Path, server: Server) -> None:
+    changes = [{"uuid": uuid, "name": "left"} for uuid in sorted(server.images())[:100]]
+    run = bulkimg.Run(
+        changes, credentials=bulkimg.Session(server.session), endpoint=server.url, rate="50/s", runs_dir=tmp_path
+    )
+    events = run.__aiter__()
+    async for event in events:
+        if isinstance(event, bulkimg.Settled):
+            break
+    await events.aclose()
+    (directory,) = tmp_path.iterdir()
+    results = (directory / "results.jsonl").read_text().splitlines()
+    assert len(results) == 100
+    assert not any('"unknown"' in line for line in results)
+
+
+async def test_the_readmes_ten_lines_run(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """The library example of the README, with this server's address and session in it."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    code = next(block.split("```")[0] for block in text.split("```python\n")[1:])
+    code = code.replace("http://127.0.0.1:8080", server.url).replace("YOUR_SESSION", server.session)
+    code = code.replace("samples/relabel.csv", str(ROOT / "samples" / "relabel.csv")).replace("asyncio.run(main())", "")
+    namespace: dict[str, object] = {}
+    exec(code.replace("rate=", f"runs_dir={str(tmp_path)!r}, rate="), namespace)
+    await namespace["main"]()  # type: ignore[operator]
+    assert "60" in capsys.readouterr().out
+
+
+def test_importing_the_library_opens_nothing() -> None:
+    assert set(bulkimg.__all__) >= {"Run", "Session", "Account", "AccessKey", "Summary", "Settled"}
+    assert all(hasattr(bulkimg, name) for name in bulkimg.__all__)
