@@ -3,6 +3,7 @@
 The command line and `import bulkimg` both stand on it. Progress, logs and pages are observers of the events it emits.
 """
 
+import asyncio
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from bulkimg.model import GOOD, RETRYABLE, Observer, Row, Settled, Started, Summ
 from bulkimg.pace import Pace
 from bulkimg.plan import take_in
 from bulkimg.settings import Settings
-from bulkimg.zstack import ImageApi, Transport, make_auth
+from bulkimg.zstack import Auth, ImageApi, Transport, make_auth
 
+LOGOUT_TIMEOUT = 5.0  # seconds
 RESULT_FILES = ("results.csv", "results.jsonl")
 
 
@@ -182,6 +184,7 @@ class Engine:
         self._observe = observe
         self._runner: Runner | None = None
         self._stop: Stop | None = None
+        self._step: asyncio.Future[None] | None = None  # login or logout under way
         self.pace = Pace(run.settings.rate, run.settings.concurrency)
 
     def stop(self, exit_code: Exit, why: str) -> None:
@@ -189,11 +192,15 @@ class Engine:
         self._stop = Stop(exit_code, why)
         if self._runner:
             self._runner.stop(exit_code, why)
+        elif self._step:
+            self._step.cancel()  # a login that hangs
 
     def stop_now(self) -> None:
         """End at once; rows in flight stay open in the ledger and are asked about when the run is resumed."""
         if self._runner:
             self._runner.stop_now()
+        if self._step:
+            self._step.cancel()
 
     async def carry_out(self) -> Summary:
         """Send every row that has no outcome yet; the summary once every file is written.
@@ -229,14 +236,19 @@ class Engine:
     async def _send(self, transport: Transport, live: LiveResults) -> Stop | None:
         run, settings = self._run, self._run.settings
         auth = make_auth(self._credentials, transport, time.time)
+        self._step = asyncio.ensure_future(auth.open())
         try:
-            await auth.open()
+            await self._step
         except TargetError as error:
             return Stop(error.exit_code, str(error))
+        except asyncio.CancelledError:
+            if self._stop is None:
+                raise
+            return self._stop
         key = settings.action_key if settings.action_key != "auto" else run.ledger.meta("action_key", "auto")
         api = ImageApi(transport, auth, key)
         runner: Runner
-        writer = Writer(run.ledger, live, lambda done: self._observe(Settled(done)), lambda _: runner.stop_now())
+        writer = Writer(run.ledger, live, lambda done: self._observe(Settled(done)), lambda error: runner.fail(error))  # noqa: PLW0108 - it comes later
         policy = Policy(settings.retries, settings.max_errors, settings.job_timeout, settings.timeout)
         runner = self._runner = Runner(writer, api, self.pace, policy, self._observe)
         if self._stop:
@@ -246,9 +258,16 @@ class Engine:
             stop = await runner.run()
         finally:
             await writer.close()
-            await auth.close()
+            await self._log_out(auth)
         writer.raise_failure()
         return stop
+
+    async def _log_out(self, auth: Auth) -> None:
+        """At most a few seconds: a session that is left over expires by itself, a process that does not end is worse."""
+        self._step = asyncio.ensure_future(auth.close())
+        await asyncio.wait([self._step], timeout=LOGOUT_TIMEOUT)
+        self._step.cancel()
+        await asyncio.gather(self._step, return_exceptions=True)
 
 
 def _check_identity(ledger: Ledger, credentials: Credentials) -> None:

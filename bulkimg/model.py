@@ -195,6 +195,7 @@ class Claim(NamedTuple):  # a tuple, because one is made for every row: a frozen
     attempt: int
     job_uuid: str
     interrupted: bool = False
+    doubtful: bool = False  # an earlier attempt may have been applied, whatever came after it
 
 
 class Status(StrEnum):

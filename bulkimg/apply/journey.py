@@ -14,13 +14,9 @@ from bulkimg.zstack.wire import error_of
 POLL_FIRST = 0.05  # seconds to a job's first poll
 POLL_GROWTH = 1.6
 POLL_MOST = 2.0  # the vendor's SDKs poll every 1 or 2 s
+LOOK = "look at the image, then `bulkimg retry last`"
 JOB_LOST = Verdict(
-    Next.SETTLED,
-    Status.UNKNOWN,
-    "JOB_TIMEOUT",
-    "the job was accepted and has no result yet",
-    "look at the image, then `bulkimg retry last`",
-    202,
+    Next.ASK, None, "JOB_TIMEOUT", "the job was accepted and has no result yet", LOOK, 202, maybe_applied=True
 )
 
 
@@ -30,7 +26,7 @@ class Errand:
 
     claim: Claim
     charged: int = 0  # attempts that count against --retries
-    maybe_applied: bool = False  # one of the attempts may have been applied
+    maybe_applied: bool = False  # one of the earlier attempts may have been applied, or may still be
     started_at: float | None = None  # seconds since the epoch, of the first byte
     begun: float = 0.0  # the same moment on the monotonic clock
     in_flight: bool = False  # bytes of the present attempt may be out
@@ -41,13 +37,14 @@ class Errand:
 class Journey:
     """Takes rows along their way. Clock, sleep and chance are arguments."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - clock, sleep and chance come from outside
         self,
         api: ImageApi,
         *,
         retries: int,
         job_timeout: float,
         hold: Callable[[float, str], None],
+        accepted: Callable[[str], None],
         clock: Callable[[], float],
         now: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -57,6 +54,7 @@ class Journey:
         self._retries = retries
         self._job_timeout = job_timeout
         self._hold = hold
+        self._accepted = accepted
         self._clock = clock
         self._now = now
         self._sleep = sleep
@@ -64,16 +62,25 @@ class Journey:
         self.jobs_exist = False  # this server answers 202
 
     async def take(self, errand: Errand) -> Verdict:
-        """SETTLED, AGAIN, OTHER_KEY or HALT: everything else is resolved on the way."""
-        try:
-            if errand.claim.interrupted:
-                self._begin(errand)
-                verdict = await self._ask(errand, Verdict(Next.ASK, maybe_applied=True))
-                # Nobody can say what became of the interrupted request: the same absolute values are sent once more.
-                return verdict._replace(next=Next.AGAIN, status=None) if verdict.status is Status.UNKNOWN else verdict
+        """SETTLED, AGAIN, OTHER_KEY, RENEW or HALT: everything else is resolved on the way."""
+        if not errand.claim.interrupted:
             return await self._send(errand)
-        except TargetError as error:
-            return Verdict(Next.HALT, code="LOGIN_REFUSED", message=str(error))
+        self._begin(errand)
+        verdict = await self._ask(errand, Verdict(Next.ASK, maybe_applied=True))
+        # Nobody can say what became of the interrupted request: the same absolute values are sent once more.
+        return verdict._replace(next=Next.AGAIN, status=None) if verdict.status is Status.UNKNOWN else verdict
+
+    async def second_look(self, errand: Errand, verdict: Verdict) -> Verdict:
+        """The end of a row whose tries are spent while one of them may have been applied: what the image shows.
+
+        The server's own refusal of the last try stands where no earlier one is in doubt.
+        """
+        found = await self._read(errand, verdict._replace(maybe_applied=True))
+        if found.status in (Status.UPDATED, Status.DRIFTED) or found.next is Next.HALT:
+            return found
+        if verdict.from_server and not errand.maybe_applied and found.next is Next.AGAIN:
+            return verdict._replace(next=Next.SETTLED, status=Status.FAILED)
+        return unknown(verdict)
 
     def _begin(self, errand: Errand) -> None:
         errand.in_flight = True
@@ -85,14 +92,22 @@ class Journey:
         ticket = self._api.auth.ticket
         errand.key = self._api.action_key
         answer = await self._api.update(claim.uuid, claim.fields, claim.job_uuid, lambda: self._begin(errand))
-        verdict = judge_update(answer, claim, jobs_exist=self.jobs_exist)
+        verdict = judge_update(answer, claim)
+        if verdict.next is Next.WAIT or (verdict.next is Next.SETTLED and answer.status == 200):
+            self._accepted(errand.key)
         if verdict.next is Next.WAIT:
             self.jobs_exist = True
             verdict = await self._wait(errand, POLL_FIRST)
         elif verdict.next is Next.ASK:
             verdict = await self._ask(errand, verdict)
-        if verdict.next is Next.RENEW:
+        return await self._renewed(verdict, ticket) if verdict.next is Next.RENEW else verdict
+
+    async def _renewed(self, verdict: Verdict, ticket: str) -> Verdict:
+        """The verdict once there is a new session; HALT, with the same doubt, when there is none to be had."""
+        try:
             await self._api.auth.renew(ticket)
+        except TargetError as error:
+            return verdict._replace(next=Next.HALT, code="LOGIN_REFUSED", message=str(error), hint="")
         return verdict
 
     async def _wait(self, errand: Errand, delay: float) -> Verdict:
@@ -118,7 +133,7 @@ class Journey:
             return await self._wait(errand, POLL_FIRST)
         if verdict.next not in (Next.WAIT, Next.READ):
             return verdict
-        if doubt.status is Status.FAILED and verdict.code == "JOB_NOT_KNOWN":
+        if doubt.status is Status.FAILED and self.jobs_exist and verdict.http_status == 404:
             return doubt._replace(next=Next.SETTLED)  # the refusal is true: it never became a job
         return await self._read(errand, doubt)
 
@@ -130,29 +145,28 @@ class Journey:
             answer = await call()
             if ((answer.status or 500) < 500 and answer.status != 429) or error_of(answer.json()):
                 break
-            if tries <= self._retries:
-                await self._sleep(max(full_jitter(tries, self._rng), answer.retry_after or 0.0))
+            if answer.status is not None and (answer.status == 429 or answer.retry_after is not None):
+                self._hold(answer.retry_after or 0.0, f"HTTP_{answer.status}")
+            elif tries <= self._retries:
+                await self._sleep(full_jitter(tries, self._rng))
         return judge(answer, errand.claim)
 
     async def _read(self, errand: Errand, doubt: Verdict) -> Verdict:
-        """Settle a doubt by the image itself; what reading cannot tell stays the doubt's, as `unknown`."""
+        """Settle a doubt by the image itself. What reading cannot tell stays in doubt; a refusal in doubt stands."""
         ticket = self._api.auth.ticket
         verdict = await self._patiently(lambda: self._api.read(errand.claim.uuid), judge_read, errand)
         if verdict.next is Next.RENEW:
-            await self._api.auth.renew(ticket)
+            verdict = await self._renewed(verdict, ticket)
+            if verdict.next is Next.HALT:
+                return verdict._replace(maybe_applied=True)
             verdict = judge_read(await self._api.read(errand.claim.uuid), errand.claim)
+        if doubt.status is Status.FAILED and verdict.status is not Status.UPDATED:
+            return doubt._replace(next=Next.SETTLED)
         if verdict.next is Next.SETTLED:
             return verdict
         if verdict.next is Next.NOT_APPLIED and doubt is not JOB_LOST:
-            return Verdict(
-                Next.AGAIN,
-                code=doubt.code or "NOT_APPLIED",
-                message=f"{doubt.message or 'no result'}; {verdict.message}",
-                hint=doubt.hint,
-                http_status=doubt.http_status,
-                maybe_applied=doubt.maybe_applied,
-                job_used=doubt.job_used,
-            )
+            message = f"{doubt.message or 'no result'}; {verdict.message}"
+            return doubt._replace(next=Next.AGAIN, code=doubt.code or "NOT_APPLIED", message=message)
         return unknown(doubt)
 
 
@@ -163,5 +177,5 @@ def unknown(doubt: Verdict) -> Verdict:
         status=Status.UNKNOWN,
         code=doubt.code or "UNKNOWN",
         message=f"{doubt.message or 'no certain answer'}; the server could not tell what became of it",
-        hint="look at the image, then `bulkimg retry last`",
+        hint=LOOK,
     )

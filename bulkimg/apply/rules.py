@@ -41,10 +41,10 @@ CODES: dict[str, Rule] = {
     "ID.1000": Rule(Move.HALT, "check the account's name and password"),
     "ID.1006": Rule(Move.HALT, "the account has too many sessions; log some out"),
     "ID.2001": Rule(Move.HALT, "the server asks for a second factor; use an access key or a session"),
-    "SYS.1000": Rule(Move.AGAIN, "the server failed inside; its log tells more"),
+    "SYS.1000": Rule(Move.AGAIN, "the server failed inside; its log tells more", maybe_applied=True),
     "SYS.1001": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
-    "SYS.1009": Rule(Move.AGAIN, _BUSY),
-    "SYS.1010": Rule(Move.AGAIN, _BUSY),
+    "SYS.1009": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
+    "SYS.1010": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
     "SYS.1011": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
     "SYS.1012": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
 }
@@ -55,7 +55,7 @@ TEXTS: tuple[tuple[re.Pattern[str], str, Rule], ...] = tuple(
     (re.compile(pattern), code, rule)
     for pattern, code, rule in (
         (r"doesn't contain action mapping", "NO_SUCH_ACTION", Rule(Move.OTHER_KEY)),
-        (r"Duplicate job uuid", "DUPLICATE_JOB", Rule(Move.ASK)),
+        (r"Duplicate job uuid", "DUPLICATE_JOB", Rule(Move.ASK, maybe_applied=True)),
         (r"missing header 'Authorization'|Authorization type must be", "NO_AUTHORIZATION", Rule(Move.HALT)),
         (r"requestTimeTooSkewed|'Date' (format error|must be)", "CLOCK_SKEW",
          Rule(Move.HALT, "this machine's clock and the server's differ by more than 15 minutes; set them right")),
@@ -79,7 +79,7 @@ STATUSES: dict[int, Rule] = {
     505: Rule(Move.REFUSED, "the server does not offer this; is --endpoint right?"),
 }
 _CLIENT_ERROR = Rule(Move.REFUSED, "the server refused the request; its message says why")
-_UNCERTAIN = Rule(Move.ASK)
+_UNCERTAIN = Rule(Move.ASK, maybe_applied=True)
 
 
 def rule_for_status(status: int) -> Rule:

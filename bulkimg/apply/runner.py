@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bulkimg.apply.backoff import ErrorWatch, full_jitter
-from bulkimg.apply.journey import Errand, Journey, unknown
+from bulkimg.apply.journey import Errand, Journey
 from bulkimg.apply.verdict import Next, Verdict
 from bulkimg.errors import Exit
 from bulkimg.model import Claim, Event, Held, Outcome, Retrying, Status, Stopping
@@ -81,6 +81,7 @@ class Runner:
             retries=policy.retries,
             job_timeout=policy.job_timeout,
             hold=self._hold,
+            accepted=self._key_accepted,
             clock=clock,
             now=now,
             sleep=sleep,
@@ -95,6 +96,7 @@ class Runner:
         self._workers: dict[asyncio.Task[None], Errand | None] = {}
         self._busy = 0
         self._wake = asyncio.Event()
+        self._first_answer = asyncio.Event()
         self._stop: Stop | None = None
         self._holds = 0
         self._failure: BaseException | None = None
@@ -136,10 +138,18 @@ class Runner:
     # -- workers --------------------------------------------------------------------------------------------------------
 
     async def _alone(self, errand: Errand) -> None:
+        """Until this row's PUT is answered; its job, if there is one, is waited for beside the others."""
         worker = asyncio.create_task(self._carry(errand))
         self._workers[worker] = errand
         worker.add_done_callback(self._ended)
-        await asyncio.wait([worker])
+        await self._first_answer.wait()
+
+    def _key_accepted(self, key: str) -> None:
+        """The server's own answer to a PUT shows that it knows the action by this name."""
+        self._first_answer.set()
+        if not self._api.key_is_known and key == self._api.action_key:
+            self._api.key_is_known = True
+            self._store.remember_key(key)
 
     def _spawn(self) -> None:
         while len(self._workers) < self._pace.concurrency and not self._stop:
@@ -149,12 +159,21 @@ class Runner:
         self._wake.set()
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
-        self._workers.pop(worker, None)
-        if not worker.cancelled() and (error := worker.exception()) and not self._failure:
-            self._failure = error
-            self._stop = self._stop or Stop(Exit.STORAGE, str(error))
-            self.stop_now()
-            self._wake.set()
+        errand = self._workers.pop(worker, None)
+        self._first_answer.set()
+        if worker.cancelled():
+            if errand is not None and not errand.in_flight:
+                self._ready.append(errand)  # perhaps it never began; run() gives it back
+        elif error := worker.exception():
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """End at once, and let run() raise: after a bug or a failed disk nothing more is sent."""
+        self._failure = self._failure or error
+        self._stop = self._stop or Stop(Exit.STORAGE, str(error))
+        self.stop_now()
+        self._first_answer.set()
+        self._wake.set()
 
     async def _work(self) -> None:
         me = asyncio.current_task()
@@ -171,7 +190,7 @@ class Runner:
                 return heapq.heappop(self._due)[2]
             if len(self._ready) <= 2 * self._pace.concurrency and not self._exhausted and self._refill is None:
                 self._refill = asyncio.create_task(self._claim_more())
-            if self._ready:
+            if self._ready and len(self._due) < 8 * self._pace.concurrency:  # rows that wait are bounded too
                 return self._ready.popleft()
             if self._refill is None and not self._due and not self._busy:
                 return None
@@ -195,10 +214,9 @@ class Runner:
             self._exhausted = not claims
             if claims:
                 self._cursor = claims[-1].ordinal
-            self._ready.extend(map(Errand, claims))
-        except Exception as error:
-            self._failure = self._failure or error
-            self._stop = self._stop or Stop(Exit.STORAGE, str(error))
+            self._ready.extend(Errand(item, maybe_applied=item.doubtful and not item.interrupted) for item in claims)
+        except Exception as error:  # handed to run(), which raises it
+            self.fail(error)
         finally:
             self._refill = None
             self._wake.set()
@@ -234,6 +252,8 @@ class Runner:
         if verdict.hold is not None:
             self._hold(verdict.hold, verdict.code)
         match verdict.next:
+            case Next.SETTLED if verdict.status is Status.FAILED and errand.maybe_applied:
+                await self._last_word(errand, verdict)
             case Next.SETTLED:
                 self._settle(errand, verdict)
             case Next.OTHER_KEY:
@@ -259,18 +279,26 @@ class Runner:
             return
         held = verdict.hold is not None
         errand.charged += not held
-        errand.maybe_applied |= verdict.maybe_applied
         if errand.charged <= self._policy.retries:
             after = 0.0 if held else full_jitter(errand.charged, self._rng)
             await self._again(errand, verdict, after)
-        elif errand.maybe_applied:
-            self._settle(errand, unknown(verdict))
+        elif errand.maybe_applied or verdict.maybe_applied:
+            await self._last_word(errand, verdict)
         else:
             self._settle(errand, verdict._replace(status=Status.FAILED))
+
+    async def _last_word(self, errand: Errand, verdict: Verdict) -> None:
+        """No more tries, and one of them may have been applied: the image itself is asked."""
+        found = await self._journey.second_look(errand, verdict)
+        if found.next is Next.HALT:
+            await self._halt(errand, found)
+        else:
+            self._settle(errand, found)
 
     async def _again(self, errand: Errand, verdict: Verdict, after: float) -> None:
         """Close the attempt and put the errand on the due heap; the next attempt keeps the job's uuid if it is unused."""
         await self._close(errand, verdict)
+        errand.maybe_applied |= verdict.maybe_applied
         job = self._new_job() if verdict.job_used else errand.claim.job_uuid
         errand.claim = errand.claim._replace(attempt=errand.claim.attempt + 1, job_uuid=job, interrupted=False)
         errand.in_flight, errand.returned = False, True
@@ -279,8 +307,7 @@ class Runner:
         self._emit(Retrying(errand.claim.ordinal, errand.claim.uuid, verdict.code, after))
 
     async def _close(self, errand: Errand, verdict: Verdict) -> None:
-        sent = verdict.http_status is not None or verdict.maybe_applied or verdict.code not in ("NOT_CONNECTED", "TLS")
-        fate = "unclear" if verdict.maybe_applied else "refused" if sent else "unsent"
+        fate = "unclear" if verdict.maybe_applied else "refused" if verdict.sent else "unsent"
         await self._store.close_attempt(errand.claim, fate, verdict.code, verdict.http_status)
 
     async def _halt(self, errand: Errand, verdict: Verdict) -> None:
@@ -290,7 +317,8 @@ class Runner:
 
     def _hold(self, seconds: float, why: str) -> None:
         """The server asks the whole run to wait; a request without a time gets a growing one."""
-        self._holds += 1
+        if not self._pace.gate.remaining:  # answers to what was in flight when the gate closed are not new demands
+            self._holds += 1
         wait = seconds or full_jitter(self._holds, self._rng) + 0.5
         if wait > MOST_HOLD or self._holds > MOST_HOLDS:
             self.stop(Exit.TARGET, f"the server asks to wait {wait:.0f} s ({why}, {self._holds} times in a row)")
@@ -302,13 +330,6 @@ class Runner:
         claim = errand.claim
         status = verdict.status
         assert status is not None
-        if (
-            status in (Status.UPDATED, Status.DRIFTED)
-            and errand.key == self._api.action_key
-            and not self._api.key_is_known
-        ):
-            self._api.key_is_known = True
-            self._store.remember_key(errand.key)
         self._holds = 0
         self._errors.note(error=status in _ERRORS)
         self._store.settle(

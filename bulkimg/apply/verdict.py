@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from bulkimg.apply.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
 from bulkimg.model import TAGS, Claim, Fields, Status, as_stored
 from bulkimg.zstack import Answer
-from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another
+from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another, printable
+
+MOST_EVIDENCE = 4096  # characters: twice the longest field
 
 
 class Next(Enum):
@@ -40,12 +42,14 @@ class Verdict(NamedTuple):
     http_status: int | None = None
     maybe_applied: bool = False
     job_used: bool = False  # the job's uuid has been consumed: another attempt needs a new one
+    sent: bool = True  # bytes may have gone out
+    from_server: bool = False  # the server's own JSON error, not a proxy's page or a broken connection
     hold: float | None = None
     after: Fields | None = None
 
 
-def judge_update(answer: Answer, claim: Claim, *, jobs_exist: bool) -> Verdict:
-    """The answer to a PUT. `jobs_exist`: this server has answered 202 before, so a refusal can be checked by its job."""
+def judge_update(answer: Answer, claim: Claim) -> Verdict:
+    """The answer to a PUT."""
     if answer.status is None:
         return _no_answer(answer)
     body = answer.json()
@@ -58,9 +62,10 @@ def judge_update(answer: Answer, claim: Claim, *, jobs_exist: bool) -> Verdict:
         return verdict
     if names_another(answer.text, claim.uuid):
         return _unbound(answer)
+    # A refusal that names nobody may be a proxy's, or another row's. Where jobs exist, one that was never created proves
+    # it; elsewhere the image shows that nothing was applied. It is kept, and asked about.
     names_ours = claim.uuid in answer.text or claim.job_uuid in answer.text
-    # Where jobs exist, one that was never created proves a refusal that names nobody: keep it, and ask.
-    return verdict if names_ours or not jobs_exist else verdict._replace(next=Next.ASK)
+    return verdict if names_ours else verdict._replace(next=Next.ASK)
 
 
 def judge_poll(answer: Answer, claim: Claim) -> Verdict:
@@ -69,18 +74,18 @@ def judge_poll(answer: Answer, claim: Claim) -> Verdict:
         return Verdict(Next.WAIT, code=answer.failure, message=answer.detail)
     body = answer.json()
     if answer.status == 200:
-        return _by_inventory(body, claim, 200) or Verdict(Next.READ, http_status=200, job_used=True)
+        return _by_inventory(body, claim, 200) or _accepted(200)
     if answer.status == 202:
         return Verdict(Next.WAIT, http_status=202)
     error = error_of(body)
     if answer.status == 503 and error:
         if names_another(answer.text, claim.uuid):
-            return Verdict(Next.READ, http_status=503)
+            return _accepted(503)
         return _by_code(error.code, error.text, answer, job_used=True)
     rule = rule_for_status(answer.status)
     if rule.move in (Move.AGAIN, Move.HOLD):
         return Verdict(Next.WAIT, code=f"HTTP_{answer.status}", http_status=answer.status, hold=_hold(answer, rule))
-    return Verdict(Next.READ, code="JOB_NOT_KNOWN", http_status=answer.status)
+    return _accepted(answer.status)
 
 
 def judge_read(answer: Answer, claim: Claim) -> Verdict:
@@ -113,11 +118,20 @@ def judge_read(answer: Answer, claim: Claim) -> Verdict:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def _accepted(http_status: int) -> Verdict:
+    """The job was accepted, and its result cannot be had from this answer."""
+    code = "JOB_NOT_KNOWN" if http_status == 404 else "NO_RESULT"
+    message = f"HTTP {http_status} to the poll of the job does not tell its result"
+    return Verdict(Next.READ, None, code, message, http_status=http_status, maybe_applied=True, job_used=True)
+
+
 def _no_answer(answer: Answer) -> Verdict:
     if answer.sent:
         return Verdict(Next.ASK, code=answer.failure, message=answer.detail, maybe_applied=True)
     if answer.failure == "TLS":
-        return Verdict(Next.HALT, code="TLS", message=answer.detail, hint="--ca-file names the authority to trust")
+        return Verdict(
+            Next.HALT, code="TLS", message=answer.detail, hint="--ca-file names the authority to trust", sent=False
+        )
     return Verdict(
         Next.AGAIN, code=answer.failure, message=answer.detail, hint="is the server there, and --endpoint right?"
     )
@@ -154,7 +168,12 @@ def _compare(fields: Fields, inventory: Mapping[str, Any]) -> tuple[list[str], l
 
 
 def _shown(fields: Fields, inventory: Mapping[str, Any]) -> Fields:
-    return {name: inventory[name] for name in fields if name in inventory and name not in TAGS}
+    """What the answer shows of the fields: evidence for people, so an absurd value is cut, and anything is text but flags."""
+    return {name: _evidence(inventory[name]) for name in fields if name in inventory and name not in TAGS}
+
+
+def _evidence(value: Any) -> str | bool:
+    return value if isinstance(value, bool) else str(value)[:MOST_EVIDENCE]
 
 
 def _not_confirmed(missing: list[str]) -> str:
@@ -173,7 +192,7 @@ def _by_rule(answer: Answer, body: Any) -> Verdict:
 
 
 def _by_code(code: str, text: str, answer: Answer, *, job_used: bool) -> Verdict:
-    return _follow(CODES.get(code, OTHER_CODE), code, text, answer, job_used=job_used)
+    return _follow(CODES.get(code, OTHER_CODE), code, text, answer, job_used=job_used)._replace(from_server=True)
 
 
 _MOVES = {
@@ -196,7 +215,7 @@ def _follow(rule: Rule, code: str, message: str, answer: Answer, *, job_used: bo
         rule.hint,
         answer.status,
         maybe_applied=rule.maybe_applied,
-        job_used=job_used or rule.move is Move.RENEW,
+        job_used=job_used or rule.move is Move.RENEW or code == "DUPLICATE_JOB",
         hold=_hold(answer, rule),
     )
 
@@ -209,4 +228,4 @@ def _hold(answer: Answer, rule: Rule) -> float | None:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())[:500]
+    return printable(" ".join(text.split())[:500])

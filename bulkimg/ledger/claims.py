@@ -14,8 +14,9 @@ from bulkimg.model import Claim, Outcome
 
 # A row is to be sent when nothing has settled it; its last attempt, if any, tells how to go on.
 _NEXT = """
-SELECT json_group_array(json_array(ordinal, line, uuid, json(fields), n, job_uuid, fate)) FROM (
-  SELECT row.ordinal, row.line, lower(hex(row.uuid)) AS uuid, row.fields, attempt.n, attempt.job_uuid, attempt.fate
+SELECT json_group_array(json_array(ordinal, line, uuid, json(fields), n, job_uuid, fate, doubtful)) FROM (
+  SELECT row.ordinal, row.line, lower(hex(row.uuid)) AS uuid, row.fields, attempt.n, attempt.job_uuid, attempt.fate,
+    EXISTS (SELECT 1 FROM attempt AS any WHERE any.ordinal = row.ordinal AND coalesce(any.fate, 'unclear') = 'unclear') AS doubtful
   FROM row
   LEFT JOIN outcome ON outcome.ordinal = row.ordinal
   LEFT JOIN attempt ON attempt.ordinal = row.ordinal
@@ -42,11 +43,12 @@ def _insert(ledger: Ledger, into: str, records: Sequence[tuple[Any, ...]]) -> No
 def claim(ledger: Ledger, after: int, limit: int, new_job: Callable[[], str], now: float) -> list[Claim]:
     """The next rows in manifest order after the ordinal `after`, each with its attempt written. Within a transaction."""
     claims = []
-    for ordinal, line, uuid, fields, n, job, fate in from_json(ledger.db.execute(_NEXT, (after, limit)).fetchone()[0]):
+    found = from_json(ledger.db.execute(_NEXT, (after, limit)).fetchone()[0])
+    for ordinal, line, uuid, fields, n, job, fate, doubtful in found:
         if n is not None and fate in (None, "unclear"):
-            claims.append(Claim(ordinal, line, uuid, fields, n, job, interrupted=True))
+            claims.append(Claim(ordinal, line, uuid, fields, n, job, interrupted=True, doubtful=True))
         else:
-            claims.append(Claim(ordinal, line, uuid, fields, (n or 0) + 1, new_job()))
+            claims.append(Claim(ordinal, line, uuid, fields, (n or 0) + 1, new_job(), doubtful=bool(doubtful)))
     add_attempts(ledger, [item for item in claims if not item.interrupted], now)
     return claims
 

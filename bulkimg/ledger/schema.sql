@@ -54,8 +54,8 @@ CREATE TABLE outcome (
   after       TEXT                    -- JSON
 ) STRICT;
 
--- What can be said of every row now. A row without an outcome is what its attempts tell: all unsent → unprocessed,
--- all refused for the time being → failed, one that may have been applied → unknown. Resuming settles all three.
+-- What can be said of every row now. A row without an outcome is what its attempts tell: one that may have been applied
+-- → unknown; else, never sent or only refused for the time being → unprocessed. Resuming settles both.
 CREATE VIEW fate AS
 SELECT
   row.ordinal, row.line, row.fields, row.expects, row.cells,
@@ -64,8 +64,7 @@ SELECT
   coalesce(outcome.status, CASE
     WHEN row.problems THEN 'invalid'
     ELSE (
-      SELECT CASE max(CASE coalesce(fate, 'open') WHEN 'unsent' THEN 0 WHEN 'refused' THEN 1 ELSE 2 END)
-        WHEN 2 THEN 'unknown' WHEN 1 THEN 'failed' ELSE 'unprocessed' END
+      SELECT iif(max(coalesce(fate, 'open') NOT IN ('unsent', 'refused')), 'unknown', 'unprocessed')
       FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal))
   END) AS status,
   coalesce(outcome.code, CASE
@@ -89,9 +88,9 @@ SELECT
       SELECT group_concat(trim(column || iif(value = '', '', ' ''' || value || ''''))
         || iif(column || value = '', '', ': ') || message, '; ')
       FROM problem WHERE problem.ordinal = fate.ordinal)
-    WHEN 'failed' THEN 'refused for the time being, and the run stopped before another try'
     WHEN 'unknown' THEN 'sent, and the run stopped before its fate was known'
-    ELSE 'never sent: the run stopped before it' END, '') AS message,
+    ELSE iif(attempts, 'not applied: refused for the time being, and the run stopped before another try',
+      'never sent: the run stopped before it') END, '') AS message,
   coalesce(settled_hint, CASE status
     WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = fate.ordinal)
     ELSE 'bulkimg resume goes on with it' END, '') AS hint,

@@ -10,11 +10,25 @@ import math
 
 from asyncio_throttle.throttler import Throttler
 
-WINDOW = 0.05  # seconds: short enough that no 0.1 s carries more than 0.15 of a second's budget
+# Windows a second. Few, because each costs up to one poll of the throttler; enough that no 0.1 s carries more than 0.15 of
+# a second's budget.
+FEWEST, MOST = 20, 60
 
-# Requests reach the server a little earlier or later than they leave us. Keeping 1 % below the cap lets the server's own
-# count of any second stay within it when they bunch by up to 10 ms.
-MARGIN = 0.99
+# Requests reach the server a little earlier or later than they leave us. Windows 0.5 % longer than they need be let the
+# server's own count of any second stay within the cap when they bunch by up to 5 ms.
+STRETCH = 1.005
+
+
+def windows(per_second: float) -> tuple[int, float]:
+    """(requests a window, seconds a window): no second holds more whole windows than fill the cap.
+
+    A second holds at most `n` windows of 1/n s. So the budget has to divide well: of the possible n, the one that loses
+    least by rounding down is taken. Below FEWEST requests a second each has a window of its own.
+    """
+    if per_second < FEWEST:
+        return 1, STRETCH / per_second
+    count = max(range(FEWEST, MOST + 1), key=lambda n: (math.floor(per_second / n) * n, -n))
+    return math.floor(per_second / count), STRETCH / count
 
 
 class Rate:
@@ -31,11 +45,8 @@ class Rate:
         self.per_second = per_second
         if math.isinf(per_second):
             return
-        paced = per_second * MARGIN
-        burst = max(1, math.floor(paced * WINDOW))
-        self._throttler.rate_limit = burst
-        self._throttler.period = burst / paced
-        self._throttler.retry_interval = min(0.001 if paced >= 20 else 0.005, self._throttler.period / 10)
+        self._throttler.rate_limit, self._throttler.period = windows(per_second)
+        self._throttler.retry_interval = min(0.0005 if per_second >= FEWEST else 0.005, self._throttler.period / 10)
 
     async def admit(self) -> None:
         """Return when one more request may go out. Cancelling a waiter takes nothing from the budget."""

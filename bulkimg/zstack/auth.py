@@ -39,9 +39,11 @@ class Auth(Protocol):
 def make_auth(credentials: Credentials, transport: Transport, now: Callable[[], float]) -> Auth:
     """The Auth for a kind of credential; `now` is seconds since the epoch."""
     if isinstance(credentials, Session):
+        transport.hide(credentials.uuid)
         return _GivenSession(credentials)
     if isinstance(credentials, Account):
         return _AccountSession(credentials, transport, now)
+    transport.hide(credentials.secret)
     return _SignedRequests(credentials, now)
 
 
@@ -69,36 +71,62 @@ class _AccountSession:
     """Logs in once; again, however many requests notice at once, when the server drops the session; out at the end."""
 
     def __init__(self, account: Account, transport: Transport, now: Callable[[], float]) -> None:
-        self.ticket = ""
         self._account = account
         self._transport = transport
         self._turn = asyncio.Lock()
         self._now = now
+        self._session = ""
+        self._logins = 0
         self._logged_in_at = 0.0
         self._deaths = 0
+        self._refused: TargetError | None = None
+        transport.hide(account.password, wire.password_hash(account.password))
+
+    @property
+    def ticket(self) -> str:
+        """Which login it was: a server may give the same session twice."""
+        return str(self._logins)
 
     async def open(self) -> None:
         await self._login()
 
     def headers(self, method: str, path: str) -> Mapping[str, str]:
-        return {"Authorization": f"OAuth {self.ticket}"}
+        return {"Authorization": f"OAuth {self._session}"}
 
     async def renew(self, dead: str) -> None:
         async with self._turn:
+            if self._refused:
+                raise self._refused
             if dead != self.ticket:
                 return
             short_lived = self._now() - self._logged_in_at < SHORT_LIFE
             self._deaths = self._deaths + 1 if short_lived else 1
-            if self._deaths > LOGIN_TRIES:
-                raise LoginRefused(
-                    f"the server dropped {LOGIN_TRIES} sessions in a row; is somebody else logging in with account "
-                    f"{self._account.name!r} on a server that allows one session a user?"
-                )
-            await self._login()
+            try:
+                if self._deaths > LOGIN_TRIES:
+                    raise LoginRefused(
+                        f"the server dropped {LOGIN_TRIES} sessions in a row; is somebody else logging in with account "
+                        f"{self._account.name!r} on a server that allows one session a user?"
+                    )
+                await self._login(patient=True)
+            except TargetError as error:
+                self._refused = error  # once is enough: more could lock the account
+                raise
 
-    async def _login(self) -> None:
+    async def _login(self, *, patient: bool = False) -> None:
+        """`patient`: try again when the server does not answer, as it may in the middle of a run; never when it refuses."""
+        for tries in range(1, LOGIN_TRIES + 1):
+            answer = await self._ask()
+            ready = answer.status is not None and (answer.status < 500 or wire.error_of(answer.json()) is not None)
+            if ready or (not patient and answer.status is None) or tries == LOGIN_TRIES:
+                break
+            await asyncio.sleep(min(answer.retry_after or 2.0**tries, 30.0))
+        self._take(answer)
+
+    async def _ask(self) -> wire.Answer:
         body = wire.login_body(self._account.name, self._account.password)
-        answer = await self._transport.exchange("PUT", "/v1/accounts/login", headers=_json_headers, body=body)
+        return await self._transport.exchange("PUT", "/v1/accounts/login", headers=_json_headers, body=body)
+
+    def _take(self, answer: wire.Answer) -> None:
         if answer.status is None:
             raise TargetError(f"login failed: {answer.detail}; is the server there, and --endpoint right?")
         said = answer.json()
@@ -107,14 +135,16 @@ class _AccountSession:
             error = wire.error_of(said)
             reason = f"{error.code} {error.text}" if error else f"HTTP {answer.status}"
             raise LoginRefused(f"the server refused the login of account {self._account.name!r}: {reason}")
-        self.ticket = session
+        self._session = session
+        self._transport.hide(session)
+        self._logins += 1
         self._logged_in_at = self._now()
 
     async def close(self) -> None:
         """Log out; a server that does not answer any more will expire the session itself."""
-        if self.ticket:
-            await self._transport.exchange("DELETE", f"/v1/accounts/sessions/{self.ticket}", headers=_json_headers)
-            self.ticket = ""
+        if self._session:
+            await self._transport.exchange("DELETE", f"/v1/accounts/sessions/{self._session}", headers=_json_headers)
+            self._session = ""
 
 
 class _SignedRequests:

@@ -72,6 +72,7 @@ class Transport:
         ca_file: Path | None = None,
         now: Callable[[], float],
     ) -> None:
+        self._secrets: set[bytes] = set()
         self.requests = 0
         self.reached = False  # the server has answered something
         self._base = endpoint + base_path
@@ -91,6 +92,10 @@ class Transport:
                 "Accept": "application/json",
             },
         )
+
+    def hide(self, *secrets: str) -> None:
+        """Blank these texts in every answer from now on: a server that echoes them must not make us write them down."""
+        self._secrets.update(secret.encode() for secret in secrets if len(secret) >= 4)
 
     async def exchange(
         self,
@@ -135,6 +140,9 @@ class Transport:
         if len(raw) > MAX_BODY:
             return Answer(None, failure="BODY_TOO_LARGE", detail=f"the answer is larger than {MAX_BODY:,} bytes")
         self.reached = True
+        for secret in self._secrets:
+            if secret in raw:
+                raw = raw.replace(secret, b"[hidden]")
         waits = response.headers.get("Retry-After")
         return Answer(response.status, raw, parse_retry_after(waits, self._now()) if waits is not None else None)
 

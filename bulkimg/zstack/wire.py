@@ -15,6 +15,7 @@ TAG_LISTS = ("systemTags", "userTags")
 DOCUMENTED_KEY = "updateimage"  # api/UpdateImage.txt
 SERVER_KEY = "updateImage"  # RestServer.java: exact and case-sensitive (PROTOCOL.md §1)
 
+_CODE_NOISE = re.compile(r"[^A-Za-z0-9._-]|^[-]")
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _IMAGE_NAMED = re.compile(r"(?:/images/|image\[uuid:|resource\[uuid:)([0-9a-f]{32})(?![0-9a-f])")
 
@@ -34,8 +35,12 @@ def _ascii_json(body: Any) -> bytes:
 
 def login_body(account: str, password: str) -> bytes:
     """The password goes out as the lower-case hex of its SHA-512 (PROTOCOL.md §4)."""
-    digest = hashlib.sha512(password.encode("utf-8")).hexdigest()
-    return _ascii_json({"logInByAccount": {"accountName": account, "password": digest}})
+    return _ascii_json({"logInByAccount": {"accountName": account, "password": password_hash(password)}})
+
+
+def password_hash(password: str) -> str:
+    """What stands for the password on the wire: as secret as the password."""
+    return hashlib.sha512(password.encode("utf-8")).hexdigest()
 
 
 def sign(secret: str, method: str, date: str, path: str) -> str:
@@ -83,7 +88,7 @@ class ErrorCode:
     def text(self) -> str:
         """What it says, in one line of at most 500 characters."""
         said = self.details if self.details and self.details != self.description else ""
-        return " ".join(" — ".join(part for part in (self.description, said) if part).replace("\0", " ").split())[:500]
+        return printable(" ".join(" — ".join(part for part in (self.description, said) if part).split())[:500])
 
 
 def error_of(body: Any) -> ErrorCode | None:
@@ -91,7 +96,14 @@ def error_of(body: Any) -> ErrorCode | None:
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict) or not isinstance(error.get("code"), str) or not error["code"]:
         return None
-    return ErrorCode(error["code"], _string(error.get("description")), _string(error.get("details")))
+    return ErrorCode(
+        _CODE_NOISE.sub("?", error["code"])[:64], _string(error.get("description")), _string(error.get("details"))
+    )
+
+
+def printable(text: str) -> str:
+    """The text with what a terminal, a log or a spreadsheet might obey blanked: control and direction characters."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def _string(value: Any) -> str:

@@ -31,10 +31,8 @@ def image(**fields: Any) -> dict[str, Any]:
     return {"inventory": {"uuid": UUID, **fields}}
 
 
-def put(
-    status: int, body: Any, retry_after: float | None = None, *, jobs: bool = False
-) -> tuple[Next, Status | None, str]:
-    verdict = judge_update(answer(status, body, retry_after), CLAIM, jobs_exist=jobs)
+def put(status: int, body: Any, retry_after: float | None = None) -> tuple[Next, Status | None, str]:
+    verdict = judge_update(answer(status, body, retry_after), CLAIM)
     return verdict.next, verdict.status, verdict.code
 
 
@@ -63,23 +61,23 @@ def put(
         ),
         (400, f"Duplicate job uuid[{JOB}]", (Next.ASK, None, "DUPLICATE_JOB")),
         (400, "missing header 'Authorization'", (Next.HALT, None, "NO_AUTHORIZATION")),
-        (400, "Invalid value for boolean field [system]", (Next.SETTLED, Status.FAILED, "HTTP_400")),
+        (400, "Invalid value for boolean field [system]", (Next.ASK, Status.FAILED, "HTTP_400")),
         (401, "", (Next.RENEW, None, "HTTP_401")),
         (403, "requestTimeTooSkewed", (Next.HALT, None, "CLOCK_SKEW")),
         (403, "wrong accessKey signature", (Next.HALT, None, "ACCESS_KEY")),
-        (403, "no", (Next.SETTLED, Status.FAILED, "HTTP_403")),
+        (403, "no", (Next.ASK, Status.FAILED, "HTTP_403")),
         (404, "no api mapping to /v1/images/x/actions", (Next.HALT, None, "NO_SUCH_PATH")),
-        (404, "gone", (Next.SETTLED, Status.FAILED, "HTTP_404")),
+        (404, "gone", (Next.ASK, Status.FAILED, "HTTP_404")),
         (429, "", (Next.AGAIN, None, "HTTP_429")),
         (500, "boom", (Next.AGAIN, None, "HTTP_500")),
         (502, "<html>", (Next.AGAIN, None, "HTTP_502")),
         (503, "<html>", (Next.AGAIN, None, "HTTP_503")),
-        (503, error("SYS.1003"), (Next.SETTLED, Status.FAILED, "SYS.1003")),
-        (503, error("SYS.1007"), (Next.SETTLED, Status.FAILED, "SYS.1007")),
+        (503, error("SYS.1003", f"resource[uuid:{UUID}]"), (Next.SETTLED, Status.FAILED, "SYS.1003")),
+        (503, error("SYS.1007"), (Next.ASK, Status.FAILED, "SYS.1007")),
         (503, error("ID.1001"), (Next.RENEW, None, "ID.1001")),
         (503, error("ID.1000"), (Next.HALT, None, "ID.1000")),
         (503, error("SYS.1000"), (Next.AGAIN, None, "SYS.1000")),
-        (503, error("NEW.42"), (Next.SETTLED, Status.FAILED, "NEW.42")),
+        (503, error("NEW.42"), (Next.ASK, Status.FAILED, "NEW.42")),
         (503, error("SYS.1003", f"resource[uuid:{OTHER}, type:ImageVO] not found"), (Next.ASK, None, "NOT_BOUND")),
     ],
 )
@@ -89,22 +87,34 @@ def test_answers_to_a_put(status: int, body: Any, expected: tuple[Next, Status |
 
 def test_a_refusal_is_not_a_try_later_even_with_retry_after() -> None:
     """503 with a JSON error is the normal answer for a business failure (research/reliability.md F5)."""
-    assert put(503, error("SYS.1003"), 30.0) == (Next.SETTLED, Status.FAILED, "SYS.1003")
+    assert put(503, error("SYS.1003", f"image {UUID}"), 30.0) == (Next.SETTLED, Status.FAILED, "SYS.1003")
 
 
 def test_retry_after_holds_the_run_on_what_may_pass() -> None:
-    assert judge_update(answer(503, "busy", 7.0), CLAIM, jobs_exist=False).hold == 7.0
-    assert judge_update(answer(429, ""), CLAIM, jobs_exist=False).hold == 0.0
-    assert judge_update(answer(503, "busy"), CLAIM, jobs_exist=False).hold is None
+    assert judge_update(answer(503, "busy", 7.0), CLAIM).hold == 7.0
+    assert judge_update(answer(429, ""), CLAIM).hold == 0.0
+    assert judge_update(answer(503, "busy"), CLAIM).hold is None
 
 
-def test_where_jobs_exist_a_refusal_that_names_nobody_is_checked() -> None:
-    assert put(400, "Invalid value", jobs=True)[:2] == (Next.ASK, Status.FAILED)
-    assert put(503, error("SYS.1003", f"resource[uuid:{UUID}]"), jobs=True)[:2] == (Next.SETTLED, Status.FAILED)
+def test_a_refusal_that_names_nobody_is_kept_and_asked_about() -> None:
+    """It may be a proxy's page, or meant for another row (research/reliability.md F3)."""
+    assert put(400, "Invalid value")[:2] == (Next.ASK, Status.FAILED)
+    assert put(503, error("SYS.1003", f"resource[uuid:{UUID}]"))[:2] == (Next.SETTLED, Status.FAILED)
+
+
+def test_what_a_server_says_is_made_safe_to_show_and_to_keep() -> None:
+    """A code that is a formula, texts with escapes, absurd values as evidence."""
+    verdict = judge_update(answer(503, error("=HYPERLINK(1)\x1b", "a\x1b[2J\u202eb")), CLAIM)
+    assert (verdict.code, verdict.message) == ("?HYPERLINK?1??", "something — a [2J b")
+    shown = judge_update(Answer(200, b'{"inventory":{"uuid":"%s","name":1e999}}' % UUID.encode()), CLAIM)
+    assert (shown.status, shown.after) == (Status.DRIFTED, {"name": "inf"})
+    big = judge_update(answer(200, image(name="x" * 10_000_000)), CLAIM)
+    assert big.after is not None
+    assert len(str(big.after["name"])) == 4096
 
 
 def test_fields_that_the_answer_does_not_carry_are_named() -> None:
-    verdict = judge_update(answer(200, image(name="new")), CLAIM, jobs_exist=False)
+    verdict = judge_update(answer(200, image(name="new")), CLAIM)
     assert verdict.message == "not confirmed, the answer does not carry it: virtio, userTags"
     assert verdict.after == {"name": "new"}
 
@@ -159,7 +169,7 @@ def test_judging_is_total_and_never_finds_success_without_the_image(
 ) -> None:
     given_ = Answer(status, raw, after)
     for verdict in (
-        judge_update(given_, CLAIM, jobs_exist=False),
+        judge_update(given_, CLAIM),
         judge_poll(given_, CLAIM),
         judge_read(given_, CLAIM),
     ):
@@ -177,6 +187,6 @@ def test_every_status_has_a_rule() -> None:
 
 
 def test_lost_answers_are_asked_about_and_unsent_ones_are_sent_again() -> None:
-    lost = judge_update(Answer(None, failure="TIMEOUT", sent=True), CLAIM, jobs_exist=False)
-    unsent = judge_update(Answer(None, failure="NOT_CONNECTED", sent=False), CLAIM, jobs_exist=False)
+    lost = judge_update(Answer(None, failure="TIMEOUT", sent=True), CLAIM)
+    unsent = judge_update(Answer(None, failure="NOT_CONNECTED", sent=False), CLAIM)
     assert (lost.next, lost.maybe_applied, unsent.next, unsent.maybe_applied) == (Next.ASK, True, Next.AGAIN, False)

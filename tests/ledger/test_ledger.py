@@ -97,7 +97,7 @@ def test_an_outcome_is_written_once_and_for_all(tmp_path: Path) -> None:
         ([], "unprocessed", False),
         ([None], "unknown", True),
         (["unsent"], "unprocessed", False),
-        (["refused"], "failed", False),
+        (["refused"], "unprocessed", False),
         (["unclear"], "unknown", True),
         (["unclear", "refused"], "unknown", False),
         (["refused", None], "unknown", True),
@@ -113,6 +113,7 @@ def test_a_row_without_outcome_is_what_its_attempts_tell(
     assert [fate.outcome.status for fate in tally.fates(ledger)] == [status]
     (item,) = claim_all(ledger)
     assert (item.interrupted, item.attempt) == (interrupted, len(fates) + (not interrupted))
+    assert item.doubtful is (status == "unknown")
 
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=60)

@@ -8,6 +8,7 @@ import pytest
 
 from bulkimg.pace import Pace
 from bulkimg.pace.gate import Gate
+from bulkimg.pace.rate import windows
 
 
 def most_in(window: float, times: list[float]) -> int:
@@ -75,3 +76,11 @@ async def test_the_gate_holds_everybody_until_the_latest_of_its_holds() -> None:
     assert gate.held
     await gate.passed()
     assert (slept, gate.held) == ([5.0], False)
+
+
+@pytest.mark.parametrize("rate", [1, 2.5, 5, 10, 19, 20, 29, 37, 50, 100, 130, 131, 199, 500, 997, 1000, 5000])
+def test_windows_never_hold_more_than_the_cap_in_any_second_and_lose_little(rate: float) -> None:
+    burst, seconds = windows(rate)
+    assert burst * math.ceil(1 / seconds) <= math.ceil(rate)
+    assert burst * (math.floor(0.1 / seconds) + 1) <= 0.15 * rate + 1 or burst == 1
+    assert burst / seconds >= 0.98 * rate

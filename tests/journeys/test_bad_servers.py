@@ -1,0 +1,329 @@
+"""Servers that lie, stall, echo and refuse: never a false outcome, never a hang, never a secret on disk."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+import bulkimg
+
+SESSION = "5e551017" * 4
+
+
+@dataclass
+class Lies:
+    """A server whose images are real, and whose answers are what a test makes of them."""
+
+    url: str = ""
+    names: dict[str, str] = field(default_factory=dict)
+    log: list[tuple[float, str, str]] = field(default_factory=list)
+    script: Callable[["Lies", str, web.Request, Any], Awaitable[web.StreamResponse | None]] | None = None
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        parts = request.path.split("/")[3:]
+        kind = (
+            "login"
+            if parts[-1] == "login"
+            else "logout"
+            if "sessions" in parts
+            else "poll"
+            if "api-jobs" in parts
+            else "read"
+        )
+        kind = "put" if parts[-1] == "actions" else kind
+        body = await request.read()
+        said = json.loads(body) if body else None
+        self.log.append((time.monotonic(), kind, parts[1] if len(parts) > 1 else ""))
+        if self.script and (answer := await self.script(self, kind, request, said)) is not None:
+            return answer
+        return self.honest(kind, parts[1], said)
+
+    def apply(self, request: web.Request, said: Any) -> str:
+        uuid = request.path.split("/")[4]
+        self.names[uuid] = next(iter(said.values()))["name"]
+        return uuid
+
+    def honest(self, kind: str, uuid: str, said: Any) -> web.Response:
+        if kind == "put":
+            self.names[uuid] = next(iter(said.values()))["name"]
+            return web.json_response({"inventory": {"uuid": uuid, "name": self.names[uuid]}})
+        if kind == "read":
+            return web.json_response({"inventories": [{"uuid": uuid, "name": self.names.get(uuid, "old")}]})
+        if kind == "poll":
+            return web.Response(status=404, text="the job has been expired")
+        return web.json_response({"inventory": {"uuid": "a" * 32}} if kind == "login" else {})
+
+    def count(self, kind: str) -> int:
+        return sum(entry[1] == kind for entry in self.log)
+
+
+def dropped(request: web.Request) -> web.Response:
+    """The connection ends without an answer."""
+    if request.transport:
+        request.transport.close()
+    return web.Response()
+
+
+@contextlib.asynccontextmanager
+async def lying(script: Any) -> AsyncIterator[Lies]:
+    server = Lies(script=script)
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_route("*", "/{tail:.*}", server.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+async def run(
+    server: Lies, place: Path, rows: int = 12, credentials: Any = None, **options: Any
+) -> tuple[bulkimg.Summary, list[dict[str, Any]]]:
+    """Run `rows` changes; (summary, results)."""
+    changes = [{"uuid": f"{n:032x}", "name": f"new-{n}"} for n in range(rows)]
+    given = {"rate": "unlimited", "retries": "1", "timeout": "3s", "job_timeout": "2s", "concurrency": "4", **options}
+    one = bulkimg.Run(
+        changes, credentials=credentials or bulkimg.Session(SESSION), endpoint=server.url, runs_dir=place, **given
+    )
+    async for _ in one:
+        pass
+    assert one.summary is not None
+    lines = (Path(one.summary.directory) / "results.jsonl").read_text("utf-8").split("\n")[:-1]
+    results = [json.loads(line) for line in lines]
+    assert len(results) == rows
+    for result in results:  # what every run must keep, whatever the server does
+        applied = server.names.get(result["uuid"]) == f"new-{int(result['uuid'], 16)}"
+        assert applied or result["status"] != "updated", result
+        assert not applied or result["status"] != "failed", result
+    return one.summary, results
+
+
+def statuses(results: list[dict[str, Any]]) -> dict[str, int]:
+    return dict(Counter(result["status"] for result in results))
+
+
+async def test_a_key_settled_by_reading_is_not_taken_for_accepted(tmp_path: Path) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put" and server.count("put") == 1:
+            server.apply(request, said)
+            return dropped(request)
+        if kind == "put" and "updateimage" in said:
+            return web.Response(status=400, text=f"the body doesn't contain action mapping to the URL[{request.path}]")
+        return None
+
+    async with lying(script) as server:
+        summary, results = await run(server, tmp_path, rows=30)
+    assert (summary.exit_code, statuses(results)) == (0, {"updated": 30})
+
+
+@pytest.mark.parametrize("status", [201, 204, 206, 299, 302, 403, 404, 409, 418, 500, 502, 503, 999])
+async def test_an_applied_change_is_never_failed_whatever_status_says_so(tmp_path: Path, status: int) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put":
+            server.apply(request, said)
+            return web.Response(status=status, text="<html>the captive portal</html>" if status != 204 else None)
+        return None
+
+    async with lying(script) as server:
+        _, results = await run(server, tmp_path, rows=6)
+    assert set(statuses(results)) <= {"updated", "unknown"}
+
+
+@pytest.mark.parametrize("status", [201, 302, 500, 999])
+async def test_what_was_not_applied_is_never_updated(tmp_path: Path, status: int) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        return web.Response(status=status, text="no") if kind == "put" else None
+
+    async with lying(script) as server:
+        _, results = await run(server, tmp_path, rows=6)
+    assert set(statuses(results)) <= {"failed", "unknown"}
+
+
+async def test_an_accepted_job_that_is_lost_is_unknown(tmp_path: Path) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put":
+            uuid, job = request.path.split("/")[4], request.headers["X-Job-UUID"]
+            asyncio.get_running_loop().call_later(
+                1.5, lambda: server.names.__setitem__(uuid, next(iter(said.values()))["name"])
+            )
+            return web.json_response({"location": f"http://10.0.0.1/zstack/v1/api-jobs/{job}"}, status=202)
+        return None
+
+    async with lying(script) as server:
+        _, results = await run(server, tmp_path, rows=4, retries="0")
+        await asyncio.sleep(1.6)
+    assert statuses(results) == {"unknown": 4}
+
+
+async def test_a_late_change_and_a_refused_retry_are_not_failed(tmp_path: Path) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind != "put":
+            return None
+        uuid = request.path.split("/")[4]
+        if sum(entry[1:] == ("put", uuid) for entry in server.log) == 1:
+            asyncio.get_running_loop().call_later(1.2, lambda: server.apply(request, said))
+            return dropped(request)
+        return web.Response(status=403, text=f"no, not {uuid}")
+
+    async with lying(script) as server:
+        _, results = await run(server, tmp_path, rows=3)
+        await asyncio.sleep(1.3)
+    assert set(statuses(results)) <= {"unknown", "updated"}
+
+
+async def test_a_long_retry_after_while_asking_stops_the_run(tmp_path: Path) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put":
+            server.apply(request, said)
+            return dropped(request)
+        return web.Response(status=503, text="later", headers={"Retry-After": "86400"}) if kind == "poll" else None
+
+    async with lying(script) as server:
+        summary, _ = await asyncio.wait_for(run(server, tmp_path), 30)
+    assert summary.exit_code == 5
+    assert "asks to wait 86400 s" in summary.reason
+
+
+async def test_retry_after_on_any_answer_holds_every_request(tmp_path: Path) -> None:
+    held = False
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        nonlocal held
+        if kind == "put" and server.count("put") == 5:
+            return dropped(request)
+        if kind == "poll" and not held:
+            held = True
+            server.log.append((time.monotonic(), "held", ""))
+            return web.Response(status=429, headers={"Retry-After": "1"})
+        return None
+
+    async with lying(script) as server:
+        await run(server, tmp_path, rows=40, concurrency="8")
+    at = next(moment for moment, kind, _ in server.log if kind == "held")
+    later = [moment - at for moment, kind, _ in server.log if moment > at and kind != "held"]
+    assert [moment for moment in later if 0.1 < moment < 0.98] == []
+
+
+async def test_one_burst_of_429_is_one_hold(tmp_path: Path) -> None:
+    begun = time.monotonic()
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put" and 0.2 < time.monotonic() - begun < 0.8:
+            return web.Response(status=429, headers={"Retry-After": "1"})
+        await asyncio.sleep(0.02)
+        return None
+
+    async with lying(script) as server:
+        summary, results = await run(server, tmp_path, rows=1500, concurrency="64")
+    assert (summary.exit_code, statuses(results)) == (0, {"updated": 1500})
+
+
+async def test_a_session_that_dies_before_reading_back_leaves_unknown(tmp_path: Path) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put":
+            server.apply(request, said)
+            return dropped(request)
+        dead = {"error": {"code": "ID.1001", "description": "expired", "details": "Session expired"}}
+        return web.json_response(dead, status=503) if kind == "read" else None
+
+    async with lying(script) as server:
+        summary, results = await run(server, tmp_path)
+    assert summary.exit_code == 5
+    assert set(statuses(results)) <= {"unknown", "unprocessed"}
+
+
+async def test_a_login_that_is_refused_in_the_middle_is_tried_once(tmp_path: Path) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "login" and server.count("login") > 1:
+            return web.json_response({"error": {"code": "ID.1000", "description": "no"}}, status=503)
+        return web.Response(status=401) if kind == "put" and server.count("put") > 20 else None
+
+    async with lying(script) as server:
+        summary, results = await run(server, tmp_path, 200, bulkimg.Account("admin", "hunter22"), concurrency="64")
+    assert summary.exit_code == 5
+    assert server.count("login") == 2
+    assert set(statuses(results)) == {"updated", "unprocessed"}
+
+
+async def test_a_login_that_hangs_does_not_keep_a_stop_waiting(tmp_path: Path) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "login":
+            await asyncio.sleep(20)
+        return None
+
+    async with lying(script) as server:
+        changes = [{"uuid": "0" * 32, "name": "x"}]
+        account = bulkimg.Account("a", "p")
+        one = bulkimg.Run(changes, credentials=account, endpoint=server.url, runs_dir=tmp_path, timeout="15s")
+        begun = time.monotonic()
+        asyncio.get_running_loop().call_later(0.7, one.stop)
+        async for _ in one:
+            pass
+    assert time.monotonic() - begun < 5
+    assert one.summary is not None
+    assert (one.summary.exit_code, one.summary.counts["unprocessed"]) == (130, 1)
+
+
+async def test_what_the_server_echoes_of_our_secrets_is_not_written_down(tmp_path: Path) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put":
+            return web.Response(status=400, text="headers were " + json.dumps(dict(request.headers)))
+        return None
+
+    async with lying(script) as server:
+        await run(server, tmp_path, rows=3)
+        await run(server, tmp_path, rows=3, credentials=bulkimg.Account("admin", "hunter22"))
+    everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    for secret in (SESSION, "a" * 32, "hunter22", hashlib.sha512(b"hunter22").hexdigest()):
+        assert secret.encode() not in everything
+    assert b"[hidden]" in everything
+
+
+async def test_a_job_uuid_that_is_a_duplicate_for_ever_gets_a_new_one(tmp_path: Path) -> None:
+    seen: set[str] = set()
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        job = request.headers.get("X-Job-UUID", "")
+        if kind == "put" and len(seen) < 3:
+            seen.add(job)
+            return web.Response(status=400, text=f"Duplicate job uuid[{job}]")
+        return None
+
+    async with lying(script) as server:
+        _, results = await run(server, tmp_path, rows=4, retries="4")
+    assert statuses(results) == {"updated": 4}
+
+
+async def test_answers_swapped_between_rows_never_settle_the_wrong_one(tmp_path: Path) -> None:
+    waiting: list[asyncio.Future[str]] = []
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind != "put":
+            return None
+        uuid = server.apply(request, said)
+        mine: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        waiting.append(mine)
+        if len(waiting) >= 2:
+            waiting.pop(0).set_result(uuid)
+        with contextlib.suppress(TimeoutError):
+            other = await asyncio.wait_for(mine, 0.3)
+            return web.json_response({"inventory": {"uuid": other, "name": server.names[other]}})
+        return None
+
+    async with lying(script) as server:
+        _, results = await run(server, tmp_path, rows=10)
+    assert statuses(results) == {"updated": 10}
+    assert all(not result["after"] or result["after"]["name"] == f"new-{int(result['uuid'], 16)}" for result in results)
