@@ -2,7 +2,7 @@
 
 import json
 
-from bulkimg.model import CHOICES, FLAGS, TAGS, Value
+from bulkimg.model import BLANK, CHOICES, FLAGS, TAGS, Value
 
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})
@@ -10,12 +10,12 @@ _FALSE = frozenset({"false", "no", "0"})
 # What a spreadsheet takes for the beginning of a formula, full-width forms included (OWASP, «CSV injection»), also behind
 # blanks and quotes. The ledger's view `result` has the same two lists.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
-_BLANK = "\t\n\r \"'"
+_PASSED_OVER = "\t\n\r \"'"
 
 
 def read_cell(name: str, text: str, empty_token: str) -> Value | None:
     """The value a cell asks for; None (leave the field as it is) when it is blank. ValueError: `what is wrong; what to do`."""
-    if not text or text.isspace():
+    if not text.strip(BLANK):
         return None
     if text == empty_token:
         return [] if name in TAGS else ""
@@ -55,11 +55,13 @@ def write_cell(value: Value | None, empty_token: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        plain = all(";" not in tag and tag == tag.strip() and not tag.startswith("[") for tag in value)
+        plain = value != [empty_token] and all(
+            ";" not in tag and tag == tag.strip() and not tag.startswith("[") for tag in value
+        )
         return ";".join(value) if plain else json.dumps(value, ensure_ascii=False)
-    return value or empty_token
+    return value if value.strip(BLANK) else empty_token
 
 
 def harmless(text: str) -> str:
     """The text as a spreadsheet shows it and does not run it: an apostrophe before what begins like a formula."""
-    return f"'{text}" if text.lstrip(_BLANK).startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip(_PASSED_OVER).startswith(_FORMULA) else text

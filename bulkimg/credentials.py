@@ -111,6 +111,8 @@ def _from_profile(profile: Mapping[str, Any]) -> dict[str, str]:
                 raise UsageError(f'the profile holds {name} in plain text; use {name}_command = ["…"] or {name}_file')
             found[name] = str(profile[name])
         elif path := profile.get(f"{name}_file"):
+            if not isinstance(path, str) or "\0" in path:
+                raise UsageError(f"{name}_file in the profile is not a path")
             found[name] = _fit(_read_private(Path(path).expanduser(), f"{name}_file"), f"{name}_file")
         elif command := profile.get(f"{name}_command"):
             found[name] = _fit(_run(command, f"{name}_command"), f"{name}_command")
@@ -142,10 +144,15 @@ def _read_private(path: Path, source: str) -> str:
 
 
 def _run(command: Any, source: str) -> str:
-    words = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
+    try:
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+    except (TypeError, ValueError):
+        words = []
+    if not words or not all(isinstance(word, str) and "\0" not in word for word in words):
+        raise UsageError(f'{source} in the profile is not a command: write ["program", "argument"]')
     try:
         done = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError) as error:
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-        raise UsageError(f"{source}: {words[0] if words else ''} failed: {reason}") from None
+        raise UsageError(f"{source}: {words[0]} failed: {reason}") from None
     return done.stdout.decode("utf-8", "replace").strip()

@@ -4,6 +4,8 @@ The command line and `import bulkimg` both stand on it. Progress, logs and pages
 """
 
 import asyncio
+import os
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Any
 from bulkimg import __version__
 from bulkimg.apply import Policy, Runner, Stop
 from bulkimg.credentials import AccessKey, Account, Credentials
-from bulkimg.errors import Exit, ManifestRefused, RunRefused, TargetError, UsageError
+from bulkimg.errors import Exit, ManifestRefused, RunRefused, StorageError, TargetError, UsageError
 from bulkimg.ledger import Ledger, LiveResults, RunDirectory, Writer, new_run, tally, write_results
 from bulkimg.ledger.files import write_fed_back, write_json
 from bulkimg.ledger.intake import BATCH, add_rows, merge_duplicates
@@ -72,16 +74,26 @@ def _probe(source: str, changes: Iterable[Any] | None) -> None:
 
 
 def check_outputs(source: str, settings: Settings) -> None:
-    """UsageError when --results is not a result file, or is the manifest itself."""
+    """UsageError or StorageError when --results cannot be a result file, or is the manifest itself."""
     path = settings.results
     if path is None:
         return
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise StorageError(f"--results {path}: its directory is not there or cannot be written; nothing was sent")
     if path.suffix not in {".csv", ".jsonl"}:
         raise UsageError(f"--results {path}: name it .csv or .jsonl; the name says the format")
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UsageError(f"--results {path}: is not a plain file, and results replace the file; name another")
-    if source != "-" and path.exists() and Path(source).exists() and path.samefile(source):
+    if path.exists() and _same_file(path, source):
         raise UsageError(f"--results {path}: is the manifest itself; choose another file")
+
+
+def _same_file(path: Path, source: str) -> bool:
+    try:
+        given = os.fstat(0) if source == "-" else Path(source).stat()
+    except (OSError, ValueError):
+        return False
+    return os.path.samestat(path.stat(), given)
 
 
 def _write_header(ledger: Ledger, settings: Settings, **more: Any) -> None:
@@ -90,10 +102,20 @@ def _write_header(ledger: Ledger, settings: Settings, **more: Any) -> None:
             version=__version__,
             created_at=time.time(),
             state="reading",
-            settings=settings.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"max_errors"})
-            | ({} if settings.max_errors == Settings().max_errors else {"max_errors": str(settings.max_errors)}),
+            settings=_options(settings),
             **more,
         )
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    """What was asked, as Settings takes it again; the target whole, so that no later default can change it."""
+    kept = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"max_errors", "results"})
+    if settings.max_errors != Settings().max_errors:
+        kept["max_errors"] = str(settings.max_errors)
+    if settings.results:
+        kept["results"] = str(settings.results.absolute())
+    target = settings.model_dump(mode="json", include={"endpoint", "base_path", "action_key"})
+    return kept | target | ({"ca_file": str(settings.ca_file.absolute())} if settings.ca_file else {})
 
 
 def reopen(directory: RunDirectory, settings: Settings) -> OpenRun:
@@ -101,12 +123,13 @@ def reopen(directory: RunDirectory, settings: Settings) -> OpenRun:
     directory.hold()
     ledger = Ledger.open(directory.ledger)
     state = ledger.meta("state")
-    if state == "reading":
+    if state in {None, "reading"}:
         raise RunRefused(
             f"run {directory.run_id} ended before its manifest was read, nothing was sent; run the manifest again"
         )
     if state == "refused":
         raise RunRefused(f"run {directory.run_id}: its manifest was refused; mend it and run it again")
+    check_outputs(ledger.meta("manifest") or "", settings)
     return OpenRun(directory, ledger, settings)
 
 
@@ -119,13 +142,20 @@ def stored_settings(directory: RunDirectory) -> dict[str, Any]:
         ledger.close()
 
 
+class NothingToRetry(Exception):
+    """Not an error: the earlier run left no row to try again."""
+
+
 def begin_retry(earlier: RunDirectory, settings: Settings) -> OpenRun:
     """A new run of the rows that the earlier one left failed, unknown or unprocessed."""
     earlier.hold()
     old = Ledger.open(earlier.ledger)
     try:
-        if old.meta("state") in {"reading", "refused"}:
+        if old.meta("state") in {None, "reading", "refused"}:
             raise RunRefused(f"run {earlier.run_id} was refused at its manifest; mend it and run it again")
+        if next(_rows_again(old), None) is None:
+            raise NothingToRetry(f"run {earlier.run_id} left no row to try again")
+        check_outputs(old.meta("manifest") or "", settings)
         directory = new_run(settings.runs_dir, time.time())
         ledger = Ledger.create(directory.ledger)
         kept = {key: old.meta(key) for key in ("manifest", "sha256", "columns", "has_expectations")}
@@ -350,7 +380,7 @@ def next_command(run: OpenRun, counts: Mapping[str, int], to_do: int) -> str | N
     """The exact command to type next, when there is one."""
     if run.ledger.meta("state") == "refused":
         return None
-    where = "" if run.settings.runs_dir == Path("runs") else f" --runs-dir {run.settings.runs_dir}"
+    where = "" if run.settings.runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(run.settings.runs_dir))}"
     if to_do:
         return f"bulkimg resume last{where}"
     return f"bulkimg retry last{where}" if any(counts[status] for status in RETRYABLE) else None

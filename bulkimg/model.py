@@ -27,13 +27,13 @@ TAGS = ("systemTags", "userTags")
 MAY_BE_EMPTY = ("description", "guestOsType")
 
 # What Java's String.trim() removes, as the server does with every string before it checks and stores it.
-_TRIMMED = "".join(map(chr, range(0x21)))
+BLANK = "".join(map(chr, range(0x21)))
 
 
 def as_stored(value: Value) -> Value:
     """The value as the server keeps it: strings trimmed of characters up to U+0020, tags as a sorted list."""
     if isinstance(value, str):
-        return value.strip(_TRIMMED)
+        return value.strip(BLANK)
     return sorted(value) if isinstance(value, list) else value
 
 
@@ -59,7 +59,7 @@ def refuse_unfit(text: str) -> str:
 def _text(limit: int, *, may_be_empty: bool) -> Callable[[str], str]:
     def check(value: str) -> str:
         refuse_unfit(value)
-        stored = value.strip(_TRIMMED)
+        stored = value.strip(BLANK)
         if not stored and not may_be_empty:
             raise PydanticCustomError(
                 "EMPTY_VALUE",
@@ -100,7 +100,7 @@ def _tags(value: list[str]) -> list[str]:
         raise PydanticCustomError("EMPTY_VALUE", "is an empty list", {"fix": "leave it out to keep the present tags"})
     for tag in value:
         refuse_unfit(tag)
-        if not tag.strip(_TRIMMED):
+        if not tag.strip(BLANK):
             raise PydanticCustomError("EMPTY_VALUE", "has an empty tag", {"fix": "remove it"})
     return value
 

@@ -24,24 +24,28 @@ from bulkimg.model import CHOICES, FIELDS
 # Values: text as a user writes it → what the program works with. ValueError carries the rest of the sentence.
 
 
+MOST_RATE = 1_000_000  # requests a second; above it, people mean unlimited
+MOST_SECONDS = 30 * 86400.0
+
+
 def parse_rate(value: Any) -> float:
     """`20/s`, `300/min`, `7200/h`, a bare number (a second) or `unlimited` → requests a second, `inf` for no limit."""
     text = str(value).strip().lower()
     if text in {"unlimited", "inf"}:
         return math.inf
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(?:/(s|sec|m|min|h))?", text, re.ASCII)
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?(?:e-\d\d)?)(?:/(s|sec|m|min|h))?", text, re.ASCII)
     per_second = float(found[1]) / {None: 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}[found[2]] if found else 0
-    if not per_second:
-        raise ValueError("is not a rate: write 20/s, 300/min or unlimited")
+    if not 0 < per_second <= MOST_RATE:
+        raise ValueError(f"is not a rate: write 20/s, 300/min (at most {MOST_RATE:,}/s) or unlimited")
     return per_second
 
 
 def parse_duration(value: Any) -> float:
     """`30`, `30s`, `500ms`, `5m`, `2h` → seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)?", str(value).strip().lower(), re.ASCII)
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)(ms|s|m|h)?", str(value).strip().lower(), re.ASCII)
     seconds = float(found[1]) * {None: 1, "s": 1, "ms": 0.001, "m": 60, "h": 3600}[found[2]] if found else 0
-    if not seconds:
-        raise ValueError("is not a duration: write 30s, 500ms, 5m or 2h")
+    if not 0 < seconds <= MOST_SECONDS:
+        raise ValueError("is not a duration: write 30s, 500ms, 5m or 2h; 30 days at most")
     return seconds
 
 
@@ -54,7 +58,7 @@ class ErrorLimit:
     sample: int = 100
 
     def __str__(self) -> str:
-        return f"{self.share * 100:g}%" if self.share is not None else str(self.count)
+        return f"{self.share * 100:.12f}".rstrip("0").rstrip(".") + "%" if self.share is not None else str(self.count)
 
 
 def parse_error_limit(value: Any) -> ErrorLimit:
@@ -78,12 +82,15 @@ def parse_endpoint(value: Any) -> str:
     try:
         url = urlsplit(text)
         host, port = url.hostname, url.port
+        (host or "").encode("idna")
     except ValueError as error:
         raise ValueError(f"is not an URL ({error}): write http://host:8080") from None
     if url.scheme not in {"http", "https"} or not host or re.search(r"[\s\\]", text):
         raise ValueError("is not an URL: write the scheme, host and port, such as http://host:8080")
     if url.username is not None or url.password is not None:
         raise ValueError("carries a user name or password; set BULKIMG_ACCOUNT and BULKIMG_PASSWORD instead")
+    if port == 0:
+        raise ValueError("has port 0; write the server's port")
     if url.path not in {"", "/"} or url.query or url.fragment:
         raise ValueError("has more than scheme, host and port; the context path is --base-path")
     host = f"[{host}]" if ":" in host else host
@@ -98,22 +105,38 @@ def _base_path(value: Any) -> str:
 
 
 def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
-    """`["a=b", …]`, lines of `a=b`, or a table → pairs."""
+    """`["a=b", …]`, lines of `a=b`, pairs, or a table of texts, numbers and booleans → pairs."""
     if isinstance(value, Mapping):
-        return tuple(
-            (str(key), str(item).lower() if isinstance(item, bool) else str(item)) for key, item in value.items()
-        )
+        value = list(value.items())
     pairs = []
-    for item in _texts(value):
-        left, equals, right = item.partition("=")
-        if not equals or not left.strip():
-            raise ValueError(f"has {item!r}, which is not NAME=VALUE")
+    for item in value.splitlines() if isinstance(value, str) else _list(value):
+        if isinstance(item, str):
+            left, equals, right = item.partition("=")
+            if not equals or not left.strip():
+                raise ValueError(f"has {item!r}, which is not NAME=VALUE")
+        else:
+            left, right = _pair(item)
         pairs.append((left.strip(), right))
     return tuple(pairs)
 
 
-def _texts(value: Any) -> Iterable[str]:
-    return value.splitlines() if isinstance(value, str) else list(value)
+def _pair(item: Any) -> tuple[str, str]:
+    if not isinstance(item, list | tuple) or len(item) != 2 or not isinstance(item[1], str | int | float):
+        raise ValueError(f"has {item!r}, which is not a text, a number or a boolean")
+    return str(item[0]), str(item[1]).lower() if isinstance(item[1], bool) else str(item[1])
+
+
+def _list(value: Any) -> Iterable[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("is not a list of texts")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    texts = tuple(value.splitlines() if isinstance(value, str) else _list(value))
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("is not a list of texts")
+    return texts
 
 
 def _targets(value: Any) -> tuple[tuple[str, str], ...]:
@@ -144,7 +167,7 @@ CONDITION = re.compile(r"([^=!~]+)(!=|~=|=)(.*)", re.DOTALL)
 
 
 def _conditions(value: Any) -> tuple[str, ...]:
-    texts = tuple(_texts(value))
+    texts = _texts(value)
     for text in texts:
         if not CONDITION.fullmatch(text):
             raise ValueError(
@@ -170,12 +193,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def _encoding(value: Any) -> str:
     try:
-        return codecs.lookup(str(value)).name
-    except LookupError:
+        codec = codecs.lookup(str(value))
+        if not getattr(codec, "_is_text_encoding", True):
+            raise LookupError
+        return codec.name
+    except (LookupError, ValueError):
         raise ValueError("is not an encoding that Python knows; try utf-8, utf-16, gb18030 or latin-1") from None
 
 
 def _path(value: Any) -> Path:
+    if not isinstance(value, str | Path) or "\0" in str(value):
+        raise ValueError("is not a path")
     return Path(value).expanduser()
 
 
@@ -221,7 +249,7 @@ class Settings(BaseModel):
     dry_run: bool = False
     profile: str | None = None
     # set by a job file
-    manifest: Path | None = None
+    manifest: Annotated[Path, BeforeValidator(_path)] | None = None
     job_name: str = ""
 
     @property
@@ -234,7 +262,8 @@ class Settings(BaseModel):
 # Layers.
 
 _OPTIONS = {field.alias or name: name for name, field in Settings.model_fields.items()}
-_ENVIRONMENT = {f"BULKIMG_{option.upper()}": option for option in _OPTIONS if option not in {"manifest", "job_name"}}
+_FROM_JOB_ONLY = frozenset({"manifest", "job_name"})
+_ENVIRONMENT = {f"BULKIMG_{option.upper()}": option for option in _OPTIONS if option not in _FROM_JOB_ONLY}
 
 # A job file's tables, and the option each key sets (PRODUCT.md §7).
 _JOB_KEYS: Mapping[str, Mapping[str, str]] = {
@@ -302,10 +331,14 @@ def job_layer(path: Path) -> tuple[Layer, str | None]:
                     f"{_place(path, key)}: unknown option {key!r} in [{table}]{nearest(key, _JOB_KEYS[table])}"
                 )
             option = _JOB_KEYS[table][key]
-            options[option] = path.parent / str(value) if option in _JOB_PATHS and str(value) != "-" else value
+            options[option] = (
+                path.parent / value if option in _JOB_PATHS and isinstance(value, str) and value != "-" else value
+            )
     if "manifest" not in options:
         raise UsageError(f'{path}: [job] names no manifest; add manifest = "FILE"')
     profile = options.pop("profile", None)
+    if not isinstance(profile, str | None):
+        raise UsageError(f"{_place(path, 'profile')}: profile {profile!r} is not a name")
     return Layer(options, lambda option: f"{path}: {option}"), profile
 
 
@@ -340,7 +373,7 @@ def read_profile(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]
 def profile_layer(name: str | None, table: Mapping[str, Any], path: Path) -> Layer:
     """A profile's options, with an unknown key refused."""
     for key in table:
-        if key not in _OPTIONS:
+        if key not in _OPTIONS or key in _FROM_JOB_ONLY:
             raise UsageError(f"{_place(path, key)}: unknown option {key!r} in [profile.{name}]{nearest(key, _OPTIONS)}")
     return Layer(table, lambda option: f"{path}: [profile.{name}] {option}")
 
@@ -366,4 +399,5 @@ def _sentence(item: Any, labels: Mapping[str, str]) -> str:
         message = f"is not one of {item['ctx']['expected']}"
     elif item["type"] != "value_error":
         message = f"is not valid: {message[0].lower()}{message[1:]}"
-    return f"{labels.get(option, flag(option))} {item['input']!r} {message}"
+    shown = re.sub(r"//[^/]*@", "//…@", repr(item["input"])) if option == "endpoint" else repr(item["input"])
+    return f"{labels.get(option, flag(option))} {shown[:200]} {message}"

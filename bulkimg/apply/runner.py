@@ -139,7 +139,7 @@ class Runner:
 
     async def _alone(self, errand: Errand) -> None:
         """Until this row's PUT is answered; its job, if there is one, is waited for beside the others."""
-        worker = asyncio.create_task(self._carry(errand))
+        worker = asyncio.create_task(self._work(errand))
         self._workers[worker] = errand
         worker.add_done_callback(self._ended)
         await self._first_answer.wait()
@@ -175,13 +175,16 @@ class Runner:
         self._first_answer.set()
         self._wake.set()
 
-    async def _work(self) -> None:
+    async def _work(self, errand: Errand | None = None) -> None:
+        """Carry errands, beginning with the given one, until there are no more or the workers are too many."""
         me = asyncio.current_task()
         assert me is not None
-        while len(self._workers) <= self._pace.concurrency and (errand := await self._next()):
+        while errand := errand or await self._next():
             self._workers[me] = errand
             await self._carry(errand)
-            self._workers[me] = None
+            self._workers[me] = errand = None
+            if len(self._workers) > self._pace.concurrency:
+                return
 
     async def _next(self) -> Errand | None:
         """The next errand: one whose time has come, else a fresh one; None when there will be no more."""

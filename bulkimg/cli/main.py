@@ -71,6 +71,7 @@ def bulkimg(
 
 def main() -> NoReturn:
     """Run the command line; errors of ours are one sentence and their exit code, never a traceback."""
+    screen.set_up()
     try:
         app(prog_name="bulkimg")
     except BulkimgError as error:
@@ -81,4 +82,8 @@ def main() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's flush has somewhere to go
         sys.exit(Exit.SOME_ROWS_NOT)
+    except OSError as error:
+        screen.error(f"{error.filename or 'standard output'}: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.STORAGE)
     sys.exit(Exit.OK)

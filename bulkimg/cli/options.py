@@ -18,6 +18,7 @@ from bulkimg.settings import (
     flags_layer,
     job_layer,
     merge,
+    parse_endpoint,
     profile_layer,
     read_profile,
 )
@@ -134,6 +135,10 @@ class Asked:
             flags.get("profile") or environment.options.get("profile") or job_profile or (stored or {}).get("profile")
         )
         table = read_profile(name, os.environ)
+        if stored is not None and "endpoint" in table and parse_endpoint(table["endpoint"]) != stored.get("endpoint"):
+            raise UsageError(
+                f"--profile {name}: is of {table['endpoint']}, the run's target is {stored.get('endpoint')}"
+            )
         self._secrets = {key: table.pop(key) for key in PROFILE_KEYS if key in table}
         layers.append(profile_layer(name, table, config_file(os.environ)))
         if job_profile:
@@ -143,6 +148,11 @@ class Asked:
     def credentials(self) -> Credentials:
         """UsageError when there are none, half of one, or two kinds."""
         return find_credentials(os.environ, self._secrets)
+
+    def refuse_dry_run(self, command: str) -> None:
+        """A dry run asked for by environment or profile is not something to pass over."""
+        if self.settings.dry_run:
+            raise UsageError(f"bulkimg {command} has no dry run; unset BULKIMG_DRY_RUN")
 
     def require_endpoint(self) -> None:
         if self.settings.endpoint is None:

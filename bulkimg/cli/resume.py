@@ -19,11 +19,12 @@ def find(name: str, flags: Flags) -> RunDirectory:
     return find_run(Asked({key: flags[key] for key in ("runs_dir",) if key in flags}).settings.runs_dir, name)
 
 
-@takes("profile", "ca_file", *PACE, *REPORT)
+@takes("profile", "ca_file", "action_key", *PACE, *REPORT)
 def command(run: Run, flags: Flags) -> None:
     """Rows of unknown fate are asked about first; at most they are sent once more."""
     directory = find(run, flags)
     asked = Asked(flags, stored=stored_settings(directory))
+    asked.refuse_dry_run("resume")
     credentials = asked.credentials()
     opened = reopen(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
     screen.note(f"resuming run {directory.run_id}")

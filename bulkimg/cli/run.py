@@ -10,7 +10,7 @@ from bulkimg.cli import screen
 from bulkimg.cli.carry import carry, show
 from bulkimg.cli.options import MANIFEST, PACE, REPORT, TARGET, Asked, Flags, takes
 from bulkimg.cli.problems import show_problems
-from bulkimg.engine import OpenRun, begin, next_command, refusal, refuse
+from bulkimg.engine import OpenRun, begin, check_outputs, next_command, refusal, refuse
 from bulkimg.errors import Exit
 from bulkimg.ledger import tally
 
@@ -70,6 +70,7 @@ def _confirm(run: OpenRun) -> bool:
 
 def _dry_run(source: str, asked: Asked) -> None:
     """All of a run but its sending, in a place that is gone afterwards."""
+    check_outputs(source, asked.settings)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
         run = begin(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
         why = refusal(run)

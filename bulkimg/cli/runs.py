@@ -10,14 +10,15 @@ from bulkimg.ledger import list_runs
 @takes("runs_dir", "json")
 def command(flags: Flags) -> None:
     """One line a run: id, state, rows, what is not fine, manifest."""
-    runs_dir = Asked({key: value for key, value in flags.items() if key == "runs_dir"}).settings.runs_dir
+    settings = Asked(flags).settings
+    runs_dir = settings.runs_dir
     found = []
     for directory in list_runs(runs_dir):
         try:
             found.append(report(directory))
         except BulkimgError as error:  # one damaged run must not hide the others
             screen.error(str(error))
-    if flags.get("json"):
+    if settings.json_summary:
         screen.out_json(found)
         return
     if not found:

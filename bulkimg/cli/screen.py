@@ -1,6 +1,9 @@
 """This file is the only place that prints: documents to standard output, everything else to standard error, all of it clean."""
 
+import contextlib
+import io
 import json
+import os
 import re
 import sys
 from typing import Any
@@ -30,13 +33,24 @@ def out_json(document: Any, *, indent: int | None = 2) -> None:
 
 
 def note(text: str) -> None:
-    """A message beside the results."""
-    print(clean(text), file=sys.stderr, flush=True)
+    """A message beside the results. Nobody has to listen: a closed or full standard error does not disturb the run."""
+    try:
+        print(clean(text), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # so that the flush at exit finds somebody
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def note_json(document: Any) -> None:
     """A message as one JSON line."""
-    print(json.dumps(document), file=sys.stderr, flush=True)
+    note(json.dumps(document))
+
+
+def set_up() -> None:
+    """What the terminal's encoding cannot show is written out, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def error(text: str) -> None:
@@ -47,12 +61,13 @@ def error(text: str) -> None:
 def ask(question: str) -> bool:
     """Ask on the terminal; only a plain yes is one."""
     print(clean(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
+    assert sys.stdin is not None, "can_ask() was asked first"
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def can_ask() -> bool:
     """Whether there is somebody to ask."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import Flags, takes
+from bulkimg.cli.options import Asked, Flags, takes
 from bulkimg.cli.resume import find
 from bulkimg.ledger import Ledger, RunDirectory, tally
 from bulkimg.ledger.store import storage_errors
@@ -20,7 +20,7 @@ def command(flags: Flags, run: Run = "last") -> None:
     """Reads only; never in the way of the run."""
     directory = find(run, flags)
     found = report(directory)
-    if flags.get("json"):
+    if Asked(flags).settings.json_summary:
         screen.out_json(found)
         return
     screen.out(f"run {found['run_id']}: {found['state']}, target {found['target'] or '-'}")
@@ -42,11 +42,12 @@ def command(flags: Flags, run: Run = "last") -> None:
 
 
 def report(directory: RunDirectory) -> dict[str, Any]:
-    """A run's state, counts, pace and causes. States: reading, ready, running, interrupted, stopped, done, refused."""
+    """A run's state, counts, pace and causes. States: reading, ready, running, stopped, done,
+    refused; a dead process leaves interrupted (resume goes on) or abandoned (its manifest was not read to the end)."""
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
         with storage_errors(directory.ledger):
-            state = ledger.meta("state")
+            state = ledger.meta("state", "reading")
             held = directory.is_held()
             counts = tally.counts(ledger)
             settings = ledger.meta("settings", {})
@@ -54,7 +55,7 @@ def report(directory: RunDirectory) -> dict[str, Any]:
             return {
                 "run_id": directory.run_id,
                 "directory": str(directory.path),
-                "state": "interrupted" if state in {"reading", "running"} and not held else state,
+                "state": {"reading": "abandoned", "running": "interrupted"}.get(state, state) if not held else state,
                 "running": held,
                 "target": f"{settings['endpoint']}{settings.get('base_path', '/zstack')}"
                 if "endpoint" in settings

@@ -14,6 +14,7 @@ from bulkimg.cli.options import TARGET, Asked, Flags, takes
 from bulkimg.credentials import Credentials
 from bulkimg.errors import Exit, TargetError, UsageError
 from bulkimg.manifest.check import Checker
+from bulkimg.manifest.columns import Columns
 from bulkimg.model import Fields, normal_uuid
 from bulkimg.pace import Pace
 from bulkimg.settings import Settings
@@ -33,6 +34,7 @@ def command(
     if not send:
         screen.out(_curl(image, fields, asked.settings))
         return
+    asked.refuse_dry_run("try --send")
     asked.require_endpoint()
     answer = asyncio.run(_send(image, fields, asked.settings, asked.credentials()))
     if answer.status is None:
@@ -46,16 +48,18 @@ def _change(uuid: str, settings: Settings) -> tuple[str, Fields]:
         raise UsageError(f"{uuid!r} is not an image uuid: 32 hexadecimal digits, with or without dashes")
     if not settings.set:
         raise UsageError("nothing to change: give --set FIELD=VALUE")
-    fields, problems = Checker(settings.empty_token, settings.allow_value).fields(1, dict(settings.set), cells=True)
-    if problems:
-        raise UsageError("; ".join(f"--set {problem.text}; {problem.fix}" for problem in problems))
+    checker = Checker(settings.empty_token, settings.allow_value)
+    columns = Columns(settings, checker)  # refuses what `run` would refuse
+    if columns.mentioned:
+        raise UsageError(f"--set uses {{{min(columns.mentioned)}}}, but there is no row here to take it from")
+    fields, _ = checker.fields(1, {template.field: template.fill({}) for template in columns.templates}, cells=True)
     return image, fields
 
 
 def _curl(image: str, fields: Fields, settings: Settings) -> str:
     """The request as a command to copy; the credential stays in the environment."""
     key = settings.action_key if settings.action_key != "auto" else DOCUMENTED_KEY
-    body = json.dumps(json.loads(update_body(key, fields)), ensure_ascii=False)
+    body = update_body(key, fields).decode()
     url = f"{settings.endpoint or 'http://HOST:8080'}{settings.base_path}/v1/images/{image}/actions"
     return (
         f"curl -X PUT {shlex.quote(url)} \\\n"

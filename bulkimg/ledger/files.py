@@ -116,7 +116,7 @@ def _field_columns(
 def write_json(path: Path, document: Any) -> None:
     """A small document, replaced as a whole."""
     with _replacing(path) as file:
-        file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        file.write(json.dumps(document, indent=2) + "\n")
 
 
 @contextmanager

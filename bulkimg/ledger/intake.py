@@ -29,21 +29,22 @@ def add_rows(ledger: Ledger, first: int, rows: Sequence[Row]) -> int:
 
 
 def _record(ordinal: int, row: Row) -> tuple[Any, ...]:
-    # A bad row may hold what UTF-8 cannot carry; only there are the escapes of ASCII JSON worth their size.
-    dumps = json.dumps if row.problems else _dumps
     return (
         ordinal,
         row.line,
         bytes.fromhex(row.uuid) if row.uuid else storable(row.written),
-        dumps(row.fields),
-        dumps(row.expects) if row.expects else None,
-        dumps(row.cells) if row.cells else None,
+        _dumps(row.fields),
+        _dumps(row.expects) if row.expects else None,
+        _dumps(row.cells) if row.cells else None,
         len(row.problems),
     )
 
 
 def _dumps(value: Any) -> str:
-    return to_json(value).decode()
+    try:
+        return to_json(value).decode()
+    except ValueError:  # a bad row may hold what UTF-8 cannot carry; ASCII escapes can
+        return json.dumps(value)
 
 
 def storable(text: str) -> str:
@@ -89,7 +90,9 @@ def _merge(db: Any, uuid: str, found: Sequence[tuple[int, int, str, str | None]]
     if clash or clash_expected:
         column = clash or f"if_{clash_expected}"
         for ordinal, line, _, _ in found:
-            others = ", ".join(str(other) for other in lines if other != line)
+            others = ", ".join([str(other) for other in lines[:6] if other != line][:5]) + (
+                " …" if len(lines) > 6 else ""
+            )
             message = f"line {others} asks for another value of {column} for this image"
             problem = Problem(line, column, uuid, "DUPLICATE_CONFLICT", message, "keep one of these rows")
             _add_problems(db, ordinal, (problem,))

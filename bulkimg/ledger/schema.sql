@@ -88,7 +88,7 @@ SELECT
       SELECT group_concat(trim(column || iif(value = '', '', ' ''' || value || ''''))
         || iif(column || value = '', '', ': ') || message, '; ')
       FROM problem WHERE problem.ordinal = fate.ordinal)
-    WHEN 'unknown' THEN 'sent, and the run stopped before its fate was known'
+    WHEN 'unknown' THEN 'sent or about to be, and its fate is not known yet'
     ELSE iif(attempts, 'not applied: refused for the time being, and the run stopped before another try',
       'never sent: the run stopped before it') END, '') AS message,
   coalesce(settled_hint, CASE status
@@ -106,12 +106,12 @@ SELECT
     'http_status', http_status, 'attempts', attempts, 'job_uuid', job_uuid, 'started_at', started,
     'duration_ms', duration_ms, 'changed', json(iif(changed = '', '[]', '["' || replace(changed, ',', '","') || '"]')),
     'before', json(before), 'after', json(after)) || char(10) AS jsonl,
-  line || ',"' || iif(uuid <> '' AND instr(formula, substr(trim(uuid, blank), 1, 1)), '''', '') || replace(uuid, '"', '""')
+  line || ',"' || iif(trim(uuid, blank) <> '' AND instr(formula, substr(trim(uuid, blank), 1, 1)), '''', '') || replace(uuid, '"', '""')
     || '",' || status
     || ',"' || replace(code, '"', '""')
-    || '","' || iif(message <> '' AND instr(formula, substr(trim(message, blank), 1, 1)), '''', '')
+    || '","' || iif(trim(message, blank) <> '' AND instr(formula, substr(trim(message, blank), 1, 1)), '''', '')
     || replace(message, '"', '""')
-    || '","' || iif(hint <> '' AND instr(formula, substr(trim(hint, blank), 1, 1)), '''', '') || replace(hint, '"', '""')
+    || '","' || iif(trim(hint, blank) <> '' AND instr(formula, substr(trim(hint, blank), 1, 1)), '''', '') || replace(hint, '"', '""')
     || '",' || coalesce(http_status, '') || ',' || attempts || ',' || job_uuid || ',' || coalesce(started, '')
     || ',' || coalesce(duration_ms, '') || ',"' || changed
     || '",' || coalesce('"' || replace(before, '"', '""') || '"', '')

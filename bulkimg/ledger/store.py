@@ -95,7 +95,7 @@ class Ledger:
 
     def set_meta(self, **values: Any) -> None:
         """Write values of the header; inside a transaction they are part of it."""
-        rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in values.items()]
+        rows = [(key, json.dumps(value)) for key, value in values.items()]
         self.db.executemany("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", rows)
 
     def close(self) -> None:

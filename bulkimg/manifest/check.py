@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bulkimg.cells import read_cell, read_flag
-from bulkimg.model import FLAGS, MAY_BE_EMPTY, TAGS, Change, Fields, Problem, Value, normal_uuid
+from bulkimg.model import FLAGS, MAY_BE_EMPTY, TAGS, Change, Fields, Problem, Value, normal_uuid, refuse_unfit
 from bulkimg.settings import Pairs, nearest
 
 _UUID_FIX = "32 hexadecimal digits, with or without dashes"
@@ -55,6 +55,8 @@ class Checker:
                 value = read_cell(name, raw, self.empty_token) if cells else self._from_json(name, raw)
                 if value == "" and name not in MAY_BE_EMPTY and not expectation:
                     raise ValueError(f"may not be emptied; only {' and '.join(MAY_BE_EMPTY)} may be")
+                if expectation and isinstance(value, str):
+                    refuse_unfit(value)
             except ValueError as error:
                 message, _, fix = str(error).partition("; ")
                 code = "EMPTY_VALUE" if message == "may not be emptied" else "BAD_VALUE"

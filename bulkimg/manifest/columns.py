@@ -7,7 +7,7 @@ from typing import Any
 
 from bulkimg.errors import UsageError
 from bulkimg.manifest.check import Checker
-from bulkimg.model import FIELDS, Problem
+from bulkimg.model import FIELDS, MAY_BE_EMPTY, Problem
 from bulkimg.settings import CONDITION, Pairs, Settings, nearest
 
 TARGETS = ("uuid", *FIELDS, *(f"if_{name}" for name in FIELDS))
@@ -36,13 +36,14 @@ class Template:
                 raise UsageError(f"--set {field}={text!r}: a placeholder is a column's name in braces and nothing more")
         return cls(field, tuple((literal, column) for literal, column, _, _ in parts))
 
-    def fill(self, texts: Mapping[str, str]) -> str:
-        """KeyError names the column that the row leaves blank."""
+    def fill(self, texts: Mapping[str, str], empty_token: str = "") -> str:
+        """KeyError names the column that the row leaves blank, or empties."""
         filled = []
         for literal, column in self.parts:
             filled.append(literal)
             if column is not None:
-                if not (text := texts.get(column, "")).strip():
+                text = texts.get(column, "")
+                if not text.strip() or text == empty_token:
                     raise KeyError(column)
                 filled.append(text)
         return "".join(filled)
@@ -81,6 +82,7 @@ class Columns:
     """The options that concern columns, checked once; then bound to a header, or asked key by key for JSONL."""
 
     def __init__(self, settings: Settings, checker: Checker) -> None:
+        self._empty_token = settings.empty_token
         self.mapped = dict(settings.map)
         self.templates = [Template.parse(field, text) for field, text in settings.set]
         self.conditions = [parse_condition(text) for text in settings.where]
@@ -101,6 +103,9 @@ class Columns:
     @staticmethod
     def _check_constant(template: Template, checker: Checker) -> None:
         text = template.fill({})
+        if not text.strip():
+            cure = f"{checker.empty_token} empties a field" if template.field in MAY_BE_EMPTY else "give a value"
+            raise UsageError(f"--set {template.field}=: is empty, which would leave the field as it is; {cure}")
         _, problems = checker.fields(0, {template.field: text}, cells=True)
         for problem in problems:
             raise UsageError(f"--set {template.field}={text!r}: {problem.message}; {problem.fix}")
@@ -159,6 +164,16 @@ class Columns:
             for column in sorted(set(columns) - set(header)):
                 raise UsageError(f"{option}: the manifest has no column {column!r}{nearest(column, header)}")
 
+    def never_seen(self, line: int, seen: set[str]) -> list[Problem]:
+        """For JSONL, which has no header: columns that options name and no row has."""
+        named = {"--map": set(self.mapped), "--where": {column for column, _ in self.conditions}}
+        return [
+            Problem(line, column, "", "UNKNOWN_COLUMN", f"no row has this key, but {option} names it{nearest(column, seen)}",
+                    f"correct {option}", fatal=True)
+            for option, columns in named.items()
+            for column in sorted(columns - seen)
+        ]  # fmt: skip
+
     def wanted(self, texts: Mapping[str, str]) -> bool:
         """Whether the row is one that `--where` selects."""
         return all(holds(texts) for _, holds in self.conditions)
@@ -168,7 +183,7 @@ class Columns:
         problems = []
         for template in self.templates:
             try:
-                asked[template.field] = template.fill(texts)
+                asked[template.field] = template.fill(texts, self._empty_token)
             except KeyError as missing:
                 message = f"is blank, but --set {template.field} uses it"
                 problems.append(Problem(line, missing.args[0], "", "BLANK_IN_TEMPLATE", message, "fill the cell"))

@@ -54,10 +54,13 @@ class Manifest:
         self._columns = Columns(settings, self._checker)
         self.format: Format = "jsonl" if changes is not None else find_format(name, settings.format)
         self._seen = 0
+        self._keys: set[str] = set()  # of JSONL
 
     def rows(self) -> Iterator[Row]:
         """Every row once, in order. What stops the reading is left in `problems` with fatal=True."""
         yield from self._file_rows() if self._changes is None else self._change_rows(self._changes)
+        if self.format == "jsonl" and self._keys:
+            self.problems += self._columns.never_seen(1, self._keys)
         if not self._seen and not self.problems:
             self.problems.append(Problem(1, "", "", "NO_ROWS", "the manifest has no rows", "add one", fatal=True))
 
@@ -97,11 +100,9 @@ class Manifest:
 
     def _table_rows(self, source: Source) -> Iterator[Row]:
         lines = Lines(source.lines())
-        sample = [text for _, text in lines.peek(20) if text is not None]
-        if not sample:
-            return
+        first = next((text for _, text in lines.peek(20) if text is not None and text.strip()), "")
         wanted = {"uuid", *(column.casefold() for column, name in self._settings.map if name == "uuid")}
-        delimiter = "\t" if self.format == "tsv" else find_delimiter(sample, wanted)
+        delimiter = "\t" if self.format == "tsv" else find_delimiter(first, wanted)
         records = read_records(lines, delimiter)
         header = next(records, None)
         if header is None:
@@ -109,7 +110,7 @@ class Manifest:
         if header.problem:
             self.problems.append(_fatal(header.problem))
             return
-        names = [name.strip() for name in header.cells]
+        names = [name.lstrip("\ufeff").strip() for name in header.cells]
         targets, problems = self._columns.bind(header.line, names)
         self.problems += [_fatal(problem) for problem in problems]
         self.columns = names
@@ -147,6 +148,7 @@ class Manifest:
     def _json_row(self, record: JsonRecord) -> Row | None:
         if record.problem:
             return None if self._sliced_out(None) else Row(record.line, None, {}, {}, (), (record.problem,))
+        self._keys.update(record.keys)
         texts = {key: _as_text(value) for key, value in record.keys.items()}
         if self._sliced_out(texts):
             return None
@@ -156,6 +158,10 @@ class Manifest:
             target = self._columns.target(key)
             if target is None:
                 unknown.append(self._columns.unknown(record.line, key))
+            elif target in asked:
+                unknown.append(
+                    Problem(record.line, key, "", "KEY_TWICE", f"{target} is fed by two keys", "keep one of them")
+                )
             elif target:
                 asked[target] = value
         written = asked.pop("uuid", None)

@@ -57,7 +57,7 @@ class _Hashing(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        if self._raw is not sys.stdin.buffer:
+        if sys.stdin is None or self._raw is not sys.stdin.buffer:
             self._raw.close()
         super().close()
 
@@ -93,7 +93,7 @@ class Source:
         """The bytes without gz. The content decides, not the name, so that a pipe can be compressed too."""
         start = buffered.peek(4)[:4]
         if start[:2] == b"\x1f\x8b":
-            return io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=buffered)), 1 << 20)
+            return cast("io.BufferedReader[Any]", gzip.GzipFile(fileobj=buffered))  # its read1 gives what there is
         if self.name.endswith(".gz") and start:
             raise Unreadable(self._cut("GZ_DAMAGED", "the name ends in .gz, but this is not gzip data", "rename it"))
         if encoding == "utf-8" and start[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
@@ -139,6 +139,8 @@ class Source:
 
 def _open(name: str) -> BinaryIO:
     if name == "-":
+        if sys.stdin is None:
+            raise ManifestRefused("-: standard input is closed")
         return sys.stdin.buffer
     try:
         return Path(name).open("rb", buffering=0)

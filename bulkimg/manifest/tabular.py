@@ -9,6 +9,7 @@ from bulkimg.manifest.source import MAX_LINE, UNDECODABLE
 from bulkimg.model import Problem
 
 DELIMITERS = ",;\t|"
+MAX_HEADER = 4096  # characters that the delimiter is looked for in
 Line = tuple[int, str | None]
 
 
@@ -44,18 +45,17 @@ class Lines:
         return ahead
 
 
-def find_delimiter(sample: list[str], wanted: set[str]) -> str:
-    """The delimiter whose first line holds one of the wanted names; what csv.Sniffer says where none does, or a comma."""
-    try:
-        sniffed = str(csv.Sniffer().sniff("".join(sample), delimiters=DELIMITERS).delimiter)
-    except csv.Error:  # a single column has no delimiter to find
-        sniffed = ","
-    candidates: list[str] = [sniffed, *DELIMITERS]
-    for delimiter in candidates:
-        names = {name.strip().strip('"').casefold() for name in sample[0].split(delimiter)}
-        if delimiter in sample[0] and names & wanted:
+def find_delimiter(header: str, wanted: set[str]) -> str:
+    """The delimiter that splits one of the wanted names off the header; what csv.Sniffer says where none does, or a comma."""
+    header = header[:MAX_HEADER]
+    for delimiter in DELIMITERS:
+        names = {name.strip().strip('"').casefold() for name in header.lstrip("\ufeff").split(delimiter)}
+        if delimiter in header and names & wanted:
             return delimiter
-    return sniffed if sniffed in sample[0] else ","
+    try:
+        return str(csv.Sniffer().sniff(header, delimiters=DELIMITERS).delimiter)
+    except csv.Error:  # a single column has no delimiter to find
+        return ","
 
 
 def read_records(lines: Lines, delimiter: str) -> Iterator[Record]:

@@ -14,9 +14,9 @@ from asyncio_throttle.throttler import Throttler
 # a second's budget.
 FEWEST, MOST = 20, 60
 
-# Requests reach the server a little earlier or later than they leave us. Windows 0.5 % longer than they need be let the
-# server's own count of any second stay within the cap when they bunch by up to 5 ms.
-STRETCH = 1.005
+# Requests reach the server a little earlier or later than they leave us. Windows 1.5 % longer than they need be let the
+# server's own count of any second stay within the cap when they bunch by up to 15 ms.
+STRETCH = 1.015
 
 
 def windows(per_second: float) -> tuple[int, float]:

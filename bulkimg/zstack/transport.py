@@ -168,6 +168,8 @@ def _failed(error: Exception, *, sent: bool) -> Answer:
         failure, detail = "TLS", f"no TLS connection: {_reason(error.os_error)}"
     elif isinstance(error, aiohttp.ClientConnectorError):
         failure, detail = "NOT_CONNECTED", f"no connection: {_reason(error.os_error)}"
+    elif isinstance(error, ValueError) and not sent and not isinstance(error, aiohttp.ClientResponseError):
+        failure, detail = "NOT_CONNECTED", "the server's address cannot be used"
     elif isinstance(error, TimeoutError):
         failure, detail = ("TIMEOUT", "no answer in time") if sent else ("NOT_CONNECTED", "no connection in time")
     elif isinstance(error, aiohttp.ClientPayloadError):
