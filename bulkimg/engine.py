@@ -109,7 +109,10 @@ def _write_header(ledger: Ledger, settings: Settings, **more: Any) -> None:
 
 def _options(settings: Settings) -> dict[str, Any]:
     """What was asked, as Settings takes it again; the target whole, so that no later default can change it."""
-    kept = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"max_errors", "results"})
+    how_it_is_shown = {"runs_dir", "progress", "json_summary", "log_format", "verbose", "yes", "dry_run"}
+    kept = settings.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, exclude={"max_errors", "results", *how_it_is_shown}
+    )
     if settings.max_errors != Settings().max_errors:
         kept["max_errors"] = str(settings.max_errors)
     if settings.results:

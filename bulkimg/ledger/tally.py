@@ -46,12 +46,10 @@ def _fate(row: dict[str, Any]) -> Fate:
 _AS_THEY_ARE = tuple(name for name in Outcome._fields if name not in {"status", "changed", "before", "after"})
 
 
-def problems(ledger: Ledger, ordinal: int | None = None, limit: int = -1) -> Iterator[Problem]:
-    """Problems in the order of their lines; of one row when its ordinal is given."""
-    where = "WHERE ordinal = ?" if ordinal is not None else "WHERE ?1 IS NULL"
-    query = f"SELECT line, column, value, code, message, fix, fatal FROM problem {where} ORDER BY line, rowid LIMIT ?2"  # noqa: S608 - constant texts
-    query = query.replace("ordinal = ?", "ordinal = ?1")
-    for line, column, value, code, message, fix, fatal in ledger.db.execute(query, (ordinal, limit)):
+def problems(ledger: Ledger, limit: int = -1) -> Iterator[Problem]:
+    """All problems in the order of their lines, or the first `limit`."""
+    query = "SELECT line, column, value, code, message, fix, fatal FROM problem ORDER BY line, rowid LIMIT ?"
+    for line, column, value, code, message, fix, fatal in ledger.db.execute(query, (limit,)):
         yield Problem(line, column, value, code, message, fix, bool(fatal))
 
 

@@ -216,8 +216,3 @@ def _as_text(value: Any) -> str:
 
 def _fatal(problem: Problem) -> Problem:
     return replace(problem, fatal=True)
-
-
-def read_manifest(name: str, settings: Settings) -> Manifest:
-    """A reader for the file (`-` for standard input). UsageError for options that make no sense with any manifest."""
-    return Manifest(name, settings)

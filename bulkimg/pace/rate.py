@@ -46,7 +46,8 @@ class Rate:
         if math.isinf(per_second):
             return
         self._throttler.rate_limit, self._throttler.period = windows(per_second)
-        self._throttler.retry_interval = min(0.0005 if per_second >= FEWEST else 0.005, self._throttler.period / 10)
+        # Not less than 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
+        self._throttler.retry_interval = max(0.001, min(0.005, self._throttler.period / 50))
 
     async def admit(self) -> None:
         """Return when one more request may go out. Cancelling a waiter takes nothing from the budget."""

@@ -107,7 +107,7 @@ class Peers:
 
     def curl(self) -> None:
         command = ["curl", "-s", "--parallel", "--parallel-max", "64", "-K", str(self.place / "curl.conf")]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def parallel(self) -> None:
         heads = " ".join(f"-H '{name}: {value}'" for name, value in HEADERS.items())

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,7 @@ def test_credentials_come_from_private_places_and_one_kind_at_a_time(cli: Cli) -
     secret = cli.place / "secret"
     secret.write_text("hush")
     secret.chmod(0o644)
-    target = {"BULKIMG_ENDPOINT": "http://127.0.0.1:9"}
+    target: dict[str, Any] = {"BULKIMG_ENDPOINT": "http://127.0.0.1:9"}
     assert "no credentials: set BULKIMG_SESSION" in cli("run", "good.csv", code=2, **target).err
     told = cli("run", "good.csv", code=2, BULKIMG_ACCOUNT="admin", BULKIMG_PASSWORD_FILE=str(secret), **target).err
     assert "can be read by others (mode 0644); chmod 600 it" in told
@@ -126,7 +127,11 @@ def test_a_server_that_is_not_there_exits_5_with_every_row_unprocessed(cli: Cli)
 def test_a_wrong_password_exits_5_and_is_tried_once(cli: Cli, server: Server) -> None:
     cli.write("good.csv", GOOD)
     before = len(server.requests())
-    credentials = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "wrong-secret"}
+    credentials: dict[str, Any] = {
+        "BULKIMG_ENDPOINT": server.url,
+        "BULKIMG_ACCOUNT": "admin",
+        "BULKIMG_PASSWORD": "wrong-secret",
+    }
     done = cli("run", "good.csv", "--yes", code=5, **credentials)
     assert "refused the login of account 'admin': ID.1000" in done.err
     assert len(server.requests()) - before == 1

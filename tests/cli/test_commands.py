@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,9 +60,9 @@ def test_precedence_is_flag_environment_job_file_profile_default(cli: Cli, serve
     cli.write(
         "job.toml", '[job]\nmanifest = "m.csv"\n[target]\nprofile = "p"\n[pace]\nrate = "22/s"\nconcurrency = 4\n'
     )
-    session = {"BULKIMG_SESSION": server.session}
+    session: dict[str, Any] = {"BULKIMG_SESSION": server.session}
 
-    def pace(*arguments: str, **environment: str) -> tuple[str, int]:
+    def pace(*arguments: str, **environment: Any) -> tuple[str, int]:
         found = cli("run", "job.toml", "--yes", "--json", *arguments, **session, **environment).json()["pace"]
         return found["rate_cap"], found["concurrency"]
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,8 +85,8 @@ def test_another_profile_cannot_move_a_runs_target(cli: Cli, server: Server) -> 
 )
 def test_a_failed_login_leaves_outcomes_and_a_document(cli: Cli, server: Server, credentials: dict[str, str]) -> None:
     cli.write("m.csv", manifest(some_images(server, 4)))
-    environment = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_ACCOUNT": "admin", **credentials}
-    found = cli("run", "m.csv", "--yes", "--json", code=5, **environment).json()  # type: ignore[arg-type]
+    environment: dict[str, Any] = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_ACCOUNT": "admin", **credentials}
+    found = cli("run", "m.csv", "--yes", "--json", code=5, **environment).json()
     assert (found["counts"]["unprocessed"], found["next"]) == (4, "bulkimg resume last")
     assert len((cli.run_dir() / "unprocessed.csv").read_text().splitlines()) == 5
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -115,7 +116,11 @@ def test_one_login_per_death_of_a_session_however_many_rows_notice(cli: Cli) -> 
     with sandbox_process("--images", "300", "--faults", "expire=1%", "--seed", "2", "--service-time", "5") as server:
         text, _ = manifest(server, "kicked")
         cli.write("m.csv", text)
-        account = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "password"}
+        account: dict[str, Any] = {
+            "BULKIMG_ENDPOINT": server.url,
+            "BULKIMG_ACCOUNT": "admin",
+            "BULKIMG_PASSWORD": "password",
+        }
         cli("run", "m.csv", "--yes", "--rate", "200/s", "--concurrency", "32", **account)
         asked = [request["path"].split("/v1/")[1] for request in server.requests()]
         logins, logouts = asked.count("accounts/login"), sum(path.startswith("accounts/sessions/") for path in asked)
@@ -133,7 +138,11 @@ def test_access_keys_sign_every_request(cli: Cli, server: Server) -> None:
     secret = re.search(r"BULKIMG_ACCESS_KEY_SECRET=(\w+)", server.greeting)
     assert key_id
     assert secret
-    key = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_ACCESS_KEY_ID": key_id[1], "BULKIMG_ACCESS_KEY_SECRET": secret[1]}
+    key: dict[str, Any] = {
+        "BULKIMG_ENDPOINT": server.url,
+        "BULKIMG_ACCESS_KEY_ID": key_id[1],
+        "BULKIMG_ACCESS_KEY_SECRET": secret[1],
+    }
     cli("run", "m.csv", "--yes", **key)
     assert cli.summary()["counts"]["updated"] == 30
     assert {put["authorization"] for put in server.puts()[-30:]} == {"ZStack"}

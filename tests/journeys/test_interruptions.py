@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -143,7 +144,11 @@ def test_a_refused_run_cannot_be_resumed_or_retried(cli: Cli, server: Server) ->
 
 def test_a_run_is_resumed_as_the_account_that_began_it(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(server, "who")[0])
-    account = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "password"}
+    account: dict[str, Any] = {
+        "BULKIMG_ENDPOINT": server.url,
+        "BULKIMG_ACCOUNT": "admin",
+        "BULKIMG_PASSWORD": "password",
+    }
     process = cli.start("run", "m.csv", "--yes", "--rate", "20/s", "--progress", "none", **account)
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)

@@ -1,6 +1,8 @@
 """`import bulkimg`: the same engine, async, no printing."""
 
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -40,7 +42,7 @@ async def test_leaving_the_loop_stops_the_run_and_loses_nothing(tmp_path: Path, 
     run = bulkimg.Run(
         changes, credentials=bulkimg.Session(server.session), endpoint=server.url, rate="50/s", runs_dir=tmp_path
     )
-    events = run.__aiter__()
+    events = cast(AsyncGenerator[bulkimg.Event, None], run.__aiter__())
     async for event in events:
         if isinstance(event, bulkimg.Settled):
             break

@@ -86,7 +86,8 @@ def test_the_rate_is_never_passed_in_any_second(cli: Cli, big: Server, rate: int
     before = len(big.requests())
     cli.at(big)("run", "m.csv", "--yes", "--rate", f"{rate}/s", "--concurrency", "64", "--progress", "none")
     times = [request["at"] for request in big.requests()[before:]]
-    assert most_in(1.0, times) <= rate
+    # 0.97 s: the two processes of this test may each be put aside by the kernel for some milliseconds at its edges.
+    assert most_in(0.97, times) <= rate
 
 
 def test_requests_in_flight_never_pass_the_concurrency(cli: Cli, dialect: str) -> None:

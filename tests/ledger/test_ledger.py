@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -40,7 +41,7 @@ def job(number: int = 0) -> str:
     return f"{number:032x}"
 
 
-def outcome(item: Claim, status: Status = Status.UPDATED, **more: object) -> Outcome:
+def outcome(item: Claim, status: Status = Status.UPDATED, **more: Any) -> Outcome:
     return Outcome(item.ordinal, item.line, item.uuid, status, attempts=item.attempt, job_uuid=item.job_uuid)._replace(
         **more
     )
@@ -116,7 +117,7 @@ def test_a_row_without_outcome_is_what_its_attempts_tell(
     assert item.doubtful is (status == "unknown")
 
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=60)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 
 
 @settings(max_examples=60, deadline=None)

@@ -104,7 +104,7 @@ async def test_an_answer_nobody_asked_for_does_not_shift_the_next_ones() -> None
 async def test_bodies_are_bounded() -> None:
     async def endless(_: Raw, writer: asyncio.StreamWriter) -> bool:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        for _ in range(4 * MAX_BODY // 65536):
+        for _piece in range(4 * MAX_BODY // 65536):
             writer.write(b"x" * 65536)
             await writer.drain()
         return False
