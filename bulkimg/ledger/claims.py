@@ -26,18 +26,14 @@ SELECT json_group_array(json_array(ordinal, line, uuid, json(fields), n, job_uui
 """
 _ATTEMPTS = "INSERT INTO attempt (ordinal, n, job_uuid, claimed_at) VALUES "
 _OUTCOMES = "INSERT INTO outcome VALUES "
-_CHUNKS = (64, 8, 1)  # rows a statement: few different texts, so that SQLite compiles each once
 
 
 def _insert(ledger: Ledger, into: str, records: Sequence[tuple[Any, ...]]) -> None:
-    """Insert many rows with few statements."""
-    at = 0
-    for size in _CHUNKS:
-        while len(records) - at >= size:
-            row = f"({','.join('?' * len(records[at]))})"
-            flat = [value for record in records[at : at + size] for value in record]
-            ledger.db.execute(into + ",".join([row] * size), flat)
-            at += size
+    """Insert many rows with one statement."""
+    if records:
+        row = f"({','.join('?' * len(records[0]))})"
+        values = [value for record in records for value in record]
+        ledger.db.execute(into + ",".join([row] * len(records)), values)
 
 
 def claim(ledger: Ledger, after: int, limit: int, new_job: Callable[[], str], now: float) -> list[Claim]:

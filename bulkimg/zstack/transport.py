@@ -5,7 +5,7 @@ environment; bodies are bounded; a pooled connection with bytes nobody asked for
 an Answer that says whether bytes may have gone out.
 """
 
-import asyncio
+import math
 import os
 import re
 import ssl
@@ -77,12 +77,12 @@ class Transport:
         self.reached = False  # the server has answered something
         self._base = endpoint + base_path
         self._admit = admit
-        self._timeout = timeout
         self._now = now
         self._session = aiohttp.ClientSession(
             connector=_Connector(limit=0, ssl=_tls(ca_file), ttl_dns_cache=60, keepalive_timeout=10),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeout),
+            # The total is safe here: no request ever waits for a place in the pool, nor in a middleware, while it runs.
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout, ceil_threshold=math.inf),
             middlewares=(_send_once,),
             trust_env=False,
             skip_auto_headers=("Accept",),
@@ -117,16 +117,13 @@ class Transport:
         reached: list[bool] = []
         _connected.set(reached)
         try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._session.request(
-                    method,
-                    URL(f"{self._base}{path}{query}", encoded=True),
-                    data=body,
-                    headers=headers(),
-                    allow_redirects=False,
-                ) as response,
-            ):
+            async with self._session.request(
+                method,
+                URL(f"{self._base}{path}{query}", encoded=True),
+                data=body,
+                headers=headers(),
+                allow_redirects=False,
+            ) as response:
                 return await self._read(response)
         except Exception as error:
             return _failed(error, sent=bool(reached))

@@ -1,0 +1,115 @@
+"""This file ends runs: the refusal before anything is sent, the files, the summary, the exit code, the next command."""
+
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bulkimg import __version__
+from bulkimg.apply import Stop
+from bulkimg.engine.run import OpenRun
+from bulkimg.errors import Exit
+from bulkimg.ledger import tally, write_results
+from bulkimg.ledger.files import write_fed_back, write_json
+from bulkimg.ledger.store import storage_errors
+from bulkimg.model import GOOD, RETRYABLE, Summary, iso_utc
+
+
+def refusal(run: OpenRun) -> str:
+    """Why the run must not send anything, in one sentence; empty when it may."""
+    found, rows, fatal = tally.problem_counts(run.ledger)
+    name = run.ledger.meta("manifest")
+    if fatal or (found and not run.settings.skip_invalid):
+        cure = "" if fatal else ", or let the good rows run with --skip-invalid"
+        return f"{name}: {found} {'problem' if found == 1 else 'problems'} in {max(rows, 1)} rows; mend them{cure}"
+    if run.ledger.meta("has_expectations"):
+        return (
+            f"{name}: has if_ columns, and this version cannot yet check them against the server; remove them to go on"
+        )
+    return ""
+
+
+def refuse(run: OpenRun, why: str) -> Summary:
+    """End a run whose manifest is refused: every row has its outcome, and nothing was sent."""
+    run.ledger.set_meta(state="refused")
+    return finish(run, Stop(Exit.MANIFEST, why))
+
+
+def finish(run: OpenRun, stop: Stop | None, *, sending_seconds: float = 0.0, requests: int = 0) -> Summary:
+    """Write every file of the run from the ledger, and say what came of it."""
+    ledger, ended = run.ledger, time.time()
+    with storage_errors(run.directory.ledger):
+        counts = tally.counts(ledger)
+        causes = tally.causes(ledger)
+        puts = tally.puts_made(ledger)
+        to_do = tally.rows_to_do(ledger)
+    exit_code = _exit_code(counts, stop, to_do)
+    if ledger.meta("state") != "refused":
+        ledger.set_meta(state="stopped" if to_do else "done", ended_at=ended, exit_code=exit_code)
+    started = ledger.meta("started_at", ended)
+    summary = Summary(
+        run_id=run.directory.run_id,
+        directory=str(run.directory.path),
+        target=run.settings.target if run.settings.endpoint else "",
+        exit_code=exit_code,
+        reason=stop.why if stop and exit_code else "",
+        counts=counts,
+        causes=causes,
+        details={
+            "rows": sum(counts.values()),
+            "rows_left_out": ledger.meta("left_out", 0),
+            "rows_to_do": to_do,
+            "started_at": iso_utc(started),
+            "ended_at": iso_utc(ended),
+            "duration_s": round(ended - started, 3),
+            "pace": {
+                "rate_cap": str(run.settings.rate),
+                "concurrency": run.settings.concurrency,
+                "puts": puts,
+                "requests": requests,
+                "sending_s": round(sending_seconds, 3),
+                "requests_per_s": round(requests / sending_seconds, 1) if sending_seconds else 0.0,
+            },
+            "manifest": {"name": ledger.meta("manifest"), "sha256": ledger.meta("sha256")},
+            "retry_of": ledger.meta("retry_of"),
+            "version": __version__,
+            "next": next_command(run, counts, to_do),
+        },
+    )
+    write_results(ledger, run.result_paths)
+    write_fed_back(ledger, run.directory.path, run.settings.empty_token)
+    write_json(run.directory.path / "summary.json", summary_document(summary))
+    return summary
+
+
+def _exit_code(counts: Mapping[str, int], stop: Stop | None, to_do: int) -> int:
+    """A stop's own code; an interrupt that came too late to leave a row undone does not count."""
+    if stop and (to_do or stop.exit_code not in (Exit.INTERRUPTED, Exit.TERMINATED)):
+        return int(stop.exit_code)
+    fine = sum(counts[status] for status in GOOD)
+    return int(Exit.OK if fine == sum(counts.values()) else Exit.SOME_ROWS_NOT)
+
+
+def next_command(run: OpenRun, counts: Mapping[str, int], to_do: int) -> str | None:
+    """The exact command to type next, when there is one."""
+    if run.ledger.meta("state") == "refused":
+        return None
+    where = "" if run.settings.runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(run.settings.runs_dir))}"
+    if to_do:
+        return f"bulkimg resume last{where}"
+    return f"bulkimg retry last{where}" if any(counts[status] for status in RETRYABLE) else None
+
+
+def summary_document(summary: Summary) -> dict[str, Any]:
+    """The summary as summary.json and --json show it."""
+    return {
+        "run_id": summary.run_id,
+        "directory": summary.directory,
+        "target": summary.target,
+        "exit_code": summary.exit_code,
+        "reason": summary.reason,
+        "counts": dict(summary.counts),
+        "causes": list(summary.causes),
+        **summary.details,
+    }
