@@ -217,8 +217,8 @@ class Sandbox:
     async def poll(self, request: web.Request) -> web.Response:
         """No authorization is asked for here, and none is looked at."""
         status, body = self.jobs.poll(request.match_info["uuid"])
-        if status == 200 and "X-JSON-Schema" in request.headers:
-            body = body | {"schema": _schema(body)}
+        if status == 200 and "X-JSON-Schema" in request.headers and (schema := _schema(body)):
+            body = body | {"schema": schema}
         return _json(body, status)
 
     async def _later(self, request: web.Request, act: Callable[[], dict[str, Any]]) -> web.Response:
