@@ -62,6 +62,9 @@ def show(summary: Summary, settings: Settings) -> None:
     if settings.json_summary:
         screen.out_json(summary_document(summary))
         return
+    if settings.log_format == "json":
+        screen.note_json({"event": "summary", **summary_document(summary)})
+        return
     said = [f"{count:,} {status}" for status in Status if (count := summary.counts[status])]
     screen.note(f"{', '.join(said) or 'no rows'}  ({summary.details['duration_s']:.1f} s)")
     for cause in summary.causes[:10]:

@@ -1,0 +1,44 @@
+"""The one place that prints lets nothing through that a terminal or a log would obey."""
+
+import json
+import unicodedata
+
+import pytest
+
+from bulkimg.cli import screen
+from bulkimg.cli.progress import Tally
+from bulkimg.model import Outcome, Retrying, Settled, Started, Status
+from tests.conftest import corpus
+
+
+def obeyed(text: str) -> list[str]:
+    """Characters that a terminal acts on instead of showing: controls but newline, separators, directions."""
+    return [
+        char
+        for char in text
+        if (char != "\n" and unicodedata.category(char) in {"Cc", "Zl", "Zp", "Cs"}) or char in "\u202e\u2066\ufeff"
+    ]
+
+
+def test_hostile_texts_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = json.loads(corpus("bulkimg-hostile/terminal_and_log.json").read_text("utf-8"))
+    for text in hostile:
+        screen.out(text)
+        screen.note(text)
+        screen.error(text)
+    said = capsys.readouterr()
+    assert obeyed(said.out) == []
+    assert obeyed(said.err) == []
+    assert all("\n" not in screen.one_line(text) for text in hostile)
+
+
+def test_progress_counts_what_it_saw() -> None:
+    now = 100.0
+    tally = Tally(lambda: now)
+    tally.see(Started("r", "d", "t", 10, 10))
+    tally.see(Retrying(3, "u", "HTTP_500", 1.0))
+    now = 102.0
+    tally.see(Settled([Outcome(1, 2, "u", Status.UPDATED), Outcome(2, 3, "u", Status.FAILED)]))
+    assert tally.line == "2/10 rows, 1.0/s, 1 failed, 1 retrying, 0:08 left"
+    tally.see(Settled([Outcome(3, 4, "u", Status.UPDATED)]))
+    assert (tally.done, tally.bad, tally.retrying) == (3, 1, 0)
