@@ -10,6 +10,7 @@ from bulkimg.engine import Engine, OpenRun, begin, refusal, refuse
 from bulkimg.errors import Exit, ManifestRefused, UsageError
 from bulkimg.ledger import tally
 from bulkimg.model import Event, Summary
+from bulkimg.pace import Pace
 from bulkimg.settings import flags_layer, merge
 
 
@@ -54,6 +55,13 @@ class Run:
                 self.stop()
                 await asyncio.wait([work])
             opened.close()
+
+    @property
+    def pace(self) -> Pace:
+        """The speed of the run under way: `pace.rate.set(5.0)`, `pace.set_concurrency(8)`."""
+        if self._engine is None:
+            raise UsageError("the run has not begun: iterate over it first")
+        return self._engine.pace
 
     def stop(self) -> None:
         """Start no new row; rows in flight finish, and the run can be resumed."""

@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 
 import bulkimg
-from tests.conftest import ROOT, Server
+from tests.conftest import ROOT, Server, sandbox_process
+from tests.pace.test_pace import most_in
 
 
 async def test_a_run_is_a_stream_of_events_and_a_summary(
@@ -51,6 +52,36 @@ async def test_leaving_the_loop_stops_the_run_and_loses_nothing(tmp_path: Path, 
     results = (directory / "results.jsonl").read_text().splitlines()
     assert len(results) == 100
     assert not any('"unknown"' in line for line in results)
+
+
+async def test_rate_and_concurrency_change_while_it_runs(tmp_path: Path) -> None:
+    with sandbox_process(
+        "--images", "80", "--dialect", "documented", "--workers", "100", "--service-time", "60"
+    ) as slow:
+        changes = [{"uuid": uuid, "name": "live"} for uuid in slow.images()]
+        run = bulkimg.Run(
+            changes,
+            credentials=bulkimg.Session(slow.session),
+            endpoint=slow.url,
+            runs_dir=tmp_path,
+            rate="unlimited",
+            concurrency="1",
+        )
+        with pytest.raises(bulkimg.UsageError):
+            _ = run.pace
+        settled = 0
+        async for event in run:
+            settled += len(event.outcomes) if isinstance(event, bulkimg.Settled) else 0
+            if settled == 5:
+                run.pace.set_concurrency(20)
+            if settled >= 40:
+                run.pace.set_concurrency(1)
+        times = [put["at"] for put in slow.puts()]
+    assert most_in(0.055, times[:5]) == 1
+    assert 2 < most_in(0.055, times) <= 20
+    assert most_in(0.055, times[-3:]) == 1
+    assert run.summary is not None
+    assert run.summary.counts["updated"] == 80
 
 
 async def test_the_readmes_ten_lines_run(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
