@@ -136,7 +136,7 @@ def million_line() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--kills", type=int, default=100, help="trials per dialect")
+    parser.add_argument("--kills", type=int, default=30, help="trials per dialect")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     lines = [
