@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from bulkimg.model import (
         Event,
         Held,
-        Notice,
         Outcome,
         Problem,
         Retrying,
@@ -36,13 +35,13 @@ _HOMES = {
     "bulkimg.errors": ("BulkimgError", "LoginRefused", "ManifestRefused", "RunRefused", "StorageError", "TargetError", "UsageError"),
     "bulkimg.library": ("Run",),
     "bulkimg.model": (
-        "Event", "Held", "Notice", "Outcome", "Problem", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary",
+        "Event", "Held", "Outcome", "Problem", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AccessKey", "Account", "BulkimgError", "Event", "Held", "LoginRefused", "ManifestRefused", "Notice", "Outcome", "Problem",
+    "AccessKey", "Account", "BulkimgError", "Event", "Held", "LoginRefused", "ManifestRefused", "Outcome", "Problem",
     "Retrying", "Run", "RunRefused", "Session", "Settled", "Started", "Status", "Stopping", "StorageError", "Summary",
     "TargetError", "UsageError", "__version__",
 ]  # fmt: skip

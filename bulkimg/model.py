@@ -245,13 +245,6 @@ def iso_utc(seconds: float) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """Something the user should read once."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Started:
     """The run begins to send: rows to do now, and the manifest's rows in all."""
 
@@ -308,5 +301,5 @@ class Summary:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-Event = Notice | Started | Settled | Retrying | Held | Stopping | Summary
+Event = Started | Settled | Retrying | Held | Stopping | Summary
 Observer = Callable[[Event], None]

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,5 +167,4 @@ def server() -> Iterator[Server]:
         yield found
 
 
-Write = Callable[[str, str], str]
 UUID = "0123456789abcdef0123456789abcdef"

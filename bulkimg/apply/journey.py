@@ -117,12 +117,12 @@ class Journey:
             await self._sleep(delay * self._rng.uniform(0.8, 1.2))
             delay = min(delay * POLL_GROWTH, POLL_MOST)
             verdict = judge_poll(await self._api.poll(errand.claim.job_uuid), errand.claim)
-            if verdict.hold is not None:
-                self._hold(verdict.hold, verdict.code)
             if verdict.next is Next.READ:
                 return await self._read(errand, verdict)
             if verdict.next is not Next.WAIT:
                 return verdict
+            if verdict.hold is not None:
+                self._hold(verdict.hold, verdict.code)
         return await self._read(errand, JOB_LOST)
 
     async def _ask(self, errand: Errand, doubt: Verdict) -> Verdict:

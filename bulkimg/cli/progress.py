@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from bulkimg.cli import screen
-from bulkimg.model import GOOD, Event, Held, Notice, Retrying, Settled, Started, Status, Stopping
+from bulkimg.model import GOOD, Event, Held, Retrying, Settled, Started, Status, Stopping
 from bulkimg.settings import Settings
 
 PLAIN_EVERY = 5.0  # seconds between two lines
@@ -177,8 +177,6 @@ class Watcher:
             self._say(event, said)
 
     def _words(self, event: Event) -> str:
-        if isinstance(event, Notice):
-            return event.text
         if isinstance(event, Started):
             return f"run {event.run_id}: {event.pending:,} of {event.rows:,} rows to send to {event.target}"
         if isinstance(event, Held):

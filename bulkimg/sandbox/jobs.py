@@ -9,8 +9,6 @@ from bulkimg.sandbox.refusals import PlainRefusal, Refusal, bad_job, duplicate_j
 
 _KEPT = 10800.0  # seconds: rest.completedApi.expiredPeriod
 
-Work = Callable[[], dict[str, Any]]
-
 
 class Capacity:
     """A number of workers, each busy for the service time with one request; the others queue (ApiMediatorImpl)."""
