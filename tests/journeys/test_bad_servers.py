@@ -327,3 +327,28 @@ async def test_answers_swapped_between_rows_never_settle_the_wrong_one(tmp_path:
         _, results = await run(server, tmp_path, rows=10)
     assert statuses(results) == {"updated": 10}
     assert all(not result["after"] or result["after"]["name"] == f"new-{int(result['uuid'], 16)}" for result in results)
+
+
+async def test_retry_after_on_a_poll_of_an_accepted_job_holds_every_request(tmp_path: Path) -> None:
+    held = 0.0
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        nonlocal held
+        uuid = request.path.split("/")[4]
+        if kind == "put":
+            server.apply(request, said)
+            server.names[request.headers["X-Job-UUID"]] = uuid
+            location = f"http://10.0.0.1/zstack/v1/api-jobs/{request.headers['X-Job-UUID']}"
+            return web.json_response({"location": location}, status=202)
+        if kind == "poll" and not held and server.count("poll") > 5:
+            held = time.monotonic()
+            return web.Response(status=503, text="busy", headers={"Retry-After": "1"})
+        if kind == "poll":
+            image = server.names[uuid]
+            return web.json_response({"inventory": {"uuid": image, "name": server.names[image]}})
+        return None
+
+    async with lying(script) as server:
+        summary, results = await run(server, tmp_path, rows=40, concurrency="8")
+    assert (summary.exit_code, statuses(results)) == (0, {"updated": 40})
+    assert [moment - held for moment, _, _ in server.log if held + 0.1 < moment < held + 0.98] == []
