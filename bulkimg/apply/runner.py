@@ -184,6 +184,7 @@ class Runner:
             await self._carry(errand)
             self._workers[me] = errand = None
             if len(self._workers) > self._pace.concurrency:
+                del self._workers[me]  # at once, so that not all of them leave
                 return
 
     async def _next(self) -> Errand | None:
