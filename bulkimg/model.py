@@ -274,7 +274,7 @@ class Retrying:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The whole run waits `seconds` because the server asked for it."""
+    """The whole run waits `seconds`: the server asked for it, or does not answer."""
 
     seconds: float
     why: str

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -219,12 +220,14 @@ class Settings(BaseModel):
     endpoint: Annotated[str, BeforeValidator(parse_endpoint)] | None = None
     base_path: Annotated[str, BeforeValidator(_base_path)] = "/zstack"
     ca_file: Annotated[Path, BeforeValidator(_path)] | None = None
+    require_tls: bool = False
     action_key: Literal["auto", "updateimage", "updateImage"] = "auto"
     # how fast, how long
     rate: Annotated[float, BeforeValidator(parse_rate)] = 50.0
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
     timeout: Annotated[float, BeforeValidator(parse_duration)] = 30.0
     job_timeout: Annotated[float, BeforeValidator(parse_duration)] = 1800.0
+    max_outage: Annotated[float, BeforeValidator(parse_duration)] = 3600.0
     retries: Annotated[int, Field(ge=0, le=100)] = 5
     max_errors: Annotated[ErrorLimit, BeforeValidator(parse_error_limit)] = ErrorLimit(share=0.5, sample=1000)
     # the manifest
@@ -253,9 +256,22 @@ class Settings(BaseModel):
     job_name: str = ""
 
     @property
+    def is_readable_on_the_way(self) -> bool:
+        """Whether what is sent crosses a network without TLS, where others may read it."""
+        return self.endpoint is not None and self.endpoint.startswith("http:") and not _is_loopback(self.endpoint)
+
+    @property
     def target(self) -> str:
         """The server and context path, without anything secret."""
         return f"{self.endpoint}{self.base_path}"
+
+
+def _is_loopback(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -272,8 +288,8 @@ _JOB_KEYS: Mapping[str, Mapping[str, str]] = {
         key: key
         for key in ("manifest", "format", "encoding", "empty_token", "skip_invalid", "skip_rows", "max_rows", "where")
     },
-    "target": {key: key for key in ("profile", "endpoint", "base_path", "ca_file", "action_key")},
-    "pace": {key: key for key in ("rate", "concurrency", "timeout", "job_timeout", "retries")},
+    "target": {key: key for key in ("profile", "endpoint", "base_path", "ca_file", "require_tls", "action_key")},
+    "pace": {key: key for key in ("rate", "concurrency", "timeout", "job_timeout", "max_outage", "retries")},
     "guard": {"max_errors": "max_errors"},
     "results": {"path": "results"},
 }
@@ -387,9 +403,15 @@ def merge(*layers: Layer) -> Settings:
             if option not in options:
                 options[option], labels[option] = value, layer.label(option)
     try:
-        return Settings.model_validate(options)
+        settings = Settings.model_validate(options)
     except ValidationError as error:
         raise UsageError("\n".join(_sentence(item, labels) for item in error.errors())) from None
+    if settings.require_tls and settings.is_readable_on_the_way:
+        raise UsageError(
+            f"{labels['endpoint']} {settings.endpoint!r} is plain http to another machine, and {labels['require_tls']} "
+            "forbids that; write https://"
+        )
+    return settings
 
 
 def _sentence(item: Any, labels: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,6 +46,13 @@ class Server:
 
     def puts(self) -> list[dict[str, Any]]:
         return [request for request in self.requests() if request["path"].endswith("/actions")]
+
+    def wait_for_put(self, before: int = 0) -> None:
+        """Until it has received more PUTs than `before`: the run that a test has started is sending."""
+        deadline = time.monotonic() + 60
+        while len(self.puts()) <= before:
+            assert time.monotonic() < deadline, "nothing was sent"
+            time.sleep(0.02)
 
     def images(self) -> dict[str, dict[str, Any]]:
         return self._get("images")  # type: ignore[no-any-return]

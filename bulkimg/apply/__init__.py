@@ -1,5 +1,6 @@
 """Carries the ledger's rows out: runner (all rows), journey (one row), verdict (answer → decision, pure)."""
 
+from bulkimg.apply.health import Paced
 from bulkimg.apply.runner import Policy, Runner, Stop
 
-__all__ = ["Policy", "Runner", "Stop"]
+__all__ = ["Paced", "Policy", "Runner", "Stop"]

@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from bulkimg.apply.backoff import full_jitter
+from bulkimg.apply.patience import Patience
 from bulkimg.apply.verdict import Next, Verdict, judge_poll, judge_read, judge_update
 from bulkimg.errors import TargetError
 from bulkimg.model import Claim, Status
+from bulkimg.pace import HELD, Gate
 from bulkimg.zstack import Answer, ImageApi
-from bulkimg.zstack.wire import error_of
 
 POLL_FIRST = 0.05  # seconds to a job's first poll
 POLL_GROWTH = 1.6
@@ -25,12 +26,12 @@ class Errand:
     """A claim under way, with what its earlier attempts in this process leave behind."""
 
     claim: Claim
-    charged: int = 0  # attempts that count against --retries
+    patience: Patience
+    last: Verdict | None = None  # why its last attempt did not settle it; the next one is still to be claimed
     maybe_applied: bool = False  # one of the earlier attempts may have been applied, or may still be
     started_at: float | None = None  # seconds since the epoch, of the first byte
     begun: float = 0.0  # the same moment on the monotonic clock
     in_flight: bool = False  # bytes of the present attempt may be out
-    returned: bool = False  # comes from the due heap: its next attempt is still to be claimed
     key: str = ""  # the action key it was last sent with
 
 
@@ -40,10 +41,10 @@ class Journey:
     def __init__(  # noqa: PLR0913 - clock, sleep and chance come from outside
         self,
         api: ImageApi,
+        gate: Gate,
         *,
         retries: int,
         job_timeout: float,
-        hold: Callable[[float, str], None],
         accepted: Callable[[str], None],
         clock: Callable[[], float],
         now: Callable[[], float],
@@ -51,9 +52,9 @@ class Journey:
         rng: random.Random,
     ) -> None:
         self._api = api
+        self._gate = gate
         self._retries = retries
         self._job_timeout = job_timeout
-        self._hold = hold
         self._accepted = accepted
         self._clock = clock
         self._now = now
@@ -100,6 +101,8 @@ class Journey:
             verdict = await self._wait(errand, POLL_FIRST)
         elif verdict.next is Next.ASK:
             verdict = await self._ask(errand, verdict)
+        elif verdict.next is Next.READ:
+            verdict = await self._read(errand, verdict)
         return await self._renewed(verdict, ticket) if verdict.next is Next.RENEW else verdict
 
     async def _renewed(self, verdict: Verdict, ticket: str) -> Verdict:
@@ -111,9 +114,12 @@ class Journey:
         return verdict
 
     async def _wait(self, errand: Errand, delay: float) -> Verdict:
-        """Poll the job until it has a result. Spaced with jitter, so that many jobs do not poll in step."""
-        deadline = self._clock() + self._job_timeout
-        while self._clock() < deadline:
+        """Poll the job until it has a result. Spaced with jitter, so that many jobs do not poll in step.
+
+        Its time does not run while the gate is closed.
+        """
+        deadline = self._gate.open_time() + self._job_timeout
+        while self._gate.open_time() < deadline:
             await self._sleep(delay * self._rng.uniform(0.8, 1.2))
             delay = min(delay * POLL_GROWTH, POLL_MOST)
             verdict = judge_poll(await self._api.poll(errand.claim.job_uuid), errand.claim)
@@ -121,8 +127,6 @@ class Journey:
                 return await self._read(errand, verdict)
             if verdict.next is not Next.WAIT:
                 return verdict
-            if verdict.hold is not None:
-                self._hold(verdict.hold, verdict.code)
         return await self._read(errand, JOB_LOST)
 
     async def _ask(self, errand: Errand, doubt: Verdict) -> Verdict:
@@ -135,20 +139,20 @@ class Journey:
             return verdict
         if doubt.status is Status.FAILED and self.jobs_exist and verdict.http_status == 404:
             return doubt._replace(next=Next.SETTLED)  # the refusal is true: it never became a job
-        return await self._read(errand, doubt)
+        return await self._read(errand, verdict if verdict.status is Status.DRIFTED else doubt)
 
     async def _patiently(
         self, call: Callable[[], Awaitable[Answer]], judge: Callable[[Answer, Claim], Verdict], errand: Errand
     ) -> Verdict:
         """Ask until the server says anything at all: a question may be asked often, unlike a PUT."""
-        for tries in range(1, self._retries + 2):
-            answer = await call()
-            if ((answer.status or 500) < 500 and answer.status != 429) or error_of(answer.json()):
+        patience = Patience(self._retries, self._gate)
+        while (answer := await call()).streak:
+            if answer.streak == HELD:
+                continue
+            patience.note(answer.streak)
+            if await patience.is_spent():
                 break
-            if answer.status is not None and (answer.status == 429 or answer.retry_after is not None):
-                self._hold(answer.retry_after or 0.0, f"HTTP_{answer.status}")
-            elif tries <= self._retries:
-                await self._sleep(full_jitter(tries, self._rng))
+            await self._sleep(full_jitter(patience.tries, self._rng))
         return judge(answer, errand.claim)
 
     async def _read(self, errand: Errand, doubt: Verdict) -> Verdict:
@@ -162,6 +166,8 @@ class Journey:
             verdict = judge_read(await self._api.read(errand.claim.uuid), errand.claim)
         if doubt.status is Status.FAILED and verdict.status is not Status.UPDATED:
             return doubt._replace(next=Next.SETTLED)
+        if doubt.status is Status.DRIFTED and verdict.status is None:
+            return doubt._replace(next=Next.SETTLED, after=verdict.after or doubt.after)
         if verdict.next is Next.SETTLED:
             return verdict
         if verdict.next is Next.NOT_APPLIED and doubt is not JOB_LOST:
@@ -174,6 +180,7 @@ def unknown(doubt: Verdict) -> Verdict:
     """The honest end of a row that nobody can tell about."""
     return doubt._replace(
         next=Next.SETTLED,
+        after=None,
         status=Status.UNKNOWN,
         code=doubt.code or "UNKNOWN",
         message=f"{doubt.message or 'no certain answer'}; the server could not tell what became of it",

@@ -3,7 +3,6 @@
 import asyncio
 import heapq
 import random
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -11,15 +10,15 @@ from typing import Protocol
 
 from bulkimg.apply.backoff import ErrorWatch, full_jitter
 from bulkimg.apply.journey import Errand, Journey
+from bulkimg.apply.patience import Patience
 from bulkimg.apply.verdict import Next, Verdict
 from bulkimg.errors import Exit
 from bulkimg.model import Claim, Event, Held, Outcome, Retrying, Status, Stopping
-from bulkimg.pace import Pace
+from bulkimg.pace import HELD, Pace
 from bulkimg.settings import ErrorLimit
 from bulkimg.zstack import ImageApi
 
-MOST_HOLD = 300.0  # seconds: a server that asks for more is not waited for; the run stops and can be resumed
-MOST_HOLDS = 20  # in a row, without one row settled
+MOST_WAITING = 2000  # rows that wait for another try before no fresh one is begun: a row in memory is about 1 kB
 _ERRORS = (Status.FAILED, Status.UNKNOWN, Status.DRIFTED)
 
 
@@ -55,7 +54,7 @@ class Store(Protocol):
 class Runner:
     """One run of one ledger against one server."""
 
-    def __init__(  # noqa: PLR0913 - five collaborators; clock, sleep and chance have defaults
+    def __init__(  # noqa: PLR0913 - five collaborators; clock, sleep and chance come from outside
         self,
         store: Store,
         api: ImageApi,
@@ -63,10 +62,10 @@ class Runner:
         policy: Policy,
         emit: Callable[[Event], None],
         *,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        rng: random.Random | None = None,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        rng: random.Random,
     ) -> None:
         self._store = store
         self._api = api
@@ -75,12 +74,12 @@ class Runner:
         self._emit = emit
         self._clock = clock
         self._now = now
-        self._rng = rng or random.Random()  # noqa: S311 - spreads waits and names jobs, keeps no secret
+        self._rng = rng
         self._journey = Journey(
             api,
+            pace.gate,
             retries=policy.retries,
             job_timeout=policy.job_timeout,
-            hold=self._hold,
             accepted=self._key_accepted,
             clock=clock,
             now=now,
@@ -98,13 +97,16 @@ class Runner:
         self._wake = asyncio.Event()
         self._first_answer = asyncio.Event()
         self._stop: Stop | None = None
-        self._holds = 0
         self._failure: BaseException | None = None
 
     # -- from outside ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> Stop | None:
         """Until every row is settled, or a stop has drained. Raises what a worker raised: a bug, or a StorageError."""
+        gate = self._pace.gate
+        gate.probe = self._api.is_there
+        gate.on_closed = lambda seconds, why: self._emit(Held(seconds, why))
+        gate.on_give_up = lambda why: self.stop(Exit.TARGET, why)
         if not self._api.key_is_known and (first := await self._next()):
             await self._alone(first)  # so that one request, not a thousand, finds out how the server spells the key
         self._pace.on_concurrency_change(self._spawn)
@@ -190,20 +192,33 @@ class Runner:
     async def _next(self) -> Errand | None:
         """The next errand: one whose time has come, else a fresh one; None when there will be no more."""
         while not self._stop:
-            if self._due and self._due[0][0] <= self._clock():
+            if self._due and self._due[0][0] <= self._clock() and self._may_retry():
                 return heapq.heappop(self._due)[2]
             if len(self._ready) <= 2 * self._pace.concurrency and not self._exhausted and self._refill is None:
                 self._refill = asyncio.create_task(self._claim_more())
-            if self._ready and len(self._due) < 8 * self._pace.concurrency:  # rows that wait are bounded too
+            if self._ready and self._fresh_ones:
                 return self._ready.popleft()
-            if self._refill is None and not self._due and not self._busy:
+            if self._refill is None and not self._due and not self._ready and not self._busy:
                 return None
             await self._sleep_until_something_happens()
         return None
 
+    @property
+    def _fresh_ones(self) -> bool:
+        """Whether rows that have not been tried yet can still be begun; those that wait are bounded too."""
+        most = max(MOST_WAITING, 8 * self._pace.concurrency)
+        return (bool(self._ready) or not self._exhausted) and len(self._due) < most
+
+    def _may_retry(self) -> bool:
+        """Within the budget. While the gate is closed fresh rows go first, so that no row spends its tries on finding out."""
+        if self._pace.gate.closed and self._ready and self._fresh_ones:
+            return False
+        return self._pace.budget.take(nothing_else=not self._fresh_ones)
+
     async def _sleep_until_something_happens(self) -> None:
         self._wake.clear()
-        timeout = self._due[0][0] - self._clock() if self._due else None
+        # Not 0: a retry that waits for the budget while rows are being claimed would spin until they are there.
+        timeout = max(self._due[0][0] - self._clock(), self._pace.budget.wait(), 0.001) if self._due else None
         try:
             async with asyncio.timeout(timeout):
                 await self._wake.wait()
@@ -218,12 +233,16 @@ class Runner:
             self._exhausted = not claims
             if claims:
                 self._cursor = claims[-1].ordinal
-            self._ready.extend(Errand(item, maybe_applied=item.doubtful and not item.interrupted) for item in claims)
+            self._ready.extend(self._errand(item) for item in claims)
         except Exception as error:  # handed to run(), which raises it
             self.fail(error)
         finally:
             self._refill = None
             self._wake.set()
+
+    def _errand(self, claim: Claim) -> Errand:
+        patience = Patience(self._policy.retries, self._pace.gate)
+        return Errand(claim, patience, maybe_applied=claim.doubtful and not claim.interrupted)
 
     def _new_job(self) -> str:
         """A version 4 UUID without dashes, which is what X-Job-UUID takes."""
@@ -235,9 +254,11 @@ class Runner:
     async def _carry(self, errand: Errand) -> None:
         self._busy += 1
         try:
-            if errand.returned:
-                await self._store.claim_again(errand.claim, self._now())
-                errand.returned = False
+            if errand.last is not None:
+                if await errand.patience.is_spent():
+                    await self._give_up(errand, errand.last)
+                    return
+                await self._claim_again(errand, errand.last)
             verdict = await self._journey.take(errand)
             await self._obey(errand, verdict)
         except asyncio.CancelledError:
@@ -248,13 +269,18 @@ class Runner:
             if not self._busy:
                 self._wake.set()  # perhaps that was the last one
 
+    async def _claim_again(self, errand: Errand, last: Verdict) -> None:
+        """One more attempt, durable before it begins; it keeps the job's uuid where that is unused."""
+        job = self._new_job() if last.job_used else errand.claim.job_uuid
+        errand.claim = errand.claim._replace(attempt=errand.claim.attempt + 1, job_uuid=job, interrupted=False)
+        await self._store.claim_again(errand.claim, self._now())
+        errand.last = None
+
     async def _give_back(self, *errands: Errand) -> None:
         """Take back claims of which nothing was sent; those of an earlier process stay open until somebody asks."""
         await self._store.release([e.claim for e in errands if not e.in_flight and not e.claim.interrupted])
 
     async def _obey(self, errand: Errand, verdict: Verdict) -> None:
-        if verdict.hold is not None:
-            self._hold(verdict.hold, verdict.code)
         match verdict.next:
             case Next.SETTLED if verdict.status is Status.FAILED and errand.maybe_applied:
                 await self._last_word(errand, verdict)
@@ -263,7 +289,7 @@ class Runner:
             case Next.OTHER_KEY:
                 await self._other_key(errand, verdict)
             case Next.RENEW:
-                await self._again(errand, verdict, after=0.0)
+                await self._at_once(errand, verdict)
             case Next.HALT:
                 await self._halt(errand, verdict)
             case _:
@@ -275,18 +301,32 @@ class Runner:
             hint = "is this the image API of a ZStack server? check --endpoint, --base-path and --action-key"
             await self._halt(errand, verdict._replace(hint=hint))
         else:
-            await self._again(errand, verdict, after=0.0)
+            await self._at_once(errand, verdict)
 
     async def _retry(self, errand: Errand, verdict: Verdict) -> None:
         if not self._api.reached and verdict.code == "NOT_CONNECTED":
             await self._halt(errand, verdict)
             return
-        held = verdict.hold is not None
-        errand.charged += not held
-        if errand.charged <= self._policy.retries:
-            after = 0.0 if held else full_jitter(errand.charged, self._rng)
-            await self._again(errand, verdict, after)
-        elif errand.maybe_applied or verdict.maybe_applied:
+        if verdict.streak != HELD:
+            errand.patience.note(verdict.streak)
+        if errand.patience.spent:
+            await self._give_up(errand, verdict)
+            return
+        after = 0.0 if verdict.streak == HELD else full_jitter(errand.patience.tries, self._rng)
+        await self._again(errand, verdict)
+        heapq.heappush(self._due, (self._clock() + after, errand.claim.ordinal, errand))
+        self._wake.set()
+        self._emit(Retrying(errand.claim.ordinal, errand.claim.uuid, verdict.code, after))
+
+    async def _at_once(self, errand: Errand, verdict: Verdict) -> None:
+        """Send again for a reason that is the run's, not the row's: a new session, the other spelling."""
+        await self._again(errand, verdict)
+        self._ready.appendleft(errand)
+        self._wake.set()
+
+    async def _give_up(self, errand: Errand, verdict: Verdict) -> None:
+        """No more tries are left."""
+        if errand.maybe_applied or verdict.maybe_applied:
             await self._last_word(errand, verdict)
         else:
             self._settle(errand, verdict._replace(status=Status.FAILED))
@@ -299,16 +339,11 @@ class Runner:
         else:
             self._settle(errand, found)
 
-    async def _again(self, errand: Errand, verdict: Verdict, after: float) -> None:
-        """Close the attempt and put the errand on the due heap; the next attempt keeps the job's uuid if it is unused."""
+    async def _again(self, errand: Errand, verdict: Verdict) -> None:
+        """Close the attempt; the errand goes on later."""
         await self._close(errand, verdict)
         errand.maybe_applied |= verdict.maybe_applied
-        job = self._new_job() if verdict.job_used else errand.claim.job_uuid
-        errand.claim = errand.claim._replace(attempt=errand.claim.attempt + 1, job_uuid=job, interrupted=False)
-        errand.in_flight, errand.returned = False, True
-        heapq.heappush(self._due, (self._clock() + after, errand.claim.ordinal, errand))
-        self._wake.set()
-        self._emit(Retrying(errand.claim.ordinal, errand.claim.uuid, verdict.code, after))
+        errand.last, errand.in_flight = verdict, False
 
     async def _close(self, errand: Errand, verdict: Verdict) -> None:
         fate = "unclear" if verdict.maybe_applied else "refused" if verdict.sent else "unsent"
@@ -319,22 +354,10 @@ class Runner:
         why = ": ".join(part for part in (verdict.code, verdict.message) if part)
         self.stop(Exit.TARGET, f"{why}; {verdict.hint}" if verdict.hint else why)
 
-    def _hold(self, seconds: float, why: str) -> None:
-        """The server asks the whole run to wait; a request without a time gets a growing one."""
-        if not self._pace.gate.remaining:  # answers to what was in flight when the gate closed are not new demands
-            self._holds += 1
-        wait = seconds or full_jitter(self._holds, self._rng) + 0.5
-        if wait > MOST_HOLD or self._holds > MOST_HOLDS:
-            self.stop(Exit.TARGET, f"the server asks to wait {wait:.0f} s ({why}, {self._holds} times in a row)")
-            return
-        self._pace.gate.hold(wait)
-        self._emit(Held(wait, why))
-
     def _settle(self, errand: Errand, verdict: Verdict) -> None:
         claim = errand.claim
         status = verdict.status
         assert status is not None
-        self._holds = 0
         self._errors.note(error=status in _ERRORS)
         self._store.settle(
             Outcome(

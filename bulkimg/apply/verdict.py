@@ -32,7 +32,10 @@ class Next(Enum):
 
 
 class Verdict(NamedTuple):
-    """What follows, and the evidence. `hold`: seconds that the whole run waits, 0 for «a while», None for no hold."""
+    """What follows, and the evidence.
+
+    `streak`: what Gate.heard said of a PUT that met trouble.
+    """
 
     next: Next
     status: Status | None = None
@@ -44,12 +47,17 @@ class Verdict(NamedTuple):
     job_used: bool = False  # the job's uuid has been consumed: another attempt needs a new one
     sent: bool = True  # bytes may have gone out
     from_server: bool = False  # the server's own JSON error, not a proxy's page or a broken connection
-    hold: float | None = None
+    streak: int = 0
     after: Fields | None = None
 
 
 def judge_update(answer: Answer, claim: Claim) -> Verdict:
     """The answer to a PUT."""
+    verdict = _judge_update(answer, claim)
+    return verdict._replace(streak=answer.streak) if answer.streak else verdict  # most answers are no trouble
+
+
+def _judge_update(answer: Answer, claim: Claim) -> Verdict:
     if answer.status is None:
         return _no_answer(answer)
     body = answer.json()
@@ -84,7 +92,7 @@ def judge_poll(answer: Answer, claim: Claim) -> Verdict:
         return _by_code(error.code, error.text, answer, job_used=True)
     rule = rule_for_status(answer.status)
     if rule.move in (Move.AGAIN, Move.HOLD):
-        return Verdict(Next.WAIT, code=f"HTTP_{answer.status}", http_status=answer.status, hold=_hold(answer, rule))
+        return Verdict(Next.WAIT, code=f"HTTP_{answer.status}", http_status=answer.status)
     return _accepted(answer.status)
 
 
@@ -104,9 +112,8 @@ def judge_read(answer: Answer, claim: Claim) -> Verdict:
         return Verdict(Next.CANNOT_TELL, code=f"HTTP_{answer.status}", http_status=answer.status)
     missing, different = _compare(claim.fields, images[0])
     if different:
-        return Verdict(
-            Next.NOT_APPLIED, http_status=200, message=f"the image has other values in {', '.join(different)}"
-        )
+        message = f"the image has other values in {', '.join(different)}"
+        return Verdict(Next.NOT_APPLIED, http_status=200, message=message, after=_shown(claim.fields, images[0]))
     if len(missing) == len(claim.fields):
         return Verdict(Next.CANNOT_TELL, http_status=200)
     message = "; ".join(part for part in ("confirmed by reading the image", _not_confirmed(missing)) if part)
@@ -150,9 +157,11 @@ def _by_inventory(body: Any, claim: Claim, http_status: int) -> Verdict | None:
     missing, different = _compare(claim.fields, inventory)
     after = _shown(claim.fields, inventory)
     if different:
+        # Perhaps it is an old answer out of a cache: the image itself is looked at before this is believed.
         message = f"the server accepted the change, but shows another value in {', '.join(different)}"
         hint = "did somebody else change the image at the same time, or does the server not keep this value?"
-        return Verdict(Next.SETTLED, Status.DRIFTED, "DRIFTED", message, hint, http_status, after=after)
+        verdict = Verdict(Next.READ, Status.DRIFTED, "DRIFTED", message, hint, http_status, after=after)
+        return verdict._replace(maybe_applied=True, job_used=True, from_server=True)
     return Verdict(Next.SETTLED, Status.UPDATED, message=_not_confirmed(missing), http_status=http_status, after=after)
 
 
@@ -216,15 +225,7 @@ def _follow(rule: Rule, code: str, message: str, answer: Answer, *, job_used: bo
         answer.status,
         maybe_applied=rule.maybe_applied,
         job_used=job_used or rule.move is Move.RENEW or code == "DUPLICATE_JOB",
-        hold=_hold(answer, rule),
     )
-
-
-def _hold(answer: Answer, rule: Rule) -> float | None:
-    """The server asks the run to wait: always with 429, and with Retry-After on anything that is to be tried again."""
-    if rule.move is Move.HOLD or (rule.move is Move.AGAIN and answer.retry_after is not None):
-        return answer.retry_after or 0.0
-    return None
 
 
 def _line(text: str) -> str:

@@ -1,7 +1,10 @@
 """This file carries an open run out for a command: event loop, signals, progress, the closing words and the exit code."""
 
 import asyncio
+import ctypes
+import resource
 import signal
+import sys
 from collections.abc import Callable
 
 import typer
@@ -14,11 +17,13 @@ from bulkimg.errors import Exit
 from bulkimg.model import Status, Summary
 from bulkimg.settings import Settings
 
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
 _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
 
 
 def carry(run: OpenRun, credentials: Credentials) -> None:
     """Carry the run out, show what came of it, and leave with its exit code."""
+    _leave_no_core()
     watcher = Watcher(run.settings)
     try:
         with asyncio.Runner(loop_factory=event_loop()) as runner:
@@ -28,6 +33,14 @@ def carry(run: OpenRun, credentials: Credentials) -> None:
         run.close()
     show(summary, run.settings)
     raise typer.Exit(summary.exit_code)
+
+
+def _leave_no_core() -> None:
+    """A crash must not write the credentials in our memory to a file, nor another process of this user read them."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        # The limit does not count where cores go to a program; this does.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import sqlite3
 import sys
 from typing import Any, NoReturn
 
@@ -77,11 +78,16 @@ def main() -> NoReturn:
     except BulkimgError as error:
         screen.error(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # while a run is sending, signals are its own business (carry.py)
+        screen.error("interrupted; nothing was being sent")
         sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's flush has somewhere to go
         sys.exit(Exit.SOME_ROWS_NOT)
+    except (sqlite3.Error, MemoryError) as error:
+        what = "out of memory" if isinstance(error, MemoryError) else f"the ledger failed: {error}"
+        screen.error(f"{what}; nothing more is sent, and bulkimg resume last goes on when it is mended")
+        sys.exit(Exit.STORAGE)
     except OSError as error:
         screen.error(f"{error.filename or 'standard output'}: {error.strerror}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

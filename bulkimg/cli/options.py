@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bulkimg.credentials import PROFILE_KEYS, Credentials, find_credentials
+from bulkimg.cli import screen
+from bulkimg.credentials import PROFILE_KEYS, Account, Credentials, find_credentials
 from bulkimg.errors import UsageError
 from bulkimg.settings import (
     Layer,
@@ -50,6 +51,9 @@ OPTIONS: dict[str, Any] = {
     "concurrency": _text("--concurrency", "N", "Hard cap on rows in flight.  [default: 16]"),
     "timeout": _text("--timeout", "TIME", "Longest wait for one answer.  [default: 30s]"),
     "job_timeout": _text("--job-timeout", "TIME", "Longest wait for the job of a 202 answer.  [default: 30m]"),
+    "max_outage": _text(
+        "--max-outage", "TIME", "Stop, resumable, when a server that is down has not come back.  [default: 1h]"
+    ),
     "retries": _text("--retries", "N", "More tries for a row after errors that may pass.  [default: 5]"),
     "max_errors": _text(
         "--max-errors", "N|N%", "Stop when more rows have failed; none never does.  [default: 50% of the last 1000]"
@@ -78,7 +82,7 @@ OPTIONS: dict[str, Any] = {
     "dry_run": _switch("--dry-run -n", "Stop before the first PUT."),
 }
 TARGET = ("endpoint", "base_path", "profile", "ca_file", "action_key")
-PACE = ("rate", "concurrency", "timeout", "job_timeout", "retries", "max_errors")
+PACE = ("rate", "concurrency", "timeout", "job_timeout", "max_outage", "retries", "max_errors")
 MANIFEST = (
     "format",
     "encoding",
@@ -146,8 +150,14 @@ class Asked:
         self.settings: Settings = merge(*layers)
 
     def credentials(self) -> Credentials:
-        """UsageError when there are none, half of one, or two kinds."""
-        return find_credentials(os.environ, self._secrets)
+        """UsageError when there are none, half of one, or two kinds. A password that others may read is worth a word."""
+        found = find_credentials(os.environ, self._secrets)
+        if isinstance(found, Account) and self.settings.is_readable_on_the_way:
+            screen.note(
+                f"bulkimg: warning: the password goes to {self.settings.endpoint} over plain http, where others on the way "
+                "can read it (its hash is as good); use https, or an access key; require_tls = true in a profile refuses it"
+            )
+        return found
 
     def refuse_dry_run(self, command: str) -> None:
         """A dry run asked for by environment or profile is not something to pass over."""

@@ -66,7 +66,7 @@ class Tally:
     @property
     def line(self) -> str:
         held = max(0.0, self.held_until - self._clock())
-        waits = f", server asks to wait {held:.0f} s" if held else ""
+        waits = f", waits {held:.0f} s for the server" if held else ""
         return (
             f"{self.done:,}/{self.pending:,} rows, {self.rate:.1f}/s, {self.bad} failed, "
             f"{self.retrying} retrying, {self.remaining} left{waits}"
@@ -180,7 +180,7 @@ class Watcher:
         if isinstance(event, Started):
             return f"run {event.run_id}: {event.pending:,} of {event.rows:,} rows to send to {event.target}"
         if isinstance(event, Held):
-            return f"the server asks to wait ({event.why}): nothing is sent for {event.seconds:.1f} s"
+            return f"{event.why}: nothing is sent for {event.seconds:.1f} s"
         if isinstance(event, Stopping):
             return f"stopping: {event.why}; rows in flight finish, once more Ctrl-C ends at once"
         if isinstance(event, Retrying) and self._verbose:

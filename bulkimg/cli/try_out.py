@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bulkimg.apply import Paced
 from bulkimg.apply.trial import send_once
 from bulkimg.cli import screen
 from bulkimg.cli.options import TARGET, Asked, Flags, takes
@@ -18,7 +19,7 @@ from bulkimg.manifest.columns import Columns
 from bulkimg.model import Fields, normal_uuid
 from bulkimg.pace import Pace
 from bulkimg.settings import Settings
-from bulkimg.zstack import Answer, ImageApi, Transport, make_auth
+from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, make_auth
 from bulkimg.zstack.wire import DOCUMENTED_KEY, update_body
 
 
@@ -70,16 +71,8 @@ def _curl(image: str, fields: Fields, settings: Settings) -> str:
 
 
 async def _send(image: str, fields: Fields, settings: Settings, credentials: Credentials) -> Answer:
-    assert settings.endpoint is not None
-    pace = Pace(settings.rate, 1)
-    transport = Transport(
-        settings.endpoint,
-        settings.base_path,
-        admit=pace.admit,
-        timeout=settings.timeout,
-        ca_file=settings.ca_file,
-        now=time.time,
-    )
+    client = HttpClient(timeout=settings.timeout, ca_file=settings.ca_file, now=time.time)
+    transport = Transport(client, settings.target, Paced(Pace(settings.rate, 1)))
     try:
         auth = make_auth(credentials, transport, time.time)
         await auth.open()

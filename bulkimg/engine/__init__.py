@@ -7,8 +7,9 @@ from bulkimg.engine.begin import NothingToRetry, begin, begin_retry, check_outpu
 from bulkimg.engine.carry import Engine
 from bulkimg.engine.close import next_command, refusal, refuse, summary_document
 from bulkimg.engine.run import OpenRun
+from bulkimg.engine.world import World
 
 __all__ = [
-    "Engine", "NothingToRetry", "OpenRun", "begin", "begin_retry", "check_outputs", "next_command", "refusal", "refuse",
+    "Engine", "NothingToRetry", "OpenRun", "World", "begin", "begin_retry", "check_outputs", "next_command", "refusal", "refuse",
     "reopen", "stored_settings", "summary_document",
 ]  # fmt: skip

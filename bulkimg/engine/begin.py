@@ -101,6 +101,7 @@ def reopen(directory: RunDirectory, settings: Settings) -> OpenRun:
         )
     if state == "refused":
         raise RunRefused(f"run {directory.run_id}: its manifest was refused; mend it and run it again")
+    ledger.verify()
     check_outputs(ledger.meta("manifest") or "", settings)
     return OpenRun(directory, ledger, settings)
 
@@ -125,6 +126,7 @@ def begin_retry(earlier: RunDirectory, settings: Settings) -> OpenRun:
     try:
         if old.meta("state") in {None, "reading", "refused"}:
             raise RunRefused(f"run {earlier.run_id} was refused at its manifest; mend it and run it again")
+        old.verify()
         if next(_rows_again(old), None) is None:
             raise NothingToRetry(f"run {earlier.run_id} left no row to try again")
         check_outputs(old.meta("manifest") or "", settings)
@@ -137,7 +139,9 @@ def begin_retry(earlier: RunDirectory, settings: Settings) -> OpenRun:
         while batch := list(islice(rows, BATCH)):
             add_rows(ledger, ordinal, batch)
             ordinal += len(batch)
-        ledger.set_meta(merged=merge_duplicates(ledger), state="ready")
+        ledger.set_meta(merged=merge_duplicates(ledger))
+        ledger.seal()
+        ledger.set_meta(state="ready")
         return OpenRun(directory, ledger, settings)
     finally:
         old.close()

@@ -1,12 +1,12 @@
 """This file carries an open run out: login, sending, logout, and the files at the end. Stopping it is possible at any time."""
 
 import asyncio
-import time
 
-from bulkimg.apply import Policy, Runner, Stop
+from bulkimg.apply import Paced, Policy, Runner, Stop
 from bulkimg.credentials import AccessKey, Account, Credentials
 from bulkimg.engine.close import finish
 from bulkimg.engine.run import OpenRun
+from bulkimg.engine.world import World
 from bulkimg.errors import Exit, RunRefused, TargetError
 from bulkimg.ledger import Ledger, LiveResults, Writer, tally, write_results
 from bulkimg.model import Observer, Settled, Started, Summary
@@ -19,14 +19,22 @@ LOGOUT_TIMEOUT = 5.0  # seconds
 class Engine:
     """Carries one open run out. `stop` and `stop_now` may be called at any time from the same event loop."""
 
-    def __init__(self, run: OpenRun, credentials: Credentials, observe: Observer) -> None:
+    def __init__(self, run: OpenRun, credentials: Credentials, observe: Observer, world: World | None = None) -> None:
+        world = self._world = world or World()
         self._run = run
         self._credentials = credentials
         self._observe = observe
         self._runner: Runner | None = None
         self._stop: Stop | None = None
         self._step: asyncio.Future[None] | None = None  # login or logout under way
-        self.pace = Pace(run.settings.rate, run.settings.concurrency)
+        self.pace = Pace(
+            run.settings.rate,
+            run.settings.concurrency,
+            patience=run.settings.max_outage,
+            clock=world.clock,
+            sleep=world.sleep,
+            rng=world.rng,
+        )
 
     def stop(self, exit_code: Exit, why: str) -> None:
         """Start no new row; rows in flight finish."""
@@ -53,30 +61,24 @@ class Engine:
         _check_identity(run.ledger, self._credentials)
         paths = run.result_paths
         write_results(run.ledger, paths, settled_only=True)
-        run.ledger.set_meta(state="running", started_at=run.ledger.meta("started_at") or time.time())
+        run.ledger.set_meta(state="running", started_at=run.ledger.meta("started_at") or self._world.now())
         pending, rows = tally.rows_to_do(run.ledger), tally.rows_in_all(run.ledger)
         self._observe(Started(run.directory.run_id, str(run.directory.path), settings.target, pending, rows))
         live = LiveResults(paths)
-        assert settings.endpoint is not None
-        transport = Transport(
-            settings.endpoint,
-            settings.base_path,
-            admit=self.pace.admit,
-            timeout=settings.timeout,
-            ca_file=settings.ca_file,
-            now=time.time,
-        )
-        begun = time.monotonic()
+        transport = Transport(self._world.connect(settings, self._world.now), settings.target, Paced(self.pace))
+        begun = self._world.clock()
         try:
             stop = await self._send(transport, live) if pending else None
         finally:
             live.close()
             await transport.close()
-        return finish(run, stop, sending_seconds=time.monotonic() - begun, requests=transport.requests)
+        seconds = self._world.clock() - begun
+        return finish(run, stop, self._world.now(), sending_seconds=seconds, requests=transport.requests)
 
     async def _send(self, transport: Transport, live: LiveResults) -> Stop | None:
         run, settings = self._run, self._run.settings
-        auth = make_auth(self._credentials, transport, time.time)
+        world = self._world
+        auth = make_auth(self._credentials, transport, world.now, world.sleep)
         self._step = asyncio.ensure_future(auth.open())
         try:
             await self._step
@@ -89,12 +91,27 @@ class Engine:
         key = settings.action_key if settings.action_key != "auto" else run.ledger.meta("action_key", "auto")
         api = ImageApi(transport, auth, key)
         runner: Runner
-        writer = Writer(run.ledger, live, lambda done: self._observe(Settled(done)), lambda error: runner.fail(error))  # noqa: PLW0108 - it comes later
+        writer = Writer(
+            run.ledger,
+            live,
+            lambda done: self._observe(Settled(done)),
+            lambda error: runner.fail(error),  # noqa: PLW0108 - it comes later
+            world.lane(),
+        )
         policy = Policy(settings.retries, settings.max_errors, settings.job_timeout, settings.timeout)
-        runner = self._runner = Runner(writer, api, self.pace, policy, self._observe)
+        runner = self._runner = Runner(
+            writer,
+            api,
+            self.pace,
+            policy,
+            self._observe,
+            clock=world.clock,
+            now=world.now,
+            sleep=world.sleep,
+            rng=world.rng,
+        )
         if self._stop:
             runner.stop(self._stop.exit_code, self._stop.why)
-        writer.start()
         try:
             stop = await runner.run()
         finally:

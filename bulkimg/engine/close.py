@@ -33,12 +33,14 @@ def refusal(run: OpenRun) -> str:
 def refuse(run: OpenRun, why: str) -> Summary:
     """End a run whose manifest is refused: every row has its outcome, and nothing was sent."""
     run.ledger.set_meta(state="refused")
-    return finish(run, Stop(Exit.MANIFEST, why))
+    return finish(run, Stop(Exit.MANIFEST, why), time.time())
 
 
-def finish(run: OpenRun, stop: Stop | None, *, sending_seconds: float = 0.0, requests: int = 0) -> Summary:
-    """Write every file of the run from the ledger, and say what came of it."""
-    ledger, ended = run.ledger, time.time()
+def finish(
+    run: OpenRun, stop: Stop | None, ended: float, *, sending_seconds: float = 0.0, requests: int = 0
+) -> Summary:
+    """Write every file of the run from the ledger, and say what came of it. `ended` is seconds since the epoch."""
+    ledger = run.ledger
     with storage_errors(run.directory.ledger):
         counts = tally.counts(ledger)
         causes = tally.causes(ledger)

@@ -1,8 +1,20 @@
 """run.db: the one place with SQL. Stages add rows, claims and outcomes to it; every other file is made from it."""
 
 from bulkimg.ledger.files import LiveResults, write_results
+from bulkimg.ledger.lane import Lane, ThreadLane
 from bulkimg.ledger.rundir import RunDirectory, find_run, list_runs, new_run
 from bulkimg.ledger.store import Ledger
 from bulkimg.ledger.writer import Writer
 
-__all__ = ["Ledger", "LiveResults", "RunDirectory", "Writer", "find_run", "list_runs", "new_run", "write_results"]
+__all__ = [
+    "Lane",
+    "Ledger",
+    "LiveResults",
+    "RunDirectory",
+    "ThreadLane",
+    "Writer",
+    "find_run",
+    "list_runs",
+    "new_run",
+    "write_results",
+]

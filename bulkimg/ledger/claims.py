@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from bulkimg.ledger import seal
 from bulkimg.ledger.store import Ledger
 from bulkimg.model import Claim, Outcome
 
@@ -52,6 +53,8 @@ def claim(ledger: Ledger, after: int, limit: int, new_job: Callable[[], str], no
 def add_attempts(ledger: Ledger, items: Sequence[Claim], now: float) -> None:
     """Claims of one attempt each."""
     _insert(ledger, _ATTEMPTS, [(item.ordinal, item.attempt, item.job_uuid, now) for item in items])
+    for item in items:
+        ledger.journal ^= seal.opened(item.ordinal, item.attempt, item.job_uuid)
 
 
 def close_attempt(ledger: Ledger, item: Claim, fate: str, code: str, http_status: int | None) -> None:
@@ -60,19 +63,25 @@ def close_attempt(ledger: Ledger, item: Claim, fate: str, code: str, http_status
         "UPDATE attempt SET fate = ?, code = ?, http_status = ? WHERE ordinal = ? AND n = ?",
         (fate, code, http_status, item.ordinal, item.attempt),
     )
+    ledger.journal ^= seal.closed(item.ordinal, item.attempt, fate, code, http_status)
 
 
 def release(ledger: Ledger, items: Sequence[Claim]) -> None:
     """Take back claims of which no byte was sent."""
-    ledger.db.executemany(
-        "DELETE FROM attempt WHERE ordinal = ? AND n = ? AND fate IS NULL",
-        [(item.ordinal, item.attempt) for item in items],
-    )
+    for item in items:
+        taken_back = ledger.db.execute(
+            "DELETE FROM attempt WHERE ordinal = ? AND n = ? AND fate IS NULL", (item.ordinal, item.attempt)
+        )
+        if taken_back.rowcount:
+            ledger.journal ^= seal.opened(item.ordinal, item.attempt, item.job_uuid)
 
 
 def settle(ledger: Ledger, outcomes: Sequence[Outcome]) -> None:
     """Write outcomes, once and for all: a second outcome for a row breaks a constraint and stops the run."""
-    _insert(ledger, _OUTCOMES, [_record(outcome) for outcome in outcomes])
+    records = [_record(outcome) for outcome in outcomes]
+    _insert(ledger, _OUTCOMES, records)
+    for record in records:
+        ledger.journal ^= seal.outcome(record)
 
 
 def _record(o: Outcome) -> tuple[Any, ...]:

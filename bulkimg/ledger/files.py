@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -40,21 +40,28 @@ class LiveResults:
     """The result files while the run is running: whole records, appended as rows settle."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._files: list[tuple[TextIO, int]] = []
+        self._files: list[tuple[int, Path, int]] = []
         for path in paths:
             with storage_errors(path):
-                self._files.append((_open_private(path, os.O_APPEND), ("jsonl", "csv").index(_kind(path))))
+                kind = ("jsonl", "csv").index(_kind(path))
+                self._files.append((_private_descriptor(path, os.O_APPEND), path, kind))
 
     def append(self, ledger: Ledger, ordinals: Sequence[int]) -> None:
-        """The lines of rows that have just been settled, with one statement and one write a file."""
+        """The lines of rows that have just been settled, with one statement and one write a file. StorageError."""
         texts = ledger.db.execute(_LINES, (to_json(ordinals).decode(),)).fetchone()
-        for file, kind in self._files:
-            file.write(texts[kind])
-            file.flush()
+        for descriptor, path, kind in self._files:
+            with storage_errors(path):
+                _write_all(descriptor, texts[kind].encode())
 
     def close(self) -> None:
-        for file, _ in self._files:
-            file.close()
+        for descriptor, _, _ in self._files:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Without a buffer: what a full disk did not take must not be written by closing the file."""
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 _LINES = """
@@ -124,7 +131,10 @@ def _replacing(path: Path) -> Iterator[TextIO]:
     """Write elsewhere, make it durable, then take the name: a reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors(path):
-        with _open_private(temporary, os.O_TRUNC) as file:
+        with suppress(FileNotFoundError):
+            temporary.unlink()  # one that a killed process left, or a link that somebody put there
+        descriptor = _private_descriptor(temporary, os.O_EXCL)
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -136,6 +146,5 @@ def _replacing(path: Path) -> Iterator[TextIO]:
             os.close(directory)
 
 
-def _open_private(path: Path, flags: int) -> TextIO:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, 0o600)
-    return os.fdopen(descriptor, "a" if flags & os.O_APPEND else "w", encoding="utf-8", newline="")
+def _private_descriptor(path: Path, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, 0o600)

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import random
+import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,15 +29,16 @@ class RunDirectory:
         return self.path / "run.db"
 
     def hold(self) -> "RunDirectory":
-        """Take the run for this process until `release` or death; RunRefused when another one holds it."""
+        """Take the run for this process until `release` or death; RunRefused when another one holds it, or could write in it."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if why := _strange(os.fstat(descriptor)):
+            os.close(descriptor)
+            raise RunRefused(f"{self.path}: {why}")
+        if not _lock(descriptor):
             os.close(descriptor)
             raise RunRefused(
                 f"run {self.run_id} is being carried out by another process; see bulkimg status {self.run_id}"
-            ) from None
+            )
         self._lock = descriptor
         return self
 
@@ -47,11 +49,31 @@ class RunDirectory:
 
     def is_held(self) -> bool:
         """Whether a living process holds the run now."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            RunDirectory(self.path).hold().release()
-        except RunRefused:
-            return True
+            return not _lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True
+
+
+def _strange(found: os.stat_result) -> str:
+    """Why a directory is not one that only we write in; nothing that somebody else could have changed is acted on."""
+    if found.st_uid != os.geteuid():
+        return f"belongs to another user (uid {found.st_uid}); go on with the run as that user"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(found.st_mode)
+        return (
+            f"can be written by others (mode {mode:04o}), so its ledger cannot be trusted; look into it, then chmod 700"
+        )
+    return ""
 
 
 def new_run(runs_dir: Path, now: float) -> RunDirectory:
@@ -63,11 +85,21 @@ def new_run(runs_dir: Path, now: float) -> RunDirectory:
         runs_dir.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700)
         path.chmod(0o700)  # whatever the umask
+        _make_durable(runs_dir)
         return RunDirectory(path).hold()
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be created: {error.strerror}; choose another place with --runs-dir"
         ) from None
+
+
+def _make_durable(directory: Path) -> None:
+    """A new entry is on the disk only when its directory is."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def list_runs(runs_dir: Path) -> Iterator[RunDirectory]:

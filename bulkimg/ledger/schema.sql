@@ -6,6 +6,12 @@ CREATE TABLE meta (
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Check sums over the rest (seal.py): damage that SQLite does not see is refused before anything is sent.
+CREATE TABLE seal (
+  name  TEXT PRIMARY KEY,
+  value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE row (
   ordinal  INTEGER PRIMARY KEY,       -- 1, 2, 3 … in the manifest's order
   line     INTEGER NOT NULL,          -- where it begins in the manifest, the first line being 1

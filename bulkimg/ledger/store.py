@@ -1,16 +1,19 @@
 """This file opens run.db and keeps its header: what was asked, of whom, in which state the run is."""
 
 import json
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from bulkimg.errors import RunRefused, StorageError
+from bulkimg.ledger import seal
 
-SCHEMA = 1
+SCHEMA = 2
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384; PRAGMA temp_store=FILE;"
 
 
@@ -30,11 +33,18 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 class Ledger:
-    """One connection to one run's ledger. A connection may change threads, but only one at a time uses it."""
+    """One connection to one run's ledger. A connection may change threads, but only one at a time uses it.
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    `witness` is a second connection that only reads. While it is there, closing the first one writes nothing: after a
+    failed write or fsync nobody knows what is on the disk, and asking for another fsync would be answered with a lie.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, witness: sqlite3.Connection | None = None) -> None:
         self.path = path
         self.db = connection
+        self.journal = 0  # the sum over attempts and outcomes, this transaction's included
+        self._witness = witness
+        self._failure: StorageError | None = None
 
     @classmethod
     def create(cls, path: Path) -> "Ledger":
@@ -45,38 +55,63 @@ class Ledger:
             ledger.db.executescript(_PRAGMAS)
             ledger.db.executescript(resources.files("bulkimg.ledger").joinpath("schema.sql").read_text("utf-8"))
             ledger.set_meta(schema=SCHEMA)
+            ledger._witness = _witness(path)
         return ledger
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> "Ledger":
-        """An existing ledger; RunRefused when it is not one, or one of another version."""
-        if not path.is_file():
-            raise RunRefused(f"{path}: there is no ledger; `bulkimg runs` lists the runs")
+        """An existing ledger; RunRefused when it is not one, or one of another version; StorageError when it is damaged."""
+        _refuse_strange_file(path)
         try:
             ledger = cls(path, _connect(path, "ro" if read_only else "rw"))
             if not read_only:
                 ledger.db.executescript(_PRAGMAS)
+                ledger._witness = _witness(path)
             schema = ledger.meta("schema")
-        except sqlite3.Error as error:
-            raise StorageError(f"{path}: is not a readable ledger: {error}") from None
+        except (sqlite3.Error, ValueError) as error:
+            raise StorageError(f"{path}: is not a readable ledger: {error}; {_START_AGAIN}") from None
         if schema != SCHEMA:
             raise RunRefused(
                 f"{path}: was written by another version of bulkimg (schema {schema}, this one reads {SCHEMA})"
             )
         return ledger
 
+    def verify(self) -> None:
+        """StorageError unless everything in it is as it was written; before a run is gone on with."""
+        try:
+            found = seal.damage(self.db)
+            self.journal = seal.journal(self.db)
+        except (sqlite3.Error, ValueError) as error:
+            found = str(error)
+        if found:
+            raise StorageError(f"{self.path}: is damaged: {found}; {_START_AGAIN}")
+
+    def seal(self) -> None:
+        """The manifest is in: from now on its rows do not change, and `verify` holds everything against its sums."""
+        with self.transaction() as db:
+            self.journal = seal.seal(db)
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of the block's writes, durable at its end, or none of them."""
-        with storage_errors(self.path):
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
+        """All of the block's writes, durable at its end, or none of them. After a failure there is no other one."""
+        if self._failure:
+            raise self._failure
+        before = self.journal
+        try:
+            with storage_errors(self.path):
+                self.db.execute("BEGIN IMMEDIATE")
                 yield self.db
+                if self.journal != before:
+                    seal.write(self.db, journal=self.journal)
                 self.db.execute("COMMIT")
-            except BaseException:
-                if self.db.in_transaction:
+        except BaseException as error:
+            self.journal = before
+            if isinstance(error, StorageError):
+                self._failure = error
+            if self.db.in_transaction:
+                with suppress(sqlite3.Error):  # the first error is the one that is told
                     self.db.execute("ROLLBACK")
-                raise
+            raise
 
     def relax(self) -> None:
         """Commits need not reach the disk, for what can be read again from the manifest."""
@@ -95,11 +130,40 @@ class Ledger:
 
     def set_meta(self, **values: Any) -> None:
         """Write values of the header; inside a transaction they are part of it."""
+        if not self.db.in_transaction:
+            with self.transaction():
+                self.set_meta(**values)
+            return
         rows = [(key, json.dumps(value)) for key, value in values.items()]
         self.db.executemany("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", rows)
+        seal.write(self.db, meta=seal.in_order(self.db, "meta"))
 
     def close(self) -> None:
+        """Tidy up, unless writing has failed: then the files stay as they are."""
+        if self._witness and not self._failure:
+            self._witness.close()
         self.db.close()
+
+
+_START_AGAIN = "restore it from a backup, or run the manifest again (what it says is absolute, so twice does no harm)"
+
+
+def _refuse_strange_file(path: Path) -> None:
+    """Only a plain file of our own is a ledger: nobody else's, and nothing that a link leads to."""
+    try:
+        found = path.lstat()
+    except OSError:
+        raise RunRefused(f"{path}: there is no ledger; `bulkimg runs` lists the runs") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise RunRefused(f"{path}: is not a plain file; a ledger is not opened through a link")
+    if found.st_uid != os.geteuid():
+        raise RunRefused(f"{path}: belongs to another user (uid {found.st_uid}); go on with the run as that user")
+
+
+def _witness(path: Path) -> sqlite3.Connection:
+    connection = _connect(path, "ro")
+    connection.execute("SELECT count(*) FROM meta").fetchone()  # only now does SQLite know of it
+    return connection
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

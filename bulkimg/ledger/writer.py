@@ -1,18 +1,18 @@
-"""This file is the one thread that writes while a run sends: it commits claims and outcomes in groups.
+"""This file writes while a run sends: it commits claims and outcomes in groups, in a lane of its own.
 
 A claim is handed out only after its commit; an outcome is shown and appended to the results only after its commit.
 After the first failure nothing is written any more and every caller gets the StorageError (RELIABILITY.md, invariant 16).
 """
 
 import asyncio
-import queue
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from bulkimg.errors import StorageError
 from bulkimg.ledger import claims
+from bulkimg.ledger.lane import Lane
 from bulkimg.ledger.store import Ledger, storage_errors
 from bulkimg.model import Claim, Outcome
 
@@ -32,14 +32,14 @@ _Job = tuple[_Op, "asyncio.Future[Any]"]
 
 @dataclass(slots=True)
 class _Group:
-    """What the next commit writes. Filled in the event loop, handed to the thread as a whole: it wakes once a group."""
+    """What the next commit writes. Filled in the event loop, handed to the lane as a whole: it wakes once a group."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     jobs: list[_Job] = field(default_factory=list)
 
 
 class Writer:
-    """Owns the ledger's connection from `start` to `close`.
+    """Owns the ledger's connection until `close`.
 
     `on_settled` is called in the event loop with outcomes that are durable and appended, one per manifest row;
     `on_failure` once, in the event loop, when the disk fails.
@@ -51,6 +51,7 @@ class Writer:
         sink: Sink,
         on_settled: Callable[[Sequence[Outcome]], None],
         on_failure: Callable[[StorageError], None],
+        lane: Lane,
     ) -> None:
         self._ledger = ledger
         self._sink = sink
@@ -59,13 +60,9 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._group = _Group()
         self._timer: asyncio.Handle | None = None
-        self._queue: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
+        self._lane = lane
         self._failure: StorageError | None = None
         self._merged = bool(ledger.meta("merged", 0))
-        self._thread = threading.Thread(target=self._run, name="bulkimg-ledger", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
 
     async def _do(self, op: _Op) -> Any:
         """Run `op` in the next commit; its result once it is durable. StorageError when the disk has failed."""
@@ -92,7 +89,7 @@ class Writer:
             self._timer = None
         group, self._group = self._group, _Group()
         if group.outcomes or group.jobs:
-            self._queue.put(group)
+            self._lane.put(partial(self._write, group))
 
     async def claim(self, after: int, limit: int, new_job: Callable[[], str], now: float) -> list[Claim]:
         """The next rows to send, claimed; [] when there are no more."""
@@ -112,32 +109,29 @@ class Writer:
         await self._do(lambda ledger: claims.release(ledger, items))
 
     async def close(self) -> None:
-        """Commit what is waiting, then end the thread. Cannot be cancelled half-way: the thread is waited for."""
+        """Commit what is waiting, then end."""
         self._flush()
-        self._queue.put(None)
-        await asyncio.shield(asyncio.to_thread(self._thread.join))
-        await asyncio.sleep(0)  # the last call_soon_threadsafe callbacks run before we return
+        await self._lane.close()
 
     def raise_failure(self) -> None:
         """The StorageError that ended writing, if one did."""
         if self._failure:
             raise self._failure
 
-    # -- in the thread --------------------------------------------------------------------------------------------------
+    # -- in the lane ----------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while (group := self._queue.get()) is not None:
-            if self._failure is None:
-                try:
-                    self._commit(group)
-                    continue
-                except StorageError as error:
-                    self._failure = error
-                except BaseException as error:  # a bug must stop the run, not hang it
-                    self._failure = StorageError(f"{self._ledger.path}: writing failed: {error!r}")
-                self._call(self._on_failure, self._failure)
-            for _, done in group.jobs:
-                self._call(_reject, done, self._failure)
+    def _write(self, group: _Group) -> None:
+        if self._failure is None:
+            try:
+                self._commit(group)
+                return
+            except StorageError as error:
+                self._failure = error
+            except Exception as error:  # a bug must stop the run, not hang it
+                self._failure = StorageError(f"{self._ledger.path}: writing failed: {error!r}")
+            self._call(self._on_failure, self._failure)
+        for _, done in group.jobs:
+            self._call(_reject, done, self._failure)
 
     def _commit(self, group: _Group) -> None:
         with self._ledger.transaction():

@@ -1,29 +1,97 @@
-"""This file is the one place where a run's speed is kept and changed: rate, concurrency, gate."""
+"""This file is the one place where a run's speed is kept and changed: rate, concurrency, gate, retry budget."""
 
+import asyncio
+import math
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from bulkimg.pace.budget import RetryBudget
 from bulkimg.pace.gate import Gate
+from bulkimg.pace.health import SILENT, Health, State
 from bulkimg.pace.rate import Rate
+
+NOBODY = -1  # the era of what no waiter sent
+SLOW_START = 0.1  # of the rate in the first second after an outage, twice as much in each one after it
 
 
 class Pace:
-    """`admit` before every request of any kind; `concurrency` bounds the rows in flight. Both can change at any time."""
+    """`admit` before every request of any kind, `heard` after it; `concurrency` bounds the rows in flight.
 
-    def __init__(self, rate: float, concurrency: int, clock: Callable[[], float] = time.monotonic) -> None:
+    Rate and concurrency can change at any time. Clock (monotonic seconds), sleep and chance are arguments.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        concurrency: int,
+        *,
+        patience: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        rng: random.Random | None = None,
+    ) -> None:
         self.rate = Rate(rate)
-        self.gate = Gate(clock)
+        self.gate = Gate(clock, sleep, rng or random.Random(), patience)  # noqa: S311 - spreads waits, keeps no secret
+        self.gate.on_reopened = self._start_slowly
+        self.budget = RetryBudget(clock, lambda: self.rate.per_second)
+        self._clock = clock
+        self._reopened: float | None = None
+        self._out = 0  # requests that have no answer yet
         self._concurrency = concurrency
         self._on_change: Callable[[], None] = lambda: None
 
-    async def admit(self) -> None:
-        """Return when one more request may go out: the gate is open, and the rate allows it."""
-        if self.gate.held:
-            await self.gate.passed()
+    async def admit(self) -> int:
+        """Return when one more request may go out: the gate lets it, and the rate allows it. Hand the era to `heard`."""
+        era = await self._passed_in_turn()
+        while self.gate.closed and not self.gate.is_trial(era):  # it closed while we waited for our turn
+            era = await self._passed_in_turn()
+        self._sent()
+        return era
+
+    async def admit_probe(self) -> int:
+        """As `admit`, for the gate's own question: a closed gate does not hold it."""
+        await self._in_turn()
+        self._sent()
+        return NOBODY
+
+    async def _passed_in_turn(self) -> int:
+        era = await self.gate.passed()
+        try:
+            await self._in_turn()
+        except BaseException:
+            self.gate.heard(era, SILENT)  # it may be the one that goes alone: the next one takes its place
+            raise
+        return era
+
+    def heard(self, era: int, health: Health) -> int:
+        """What a request that was admitted came to: called exactly once for each. Returns what Gate.heard does."""
+        self._out -= 1
+        streak = self.gate.heard(era, health)
+        if health.quota is not None and health.quota[0] <= self._out:
+            # What is under way will use up the rest of what the server takes.
+            remaining, reset = health.quota
+            self.gate.heard(NOBODY, Health(State.ASKED, f"its rate limit has {remaining} requests left", reset))
+        return streak
+
+    def _sent(self) -> None:
+        self._out += 1
+        self.budget.earn()
+
+    async def _in_turn(self) -> None:
+        if self._reopened is not None:
+            self._climb(self._reopened)
         await self.rate.admit()
-        while self.gate.held:  # it closed while we waited for our turn
-            await self.gate.passed()
-            await self.rate.admit()
+
+    def _start_slowly(self) -> None:
+        self._reopened = self._clock()
+        self._climb(self._reopened)
+
+    def _climb(self, reopened: float) -> None:
+        share = SLOW_START * 2.0 ** math.floor(self._clock() - reopened)
+        self.rate.slow_down(min(1.0, share))
+        if share >= 1:
+            self._reopened = None
 
     @property
     def concurrency(self) -> int:

@@ -18,6 +18,8 @@ FEWEST, MOST = 20, 60
 # server's own count of any second stay within the cap when they bunch by up to 15 ms.
 STRETCH = 1.015
 
+UNLIMITED = 500.0  # what a share of an unlimited rate is a share of, requests a second
+
 
 def windows(per_second: float) -> tuple[int, float]:
     """(requests a window, seconds a window): no second holds more whole windows than fill the cap.
@@ -37,22 +39,39 @@ class Rate:
     def __init__(self, per_second: float) -> None:
         self._throttler = Throttler(rate_limit=1)
         self._turn = asyncio.Lock()
+        self._share = 1.0
         self.per_second = per_second
         self.set(per_second)
 
     def set(self, per_second: float) -> None:
         """Change the rate; those already waiting go on under the new one."""
         self.per_second = per_second
-        if math.isinf(per_second):
+        self._apply()
+
+    def slow_down(self, share: float) -> None:
+        """Keep to a share of the rate, 1 being all of it."""
+        if share != self._share:
+            self._share = share
+            self._apply()
+
+    @property
+    def _present(self) -> float:
+        if self._share == 1:
+            return self.per_second
+        return self._share * (UNLIMITED if math.isinf(self.per_second) else self.per_second)
+
+    def _apply(self) -> None:
+        present = self._present
+        if math.isinf(present):
             return
-        self._throttler.rate_limit, self._throttler.period = windows(per_second)
+        self._throttler.rate_limit, self._throttler.period = windows(present)
         # Not less than 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
         self._throttler.retry_interval = max(0.001, min(0.005, self._throttler.period / 50))
 
     async def admit(self) -> None:
         """Return when one more request may go out. Cancelling a waiter takes nothing from the budget."""
-        if math.isinf(self.per_second):
+        if math.isinf(self._present):
             return
         async with self._turn:
-            if not math.isinf(self.per_second):
+            if not math.isinf(self._present):
                 await self._throttler.acquire()

@@ -29,3 +29,4 @@ def take_in(ledger: Ledger, manifest: Manifest) -> None:
             has_expectations=manifest.has_expectations,
             merged=merged,
         )
+    ledger.seal()

@@ -1,7 +1,7 @@
 """This file proves who we are: a session given, an account that logs in once per run, or an access key that signs."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -36,13 +36,18 @@ class Auth(Protocol):
         """Leave nothing behind on the server."""
 
 
-def make_auth(credentials: Credentials, transport: Transport, now: Callable[[], float]) -> Auth:
+def make_auth(
+    credentials: Credentials,
+    transport: Transport,
+    now: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Auth:
     """The Auth for a kind of credential; `now` is seconds since the epoch."""
     if isinstance(credentials, Session):
         transport.hide(credentials.uuid)
         return _GivenSession(credentials)
     if isinstance(credentials, Account):
-        return _AccountSession(credentials, transport, now)
+        return _AccountSession(credentials, transport, now, sleep)
     transport.hide(credentials.secret)
     return _SignedRequests(credentials, now)
 
@@ -70,8 +75,15 @@ class _GivenSession:
 class _AccountSession:
     """Logs in once; again, however many requests notice at once, when the server drops the session; out at the end."""
 
-    def __init__(self, account: Account, transport: Transport, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        account: Account,
+        transport: Transport,
+        now: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
         self._account = account
+        self._sleep = sleep
         self._transport = transport
         self._turn = asyncio.Lock()
         self._now = now
@@ -113,13 +125,11 @@ class _AccountSession:
                 raise
 
     async def _login(self, *, patient: bool = False) -> None:
-        """`patient`: try again when the server does not answer, as it may in the middle of a run; never when it refuses."""
-        for tries in range(1, LOGIN_TRIES + 1):
-            answer = await self._ask()
-            ready = answer.status is not None and (answer.status < 500 or wire.error_of(answer.json()) is not None)
-            if ready or (not patient and answer.status is None) or tries == LOGIN_TRIES:
-                break
-            await asyncio.sleep(min(answer.retry_after or 2.0**tries, 30.0))
+        """`patient`: in the middle of a run, where an outage is waited for at the gate. Never again when it refuses."""
+        tries = 1
+        while (answer := await self._ask()).streak and (patient or (answer.status is not None and tries < LOGIN_TRIES)):
+            await self._sleep(min(answer.retry_after or 2.0**tries, 30.0))
+            tries += not patient
         self._take(answer)
 
     async def _ask(self) -> wire.Answer:

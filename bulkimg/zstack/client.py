@@ -8,6 +8,7 @@ from bulkimg.zstack.auth import Auth
 from bulkimg.zstack.transport import Transport
 from bulkimg.zstack.wire import Answer
 
+NO_JOB = "0" * 32
 CONTENT_TYPE = "application/json;charset=UTF-8"
 
 
@@ -47,6 +48,11 @@ class ImageApi:
     async def poll(self, job_uuid: str) -> Answer:
         """`GET /v1/api-jobs/{job}` on our own origin; the server asks for no credentials here, so none are sent."""
         return await self._transport.exchange("GET", f"/v1/api-jobs/{job_uuid}", headers=dict)
+
+    async def is_there(self) -> bool:
+        """Whether a server answers at all, asked with what changes nothing and carries no credential: a job nobody made."""
+        answer = await self._transport.exchange("GET", f"/v1/api-jobs/{NO_JOB}", headers=dict, probe=True)
+        return answer.status is not None and answer.status not in (429, 502, 503, 504)
 
     async def read(self, uuid: str) -> Answer:
         """`GET /v1/images/{uuid}`: the image as it is now."""

@@ -1,29 +1,15 @@
-"""This file is the one place that uses aiohttp's client, with its traps closed (research/reliability.md §2.2).
+"""This file is one server as the run sees it: every request paced, confined to its origin and paths, every answer bound to it."""
 
-One call is one request on the wire: no redirects, no cookies, no silent second PUT, no proxy or netrc from the
-environment; bodies are bounded; a pooled connection with bytes nobody asked for is thrown away; every exception becomes
-an Answer that says whether bytes may have gone out.
-"""
-
-import math
-import os
+import base64
+import json
 import re
-import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Protocol
+from urllib.parse import quote
 
-import aiohttp
-from aiohttp.client_middlewares import ClientHandlerType
-from yarl import URL
+from pydantic_core import to_json
 
-from bulkimg import __version__
-from bulkimg.errors import UsageError
-from bulkimg.zstack.retry_after import parse_retry_after
 from bulkimg.zstack.wire import Answer
-
-MAX_BODY = 8 << 20  # bytes: 200 images with every field are under 1 MiB
 
 # Every path we ever ask for (RELIABILITY.md, invariant 22).
 _PATHS = re.compile(
@@ -31,71 +17,38 @@ _PATHS = re.compile(
     r"|accounts/login|accounts/sessions/[0-9a-f]{32})"
 )
 
-_connected: ContextVar[list[bool]] = ContextVar("connected")
+
+class Client(Protocol):
+    """Whoever puts requests on the wire: HttpClient, or a simulation's network."""
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer: ...
+    async def close(self) -> None: ...
 
 
-class _NotResentError(Exception):
-    """A connection error that aiohttp would answer by sending the PUT again; it does so only for its own types."""
+class Pacing(Protocol):
+    """Whoever says when a request may go out, and is told what came of it: once for each, None when it was given up."""
 
-
-async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
-    try:
-        return await handler(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _NotResentError(type(error).__name__) from error
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Tells when a connection is there, and never hands out a pooled one that holds an answer nobody asked for."""
-
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's signature
-        connection = await super().connect(req, traces, timeout)
-        while connection.protocol is not None and connection.protocol.should_close:
-            connection.close()
-            connection = await super().connect(req, traces, timeout)
-        _connected.get().append(True)
-        return connection
+    async def admit(self) -> int: ...
+    async def admit_probe(self) -> int: ...
+    def heard(self, era: int, answer: Answer | None) -> int: ...
 
 
 class Transport:
-    """Requests to one origin. `admit` returns when one more may go out; `timeout` is seconds from then to the last byte."""
+    """Requests to one origin and context path (`base`, such as http://host:8080/zstack)."""
 
-    def __init__(
-        self,
-        endpoint: str,
-        base_path: str,
-        *,
-        admit: Callable[[], Awaitable[None]],
-        timeout: float,
-        ca_file: Path | None = None,
-        now: Callable[[], float],
-    ) -> None:
+    def __init__(self, client: Client, base: str, pacing: Pacing) -> None:
+        self._client = client
+        self._base = base
+        self._pacing = pacing
         self._secrets: set[bytes] = set()
         self.requests = 0
         self.reached = False  # the server has answered something
-        self._base = endpoint + base_path
-        self._admit = admit
-        self._now = now
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=_tls(ca_file), ttl_dns_cache=60, keepalive_timeout=10),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # The total is safe here: no request ever waits for a place in the pool, nor in a middleware, while it runs.
-            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout, ceil_threshold=math.inf),
-            middlewares=(_send_once,),
-            trust_env=False,
-            skip_auto_headers=("Accept",),
-            headers={
-                "User-Agent": f"bulkimg/{__version__}",
-                "Accept-Encoding": "identity",
-                "Accept": "application/json",
-            },
-        )
 
     def hide(self, *secrets: str) -> None:
         """Blank these texts in every answer from now on: a server that echoes them must not make us write them down."""
-        self._secrets.update(secret.encode() for secret in secrets if len(secret) >= 4)
+        for secret in secrets:
+            if len(secret) >= 4:
+                self._secrets.update(encodings(secret))
 
     async def exchange(
         self,
@@ -106,85 +59,59 @@ class Transport:
         body: bytes | None = None,
         query: str = "",
         on_sending: Callable[[], None] | None = None,
+        probe: bool = False,
     ) -> Answer:
-        """One request, after the pace admits it. `headers` is called at that moment, so signatures are fresh."""
+        """One request, after the pace admits it. `headers` is called at that moment, so signatures are fresh.
+
+        `probe`: the gate's own question, which a closed gate does not hold.
+        """
         if not _PATHS.fullmatch(path):
             raise AssertionError(f"{path!r} is not one of our paths")  # a bug: every uuid was checked when it was read
-        await self._admit()
-        if on_sending:
-            on_sending()
-        self.requests += 1
-        reached: list[bool] = []
-        _connected.set(reached)
+        era = await (self._pacing.admit_probe() if probe else self._pacing.admit())
+        answer: Answer | None = None
         try:
-            async with self._session.request(
-                method,
-                URL(f"{self._base}{path}{query}", encoded=True),
-                data=body,
-                headers=headers(),
-                allow_redirects=False,
-            ) as response:
-                return await self._read(response)
-        except Exception as error:
-            return _failed(error, sent=bool(reached))
+            if on_sending:
+                on_sending()
+            self.requests += 1
+            answer = await self._client.send(method, f"{self._base}{path}{query}", headers(), body)
+        finally:
+            streak = self._pacing.heard(era, None if probe else answer)
+        if answer.status is not None:
+            self.reached = True
+            answer = self._blank(answer)
+        return answer._replace(streak=streak) if streak else answer
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        raw = await response.content.read(MAX_BODY + 1)
-        while not response.content.at_eof() and len(raw) <= MAX_BODY:
-            raw += await response.content.read(MAX_BODY + 1 - len(raw))
-        if len(raw) > MAX_BODY or response.status < 200:
-            response.close()
-        if len(raw) > MAX_BODY:
-            return Answer(None, failure="BODY_TOO_LARGE", detail=f"the answer is larger than {MAX_BODY:,} bytes")
-        self.reached = True
+    def _blank(self, answer: Answer) -> Answer:
+        raw = answer.raw
         for secret in self._secrets:
             if secret in raw:
                 raw = raw.replace(secret, b"[hidden]")
-        waits = response.headers.get("Retry-After")
-        return Answer(response.status, raw, parse_retry_after(waits, self._now()) if waits is not None else None)
+        return answer if raw is answer.raw else answer._replace(raw=raw)
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._client.close()
 
 
-def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
-    if ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"--ca-file {ca_file}: cannot be used: {getattr(error, 'strerror', None) or error}") from None
+def encodings(secret: str) -> set[bytes]:
+    """The secret as it is, and as a server or a proxy may write it in a message: quoted, in hexadecimal, in base64."""
+    raw = secret.encode()
+    return {
+        raw,
+        quote(raw, safe="").encode(),
+        to_json(secret)[1:-1],
+        json.dumps(secret)[1:-1].encode(),
+        raw.hex().encode(),
+        raw.hex().upper().encode(),
+        *_base64(raw),
+    }
 
 
-def _failed(error: Exception, *, sent: bool) -> Answer:
-    """Why there is no answer, in our words: an exception's own text may hold headers (research/reliability.md F16)."""
-    failure, detail = "NO_ANSWER", "the connection broke before the answer was complete"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        failure, detail = "TLS", f"the server's certificate is not accepted: {_reason(error.certificate_error)}"
-    elif isinstance(error, aiohttp.ClientSSLError):
-        failure, detail = "TLS", f"no TLS connection: {_reason(error.os_error)}"
-    elif isinstance(error, aiohttp.ClientConnectorError):
-        failure, detail = "NOT_CONNECTED", f"no connection: {_reason(error.os_error)}"
-    elif isinstance(error, ValueError) and not sent and not isinstance(error, aiohttp.ClientResponseError):
-        failure, detail = "NOT_CONNECTED", "the server's address cannot be used"
-    elif isinstance(error, TimeoutError):
-        failure, detail = ("TIMEOUT", "no answer in time") if sent else ("NOT_CONNECTED", "no connection in time")
-    elif isinstance(error, aiohttp.ClientPayloadError):
-        failure, detail = "ANSWER_CUT", "the answer was cut short"
-    elif isinstance(error, aiohttp.ClientResponseError | ValueError):
-        failure, detail = "NOT_HTTP", "the answer is not valid HTTP"
-    elif not isinstance(error, _NotResentError | aiohttp.ClientError | OSError):
-        raise error
-    return Answer(None, failure=failure, detail=detail, sent=sent)
-
-
-def _reason(error: BaseException) -> str:
-    """The system's own word for it, without what asyncio or aiohttp put around it."""
-    if isinstance(error, ssl.SSLError):
-        return getattr(error, "verify_message", None) or error.reason or "TLS failed"
-    number = getattr(error, "errno", None)
-    return (
-        os.strerror(number)
-        if isinstance(number, int) and number > 0
-        else getattr(error, "strerror", None) or type(error).__name__
-    )
+def _base64(raw: bytes) -> set[bytes]:
+    """Inside a longer text it may begin at any of three places; what shares a letter with its neighbours is left out."""
+    found = set()
+    for ahead in range(3):
+        code = base64.b64encode(bytes(ahead) + raw)
+        core = code[4 if ahead else 0 : len(code) - (4 if (ahead + len(raw)) % 3 else 0)]
+        if len(core) >= 8:
+            found |= {core, core.translate(bytes.maketrans(b"+/", b"-_"))}
+    return found

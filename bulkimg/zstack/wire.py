@@ -53,15 +53,18 @@ class Answer(NamedTuple):
     """What the wire said to one request: a complete HTTP answer, or why there is none.
 
     `status` is None when there is no complete answer; then `failure` names why, and `sent` says whether bytes may have
-    gone out. It is never taken from an exception. `retry_after` is seconds from now, when the header said so.
+    gone out. It is never taken from an exception. `retry_after` is seconds from now, when the header said so; `quota` is
+    (requests the server still takes, seconds until it takes more). `streak` is what the pace made of it (Gate.heard).
     """
 
     status: int | None
     raw: bytes = b""
     retry_after: float | None = None
+    quota: tuple[int, float] | None = None
     failure: str = ""
     detail: str = ""
     sent: bool = True
+    streak: int = 0
 
     @property
     def text(self) -> str:

@@ -41,8 +41,8 @@ def put(status: int, body: Any, retry_after: float | None = None) -> tuple[Next,
     [
         (200, image(name="new", virtio=True), (Next.SETTLED, Status.UPDATED, "")),
         (200, image(name="new"), (Next.SETTLED, Status.UPDATED, "")),
-        (200, image(name=" new "), (Next.SETTLED, Status.DRIFTED, "DRIFTED")),
-        (200, image(name="new", virtio="true"), (Next.SETTLED, Status.DRIFTED, "DRIFTED")),
+        (200, image(name=" new "), (Next.READ, Status.DRIFTED, "DRIFTED")),
+        (200, image(name="new", virtio="true"), (Next.READ, Status.DRIFTED, "DRIFTED")),
         (200, {"inventory": {"uuid": OTHER, "name": "new"}}, (Next.ASK, None, "NOT_BOUND")),
         (200, {"inventory": None}, (Next.ASK, None, "NOT_BOUND")),
         (200, {**image(name="new"), **error("SYS.1000")}, (Next.ASK, None, "NOT_BOUND")),
@@ -88,12 +88,6 @@ def test_answers_to_a_put(status: int, body: Any, expected: tuple[Next, Status |
 def test_a_refusal_is_not_a_try_later_even_with_retry_after() -> None:
     """503 with a JSON error is the normal answer for a business failure (research/reliability.md F5)."""
     assert put(503, error("SYS.1003", f"image {UUID}"), 30.0) == (Next.SETTLED, Status.FAILED, "SYS.1003")
-
-
-def test_retry_after_holds_the_run_on_what_may_pass() -> None:
-    assert judge_update(answer(503, "busy", 7.0), CLAIM).hold == 7.0
-    assert judge_update(answer(429, ""), CLAIM).hold == 0.0
-    assert judge_update(answer(503, "busy"), CLAIM).hold is None
 
 
 def test_a_refusal_that_names_nobody_is_kept_and_asked_about() -> None:

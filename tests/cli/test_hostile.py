@@ -27,8 +27,9 @@ def test_a_run_with_map_and_set_can_be_resumed_and_retried(cli: Cli, server: Ser
         "--allow-value",
         "format=vhd",
     ]
+    before = len(server.puts())
     process = cli.at(server).start("run", "m.csv", "--yes", "--rate", "20/s", "--progress", "none", *options)
-    time.sleep(1.5)
+    server.wait_for_put(before)
     process.kill()
     process.communicate()
     cli.at(server)("resume", "last", "--rate", "unlimited", code=1)

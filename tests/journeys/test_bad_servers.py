@@ -94,7 +94,15 @@ async def run(
 ) -> tuple[bulkimg.Summary, list[dict[str, Any]]]:
     """Run `rows` changes; (summary, results)."""
     changes = [{"uuid": f"{n:032x}", "name": f"new-{n}"} for n in range(rows)]
-    given = {"rate": "unlimited", "retries": "1", "timeout": "3s", "job_timeout": "2s", "concurrency": "4", **options}
+    given = {
+        "rate": "unlimited",
+        "retries": "1",
+        "timeout": "3s",
+        "job_timeout": "2s",
+        "concurrency": "4",
+        "max_outage": "5s",
+        **options,
+    }
     one = bulkimg.Run(
         changes, credentials=credentials or bulkimg.Session(SESSION), endpoint=server.url, runs_dir=place, **given
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bulkimg.cells import harmless
 from bulkimg.errors import RunRefused, StorageError
-from bulkimg.ledger import Ledger, LiveResults, RunDirectory, Writer, claims, new_run, tally, write_results
+from bulkimg.ledger import Ledger, LiveResults, RunDirectory, ThreadLane, Writer, claims, new_run, tally, write_results
 from bulkimg.ledger.files import COLUMNS
 from bulkimg.ledger.intake import add_rows, merge_duplicates, settle_empty
 from bulkimg.model import Claim, Fields, Outcome, Problem, Row, Status
@@ -159,8 +159,7 @@ async def test_nothing_is_shown_before_it_is_durable(tmp_path: Path) -> None:
     paths = [tmp_path / "results.csv", tmp_path / "results.jsonl"]
     write_results(ledger, paths, settled_only=True)
     live = LiveResults(paths)
-    writer = Writer(ledger, live, on_settled, lambda error: pytest.fail(str(error)))
-    writer.start()
+    writer = Writer(ledger, live, on_settled, lambda error: pytest.fail(str(error)), ThreadLane())
     cursor = 0
     while found := await writer.claim(cursor, 100, job, 1.0):
         assert reader.execute("SELECT count(*) FROM attempt").fetchone()[0] >= found[-1].ordinal
@@ -184,8 +183,9 @@ async def test_after_the_disk_fails_nothing_more_is_written_and_everybody_is_tol
         def append(self, ledger: Ledger, ordinals: Sequence[int]) -> None:
             raise OSError(28, "No space left on device", "results.csv")
 
-    writer = Writer(ledger, FullDisk(), lambda _: pytest.fail("shown"), lambda error: told.append(str(error)))
-    writer.start()
+    writer = Writer(
+        ledger, FullDisk(), lambda _: pytest.fail("shown"), lambda error: told.append(str(error)), ThreadLane()
+    )
     (item, *_) = await writer.claim(0, 1, job, 1.0)
     writer.settle(outcome(item))
     await asyncio.sleep(0.2)

@@ -7,7 +7,6 @@ import time
 import pytest
 
 from bulkimg.pace import Pace
-from bulkimg.pace.gate import Gate
 from bulkimg.pace.rate import windows
 
 
@@ -59,23 +58,6 @@ async def test_a_cancelled_waiter_takes_nothing_and_the_rate_changes_live() -> N
         waiter.cancel()
     pace.rate.set(math.inf)
     await asyncio.wait_for(pace.admit(), 0.5)
-
-
-async def test_the_gate_holds_everybody_until_the_latest_of_its_holds() -> None:
-    now = 100.0
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        nonlocal now
-        slept.append(seconds)
-        now += seconds
-
-    gate = Gate(lambda: now, sleep)
-    gate.hold(5)
-    gate.hold(2)
-    assert gate.held
-    await gate.passed()
-    assert (slept, gate.held) == ([5.0], False)
 
 
 @pytest.mark.parametrize("rate", [1, 2.5, 5, 10, 19, 20, 29, 37, 50, 100, 130, 131, 199, 500, 997, 1000, 5000])

@@ -3,20 +3,15 @@
 import asyncio
 import contextlib
 import ssl
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from bulkimg.zstack.transport import Transport
 from bulkimg.zstack.wire import Answer
 from tests.conftest import UUID
 from tests.zstack.raw import http, read_request
+from tests.zstack.test_transport import transport
 
 HERE = Path(__file__).parent / "tls"
-
-
-async def admit() -> None:
-    pass
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +37,7 @@ async def tls_server() -> AsyncIterator[tuple[int, list[bytes]]]:
 
 
 async def put(url: str, ca_file: Path | None) -> Answer:
-    client = Transport(url, "/zstack", admit=admit, timeout=5, ca_file=ca_file, now=time.time)
+    client = transport(url, ca_file=ca_file)
     try:
         return await client.exchange("PUT", f"/v1/images/{UUID}/actions", headers=dict, body=b"secret")
     finally:

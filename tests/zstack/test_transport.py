@@ -3,10 +3,12 @@
 import asyncio
 import gzip
 import time
+from pathlib import Path
 
 import pytest
 
-from bulkimg.zstack.transport import MAX_BODY, Transport
+from bulkimg.zstack.http import MAX_BODY, HttpClient
+from bulkimg.zstack.transport import Transport
 from bulkimg.zstack.wire import Answer
 from tests.conftest import UUID, corpus
 from tests.zstack.raw import Raw, always, http, raw_server
@@ -14,12 +16,26 @@ from tests.zstack.raw import Raw, always, http, raw_server
 PATH = f"/v1/images/{UUID}/actions"
 
 
-async def admit() -> None:
-    pass
+class Unpaced:
+    """Lets everything through, and counts what it is told."""
+
+    def __init__(self) -> None:
+        self.admitted = 0
+        self.told: list[Answer | None] = []
+
+    async def admit(self) -> int:
+        self.admitted += 1
+        return 0
+
+    admit_probe = admit
+
+    def heard(self, era: int, answer: Answer | None) -> int:
+        self.told.append(answer)
+        return 0
 
 
-def transport(url: str, timeout: float = 5.0) -> Transport:
-    return Transport(url, "/zstack", admit=admit, timeout=timeout, now=time.time)
+def transport(url: str, timeout: float = 5.0, ca_file: Path | None = None) -> Transport:
+    return Transport(HttpClient(timeout=timeout, ca_file=ca_file, now=time.time), f"{url}/zstack", Unpaced())
 
 
 async def put(url: str, times: int = 1, timeout: float = 5.0) -> list[Answer]:

@@ -1,0 +1,45 @@
+"""This file tells from an answer how the server is (pure), and hands it to the pace."""
+
+from bulkimg.apply.rules import NOT_READY, Move, rule_for_status
+from bulkimg.pace import SILENT, WELL, Health, Pace, State
+from bulkimg.zstack import Answer
+from bulkimg.zstack.wire import error_of
+
+_TELLS_NOTHING = frozenset({"TLS", "BODY_TOO_LARGE"})
+
+
+def health_of(answer: Answer | None) -> Health:
+    """WELL for anything the server itself says about a request, refusals included; None is a request that was given up."""
+    if answer is None:
+        return SILENT
+    if answer.status is None:
+        return SILENT if answer.failure in _TELLS_NOTHING else Health(State.SICK, f"{answer.failure}: {answer.detail}")
+    if answer.status == 429:
+        wait = answer.retry_after if answer.retry_after is not None or answer.quota is None else answer.quota[1]
+        return Health(State.ASKED, "HTTP_429", wait)
+    if answer.status >= 500:
+        return _of_server_error(answer, answer.status)
+    return WELL if answer.quota is None else Health(State.WELL, quota=answer.quota)
+
+
+def _of_server_error(answer: Answer, status: int) -> Health:
+    """ZStack says 503 for every business failure; only one without its JSON error is a sick server's (PROTOCOL.md §3.2)."""
+    if error := error_of(answer.json()):
+        return Health(State.SICK, error.code) if error.code in NOT_READY else WELL
+    if rule_for_status(status).move is not Move.AGAIN:
+        return WELL
+    if answer.retry_after is not None:
+        return Health(State.ASKED, f"HTTP_{status}", answer.retry_after)
+    return Health(State.SICK, f"HTTP_{status}")
+
+
+class Paced:
+    """The pace as the transport needs it: it knows answers, the pace knows health."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.admit = pace.admit
+        self.admit_probe = pace.admit_probe
+        self._pace = pace
+
+    def heard(self, era: int, answer: Answer | None) -> int:
+        return self._pace.heard(era, health_of(answer))

@@ -1,0 +1,30 @@
+"""This file is everything that comes from outside a run: time, sleep, chance, the network and the ledger's thread.
+
+A simulation hands in its own, and the rest of the program is the one that users run.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from bulkimg.ledger import Lane, ThreadLane
+from bulkimg.settings import Settings
+from bulkimg.zstack import Client, HttpClient
+
+
+def _http_client(settings: Settings, now: Callable[[], float]) -> Client:
+    return HttpClient(timeout=settings.timeout, ca_file=settings.ca_file, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """`clock` is monotonic seconds, `now` seconds since the epoch; `rng` spreads waits and names jobs, it keeps no secret."""
+
+    clock: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    rng: random.Random = field(default_factory=random.Random)
+    connect: Callable[[Settings, Callable[[], float]], Client] = _http_client
+    lane: Callable[[], Lane] = ThreadLane

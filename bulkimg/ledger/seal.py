@@ -1,0 +1,95 @@
+"""This file seals the ledger: check sums over all that decides what is sent and what is told, so that damage is refused.
+
+SQLite's own checks see a broken structure, not a flipped bit in a value (RELIABILITY.md, invariant 17). They are against
+accidents; somebody who can write the file can write its seal too.
+
+Rows do not change once the manifest is in, so one sum goes over them in order. Attempts and outcomes are added all the
+time, so theirs is the exclusive or of a sum for each record: adding and taking back are the same step.
+"""
+
+import marshal
+import sqlite3
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+CHUNK = 1000  # records
+_IN_ORDER = {
+    "rows": "SELECT ordinal, line, uuid, fields, expects, cells, leader, problems FROM row ORDER BY ordinal",
+    "problems": "SELECT ordinal, line, column, value, code, message, fix, fatal FROM problem ORDER BY rowid",
+    "meta": "SELECT key, value FROM meta ORDER BY key",
+    "schema": "SELECT type, name, sql FROM sqlite_schema ORDER BY name",
+}
+_JOURNAL = {
+    "opened": "SELECT ordinal, n, job_uuid FROM attempt",
+    "closed": "SELECT ordinal, n, fate, code, http_status FROM attempt WHERE fate IS NOT NULL",
+    "outcome": "SELECT * FROM outcome",
+}
+
+
+def _sum(values: Any, start: int = 0) -> int:
+    # Version 2 of marshal writes equal values as equal bytes, and tells 1, 1.0, '1' and b'1' apart.
+    return zlib.crc32(marshal.dumps(values, 2), start)
+
+
+def opened(ordinal: int, n: int, job_uuid: str) -> int:
+    """The sum of an attempt as it is claimed."""
+    return _sum(("opened", ordinal, n, job_uuid))
+
+
+def closed(ordinal: int, n: int, fate: str, code: str, http_status: int | None) -> int:
+    """The sum of an attempt's end, where it did not settle its row."""
+    return _sum(("closed", ordinal, n, fate, code, http_status))
+
+
+def outcome(record: tuple[Any, ...]) -> int:
+    """The sum of an outcome."""
+    return _sum(("outcome", *record))
+
+
+def in_order(db: sqlite3.Connection, name: str) -> int:
+    """The sum over one of the tables that are read in order."""
+    total, cursor = 0, db.execute(_IN_ORDER[name])
+    while chunk := cursor.fetchmany(CHUNK):
+        total = _sum(chunk, total)
+    return total
+
+
+def journal(db: sqlite3.Connection) -> int:
+    """The sum over all attempts and outcomes there are."""
+    total = 0
+    for kind, query in _JOURNAL.items():
+        for record in db.execute(query):
+            total ^= _sum((kind, *record))
+    return total
+
+
+def write(db: sqlite3.Connection, **sums: int) -> None:
+    """Keep sums, within the transaction that changes what they are over."""
+    db.executemany(
+        "INSERT INTO seal VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", list(sums.items())
+    )
+
+
+def seal(db: sqlite3.Connection) -> int:
+    """Seal everything as it is now; returns the journal's sum."""
+    total = journal(db)
+    write(db, **{name: in_order(db, name) for name in _IN_ORDER}, journal=total)
+    return total
+
+
+def damage(db: sqlite3.Connection) -> str:
+    """What does not bear its seal, or an empty string. sqlite3.Error where it cannot even be read."""
+    (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if said != "ok":
+        return str(said).splitlines()[-1]
+    kept = dict(db.execute("SELECT name, value FROM seal"))
+    return next((name for name in _unlike(db, kept)), "")
+
+
+def _unlike(db: sqlite3.Connection, kept: dict[str, int]) -> Iterable[str]:
+    for name in _IN_ORDER:
+        if in_order(db, name) != kept.get(name):
+            yield f"its {name} are not as they were written"
+    if journal(db) != kept.get("journal"):
+        yield "its attempts and outcomes are not as they were written"

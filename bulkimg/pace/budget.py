@@ -1,0 +1,38 @@
+"""This file keeps retries to a tenth of the requests, so that a sick server is not made sicker (SRE book, «Handling Overload»)."""
+
+from collections.abc import Callable
+
+SHARE = 0.1  # retries for each request
+BANK = 10.0  # retries that may come at once
+FEWEST = 0.5  # retries a second when nothing else is left to do; otherwise a tenth of the rate
+MOST = 10.0
+
+
+class RetryBudget:
+    """Every request earns a tenth of a retry. `rate` is the run's cap now, requests a second.
+
+    Once nothing but retries is left, no request earns any more; they then go at a tenth of the rate, so that the run ends.
+    """
+
+    def __init__(self, clock: Callable[[], float], rate: Callable[[], float]) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._left = BANK
+        self._last = -1e9
+
+    def earn(self) -> None:
+        """One more request of any kind goes out."""
+        self._left = min(BANK, self._left + SHARE)
+
+    def take(self, *, nothing_else: bool) -> bool:
+        """Whether one more retry may go out now; it is paid for when it may."""
+        if self._left >= 1:
+            self._left -= 1
+        elif not nothing_else or self.wait() > 0:
+            return False
+        self._last = self._clock()
+        return True
+
+    def wait(self) -> float:
+        """Seconds until a retry may go out although the budget is spent."""
+        return max(0.0, self._last + 1 / max(FEWEST, min(MOST, SHARE * self._rate())) - self._clock())

@@ -1,0 +1,143 @@
+"""This file is the one place that uses aiohttp's client, with its traps closed (research/reliability.md §2.2).
+
+One call is one request on the wire: no redirects, no cookies, no silent second PUT, no proxy or netrc from the
+environment; bodies are bounded; a pooled connection with bytes nobody asked for is thrown away; every exception becomes
+an Answer that says whether bytes may have gone out.
+"""
+
+import math
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp.client_middlewares import ClientHandlerType
+from yarl import URL
+
+from bulkimg import __version__
+from bulkimg.errors import UsageError
+from bulkimg.zstack.limits import parse_rate_limit, parse_retry_after
+from bulkimg.zstack.wire import Answer
+
+MAX_BODY = 8 << 20  # bytes: 200 images with every field are under 1 MiB
+
+_connected: ContextVar[list[bool]] = ContextVar("connected")
+
+
+class _NotResentError(Exception):
+    """A connection error that aiohttp would answer by sending the PUT again; it does so only for its own types."""
+
+
+async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _NotResentError(type(error).__name__) from error
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells when a connection is there, and never hands out a pooled one that holds an answer nobody asked for."""
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's signature
+        connection = await super().connect(req, traces, timeout)
+        while connection.protocol is not None and connection.protocol.should_close:
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
+        _connected.get().append(True)
+        return connection
+
+
+class HttpClient:
+    """Sends requests; `timeout` is seconds to the last byte of an answer, `now` seconds since the epoch."""
+
+    def __init__(self, *, timeout: float, ca_file: Path | None = None, now: Callable[[], float]) -> None:
+        self._now = now
+        self._session = aiohttp.ClientSession(
+            connector=_Connector(limit=0, ssl=_tls(ca_file), ttl_dns_cache=60, keepalive_timeout=10),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # The total is safe here: no request ever waits for a place in the pool, nor in a middleware, while it runs.
+            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout, ceil_threshold=math.inf),
+            middlewares=(_send_once,),
+            trust_env=False,
+            skip_auto_headers=("Accept",),
+            headers={
+                "User-Agent": f"bulkimg/{__version__}",
+                "Accept-Encoding": "identity",
+                "Accept": "application/json",
+            },
+        )
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        """One request and its answer, or why there is none. `url` is sent as it is."""
+        reached: list[bool] = []
+        _connected.set(reached)
+        try:
+            async with self._session.request(
+                method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
+            ) as response:
+                return await self._read(response)
+        except Exception as error:
+            return _failed(error, sent=bool(reached))
+
+    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+        raw = await response.content.read(MAX_BODY + 1)
+        while not response.content.at_eof() and len(raw) <= MAX_BODY:
+            raw += await response.content.read(MAX_BODY + 1 - len(raw))
+        if len(raw) > MAX_BODY or response.status < 200:
+            response.close()
+        if len(raw) > MAX_BODY:
+            return Answer(None, failure="BODY_TOO_LARGE", detail=f"the answer is larger than {MAX_BODY:,} bytes")
+        waits = response.headers.get("Retry-After")
+        retry_after = parse_retry_after(waits, self._now()) if waits is not None else None
+        return Answer(response.status, raw, retry_after, parse_rate_limit(response.headers, self._now()))
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"--ca-file {ca_file}: cannot be used: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _failed(error: Exception, *, sent: bool) -> Answer:
+    """Why there is no answer, in our words: an exception's own text may hold headers (research/reliability.md F16)."""
+    failure, detail = "NO_ANSWER", "the connection broke before the answer was complete"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        failure, detail = "TLS", f"the server's certificate is not accepted: {_reason(error.certificate_error)}"
+    elif isinstance(error, aiohttp.ClientSSLError):
+        failure, detail = "TLS", f"no TLS connection: {_reason(error.os_error)}"
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        failure, detail = "NOT_CONNECTED", f"no connection: {_reason(error.os_error)}"
+    elif isinstance(error, ValueError) and not sent and not isinstance(error, aiohttp.ClientResponseError):
+        failure, detail = "NOT_CONNECTED", "the server's address cannot be used"
+    elif isinstance(error, TimeoutError):
+        failure, detail = ("TIMEOUT", "no answer in time") if sent else ("NOT_CONNECTED", "no connection in time")
+    elif isinstance(error, aiohttp.ClientPayloadError):
+        failure, detail = "ANSWER_CUT", "the answer was cut short"
+    elif isinstance(error, aiohttp.ClientResponseError | ValueError):
+        failure, detail = "NOT_HTTP", "the answer is not valid HTTP"
+    elif not isinstance(error, _NotResentError | aiohttp.ClientError | OSError):
+        raise error
+    return Answer(None, failure=failure, detail=detail, sent=sent)
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own word for it, without what asyncio or aiohttp put around it."""
+    if isinstance(error, ssl.SSLError):
+        return getattr(error, "verify_message", None) or error.reason or "TLS failed"
+    number = getattr(error, "errno", None)
+    return (
+        os.strerror(number)
+        if isinstance(number, int) and number > 0
+        else getattr(error, "strerror", None) or type(error).__name__
+    )
