@@ -84,8 +84,8 @@ def parse_endpoint(value: Any) -> str:
         url = urlsplit(text)
         host, port = url.hostname, url.port
         (host or "").encode("idna")
-    except ValueError as error:
-        raise ValueError(f"is not an URL ({error}): write http://host:8080") from None
+    except ValueError:  # its text may repeat a password
+        raise ValueError("is not an URL: write the scheme, host and port, such as http://host:8080") from None
     if url.scheme not in {"http", "https"} or not host or re.search(r"[\s\\]", text):
         raise ValueError("is not an URL: write the scheme, host and port, such as http://host:8080")
     if url.username is not None or url.password is not None:
@@ -421,5 +421,7 @@ def _sentence(item: Any, labels: Mapping[str, str]) -> str:
         message = f"is not one of {item['ctx']['expected']}"
     elif item["type"] != "value_error":
         message = f"is not valid: {message[0].lower()}{message[1:]}"
-    shown = re.sub(r"//[^/]*@", "//…@", repr(item["input"])) if option == "endpoint" else repr(item["input"])
+    shown = (
+        re.sub(r"//.*@", "//…@", repr(item["input"]), flags=re.DOTALL) if option == "endpoint" else repr(item["input"])
+    )
     return f"{labels.get(option, flag(option))} {shown[:200]} {message}"

@@ -1,6 +1,6 @@
 """This file tells from an answer how the server is (pure), and hands it to the pace."""
 
-from bulkimg.apply.rules import NOT_READY, Move, rule_for_status
+from bulkimg.apply.rules import Move, rule_for_status
 from bulkimg.pace import SILENT, WELL, Health, Pace, State
 from bulkimg.zstack import Answer
 from bulkimg.zstack.wire import error_of
@@ -23,9 +23,12 @@ def health_of(answer: Answer | None) -> Health:
 
 
 def _of_server_error(answer: Answer, status: int) -> Health:
-    """ZStack says 503 for every business failure; only one without its JSON error is a sick server's (PROTOCOL.md §3.2)."""
-    if error := error_of(answer.json()):
-        return Health(State.SICK, error.code) if error.code in NOT_READY else WELL
+    """ZStack says 503 for every business failure; only one without its JSON error is a sick server's (PROTOCOL.md §3.2).
+
+    «Not ready» (SYS.1010) is no exception: it is also the kept result of a job, told again at every poll for hours.
+    """
+    if error_of(answer.json()):
+        return WELL
     if rule_for_status(status).move is not Move.AGAIN:
         return WELL
     if answer.retry_after is not None:

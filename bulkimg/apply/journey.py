@@ -72,11 +72,14 @@ class Journey:
         return verdict._replace(next=Next.AGAIN, status=None) if verdict.status is Status.UNKNOWN else verdict
 
     async def second_look(self, errand: Errand, verdict: Verdict) -> Verdict:
-        """The end of a row whose tries are spent while one of them may have been applied: what the image shows.
+        """The end of a row whose tries are spent while one of them may have been applied: what job and image show.
 
         The server's own refusal of the last try stands where no earlier one is in doubt.
         """
-        found = await self._read(errand, verdict._replace(maybe_applied=True))
+        doubt = verdict._replace(maybe_applied=True)
+        found = doubt if verdict.job_used else await self._ask(errand, doubt)  # an error may hide a job that runs
+        if found.next is Next.AGAIN and found.job_used:
+            found = await self._read(errand, found)
         if found.status in (Status.UPDATED, Status.DRIFTED) or found.next is Next.HALT:
             return found
         if verdict.from_server and not errand.maybe_applied and found.next is Next.AGAIN:
@@ -94,7 +97,7 @@ class Journey:
         errand.key = self._api.action_key
         answer = await self._api.update(claim.uuid, claim.fields, claim.job_uuid, lambda: self._begin(errand))
         verdict = judge_update(answer, claim)
-        if verdict.next is Next.WAIT or (verdict.next is Next.SETTLED and answer.status == 200):
+        if verdict.next in (Next.WAIT, Next.READ) or (verdict.next is Next.SETTLED and answer.status == 200):
             self._accepted(errand.key)
         if verdict.next is Next.WAIT:
             self.jobs_exist = True

@@ -48,8 +48,6 @@ CODES: dict[str, Rule] = {
     "SYS.1011": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
     "SYS.1012": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
 }
-# The management node itself is not there yet, or not any more: from all sides, that is an outage.
-NOT_READY = frozenset({"SYS.1009", "SYS.1010", "SYS.1011", "SYS.1012"})
 OTHER_CODE = Rule(Move.REFUSED, "the server refused the change; its message says why")
 
 # Plain texts of the REST layer, before any job exists: the first that matches counts.

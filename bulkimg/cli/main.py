@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import sqlite3
 import sys
 from typing import Any, NoReturn
 
@@ -43,6 +42,9 @@ class _Commands(TyperGroup):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+# The parser's error, whose module is Typer's private affair.
+_Misused: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
@@ -74,22 +76,64 @@ def main() -> NoReturn:
     """Run the command line; errors of ours are one sentence and their exit code, never a traceback."""
     screen.set_up()
     try:
-        app(prog_name="bulkimg")
-    except BulkimgError as error:
-        screen.error(str(error))
-        sys.exit(error.exit_code)
+        code = app(prog_name="bulkimg", standalone_mode=False) or Exit.OK
     except KeyboardInterrupt:  # while a run is sending, signals are its own business (carry.py)
         screen.error("interrupted; nothing was being sent")
-        sys.exit(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's flush has somewhere to go
-        sys.exit(Exit.SOME_ROWS_NOT)
-    except (sqlite3.Error, MemoryError) as error:
-        what = "out of memory" if isinstance(error, MemoryError) else f"the ledger failed: {error}"
-        screen.error(f"{what}; nothing more is sent, and bulkimg resume last goes on when it is mended")
-        sys.exit(Exit.STORAGE)
-    except OSError as error:
+        code = Exit.INTERRUPTED
+    except Exception as error:
+        if (known := _end(error)) is None:
+            raise
+        code = known
+    sys.exit(code)
+
+
+def _end(error: Exception) -> Exit | None:
+    """Say what went wrong, and the exit code that goes with it; None for a bug of ours."""
+    sqlite3 = sys.modules.get("sqlite3")  # imported by whoever opened a ledger; `--help` does without
+    if isinstance(error, BulkimgError):
+        screen.error(str(error))
+        return error.exit_code
+    if isinstance(error, _Misused):
+        _say_misuse(error)
+        return Exit.USAGE
+    if isinstance(error, typer.Abort):
+        return Exit.INTERRUPTED
+    if isinstance(error, OSError):
+        return _end_of_output(error)
+    if sqlite3 is not None and isinstance(error, sqlite3.Error):
+        screen.error(f"the ledger failed: {error}; free space or mend the disk, then bulkimg resume last")
+    elif why := _out_of_resources(error):
+        screen.error(f"{why}; raise the limits (ulimit -n, -v, -u), then bulkimg resume last")
+    else:
+        return None
+    return Exit.STORAGE
+
+
+def _end_of_output(error: OSError) -> Exit:
+    if not isinstance(error, BrokenPipeError):
         screen.error(f"{error.filename or 'standard output'}: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.STORAGE)
-    sys.exit(Exit.OK)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's flush has somewhere to go
+    return Exit.SOME_ROWS_NOT if isinstance(error, BrokenPipeError) else Exit.STORAGE
+
+
+def _say_misuse(error: Any) -> None:
+    """Typer's own words, through the one place that prints: a file's name may hold what a terminal obeys."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        screen.note(error.format_message())
+        return
+    if error.ctx:
+        screen.note(error.ctx.get_usage())
+    screen.error(screen.one_line(error.format_message()))
+    if error.ctx:
+        screen.note(f"Try '{error.ctx.command_path} --help' for help.")
+
+
+def _out_of_resources(error: Exception) -> str:
+    """What the system did not give us, where Python and its event loop say only that something cannot be done."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if not isinstance(error, RuntimeError):
+        return ""
+    if isinstance(error.__context__, OSError):
+        return f"the system gives us no more: {error.__context__.strerror}"
+    return str(error) if "start new thread" in str(error) else ""

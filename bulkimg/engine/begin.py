@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +10,26 @@ from bulkimg import __version__
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, new_run, tally
-from bulkimg.ledger.intake import BATCH, add_rows, merge_duplicates
+from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
 from bulkimg.manifest import Manifest
 from bulkimg.model import RETRYABLE, Row
 from bulkimg.plan import take_in
 from bulkimg.settings import Settings
 
 
-def begin(source: str, settings: Settings, changes: Iterable[Mapping[str, Any]] | None = None) -> OpenRun:
+def begin(
+    source: str,
+    settings: Settings,
+    changes: Iterable[Mapping[str, Any]] | None = None,
+    now: Callable[[], float] = time.time,
+) -> OpenRun:
     """Take the manifest (or changes) into a new run's ledger. UsageError and StorageError before anything is sent."""
     manifest = Manifest(source, settings, changes)
     check_outputs(source, settings)
     _probe(source, changes)
-    directory = new_run(settings.runs_dir, time.time())
+    directory = new_run(settings.runs_dir, now())
     ledger = Ledger.create(directory.ledger)
-    _write_header(ledger, settings)
+    _write_header(ledger, settings, now())
     take_in(ledger, manifest)
     ledger.set_meta(state="ready")
     return OpenRun(directory, ledger, settings)
@@ -65,11 +69,11 @@ def _same_file(path: Path, source: str) -> bool:
     return os.path.samestat(path.stat(), given)
 
 
-def _write_header(ledger: Ledger, settings: Settings, **more: Any) -> None:
+def _write_header(ledger: Ledger, settings: Settings, created_at: float, **more: Any) -> None:
     with ledger.transaction():
         ledger.set_meta(
             version=__version__,
-            created_at=time.time(),
+            created_at=created_at,
             state="reading",
             settings=_options(settings),
             **more,
@@ -119,7 +123,7 @@ class NothingToRetry(Exception):
     """Not an error: the earlier run left no row to try again."""
 
 
-def begin_retry(earlier: RunDirectory, settings: Settings) -> OpenRun:
+def begin_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], float] = time.time) -> OpenRun:
     """A new run of the rows that the earlier one left failed, unknown or unprocessed."""
     earlier.hold()
     old = Ledger.open(earlier.ledger)
@@ -130,13 +134,12 @@ def begin_retry(earlier: RunDirectory, settings: Settings) -> OpenRun:
         if next(_rows_again(old), None) is None:
             raise NothingToRetry(f"run {earlier.run_id} left no row to try again")
         check_outputs(old.meta("manifest") or "", settings)
-        directory = new_run(settings.runs_dir, time.time())
+        directory = new_run(settings.runs_dir, now())
         ledger = Ledger.create(directory.ledger)
         kept = {key: old.meta(key) for key in ("manifest", "sha256", "columns", "has_expectations")}
-        _write_header(ledger, settings, retry_of=earlier.run_id, left_out=0, **kept)
-        rows = _rows_again(old)
+        _write_header(ledger, settings, now(), retry_of=earlier.run_id, left_out=0, **kept)
         ordinal = 1
-        while batch := list(islice(rows, BATCH)):
+        for batch in batches(_rows_again(old)):
             add_rows(ledger, ordinal, batch)
             ordinal += len(batch)
         ledger.set_meta(merged=merge_duplicates(ledger))

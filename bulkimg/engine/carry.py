@@ -9,6 +9,7 @@ from bulkimg.engine.run import OpenRun
 from bulkimg.engine.world import World
 from bulkimg.errors import Exit, RunRefused, TargetError
 from bulkimg.ledger import Ledger, LiveResults, Writer, tally, write_results
+from bulkimg.ledger.store import storage_errors
 from bulkimg.model import Observer, Settled, Started, Summary
 from bulkimg.pace import Pace
 from bulkimg.zstack import Auth, ImageApi, Transport, make_auth
@@ -57,6 +58,10 @@ class Engine:
         A server that is not there or refuses the login is a summary too (exit code 5, rows unprocessed). StorageError
         when the disk fails: the ledger then holds what is known, and `resume` goes on.
         """
+        with storage_errors(self._run.directory.ledger):
+            return await self._carry_out()
+
+    async def _carry_out(self) -> Summary:
         run, settings = self._run, self._run.settings
         _check_identity(run.ledger, self._credentials)
         paths = run.result_paths

@@ -58,7 +58,14 @@ def add_attempts(ledger: Ledger, items: Sequence[Claim], now: float) -> None:
 
 
 def close_attempt(ledger: Ledger, item: Claim, fate: str, code: str, http_status: int | None) -> None:
-    """What became of an attempt that did not settle its row: unsent, refused or unclear."""
+    """What became of an attempt that did not settle its row: unsent, refused or unclear. One that an earlier process left
+    unclear may be closed once more, when it has been asked about."""
+    before = ledger.db.execute(
+        "SELECT fate, code, http_status FROM attempt WHERE ordinal = ? AND n = ? AND fate IS NOT NULL",
+        (item.ordinal, item.attempt),
+    ).fetchone()
+    if before:
+        ledger.journal ^= seal.closed(item.ordinal, item.attempt, *before)
     ledger.db.execute(
         "UPDATE attempt SET fate = ?, code = ?, http_status = ? WHERE ordinal = ? AND n = ?",
         (fate, code, http_status, item.ordinal, item.attempt),

@@ -27,7 +27,11 @@ FED_BACK = {"failed.csv": (Status.FAILED, Status.UNKNOWN, Status.DRIFTED, Status
 
 def _csv(records: Iterable[Iterable[Any]]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(records)
+    plain = csv.writer(buffer, lineterminator="\n")
+    quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for cells in map(list, records):
+        # Before Python 3.13 a bare CR is not quoted, and every reader takes it for the end of the record.
+        (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
     return buffer.getvalue()
 
 

@@ -1,7 +1,7 @@
 """This file takes a manifest's rows into the ledger, and finds the images that more than one row names."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pydantic_core import to_json
@@ -9,7 +9,23 @@ from pydantic_core import to_json
 from bulkimg.ledger.store import Ledger
 from bulkimg.model import Fields, Problem, Row, as_stored
 
-BATCH = 5000
+BATCH = 5000  # rows
+BATCH_SIZE = 4 << 20  # characters of their cells, so that long rows do not make a batch that memory cannot hold
+
+
+def batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows in order, in lists that are neither too long nor too large."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += 100 + sum(map(len, row.cells)) + sum(len(str(value)) for value in row.fields.values())
+        size += sum(len(problem.value) + len(problem.message) for problem in row.problems)
+        if len(batch) >= BATCH or size >= BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def add_rows(ledger: Ledger, first: int, rows: Sequence[Row]) -> int:

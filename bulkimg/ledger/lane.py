@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from bulkimg.errors import StorageError
+
 
 class Lane(Protocol):
     """Where the writer's work is done. A simulation does it in the event loop instead."""
@@ -25,7 +27,10 @@ class ThreadLane:
 
     def put(self, work: Callable[[], None]) -> None:
         if self._thread.ident is None:
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError as error:  # what Python says when the system has no more memory or threads for us
+                raise StorageError(f"{error}; raise the limits (ulimit -v, -u), then bulkimg resume last") from None
         self._queue.put(work)
 
     def _run(self) -> None:

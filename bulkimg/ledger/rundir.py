@@ -82,7 +82,9 @@ def new_run(runs_dir: Path, now: float) -> RunDirectory:
     suffix = "".join(random.choices(_ALPHABET, k=4))  # noqa: S311 - tells two runs of one millisecond apart, no secret
     path = runs_dir / f"{stamp}-{suffix}"
     try:
-        runs_dir.mkdir(parents=True, exist_ok=True)
+        if not runs_dir.is_dir():
+            runs_dir.mkdir(0o755, parents=True, exist_ok=True)  # whoever can write in it can move runs away
+            _make_durable(runs_dir.parent)
         path.mkdir(mode=0o700)
         path.chmod(0o700)  # whatever the umask
         _make_durable(runs_dir)

@@ -50,8 +50,8 @@ class Ledger:
     def create(cls, path: Path) -> "Ledger":
         """A new ledger; StorageError where the disk does not let us."""
         with storage_errors(path):
-            ledger = cls(path, _connect(path, "rwc"))
-            path.chmod(0o600)
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            ledger = cls(path, _connect(path, "rw"))
             ledger.db.executescript(_PRAGMAS)
             ledger.db.executescript(resources.files("bulkimg.ledger").joinpath("schema.sql").read_text("utf-8"))
             ledger.set_meta(schema=SCHEMA)

@@ -35,7 +35,7 @@ class Pace:
         self.gate = Gate(clock, sleep, rng or random.Random(), patience)  # noqa: S311 - spreads waits, keeps no secret
         self.gate.on_reopened = self._start_slowly
         self.budget = RetryBudget(clock, lambda: self.rate.per_second)
-        self._clock = clock
+        self._clock, self._sleep = clock, sleep
         self._reopened: float | None = None
         self._out = 0  # requests that have no answer yet
         self._concurrency = concurrency
@@ -50,8 +50,10 @@ class Pace:
         return era
 
     async def admit_probe(self) -> int:
-        """As `admit`, for the gate's own question: a closed gate does not hold it."""
+        """As `admit`, for the gate's own question: a closed gate does not hold it, but for the time that it was given."""
         await self._in_turn()
+        while (seconds := self.gate.remaining) > 0:
+            await self._sleep(seconds)
         self._sent()
         return NOBODY
 

@@ -1,18 +1,15 @@
 """This file takes a whole manifest into the ledger: in batches, checked, duplicates found, before anything is sent."""
 
-from itertools import islice
-
 from bulkimg.ledger import Ledger
-from bulkimg.ledger.intake import BATCH, add_problems, add_rows, merge_duplicates, settle_empty
+from bulkimg.ledger.intake import add_problems, add_rows, batches, merge_duplicates, settle_empty
 from bulkimg.manifest import Manifest
 
 
 def take_in(ledger: Ledger, manifest: Manifest) -> None:
     """Read every row into the ledger. Afterwards its header knows the manifest's columns, digest and peculiarities."""
     ledger.relax()  # until the manifest is in, there is nothing to lose
-    rows = manifest.rows()
     ordinal, empty = 1, 0
-    while batch := list(islice(rows, BATCH)):
+    for batch in batches(manifest.rows()):
         empty += add_rows(ledger, ordinal, batch)
         ordinal += len(batch)
     add_problems(ledger, manifest.problems)

@@ -12,6 +12,7 @@ from bulkimg.zstack.transport import Transport
 
 LOGIN_TRIES = 3  # in a row; more could lock the account
 SHORT_LIFE = 60.0  # seconds: a session that dies sooner was kicked out, it did not expire
+_SIGNATURE = rb"[A-Za-z0-9+/_-]{27}(?:=|%3[dD]|\\u003[dD])"  # SHA-1 in base64: good for 15 minutes
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -48,7 +49,7 @@ def make_auth(
         return _GivenSession(credentials)
     if isinstance(credentials, Account):
         return _AccountSession(credentials, transport, now, sleep)
-    transport.hide(credentials.secret)
+    transport.hide(credentials.secret, pattern=_SIGNATURE)
     return _SignedRequests(credentials, now)
 
 

@@ -22,7 +22,7 @@ from bulkimg.errors import UsageError
 from bulkimg.zstack.limits import parse_rate_limit, parse_retry_after
 from bulkimg.zstack.wire import Answer
 
-MAX_BODY = 8 << 20  # bytes: 200 images with every field are under 1 MiB
+MAX_BODY = 2 << 20  # bytes: 200 images with every field are under 1 MiB; as Python objects it may be 30 times as much
 
 _connected: ContextVar[list[bool]] = ContextVar("connected")
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from pydantic_core import to_json
 
@@ -40,15 +40,21 @@ class Transport:
         self._client = client
         self._base = base
         self._pacing = pacing
-        self._secrets: set[bytes] = set()
+        self._secrets: set[bytes] = set()  # in lower case
+        self._pattern: re.Pattern[bytes] | None = None
         self.requests = 0
         self.reached = False  # the server has answered something
 
-    def hide(self, *secrets: str) -> None:
-        """Blank these texts in every answer from now on: a server that echoes them must not make us write them down."""
+    def hide(self, *secrets: str, pattern: bytes | None = None) -> None:
+        """Blank these texts in every answer from now on: a server that echoes them must not make us write them down.
+
+        `pattern`: for what is another one with every request, such as a signature.
+        """
         for secret in secrets:
             if len(secret) >= 4:
-                self._secrets.update(encodings(secret))
+                self._secrets.update(code.lower() for code in encodings(secret))
+        if pattern:
+            self._pattern = re.compile(pattern)
 
     async def exchange(
         self,
@@ -82,14 +88,29 @@ class Transport:
         return answer._replace(streak=streak) if streak else answer
 
     def _blank(self, answer: Answer) -> Answer:
-        raw = answer.raw
-        for secret in self._secrets:
-            if secret in raw:
-                raw = raw.replace(secret, b"[hidden]")
+        """Where a secret shows only once escapes are undone, they stay undone: such an answer is worth no more than that."""
+        raw = self._hidden(answer.raw)
+        for escape, undo in _UNDO:
+            if escape in raw and (undone := undo(raw)) != (hidden := self._hidden(undone)):
+                raw = hidden
         return answer if raw is answer.raw else answer._replace(raw=raw)
+
+    def _hidden(self, raw: bytes) -> bytes:
+        folded = raw.lower()
+        for secret in self._secrets:
+            if secret in folded:
+                raw = re.sub(re.escape(secret), b"[hidden]", raw, flags=re.IGNORECASE)
+        return self._pattern.sub(b"[hidden]", raw) if self._pattern else raw
 
     async def close(self) -> None:
         await self._client.close()
+
+
+def _unescape(raw: bytes) -> bytes:
+    return re.sub(rb"\\u00([0-7][0-9a-fA-F])", lambda found: bytes([int(found[1], 16)]), raw)
+
+
+_UNDO: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = ((b"\\u", _unescape), (b"%", unquote_to_bytes))
 
 
 def encodings(secret: str) -> set[bytes]:
@@ -101,7 +122,6 @@ def encodings(secret: str) -> set[bytes]:
         to_json(secret)[1:-1],
         json.dumps(secret)[1:-1].encode(),
         raw.hex().encode(),
-        raw.hex().upper().encode(),
         *_base64(raw),
     }
 

@@ -20,7 +20,7 @@ from tests.apply.test_verdict import answer, error
         (answer(503, error("SYS.1003")), State.WELL, None),
         (answer(503, error("SYS.1000")), State.WELL, None),
         (answer(503, error("SYS.1003"), 30.0), State.WELL, None),
-        (answer(503, error("SYS.1010")), State.SICK, None),
+        (answer(503, error("SYS.1010")), State.WELL, None),
         (answer(501, "no"), State.WELL, None),
         (answer(500, "boom"), State.SICK, None),
         (answer(502, "<html>"), State.SICK, None),

@@ -1,6 +1,5 @@
 """Ctrl-C, kill -9, resume, retry: every row has exactly one outcome in the end, and nothing is sent that the ledger lacks."""
 
-import json
 import random
 import signal
 import time

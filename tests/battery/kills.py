@@ -1,0 +1,183 @@
+"""This file is T1 and T9: processes killed at random moments and resumed, and several that want one run at the same time."""
+
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from tests.battery.process import Warm
+from tests.battery.report import Record
+from tests.battery.syscalls import Ground, Trial, Tried
+from tests.battery.witness import witness
+
+ROWS = 200
+CONCURRENCY = "32"
+DIALECTS = ("documented", "zstack")
+
+
+@dataclass
+class Killed:
+    """What a number of killed runs came to."""
+
+    runs: int = 0
+    kills: int = 0
+    resumes_killed: int = 0
+    puts: int = 0
+    rows: int = 0
+    most_repeated: int = 0  # PUTs of one run beyond one a row, for each of its kills
+    troubles: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Rounds:
+    """What a number of rounds of several processes came to."""
+
+    rounds: int = 0
+    starts: int = 0
+    codes: Counter[int] = field(default_factory=Counter)
+    troubles: list[str] = field(default_factory=list)
+
+
+def _whole(trial: Trial) -> list[str]:
+    return [*trial.run_command, "--concurrency", CONCURRENCY]
+
+
+def _resume(trial: Trial) -> list[str]:
+    return ["resume", "last", "--rate", "unlimited", "--runs-dir", str(trial.tool.runs_dir)]
+
+
+def _seconds(ground: Ground) -> float:
+    """How long a run takes that nobody kills."""
+    trial = ground.trial()
+    begun = time.monotonic()
+    trial.tool.warm_run(*_whole(trial))
+    return time.monotonic() - begun
+
+
+def _kill_within(warm: Warm, seconds: float, rng: random.Random) -> bool:
+    """Kill it at a moment of that time; False when it had ended before."""
+    time.sleep(rng.uniform(0, seconds))
+    alive = warm.poll() is None
+    warm.kill()
+    return alive
+
+
+def kill_once(ground: Ground, whole: float, rng: random.Random, found: Killed) -> None:
+    """A run killed at a random moment; in half of the trials its resume too, once or twice; then the last one and the check."""
+    trial, tried = ground.trial(), Tried("kill")
+    kills = int(_kill_within(trial.tool.warm(*_whole(trial)), whole, rng))
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        if trial.tool.run_dirs() and trial.puts:
+            killed = _kill_within(trial.tool.warm(*_resume(trial)), whole, rng)
+            kills += killed
+            found.resumes_killed += killed
+    trial.second_life(tried)
+    found.runs += 1
+    found.kills += kills
+    found.puts += len(trial.puts)
+    found.rows += ground.rows
+    if kills:
+        found.most_repeated = max(found.most_repeated, -(-(len(trial.puts) - ground.rows - 1) // kills))
+    found.troubles += tried.troubles
+
+
+def race(ground: Ground, rng: random.Random, found: Rounds) -> None:
+    """A killed run that two to eight processes resume at once: one is let in; it is killed too, and the next one is not kept out."""
+    trial, tried = ground.trial(rate="150/s"), Tried("race")
+    first = trial.tool.warm(*trial.run_command)
+    while not trial.puts and first.poll() is None:
+        time.sleep(0.005)
+    first.kill()
+    many = rng.randint(2, 8)
+    slow = ["resume", "last", "--rate", "100/s", "--runs-dir", str(trial.tool.runs_dir)]
+    places = [trial.place / f"p{n}" for n in range(many)]
+    for place in places:
+        place.mkdir()
+    racers = [type(trial.tool)(place, trial.tool.server_env).warm(*slow) for place in places]
+    deadline = time.monotonic() + 20
+    while sum(racer.poll() is None for racer in racers) > 1 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    alive = [racer for racer in racers if racer.poll() is None]
+    codes = [racer.ended(1).code for racer in racers if racer not in alive]
+    for racer in alive:
+        racer.kill()
+    if len(alive) > 1 or set(codes) - {7, 0, 1}:
+        found.troubles.append(f"{len(alive)} of {many} were let in, the others ended with {codes}")
+    found.codes.update(codes)
+    trial.second_life(tried)
+    found.rounds += 1
+    found.starts += many
+    found.troubles += tried.troubles
+
+
+def _kills(given: tuple[str, int, int, int]) -> Killed:
+    dialect, runs, rows, seed = given
+    rng, found = random.Random(f"{dialect} {seed}"), Killed()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        with witness(place, images=rows, dialect=dialect, sync=False, workers=64, service_ms=5) as server:
+            ground = Ground(place, server, rows)
+            whole = _seconds(ground)
+            for _ in range(runs):
+                kill_once(ground, whole, rng, found)
+    return found
+
+
+def _races(given: tuple[str, int, int]) -> Rounds:
+    dialect, rounds, seed = given
+    rng, found = random.Random(f"race {dialect} {seed}"), Rounds()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        with witness(place, images=60, dialect=dialect, sync=False) as server:
+            ground = Ground(place, server, 60)
+            for _ in range(rounds):
+                race(ground, rng, found)
+    return found
+
+
+def _spread(work: Callable[..., object], shares: list[tuple[object, ...]]) -> list[object]:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(work, shares))
+
+
+def kills(kills_wanted: int = 1000, rows: int = ROWS, seed: int = 1) -> list[Record]:
+    """T1, in both dialects; a run is killed about 1.5 times."""
+    records = []
+    begun = time.monotonic()
+    runs = -(-kills_wanted * 2 // 3)
+    per_share = max(1, -(-runs // (2 * len(DIALECTS))))
+    shares: list[tuple[object, ...]] = [(d, per_share, rows, seed + half) for half in range(2) for d in DIALECTS]
+    found = [one for one in _spread(_kills, shares) if isinstance(one, Killed)]
+    for dialect in DIALECTS:
+        mine = [one for one, share in zip(found, shares, strict=True) if share[0] == dialect]
+        troubles = [text for one in mine for text in one.troubles]
+        total = sum(one.kills for one in mine)
+        notes = (
+            f"{sum(one.runs for one in mine):,} runs × {rows} rows, {sum(one.resumes_killed for one in mine)} of the kills hit a "
+            f"resume; {sum(one.puts for one in mine) / max(1, sum(one.rows for one in mine)):.3f} PUTs a row, most repeated per "
+            f"kill {max(one.most_repeated for one in mine)} of {CONCURRENCY} in flight"
+        )
+        notes += f"; {'; '.join(troubles[:3])}" if troubles else ""
+        test = f"kill -9 at random moments, {dialect}"
+        records.append(Record("T1", test, total, len(troubles), "kills", notes, time.monotonic() - begun))
+    return records
+
+
+def races(rounds: int = 200, seed: int = 1) -> list[Record]:
+    """T9."""
+    begun = time.monotonic()
+    shares: list[tuple[object, ...]] = [(dialect, max(1, rounds // 2), seed) for dialect in DIALECTS]
+    found = [one for one in _spread(_races, shares) if isinstance(one, Rounds)]
+    troubles = [text for one in found for text in one.troubles]
+    codes = sum((one.codes for one in found), Counter())
+    notes = f"{sum(one.starts for one in found):,} processes; those kept out ended with {dict(codes)}"
+    notes += f"; {'; '.join(troubles[:3])}" if troubles else ""
+    total = sum(one.rounds for one in found)
+    return [
+        Record("T9", "2 to 8 resume one run at once", total, len(troubles), "rounds", notes, time.monotonic() - begun)
+    ]
