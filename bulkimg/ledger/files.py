@@ -82,7 +82,7 @@ def write_results(ledger: Ledger, paths: Sequence[Path], *, settled_only: bool =
         with _replacing(path) as file:
             file.write(_csv([COLUMNS]) if kind == "csv" else "")
             lines = ledger.db.execute(f"SELECT {kind} FROM result {where} ORDER BY ordinal")  # noqa: S608 - constant texts
-            while batch := lines.fetchmany(1000):
+            while batch := lines.fetchmany(100):
                 file.write("".join(line for (line,) in batch))
 
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-CHUNK = 1000  # records
+CHUNK = 64  # records: few, because a row may be as large as its line, 1 MiB
 _IN_ORDER = {
     "rows": "SELECT ordinal, line, uuid, fields, expects, cells, leader, problems FROM row ORDER BY ordinal",
     "problems": "SELECT ordinal, line, column, value, code, message, fix, fatal FROM problem ORDER BY rowid",

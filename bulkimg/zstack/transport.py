@@ -1,6 +1,7 @@
 """This file is one server as the run sees it: every request paced, confined to its origin and paths, every answer bound to it."""
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -107,17 +108,19 @@ class Transport:
 
 
 def _unescape(raw: bytes) -> bytes:
-    return re.sub(rb"\\u00([0-7][0-9a-fA-F])", lambda found: bytes([int(found[1], 16)]), raw)
+    return re.sub(rb"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)).encode("utf-8", "replace"), raw)
 
 
 _UNDO: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = ((b"\\u", _unescape), (b"%", unquote_to_bytes))
 
 
 def encodings(secret: str) -> set[bytes]:
-    """The secret as it is, and as a server or a proxy may write it in a message: quoted, in hexadecimal, in base64."""
+    """The secret as it is, and as a server or a proxy may write it in a message: hashed, quoted, in hexadecimal, in base64."""
     raw = secret.encode()
     return {
         raw,
+        secret.upper().encode(),  # what is not ASCII has no case to look past as bytes
+        hashlib.sha512(raw).hexdigest().encode(),
         quote(raw, safe="").encode(),
         to_json(secret)[1:-1],
         json.dumps(secret)[1:-1].encode(),

