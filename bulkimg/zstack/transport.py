@@ -119,14 +119,21 @@ def encodings(secret: str) -> set[bytes]:
     raw = secret.encode()
     return {
         raw,
-        secret.upper().encode(),  # what is not ASCII has no case to look past as bytes
         hashlib.sha512(raw).hexdigest().encode(),
         quote(raw, safe="").encode(),
-        to_json(secret)[1:-1],
-        json.dumps(secret)[1:-1].encode(),
+        # Also in capitals: what is not ASCII has no case to look past in bytes.
+        *(form(text) for text in (secret, secret.upper()) for form in (str.encode, _json, _ascii_json)),
         raw.hex().encode(),
         *_base64(raw),
     }
+
+
+def _json(text: str) -> bytes:
+    return to_json(text)[1:-1]
+
+
+def _ascii_json(text: str) -> bytes:
+    return json.dumps(text)[1:-1].encode()
 
 
 def _base64(raw: bytes) -> set[bytes]:
