@@ -81,7 +81,9 @@ class Writer:
 
     def remember_key(self, key: str) -> None:
         """The spelling that the server has accepted, for a run that is resumed; written with the next commit."""
-        self._group.jobs.append((lambda ledger: ledger.set_meta(action_key=key), self._loop.create_future()))
+        done: asyncio.Future[Any] = self._loop.create_future()
+        done.add_done_callback(_heed)  # nobody waits for it; a failure is told to everybody all the same
+        self._group.jobs.append((lambda ledger: ledger.set_meta(action_key=key), done))
 
     def _flush(self) -> None:
         if self._timer:
@@ -157,6 +159,12 @@ class Writer:
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
         self._loop.call_soon_threadsafe(function, *args)
+
+
+def _heed(done: "asyncio.Future[Any]") -> None:
+    """Look at the exception, which asyncio would otherwise print as one that nobody has seen."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _resolve(done: "asyncio.Future[Any]", result: Any) -> None:

@@ -145,6 +145,7 @@ class Play:
         self.story = story
         self.rng = random.Random(f"play {story.seed}")
         self.loop = VirtualLoop()
+        self.loop.set_exception_handler(lambda loop, context: None)  # what a dead process would not have said
         self.place = place
         ghosts = [f"{n:032x}" for n in range(900, 900 + self.rng.choice((0, 0, 1, 3)))]
         images = {f"{n + 1:032x}": {"name": f"image-{n}", "platform": "Other"} for n in range(story.rows)}
