@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,20 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Name in one line what was left out, and how to get it."""
     if not CORPORA.is_dir():
         terminalreporter.write_line("left out: the tests of ../shared/corpora, which is not beside this checkout")
+    if shutil.which("strace") is None:
+        terminalreporter.write_line(
+            "left out: crash and disk tests at every system call, and that offline commands open no socket; "
+            "apt-get install strace"
+        )
+
+
+@pytest.fixture
+def strace() -> str:
+    """The tracer; the test is left out where it is absent."""
+    found = shutil.which("strace")
+    if found is None:
+        pytest.skip("strace is absent")
+    return found
 
 
 def corpus(name: str) -> Path:
