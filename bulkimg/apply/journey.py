@@ -82,7 +82,7 @@ class Journey:
             found = await self._read(errand, found)
         if found.status in (Status.UPDATED, Status.DRIFTED) or found.next is Next.HALT:
             return found
-        if verdict.from_server and not errand.maybe_applied and found.next is Next.AGAIN:
+        if found.from_server and not errand.maybe_applied and found.next is Next.AGAIN:
             return verdict._replace(next=Next.SETTLED, status=Status.FAILED)
         return unknown(verdict)
 
@@ -142,6 +142,10 @@ class Journey:
             return verdict
         if doubt.status is Status.FAILED and self.jobs_exist and verdict.http_status == 404:
             return doubt._replace(next=Next.SETTLED)  # the refusal is true: it never became a job
+        if verdict.next is Next.WAIT:
+            doubt = doubt._replace(
+                from_server=False
+            )  # nobody told of a job: there may be one, whatever the server said
         return await self._read(errand, verdict if verdict.status is Status.DRIFTED else doubt)
 
     async def _patiently(

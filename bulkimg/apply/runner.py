@@ -290,6 +290,8 @@ class Runner:
                 await self._other_key(errand, verdict)
             case Next.RENEW:
                 await self._at_once(errand, verdict)
+            case Next.AGAIN if errand.claim.interrupted:
+                await self._at_once(errand, verdict)  # a crash is not the row's fault either
             case Next.HALT:
                 await self._halt(errand, verdict)
             case _:

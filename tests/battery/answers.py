@@ -25,7 +25,7 @@ from tests.battery.report import Record
 CLAIM = Claim(1, 2, "1234567890abcdef" * 2, {"name": "wanted"}, 1, "fedcba0987654321" * 2)
 TIMEOUT = 2.0  # seconds
 SLOW = 5.0
-_STATUS = re.compile(rb"HTTP/\d\.\d[ \t]+(\d{3})")
+_STATUS = re.compile(rb"(?:HTTP|RTSP|ICE)/\d\.\d[ \t]+(\d{3})")  # the three that llhttp, and so aiohttp, reads
 _SNIPPETS = (
     b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"HTTP/1.1 200 OK\r\n", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n",
     b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n", b"Connection: close\r\n", b"Connection: keep-alive\r\n",

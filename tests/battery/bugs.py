@@ -82,7 +82,7 @@ BUGS = (
 
 _PYTEST = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header")
 SUITES: dict[str, tuple[str, ...]] = {
-    "simulation (400 seeds)": (sys.executable, "-m", "tests.battery", "simulation", "--size", "400", "--dry"),
+    "simulation (200 seeds)": (sys.executable, "-m", "tests.battery", "simulation", "--size", "200", "--dry"),
     "tests of the rooms": (
         *_PYTEST,
         "tests/apply",

@@ -401,8 +401,14 @@ class Play:
                 self._breach(f"{uuid} is updated, and the server shows {image}")
             if result["status"] == "failed" and applied:
                 self._breach(f"{uuid} is failed ({result['code']}), and it was applied")
+            if self._only_outages and image and not image.get("locked") and result["status"] != "updated":
+                self._breach(f"{uuid} is {result['status']} ({result['code']}), and nothing but outages happened")
             if result["status"] == "drifted":
                 self._breach(f"{uuid} is drifted, and nobody else changed it")
+
+    @property
+    def _only_outages(self) -> bool:
+        return not self.story.weather.faults and not self.story.weather.ask_faults
 
     def _check_requests(self) -> None:
         """Bounded duplicates, the same body, and few requests in an outage (invariants 8, 9 and 14)."""
