@@ -1,5 +1,6 @@
 """This file is the program's door. Commands are imported when they are called, so that `bulkimg --help` answers at once."""
 
+import errno
 import importlib
 import os
 import sys
@@ -98,15 +99,15 @@ def _end(error: Exception) -> Exit | None:
         return Exit.USAGE
     if isinstance(error, typer.Abort):
         return Exit.INTERRUPTED
+    if why := _out_of_resources(error):
+        screen.error(f"{why}; raise the limits (ulimit -n, -v, -u), then bulkimg resume last")
+        return Exit.STORAGE
     if isinstance(error, OSError):
         return _end_of_output(error)
     if sqlite3 is not None and isinstance(error, sqlite3.Error):
         screen.error(f"the ledger failed: {error}; free space or mend the disk, then bulkimg resume last")
-    elif why := _out_of_resources(error):
-        screen.error(f"{why}; raise the limits (ulimit -n, -v, -u), then bulkimg resume last")
-    else:
-        return None
-    return Exit.STORAGE
+        return Exit.STORAGE
+    return None
 
 
 def _end_of_output(error: OSError) -> Exit:
@@ -128,12 +129,14 @@ def _say_misuse(error: Any) -> None:
         screen.note(f"Try '{error.ctx.command_path} --help' for help.")
 
 
-def _out_of_resources(error: Exception) -> str:
-    """What the system did not give us, where Python and its event loop say only that something cannot be done."""
-    if isinstance(error, MemoryError):
-        return "out of memory"
-    if not isinstance(error, RuntimeError):
-        return ""
-    if isinstance(error.__context__, OSError):
-        return f"the system gives us no more: {error.__context__.strerror}"
-    return str(error) if "start new thread" in str(error) else ""
+def _out_of_resources(error: BaseException | None) -> str:
+    """What the system did not give us; Python and its event loop may say only what could not be done without it."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return "out of memory"
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            return f"the system gives us no more: {error.strerror}"
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            return str(error)
+        error = error.__context__
+    return ""

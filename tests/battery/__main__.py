@@ -75,14 +75,17 @@ def _faults(size: int, seed: int, _: Path) -> list[Record]:
 def _odd_answers(_size: int, _seed: int, _: Path) -> list[Record]:
     from tests.battery import faults_answers, faults_sessions
 
-    records = [faults_answers.foreign_location(), faults_sessions.stop_rule("zstack")]
+    records = [
+        faults_answers.foreign_location(),
+        faults_answers.statuses("documented"),
+        faults_answers.retry_after("zstack"),
+        faults_sessions.stop_rule("zstack"),
+    ]
     for dialect in ("documented", "zstack"):
         records += [
-            faults_answers.statuses(dialect),
             faults_answers.redirects(dialect),
-            faults_answers.retry_after(dialect),
             faults_sessions.sessions(dialect),
-            faults_sessions.storm(dialect),
+            faults_sessions.storm(dialect, rows=200),
         ]
     return records
 
@@ -96,6 +99,12 @@ def _answers(size: int, seed: int, _: Path) -> list[Record]:
     return answers(CORPORA / "llhttp-responses" / "raw", size, seed)
 
 
+def _load(size: int, _seed: int, _: Path) -> list[Record]:
+    from tests.battery.load import load
+
+    return load(size)
+
+
 def _outage(size: int, _seed: int, _: Path) -> list[Record]:
     from tests.battery.outage import record
 
@@ -105,14 +114,15 @@ def _outage(size: int, _seed: int, _: Path) -> list[Record]:
 # Name → the test, its size in the battery (0: everything), what the size counts.
 TESTS: dict[str, tuple[Test, int, str]] = {
     "outage": (_outage, 1800, "seconds, in real time"),
+    "load": (_load, 1_000_000, "rows of a manifest"),
     "simulation": (_simulation, 10_000, "seeds"),
     "kills": (_kills, 1000, "kills"),
-    "races": (_races, 200, "rounds"),
-    "syscalls": (_syscalls, 0, "borders, 0 for all"),
+    "races": (_races, 60, "rounds"),
+    "syscalls": (_syscalls, 40, "points of each kind, 0 for all"),
     "power": (_power, 10_000, "crash states"),
-    "damage": (_damage, 8, "every n-th case"),
+    "damage": (_damage, 16, "every n-th case"),
     "limits": (_limits, 0, ""),
-    "faults": (_faults, 120, "rows"),
+    "faults": (_faults, 24, "rows"),
     "odd": (_odd_answers, 0, ""),
     "answers": (_answers, 100_000, "mutations"),
     "bugs": (_bugs, 0, ""),

@@ -1,0 +1,53 @@
+"""This file is T41 and a part of T40: the rate as the server counts it, and a manifest of a million rows."""
+
+import random
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+from tests.battery.report import Record
+from tests.conftest import Cli, sandbox_process
+from tests.pace.test_pace import most_in
+
+RATES = ((100, 1000), (1000, 5000))  # requests a second, rows
+BUNCHED = 2  # requests above the cap that the kernel's scheduling may make the server count (README, «Limits»)
+
+
+def pace(dialect: str, rate: int, rows: int) -> Record:
+    """One run at a rate; a failure when any second holds more than the cap, or less than 95 % of it is reached."""
+    begun = time.monotonic()
+    with sandbox_process("--images", str(rows), "--dialect", dialect) as server, tempfile.TemporaryDirectory() as place:
+        cli = Cli(Path(place))
+        cli.write("m.csv", "uuid,name\n" + "".join(f"{uuid},r\n" for uuid in server.images()))
+        cli.at(server)("run", "m.csv", "--yes", "--rate", f"{rate}/s", "--concurrency", "64", "--progress", "none")
+        times = [request["at"] for request in server.requests()]
+    busy = times[: int(len(times) * 0.9)]  # the last requests wait for jobs, not for the pace
+    reached = (len(busy) - 1) / (busy[-1] - busy[0]) / rate
+    most = most_in(1.0, times)
+    failed = int(most > rate + BUNCHED or reached < 0.95)
+    notes = f"most in any second {most}, reached {reached:.1%} of the rate"
+    test = f"--rate {rate}/s, {dialect}"
+    return Record("T41", test, len(times), failed, "requests", notes, time.monotonic() - begun)
+
+
+def million(rows: int = 1_000_000) -> Record:
+    """`bulkimg check` of a million rows: seconds, and the most memory it held."""
+    rng = random.Random(1)
+    with tempfile.TemporaryDirectory() as place:
+        with (Path(place) / "m.csv").open("w") as file:
+            file.write("uuid,name,description,platform,virtio,userTags\n")
+            for n in range(rows):
+                texts = f"ubuntu-22.04-server-web-{n:07d},golden image of the platform team number {n}"
+                file.write(f"{rng.getrandbits(128):032x},{texts},Linux,true,env=prod;team=web\n")
+        begun = time.monotonic()
+        Cli(Path(place))("check", "m.csv")
+        seconds = time.monotonic() - begun
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # the largest child so far
+    return Record("T40", "check of a manifest", rows, 0, "rows", f"{seconds:.0f} s, at most {memory:.0f} MB", seconds)
+
+
+def load(rows: int) -> list[Record]:
+    """A manifest of so many rows first: its memory is the largest child's, and the sandbox is larger."""
+    first = million(rows)
+    return [first, *(pace(dialect, rate, n) for dialect in ("documented", "zstack") for rate, n in RATES)]
