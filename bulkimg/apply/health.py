@@ -28,7 +28,7 @@ def _of_server_error(answer: Answer, status: int) -> Health:
     «Not ready» (SYS.1010) is no exception: it is also the kept result of a job, told again at every poll for hours.
     """
     if error_of(answer.json()):
-        return WELL
+        return WELL if answer.retry_after is None else Health(State.WELL, quota=(0, answer.retry_after))
     if rule_for_status(status).move is not Move.AGAIN:
         return WELL
     if answer.retry_after is not None:

@@ -15,6 +15,7 @@ from bulkimg.zstack import Answer, ImageApi
 POLL_FIRST = 0.05  # seconds to a job's first poll
 POLL_GROWTH = 1.6
 POLL_MOST = 2.0  # the vendor's SDKs poll every 1 or 2 s
+IS_IT_THERE = "is the server there, and --endpoint right?"
 LOOK = "look at the image, then `bulkimg retry last`"
 JOB_LOST = Verdict(
     Next.ASK, None, "JOB_TIMEOUT", "the job was accepted and has no result yet", LOOK, 202, maybe_applied=True
@@ -68,6 +69,10 @@ class Journey:
             return await self._send(errand)
         self._begin(errand)
         verdict = await self._ask(errand, Verdict(Next.ASK, maybe_applied=True))
+        if not self._api.reached:
+            return verdict._replace(
+                next=Next.HALT, status=None, code="NOT_CONNECTED", message="no connection", hint=IS_IT_THERE
+            )
         # Nobody can say what became of the interrupted request: the same absolute values are sent once more.
         return verdict._replace(next=Next.AGAIN, status=None) if verdict.status is Status.UNKNOWN else verdict
 
@@ -119,17 +124,27 @@ class Journey:
     async def _wait(self, errand: Errand, delay: float) -> Verdict:
         """Poll the job until it has a result. Spaced with jitter, so that many jobs do not poll in step.
 
-        Its time does not run while the gate is closed.
+        Its time does not run while the gate is closed, nor while the server leaves a poll without an answer.
         """
         deadline = self._gate.open_time() + self._job_timeout
+        patience = Patience(self._retries, self._gate)
         while self._gate.open_time() < deadline:
             await self._sleep(delay * self._rng.uniform(0.8, 1.2))
             delay = min(delay * POLL_GROWTH, POLL_MOST)
-            verdict = judge_poll(await self._api.poll(errand.claim.job_uuid), errand.claim)
+            asked_at = self._gate.open_time()
+            answer = await self._api.poll(errand.claim.job_uuid)
+            verdict = judge_poll(answer, errand.claim)
             if verdict.next is Next.READ:
                 return await self._read(errand, verdict)
             if verdict.next is not Next.WAIT:
                 return verdict
+            if not answer.streak:
+                patience = Patience(self._retries, self._gate)
+            elif answer.streak != HELD:
+                patience.note(answer.streak)
+                deadline += self._gate.open_time() - asked_at  # a poll that nobody answers is not the job's time
+                if await patience.is_spent():
+                    break
         return await self._read(errand, JOB_LOST)
 
     async def _ask(self, errand: Errand, doubt: Verdict) -> Verdict:
@@ -156,10 +171,12 @@ class Journey:
         while (answer := await call()).streak:
             if answer.streak == HELD:
                 continue
+            if answer.failure == "NOT_CONNECTED" and not self._api.reached:
+                break  # it has not been there since this process began
             patience.note(answer.streak)
             if await patience.is_spent():
                 break
-            await self._sleep(full_jitter(patience.tries, self._rng))
+            await self._sleep(full_jitter(patience.own, self._rng))
         return judge(answer, errand.claim)
 
     async def _read(self, errand: Errand, doubt: Verdict) -> Verdict:

@@ -22,9 +22,9 @@ class Patience:
             self._own += 1
 
     @property
-    def tries(self) -> int:
-        """All that have failed, whoever is to blame."""
-        return self._own + len(self._streaks)
+    def own(self) -> int:
+        """The tries that are its own as far as it is known, and at least this one: what an outage cost makes nobody wait."""
+        return max(1, self._own + self._blamed(Blame.ROW))
 
     @property
     def spent(self) -> bool:

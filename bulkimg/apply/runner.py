@@ -13,7 +13,7 @@ from bulkimg.apply.journey import Errand, Journey
 from bulkimg.apply.patience import Patience
 from bulkimg.apply.verdict import Next, Verdict
 from bulkimg.errors import Exit
-from bulkimg.model import Claim, Event, Held, Outcome, Retrying, Status, Stopping
+from bulkimg.model import Claim, Event, Outcome, Retrying, Status, Stopping
 from bulkimg.pace import HELD, Pace
 from bulkimg.settings import ErrorLimit
 from bulkimg.zstack import ImageApi
@@ -103,10 +103,6 @@ class Runner:
 
     async def run(self) -> Stop | None:
         """Until every row is settled, or a stop has drained. Raises what a worker raised: a bug, or a StorageError."""
-        gate = self._pace.gate
-        gate.probe = self._api.is_there
-        gate.on_closed = lambda seconds, why: self._emit(Held(seconds, why))
-        gate.on_give_up = lambda why: self.stop(Exit.TARGET, why)
         if not self._api.key_is_known and (first := await self._next()):
             await self._alone(first)  # so that one request, not a thousand, finds out how the server spells the key
         self._pace.on_concurrency_change(self._spawn)
@@ -314,7 +310,7 @@ class Runner:
         if errand.patience.spent:
             await self._give_up(errand, verdict)
             return
-        after = 0.0 if verdict.streak == HELD else full_jitter(errand.patience.tries, self._rng)
+        after = 0.0 if verdict.streak == HELD else full_jitter(errand.patience.own, self._rng)
         await self._again(errand, verdict)
         heapq.heappush(self._due, (self._clock() + after, errand.claim.ordinal, errand))
         self._wake.set()

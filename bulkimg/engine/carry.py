@@ -10,7 +10,7 @@ from bulkimg.engine.world import World
 from bulkimg.errors import Exit, RunRefused, TargetError
 from bulkimg.ledger import Ledger, LiveResults, Writer, tally, write_results
 from bulkimg.ledger.store import storage_errors
-from bulkimg.model import Observer, Settled, Started, Summary
+from bulkimg.model import Held, Observer, Settled, Started, Summary
 from bulkimg.pace import Pace
 from bulkimg.zstack import Auth, ImageApi, Transport, make_auth
 
@@ -28,6 +28,7 @@ class Engine:
         self._runner: Runner | None = None
         self._stop: Stop | None = None
         self._step: asyncio.Future[None] | None = None  # login or logout under way
+        self._ends_now = False
         self.pace = Pace(
             run.settings.rate,
             run.settings.concurrency,
@@ -47,6 +48,7 @@ class Engine:
 
     def stop_now(self) -> None:
         """End at once; rows in flight stay open in the ledger and are asked about when the run is resumed."""
+        self._ends_now = True
         if self._runner:
             self._runner.stop_now()
         if self._step:
@@ -67,6 +69,7 @@ class Engine:
         paths = run.result_paths
         write_results(run.ledger, paths, settled_only=True)
         run.ledger.set_meta(state="running", started_at=run.ledger.meta("started_at") or self._world.now())
+        run.ledger.checkpoint()
         pending, rows = tally.rows_to_do(run.ledger), tally.rows_in_all(run.ledger)
         self._observe(Started(run.directory.run_id, str(run.directory.path), settings.target, pending, rows))
         live = LiveResults(paths)
@@ -84,6 +87,9 @@ class Engine:
         run, settings = self._run, self._run.settings
         world = self._world
         auth = make_auth(self._credentials, transport, world.now, world.sleep)
+        key = settings.action_key if settings.action_key != "auto" else run.ledger.meta("action_key", "auto")
+        api = ImageApi(transport, auth, key)
+        self._watch_gate(api)
         self._step = asyncio.ensure_future(auth.open())
         try:
             await self._step
@@ -93,8 +99,6 @@ class Engine:
             if self._stop is None:
                 raise
             return self._stop
-        key = settings.action_key if settings.action_key != "auto" else run.ledger.meta("action_key", "auto")
-        api = ImageApi(transport, auth, key)
         runner: Runner
         writer = Writer(
             run.ledger,
@@ -125,8 +129,17 @@ class Engine:
         writer.raise_failure()
         return stop
 
+    def _watch_gate(self, api: ImageApi) -> None:
+        """From before the login on, so that an outage is waited for, told and given up there too."""
+        gate = self.pace.gate
+        gate.probe = api.is_there
+        gate.on_closed = lambda seconds, why: self._observe(Held(seconds, why))
+        gate.on_give_up = lambda why: self.stop(Exit.TARGET, why)
+
     async def _log_out(self, auth: Auth) -> None:
         """At most a few seconds: a session that is left over expires by itself, a process that does not end is worse."""
+        if self._ends_now or self.pace.gate.closed:
+            return
         self._step = asyncio.ensure_future(auth.close())
         await asyncio.wait([self._step], timeout=LOGOUT_TIMEOUT)
         self._step.cancel()

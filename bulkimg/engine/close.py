@@ -86,8 +86,8 @@ def finish(
 
 
 def _exit_code(counts: Mapping[str, int], stop: Stop | None, to_do: int) -> int:
-    """A stop's own code; an interrupt that came too late to leave a row undone does not count."""
-    if stop and (to_do or stop.exit_code not in (Exit.INTERRUPTED, Exit.TERMINATED)):
+    """A stop's own code; one that came too late to leave a row undone does not count."""
+    if stop and (to_do or stop.exit_code not in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.TARGET)):
         return int(stop.exit_code)
     fine = sum(counts[status] for status in GOOD)
     return int(Exit.OK if fine == sum(counts.values()) else Exit.SOME_ROWS_NOT)

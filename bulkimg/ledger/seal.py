@@ -4,15 +4,17 @@ SQLite's own checks see a broken structure, not a flipped bit in a value (RELIAB
 accidents; somebody who can write the file can write its seal too.
 
 Rows do not change once the manifest is in, so one sum goes over them in order. Attempts and outcomes are added all the
-time, so theirs is the exclusive or of a sum for each record: adding and taking back are the same step.
+time, so theirs is the exclusive or of a sum for each record: adding and taking back are the same step. The sums are of a
+hash, not a CRC: with one, the same change in two records would cancel itself out.
 """
 
 import marshal
 import sqlite3
-import zlib
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import Any
 
+SIZE = 7  # bytes of a sum: SQLite's integers are signed and have eight
 CHUNK = 64  # records: few, because a row may be as large as its line, 1 MiB
 _IN_ORDER = {
     "rows": "SELECT ordinal, line, uuid, fields, expects, cells, leader, problems FROM row ORDER BY ordinal",
@@ -27,9 +29,13 @@ _JOURNAL = {
 }
 
 
-def _sum(values: Any, start: int = 0) -> int:
+def _bytes(values: Any) -> bytes:
     # Version 2 of marshal writes equal values as equal bytes, and tells 1, 1.0, '1' and b'1' apart.
-    return zlib.crc32(marshal.dumps(values, 2), start)
+    return marshal.dumps(values, 2)
+
+
+def _sum(values: Any) -> int:
+    return int.from_bytes(blake2b(_bytes(values), digest_size=SIZE).digest(), "big")
 
 
 def opened(ordinal: int, n: int, job_uuid: str) -> int:
@@ -49,10 +55,10 @@ def outcome(record: tuple[Any, ...]) -> int:
 
 def in_order(db: sqlite3.Connection, name: str) -> int:
     """The sum over one of the tables that are read in order."""
-    total, cursor = 0, db.execute(_IN_ORDER[name])
+    total, cursor = blake2b(digest_size=SIZE), db.execute(_IN_ORDER[name])
     while chunk := cursor.fetchmany(CHUNK):
-        total = _sum(chunk, total)
-    return total
+        total.update(_bytes(chunk))
+    return int.from_bytes(total.digest(), "big")
 
 
 def journal(db: sqlite3.Connection) -> int:

@@ -123,6 +123,10 @@ class Ledger:
             self.db.execute("PRAGMA synchronous=FULL")
             self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def checkpoint(self) -> None:
+        """Into run.db itself, unless a reader is in the way: without its -wal, a run that has begun is still known as one."""
+        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
     def meta(self, key: str, default: Any = None) -> Any:
         """One value of the header."""
         found = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

@@ -19,11 +19,9 @@ class Fate:
     cells: list[str] | None
 
 
-def fates(ledger: Ledger, *statuses: Status, settled_only: bool = False) -> Iterator[Fate]:
-    """Every row in manifest order, or those with one of the statuses, or those that an outcome has settled."""
-    where = (
-        f"WHERE status IN ({','.join('?' * len(statuses))})" if statuses else "WHERE settled" if settled_only else ""
-    )
+def fates(ledger: Ledger, *statuses: Status) -> Iterator[Fate]:
+    """Every row in manifest order, or those with one of the statuses."""
+    where = f"WHERE status IN ({','.join('?' * len(statuses))})" if statuses else ""
     query = f"SELECT * FROM said {where} ORDER BY ordinal"  # noqa: S608 - only question marks are put in
     cursor = ledger.db.execute(query, [str(status) for status in statuses])
     names = [column[0] for column in cursor.description]

@@ -19,6 +19,7 @@ MOST = 60.0  # between probes of a server that is not there: 30 minutes cost abo
 # be to blame. A few quick trials tell that of a few rows in seconds; 30 minutes cost about 75 requests.
 QUICK_TRIALS = 8
 MOST_ALIVE = 75.0
+WORTH_A_WORD = 0.95  # seconds: shorter waits are nobody's business
 HELD = -1  # the server asked the run to wait: nobody's trouble
 MOST_HOLD = 300.0  # seconds: a server that asks for more is not waited for
 
@@ -98,7 +99,10 @@ class Gate:
         """Find out with one harmless question whether the troubles of the present streak are the server's."""
         async with self._turn:
             if self._troubles and not self.closed and self.probe is not None:
-                if await self.probe():
+                well = await self.probe()
+                if self.closed:
+                    return  # others have found out meanwhile
+                if well:
                     self._end_streak()
                 else:
                     self._close_for_outage("the server does not answer")
@@ -173,8 +177,9 @@ class Gate:
         most, quick = (MOST_ALIVE, QUICK_TRIALS) if self._alive else (MOST, 0)
         seconds = min(most, FIRST * 2.0 ** min(max(0, self._rounds - quick), 16))
         self._rounds += 1
+        seconds *= self._rng.uniform(0.85, 1.15)
         left = self._since + self._patience - self._clock() if self.closed else self._patience
-        return max(FIRST, min(seconds * self._rng.uniform(0.85, 1.15), left))
+        return max(FIRST, min(seconds, left) if left > 0 else seconds)
 
     def _asked_to_wait(self, seconds: float | None, why: str, *, again: bool) -> None:
         """For as long as it says; for a growing while where it does not. What was under way is no new demand."""
@@ -198,7 +203,8 @@ class Gate:
         until = max(self._until, now + seconds)
         if until > self._until:
             self._until = until
-            self.on_closed(until - now, why)
+            if until - now >= WORTH_A_WORD:
+                self.on_closed(until - now, why)
 
     def _open(self) -> None:
         was_down = self._down

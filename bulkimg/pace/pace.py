@@ -7,11 +7,12 @@ import time
 from collections.abc import Awaitable, Callable
 
 from bulkimg.pace.budget import RetryBudget
-from bulkimg.pace.gate import Gate
+from bulkimg.pace.gate import MOST_HOLD, Gate
 from bulkimg.pace.health import SILENT, Health, State
 from bulkimg.pace.rate import Rate
 
 NOBODY = -1  # the era of what no waiter sent
+SLOWEST_START = 5.0  # requests a second: a rate below it needs no slow start
 SLOW_START = 0.1  # of the rate in the first second after an outage, twice as much in each one after it
 
 
@@ -73,7 +74,8 @@ class Pace:
         if health.quota is not None and health.quota[0] <= self._out:
             # What is under way will use up the rest of what the server takes.
             remaining, reset = health.quota
-            self.gate.heard(NOBODY, Health(State.ASKED, f"its rate limit has {remaining} requests left", reset))
+            why = f"its rate limit has {remaining} requests left"
+            self.gate.heard(NOBODY, Health(State.ASKED, why, min(reset, MOST_HOLD)))
         return streak
 
     def _sent(self) -> None:
@@ -90,7 +92,7 @@ class Pace:
         self._climb(self._reopened)
 
     def _climb(self, reopened: float) -> None:
-        share = SLOW_START * 2.0 ** math.floor(self._clock() - reopened)
+        share = max(SLOW_START, SLOWEST_START / self.rate.per_second) * 2.0 ** math.floor(self._clock() - reopened)
         self.rate.slow_down(min(1.0, share))
         if share >= 1:
             self._reopened = None

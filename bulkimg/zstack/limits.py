@@ -68,5 +68,5 @@ def _policies(text: str) -> list[str]:
 def _pair(remaining: str, reset: str, now: float) -> tuple[int, float] | None:
     if not _COUNT.fullmatch(remaining) or not _COUNT.fullmatch(reset):
         return None
-    seconds = float(reset)
+    seconds = float(reset) / (1000 if len(reset) >= 13 else 1)  # some say milliseconds since the epoch
     return int(remaining), max(0.0, seconds - now) if seconds > _EPOCH else seconds

@@ -64,7 +64,6 @@ class Transport:
         *,
         headers: Callable[[], Mapping[str, str]],
         body: bytes | None = None,
-        query: str = "",
         on_sending: Callable[[], None] | None = None,
         probe: bool = False,
     ) -> Answer:
@@ -80,9 +79,9 @@ class Transport:
             if on_sending:
                 on_sending()
             self.requests += 1
-            answer = await self._client.send(method, f"{self._base}{path}{query}", headers(), body)
+            answer = await self._client.send(method, f"{self._base}{path}", headers(), body)
         finally:
-            streak = self._pacing.heard(era, None if probe else answer)
+            streak = self._pacing.heard(era, answer)
         if answer.status is not None:
             self.reached = True
             answer = self._blank(answer)

@@ -24,10 +24,10 @@ def _simulation(size: int, seed: int, _: Path) -> list[Record]:
     return simulation(size, first=seed * 1_000_000 if seed > 1 else 0)
 
 
-def _bugs(_size: int, _seed: int, _: Path) -> list[Record]:
+def _bugs(size: int, _seed: int, _: Path) -> list[Record]:
     from tests.battery.bugs import bugs
 
-    return bugs()
+    return bugs(seconds=size)
 
 
 def _kills(size: int, seed: int, _: Path) -> list[Record]:
@@ -125,7 +125,7 @@ TESTS: dict[str, tuple[Test, int, str]] = {
     "faults": (_faults, 24, "rows"),
     "odd": (_odd_answers, 0, ""),
     "answers": (_answers, 100_000, "mutations"),
-    "bugs": (_bugs, 0, ""),
+    "bugs": (_bugs, 0, "seconds, 0 for all"),
 }
 BESIDE = "outage"  # it waits for half an hour, so the others run meanwhile
 

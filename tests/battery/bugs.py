@@ -91,7 +91,8 @@ SUITES: dict[str, tuple[str, ...]] = {
         "tests/ledger",
         "tests/cli/test_screen.py",
     ),
-    "state machine and samples": (*_PYTEST, "tests/battery"),
+    # Not the test that every bug can be planted: it sees that one has been.
+    "state machine and samples": (*_PYTEST, "tests/battery", "-k", "not planted"),
     "journeys": (*_PYTEST, "tests/journeys"),
     "security": (*_PYTEST, "tests/security"),
     "command line": (*_PYTEST, "tests/cli"),
@@ -139,7 +140,9 @@ def caught(bug: Bug) -> str:
 def _first_failure(said: str) -> str:
     if found := re.search(r"FAILED (\S+)", said):
         return found[1].rpartition("/")[2]
-    lines = [line for line in said.splitlines() if "seed" in line or "Error" in line]
+    if found := re.search(r"; (seed \d+: .*)", said):
+        return found[1].strip()[:160]
+    lines = [line for line in said.splitlines() if "Error" in line]
     return (lines or said.splitlines()[-1:] or ["failed"])[0].strip()[:160]
 
 
@@ -153,31 +156,32 @@ def unplantable() -> list[str]:
     return found
 
 
-def bugs(workers: int = 2, only: str = "") -> list[Record]:
-    """T56; `only`: the bugs whose promise has this in it."""
+def bugs(workers: int = 2, seconds: float = 0) -> list[Record]:
+    """T56; `seconds`: begin no other bug after so long, and say how many were tried."""
     begun = time.monotonic()
-    chosen = [bug for bug in BUGS if only in bug.promise]
 
-    def one(bug: Bug) -> str:
+    def one(bug: Bug) -> str | None:
+        if seconds and time.monotonic() - begun > seconds:
+            return None
         seen = caught(bug)
         sys.stderr.write(f"{bug.promise}: {seen or 'NOT SEEN'}\n")
         return seen
 
     with ThreadPoolExecutor(workers) as pool:
-        seen = list(pool.map(one, chosen))
-    missed = [bug.promise for bug, by in zip(chosen, seen, strict=True) if not by]
-    by_suite = [f"{suite} {count}" for suite in SUITES if (count := sum(by.startswith(suite) for by in seen))]
-    notes = f"seen first by: {', '.join(by_suite)}" + (f"; not seen: {'; '.join(missed)}" if missed else "")
-    record = Record("T56", "planted bugs", len(chosen), len(missed), "bugs", notes, time.monotonic() - begun)
-    lines = [f"| {bug.promise} | {by or '**not seen**'} |" for bug, by in zip(chosen, seen, strict=True)]
-    if not only:
-        head = [
-            "# Planted bugs",
-            "",
-            "Which promise each breaks, and what saw it first.",
-            "",
-            "| promise | seen by |",
-            "|---|---|",
-        ]
-        Path(__file__).with_name("BUGS.md").write_text("\n".join([*head, *lines, ""]), "utf-8")
-    return [record]
+        tried = [(bug, by) for bug, by in zip(BUGS, pool.map(one, BUGS), strict=True) if by is not None]
+    missed = [bug.promise for bug, by in tried if not by]
+    by_suite = [f"{suite} {count}" for suite in SUITES if (count := sum(by.startswith(suite) for _, by in tried))]
+    notes = f"of {len(BUGS)}; seen first by: {', '.join(by_suite)}" + (
+        f"; not seen: {'; '.join(missed)}" if missed else ""
+    )
+    head = [
+        "# Planted bugs",
+        "",
+        "Which promise each breaks, and what saw it first.",
+        "",
+        "| promise | seen by |",
+        "|---|---|",
+    ]
+    lines = [f"| {bug.promise} | {by.replace('|', '/') or '**not seen**'} |" for bug, by in tried]
+    Path(__file__).with_name("BUGS.md").write_text("\n".join([*head, *lines, ""]), "utf-8")
+    return [Record("T56", "planted bugs", len(tried), len(missed), "bugs", notes, time.monotonic() - begun)]

@@ -203,8 +203,7 @@ class Warm:
             self.send(signal.SIGKILL)
             code = self.wait(10)
             note = "\n(ended by the battery: it took too long)"
-        err = self._err.read_text("utf-8", "replace") + note
-        return Ran(code, self._out.read_text("utf-8", "replace"), err, time.monotonic() - self.started)
+        return Ran(code, _said(self._out), _said(self._err) + note, time.monotonic() - self.started)
 
     def _note(self, status: int) -> None:
         self._code = os.waitstatus_to_exitcode(status)
@@ -212,6 +211,11 @@ class Warm:
             if descriptor is not None:
                 os.close(descriptor)
         self._told = self._go = None
+
+
+def _said(path: Path) -> str:
+    """What is in the file, if the child lived long enough to open it."""
+    return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 def preload() -> None:
