@@ -119,13 +119,20 @@ class Ledger:
 
     def strict(self) -> None:
         """Every commit is durable when it returns, what was relaxed included."""
-        with storage_errors(self.path):
-            self.db.execute("PRAGMA synchronous=FULL")
-            self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._pragmas("synchronous=FULL", "wal_checkpoint(TRUNCATE)")
 
     def checkpoint(self) -> None:
         """Into run.db itself, unless a reader is in the way: without its -wal, a run that has begun is still known as one."""
-        self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._pragmas("wal_checkpoint(PASSIVE)")
+
+    def _pragmas(self, *pragmas: str) -> None:
+        try:
+            with storage_errors(self.path):
+                for pragma in pragmas:
+                    self.db.execute(f"PRAGMA {pragma}")
+        except StorageError as error:
+            self._failure = error
+            raise
 
     def meta(self, key: str, default: Any = None) -> Any:
         """One value of the header."""

@@ -51,7 +51,7 @@ BUGS = (
     Bug("one process holds a run", "ledger/rundir.py", "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)\n"),
     Bug("an outage closes the gate", "pace/gate.py", "        if alone or self._troubles >= NEAR:\n", "        if False:\n"),
     Bug("a closed gate lets one through at a time", "pace/gate.py", "                if self._trial is not None:\n", "                if False:\n"),
-    Bug("probes grow apart", "pace/gate.py", "        self._rounds += 1\n        left", "        left"),
+    Bug("probes grow apart", "pace/gate.py", "        self._rounds += 1\n        seconds *=", "        seconds *="),
     Bug("no row loses a try to an outage", "apply/patience.py", "self._blamed(Blame.ROW) > self._retries", "len(self._streaks) > self._retries"),
     Bug("the start after an outage is slow", "pace/pace.py", "        self._reopened = self._clock()\n        self._climb(self._reopened)\n", "        self._reopened = None\n"),
     Bug("Retry-After holds the run", "pace/gate.py", "        self._close(min(wait, MOST_HOLD), f\"the server asks to wait ({why})\")\n", ""),

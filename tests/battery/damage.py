@@ -153,6 +153,27 @@ def mixtures(good: Good, other: Good, seed: int) -> Iterator[tuple[str, dict[str
     yield "without run.db-wal", {"run.db": good.files["run.db"]}
 
 
+def edits(good: Good, seed: int) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The same change in two records, and what two records say exchanged: no single sum would notice."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as name:
+        for number in range(400):
+            place = Path(name) / str(number)
+            place.mkdir()
+            for file, data in good.files.items():
+                (place / file).write_bytes(data)
+            db = sqlite3.connect(place / "run.db")
+            a, b = rng.sample([ordinal for (ordinal,) in db.execute("SELECT ordinal FROM outcome")], 2)
+            if number % 2:
+                db.execute("UPDATE outcome SET code = code || 'x' WHERE ordinal IN (?, ?)", (a, b))
+            else:
+                jobs = dict(db.execute("SELECT ordinal, job_uuid FROM attempt WHERE ordinal IN (?, ?)", (a, b)))
+                db.executemany("UPDATE attempt SET job_uuid = ? WHERE ordinal = ?", [(jobs[b], a), (jobs[a], b)])
+            db.commit()
+            db.close()
+            yield f"records {a} and {b} edited", {"run.db": (place / "run.db").read_bytes()}
+
+
 Kind = Callable[[Good, int], Iterator[tuple[str, dict[str, bytes]]]]
 
 
@@ -161,10 +182,11 @@ def _mixed(good: Good, seed: int) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield from mixtures(good, make(Path(place), seed + 1), seed)
 
 
-_KINDS: dict[str, Kind] = {"cut": lambda good, _: cuts(good), "flipped": flips, "mixed": _mixed}
+_KINDS: dict[str, Kind] = {"cut": lambda good, _: cuts(good), "flipped": flips, "mixed": _mixed, "edited": edits}
 _TESTS = {
     "cut": "a ledger cut at every byte",
     "flipped": "a ledger with one bit of every byte flipped",
+    "edited": "two records changed alike, or exchanged",
     "mixed": "garbage behind, pages doubled and swapped, two ledgers glued",
 }
 
@@ -193,7 +215,7 @@ def damage(sample: int = 1, seed: int = 1, workers: int = 2) -> list[Record]:
     records = []
     for kind, test in _TESTS.items():
         begun = time.monotonic()
-        every = 1 if kind == "mixed" and sample < 100 else sample  # there are few of these
+        every = 1 if kind in ("mixed", "edited") and sample < 100 else sample  # there are few of these
         shares = [(kind, seed, worker * every, workers * every) for worker in range(workers)]
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
             found = list(pool.map(_share, shares))

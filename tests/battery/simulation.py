@@ -159,6 +159,7 @@ class Play:
         self.settings = self._settings()
         self.reader: sqlite3.Connection | None = None
         self.outcomes: dict[int, tuple[Any, ...]] = {}
+        self.troubled = bool(story.weather.faults or story.weather.ask_faults)
         self.run: Path | None = None
 
     def _settings(self) -> Settings:
@@ -408,7 +409,7 @@ class Play:
 
     @property
     def _only_outages(self) -> bool:
-        return not self.story.weather.faults and not self.story.weather.ask_faults
+        return not self.troubled
 
     def _check_requests(self) -> None:
         """Bounded duplicates, the same body, and few requests in an outage (invariants 8, 9 and 14)."""

@@ -48,6 +48,7 @@ class Run(RuleBasedStateMachine):
     def weather(self, faults: dict[str, float], asks: float, outages: list[tuple[float, float, str]]) -> None:
         assert self.stage
         now, old = self.stage.loop.time(), self.stage.network.weather
+        self.stage.troubled = self.stage.troubled or bool(faults or asks)
         later = tuple((now + begin, now + begin + length, how) for begin, length, how in outages)
         self.stage.network.weather = Weather(old.dialect, old.service, faults, asks, later)
 
