@@ -56,7 +56,7 @@ def write_cell(value: Value | None, empty_token: str) -> str:
         return "true" if value else "false"
     if isinstance(value, list):
         plain = value != [empty_token] and all(
-            ";" not in tag and tag == tag.strip() and not tag.startswith("[") for tag in value
+            ";" not in tag and tag == tag.strip() == tag.strip(BLANK) and not tag.startswith("[") for tag in value
         )
         return ";".join(value) if plain else json.dumps(value, ensure_ascii=False)
     return value if value.strip(BLANK) else empty_token

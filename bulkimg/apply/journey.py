@@ -140,7 +140,7 @@ class Journey:
                 return verdict
             if not answer.streak:
                 patience = Patience(self._retries, self._gate)
-            elif answer.streak != HELD:
+            elif answer.status is None:
                 patience.note(answer.streak)
                 deadline += self._gate.open_time() - asked_at  # a poll that nobody answers is not the job's time
                 if await patience.is_spent():
