@@ -48,7 +48,14 @@ def tricks(there: Raw) -> tuple[str, ...]:
 async def carry_out(url: str, place: Path, rows: int, **options: Any) -> bulkimg.Summary:
     """A run with an account, so that every kind of call is made."""
     changes = [{"uuid": f"{n:032x}", "name": f"new-{n}"} for n in range(rows)]
-    given = {"rate": "unlimited", "retries": "0", "timeout": "1s", "job_timeout": "300ms", "max_outage": "1s", **options}
+    given = {
+        "rate": "unlimited",
+        "retries": "0",
+        "timeout": "1s",
+        "job_timeout": "300ms",
+        "max_outage": "1s",
+        **options,
+    }
     account = bulkimg.Account("admin", "hunter22")
     one = bulkimg.Run(changes, credentials=account, endpoint=url, runs_dir=place, max_errors="none", **given)
     async for _ in one:
