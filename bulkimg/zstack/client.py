@@ -8,7 +8,7 @@ from bulkimg.zstack.auth import Auth
 from bulkimg.zstack.transport import Transport
 from bulkimg.zstack.wire import Answer
 
-NO_JOB = "0" * 32
+NOBODY = "0" * 32  # the uuid of no job and no image
 CONTENT_TYPE = "application/json;charset=UTF-8"
 
 
@@ -20,6 +20,7 @@ class ImageApi:
         self.key_is_known = action_key != "auto"
         self.action_key = action_key if self.key_is_known else wire.DOCUMENTED_KEY
         self._transport = transport
+        self._questions = [f"/v1/api-jobs/{NOBODY}", f"/v1/images/{NOBODY}"]
 
     @property
     def reached(self) -> bool:
@@ -50,9 +51,19 @@ class ImageApi:
         return await self._transport.exchange("GET", f"/v1/api-jobs/{job_uuid}", headers=dict)
 
     async def is_there(self) -> bool:
-        """Whether a server answers at all, asked with what changes nothing and carries no credential: a job nobody made."""
-        answer = await self._transport.exchange("GET", f"/v1/api-jobs/{NO_JOB}", headers=dict, probe=True)
-        return answer.streak == 0 or answer.status == 500  # some server may fail at a question that odd
+        """Whether a server answers at all, asked with what changes nothing and carries no credential.
+
+        A proxy may fail at one kind of path and not at the other: where it can be reached, both are asked, the one
+        that was answered last time first.
+        """
+        for path in tuple(self._questions):
+            answer = await self._transport.exchange("GET", path, headers=dict, probe=True)
+            if answer.streak == 0 or answer.status == 500:  # some server may fail at a question that odd
+                return True
+            self._questions.reverse()
+            if answer.failure == "NOT_CONNECTED":
+                return False
+        return False
 
     async def read(self, uuid: str) -> Answer:
         """`GET /v1/images/{uuid}`: the image as it is now."""

@@ -391,24 +391,33 @@ def resume_one(trial: Trial, place: Path, moment: Moment, left: dict[str, bytes]
     run_dir = place / "runs" / "20200101-000000.000-aaaa"
     put_down(left, run_dir)
     before = len(trial.log)
-    sent = set(end.sent[: moment.sent])
+    sent = Counter(end.sent[: moment.sent])
     tool = Tool(place, trial.server.environment)
     ran = tool.warm_run("resume", "last", "--rate", "unlimited", "--runs-dir", str(tool.runs_dir))
     if ran.traceback or (ran.code and not ran.sentence):
         return f"exit {ran.code}: {last_line(ran)}"
     if ran.code in {2, 7, 8}:
-        return f"refused, and {len(sent)} PUTs had been sent: {last_line(ran)}" if sent else ""
+        return f"refused, and {sent.total()} PUTs had been sent: {last_line(ran)}" if sent else ""
     with closing(sqlite3.connect(run_dir / "run.db")) as db:
-        known = {job for (job,) in db.execute("SELECT job_uuid FROM attempt")} | sent
+        known = {job for (job,) in db.execute("SELECT job_uuid FROM attempt")}
     whole = trial.log
-    log = [line for line in whole[:before] if _happened(line, known)] + whole[before:]
+    log = list(_happened(whole[:before], sent | Counter(known))) + whole[before:]
     found = check(trial.manifest, run_dir, log, trial.server.table())
     return "" if found.ok and ran.code in {0, 1} else f"exit {ran.code}: {'; '.join(found.problems[:3])}"
 
 
-def _happened(line: dict[str, Any], known: set[str]) -> bool:
-    """Whether a request of the recorded run belongs to the shortened history, in which only known jobs were sent."""
-    return line["kind"] != "request" or not line["path"].endswith("/actions") or line["job"] in known
+def _happened(log: Iterable[dict[str, Any]], sent: Counter[str]) -> Iterator[dict[str, Any]]:
+    """The recorded run's log as far as it belongs to the shortened history: of each job, so many PUTs as had been sent by then.
+
+    A job that the ledger knows counts as sent once: the server has carried it out, whatever the moment of the power loss.
+    """
+    left = sent.copy()
+    for line in log:
+        if line["kind"] != "request" or not line["path"].endswith("/actions"):
+            yield line
+        elif left[line["job"]] > 0:
+            left[line["job"]] -= 1
+            yield line
 
 
 def resume_some(trial: Trial, moments: Sequence[Moment], end: Disk, seed: int) -> list[str]:

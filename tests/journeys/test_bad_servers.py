@@ -360,3 +360,37 @@ async def test_retry_after_on_a_poll_of_an_accepted_job_holds_every_request(tmp_
         summary, results = await run(server, tmp_path, rows=40, concurrency="8")
     assert (summary.exit_code, statuses(results)) == (0, {"updated": 40})
     assert [moment - held for moment, _, _ in server.log if held + 0.1 < moment < held + 0.98] == []
+
+
+@pytest.mark.parametrize("how", ["502", "dropped"])
+async def test_polls_that_are_never_answered_do_not_hold_the_run(tmp_path: Path, how: str) -> None:
+    """A proxy may not know the path of jobs. The rows are settled by reading, and the gate asks for something else."""
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put":
+            server.apply(request, said)
+            location = f"http://10.0.0.1/zstack/v1/api-jobs/{request.headers['X-Job-UUID']}"
+            return web.json_response({"location": location}, status=202)
+        if kind == "poll":
+            return web.Response(status=502, text="<html>bad gateway</html>") if how == "502" else dropped(request)
+        return None
+
+    async with lying(script) as server:
+        given = {"retries": "3", "concurrency": "16", "max_outage": "30s", "job_timeout": "60s"}
+        _, results = await run(server, tmp_path, rows=40, **given)
+        assert statuses(results) == {"updated": 40}
+        assert server.count("put") == 40
+
+
+async def test_reads_that_are_never_answered_do_not_hold_the_run(tmp_path: Path) -> None:
+    """Nobody can tell what became of these changes: the run says so, and ends."""
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put":
+            server.apply(request, said)
+            return web.Response(text="<html>log in</html>")
+        return web.Response(status=502, text="<html>bad gateway</html>") if kind == "read" else None
+
+    async with lying(script) as server:
+        _, results = await run(server, tmp_path, rows=8, retries="1", concurrency="8", max_outage="60s")
+    assert statuses(results) == {"unknown": 8}

@@ -53,7 +53,6 @@ async def carry_out(url: str, place: Path, rows: int, **options: Any) -> bulkimg
         "retries": "0",
         "timeout": "1s",
         "job_timeout": "300ms",
-        "max_outage": "1s",
         **options,
     }
     account = bulkimg.Account("admin", "hunter22")
