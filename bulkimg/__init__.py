@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Held,
         Outcome,
         Problem,
+        Reopened,
         Retrying,
         Settled,
         Started,
@@ -35,14 +36,14 @@ _HOMES = {
     "bulkimg.errors": ("BulkimgError", "LoginRefused", "ManifestRefused", "RunRefused", "StorageError", "TargetError", "UsageError"),
     "bulkimg.library": ("Run",),
     "bulkimg.model": (
-        "Event", "Held", "Outcome", "Problem", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary",
+        "Event", "Held", "Outcome", "Problem", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessKey", "Account", "BulkimgError", "Event", "Held", "LoginRefused", "ManifestRefused", "Outcome", "Problem",
-    "Retrying", "Run", "RunRefused", "Session", "Settled", "Started", "Status", "Stopping", "StorageError", "Summary",
+    "Reopened", "Retrying", "Run", "RunRefused", "Session", "Settled", "Started", "Status", "Stopping", "StorageError", "Summary",
     "TargetError", "UsageError", "__version__",
 ]  # fmt: skip
 

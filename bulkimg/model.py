@@ -281,6 +281,13 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Reopened:
+    """The server answers again, after `seconds` in which the run waited for it."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """No new row starts; rows in flight finish."""
 
@@ -301,5 +308,5 @@ class Summary:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-Event = Started | Settled | Retrying | Held | Stopping | Summary
+Event = Started | Settled | Retrying | Held | Reopened | Stopping | Summary
 Observer = Callable[[Event], None]

@@ -281,6 +281,7 @@ class Runner:
             case Next.SETTLED if verdict.status is Status.FAILED and errand.maybe_applied:
                 await self._last_word(errand, verdict)
             case Next.SETTLED:
+                self._first_answer.set()  # a refusal, too: the server has understood the request
                 self._settle(errand, verdict)
             case Next.OTHER_KEY:
                 await self._other_key(errand, verdict)

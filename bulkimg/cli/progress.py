@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from bulkimg.cli import screen
-from bulkimg.model import GOOD, Event, Held, Retrying, Settled, Started, Status, Stopping
+from bulkimg.model import GOOD, Event, Held, Reopened, Retrying, Settled, Started, Status, Stopping
 from bulkimg.settings import Settings
 
 PLAIN_EVERY = 5.0  # seconds between two lines
-_BAD = tuple(status for status in Status if status not in GOOD)
+SAY_AGAIN = 2.0  # a wait for the same reason is told again when it is so much longer than the one told last
+_BAD = tuple(status for status in Status if status not in GOOD and status is not Status.UNPROCESSED)
 
 
 class Tally:
@@ -36,14 +37,18 @@ class Tally:
             self._waiting[event.ordinal] = event.after
         elif isinstance(event, Held):
             self.held_until = self._clock() + event.seconds
+        elif isinstance(event, Reopened):
+            self.held_until = 0.0
 
     @property
     def done(self) -> int:
         return sum(self.counts.values())
 
     @property
-    def bad(self) -> int:
-        return sum(self.counts[status] for status in _BAD)
+    def bad(self) -> str:
+        """What is not well so far, by its name: `2 failed, 1 unknown`."""
+        said = [f"{self.counts[status]:,} {status}" for status in _BAD if self.counts[status]]
+        return ", ".join(said) or "0 failed"
 
     @property
     def retrying(self) -> int:
@@ -68,7 +73,7 @@ class Tally:
         held = max(0.0, self.held_until - self._clock())
         waits = f", waits {held:.0f} s for the server" if held else ""
         return (
-            f"{self.done:,}/{self.pending:,} rows, {self.rate:.1f}/s, {self.bad} failed, "
+            f"{self.done:,}/{self.pending:,} rows, {self.rate:.1f}/s, {self.bad}, "
             f"{self.retrying} retrying, {self.remaining} left{waits}"
         )
 
@@ -137,7 +142,7 @@ class _Bar:
     def see(self, event: Event) -> None:
         if isinstance(event, Started | Settled | Retrying | Held):
             tally = self._tally
-            line = f"{tally.rate:.1f}/s  {tally.bad} failed  {tally.retrying} retrying  {tally.remaining} left"
+            line = f"{tally.rate:.1f}/s  {tally.bad}  {tally.retrying} retrying  {tally.remaining} left"
             self._bar.update(self._task, total=tally.pending, completed=tally.done, line=line)
 
     def close(self) -> None:
@@ -159,6 +164,7 @@ class Watcher:
         self._json = settings.log_format == "json"
         self._verbose = settings.verbose
         self._tally = Tally()
+        self._held: Held | None = None  # the last wait that was told
         kind = settings.progress
         if kind == "auto":
             kind = "bar" if sys.stderr.isatty() else "plain"
@@ -179,13 +185,22 @@ class Watcher:
     def _words(self, event: Event) -> str:
         if isinstance(event, Started):
             return f"run {event.run_id}: {event.pending:,} of {event.rows:,} rows to send to {event.target}"
-        if isinstance(event, Held):
+        if isinstance(event, Held) and self._is_news(event):
+            self._held = event
             return f"{event.why}: nothing is sent for {event.seconds:.1f} s"
+        if isinstance(event, Reopened):
+            self._held = None
+            return f"the server answers again, after {event.seconds:.0f} s"
         if isinstance(event, Stopping):
             return f"stopping: {event.why}; rows in flight finish, once more Ctrl-C ends at once"
         if isinstance(event, Retrying) and self._verbose:
             return f"image {event.uuid}: {event.code}, sent again in {event.after:.1f} s"
         return ""
+
+    def _is_news(self, event: Held) -> bool:
+        """Half an hour of outage is a few lines, not forty."""
+        last = self._held
+        return last is None or last.why != event.why or event.seconds >= SAY_AGAIN * last.seconds
 
     def _say(self, event: Event, text: str) -> None:
         if self._json:

@@ -10,7 +10,7 @@ from bulkimg.engine.world import World
 from bulkimg.errors import Exit, RunRefused, TargetError
 from bulkimg.ledger import Ledger, LiveResults, Writer, tally, write_results
 from bulkimg.ledger.store import storage_errors
-from bulkimg.model import Held, Observer, Settled, Started, Summary
+from bulkimg.model import Held, Observer, Reopened, Settled, Started, Summary
 from bulkimg.pace import Pace
 from bulkimg.zstack import Auth, ImageApi, Transport, make_auth
 
@@ -134,6 +134,7 @@ class Engine:
         gate = self.pace.gate
         gate.probe = api.is_there
         gate.on_closed = lambda seconds, why: self._observe(Held(seconds, why))
+        gate.on_open = lambda seconds: self._observe(Reopened(seconds))
         gate.on_give_up = lambda why: self.stop(Exit.TARGET, why)
 
     async def _log_out(self, auth: Auth) -> None:

@@ -36,8 +36,9 @@ class Gate:
     """Open, or closed until some request that goes alone is answered well. `clock` is monotonic seconds.
 
     A closed gate lets one request through at a time. After an outage it asks a harmless question first (`probe`), so
-    that no change is risked on a server that is not there. `on_closed(seconds, why)` and `on_give_up(why)` tell the run;
-    the latter once, when the server has been away for `patience` seconds or asks for more than MOST_HOLD.
+    that no change is risked on a server that is not there. `on_closed(seconds, why)`, `on_open(seconds)` after so long a
+    time and `on_give_up(why)` tell the run; the last once, when the server has been away for `patience` seconds or asks
+    for more than MOST_HOLD. `on_reopened` tells the pace that an outage is over.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Gate:
     ) -> None:
         self._clock, self._sleep, self._rng, self._patience = clock, sleep, rng, patience
         self.on_closed: Callable[[float, str], None] = lambda seconds, why: None
+        self.on_open: Callable[[float], None] = lambda seconds: None
         self.on_give_up: Callable[[str], None] = lambda why: None
         self.on_reopened: Callable[[], None] = lambda: None
         self.probe: Callable[[], Awaitable[bool]] | None = None
@@ -207,14 +209,16 @@ class Gate:
                 self.on_closed(until - now, why)
 
     def _open(self) -> None:
-        was_down = self._down
-        self.closed_for += self._clock() - self._since
+        was_down, closed_for = self._down, self._clock() - self._since
+        self.closed_for += closed_for
         self.closed = self._down = self._alive = False
         self._rounds = 0
         self._troubles = 0
         self._streak += 1
         if was_down:
             self.on_reopened()
+        if closed_for >= WORTH_A_WORD:
+            self.on_open(closed_for)
 
     def _give_up(self, why: str) -> None:
         if not self._given_up:

@@ -401,7 +401,7 @@ def resume_one(trial: Trial, place: Path, moment: Moment, left: dict[str, bytes]
     with closing(sqlite3.connect(run_dir / "run.db")) as db:
         known = {job for (job,) in db.execute("SELECT job_uuid FROM attempt")}
     whole = trial.log
-    log = list(_happened(whole[:before], sent | Counter(known))) + whole[before:]
+    log = list(_happened(whole[:before], Counter({**Counter(known), **sent}))) + whole[before:]
     found = check(trial.manifest, run_dir, log, trial.server.table())
     return "" if found.ok and ran.code in {0, 1} else f"exit {ran.code}: {'; '.join(found.problems[:3])}"
 

@@ -6,8 +6,9 @@ import unicodedata
 import pytest
 
 from bulkimg.cli import screen
-from bulkimg.cli.progress import Tally
-from bulkimg.model import Outcome, Retrying, Settled, Started, Status
+from bulkimg.cli.progress import Tally, Watcher
+from bulkimg.model import Held, Outcome, Reopened, Retrying, Settled, Started, Status
+from bulkimg.settings import Settings
 from tests.conftest import corpus
 
 
@@ -40,5 +41,21 @@ def test_progress_counts_what_it_saw() -> None:
     now = 102.0
     tally.see(Settled([Outcome(1, 2, "u", Status.UPDATED), Outcome(2, 3, "u", Status.FAILED)]))
     assert tally.line == "2/10 rows, 1.0/s, 1 failed, 1 retrying, 0:08 left"
-    tally.see(Settled([Outcome(3, 4, "u", Status.UPDATED)]))
-    assert (tally.done, tally.bad, tally.retrying) == (3, 1, 0)
+    tally.see(Settled([Outcome(3, 4, "u", Status.UNKNOWN), Outcome(4, 5, "u", Status.UPDATED)]))
+    assert (tally.done, tally.bad, tally.retrying) == (4, "1 failed, 1 unknown", 0)
+
+
+def test_a_long_outage_is_a_few_lines_and_its_end_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Watcher(Settings(progress="none"))
+    for seconds in (1, 2.1, 3.9, 8, *(60 for _ in range(30))):
+        watch(Held(seconds, "the server does not answer"))
+    watch(Reopened(1860.2))
+    watch(Held(1, "the server does not answer"))
+    assert capsys.readouterr().err.splitlines() == [
+        "the server does not answer: nothing is sent for 1.0 s",
+        "the server does not answer: nothing is sent for 2.1 s",
+        "the server does not answer: nothing is sent for 8.0 s",
+        "the server does not answer: nothing is sent for 60.0 s",
+        "the server answers again, after 1860 s",
+        "the server does not answer: nothing is sent for 1.0 s",
+    ]

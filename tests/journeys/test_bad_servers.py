@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ import pytest
 from aiohttp import web
 
 import bulkimg
+from tests.conftest import Cli
 
 SESSION = "5e551017" * 4
 
@@ -394,3 +396,48 @@ async def test_reads_that_are_never_answered_do_not_hold_the_run(tmp_path: Path)
     async with lying(script) as server:
         _, results = await run(server, tmp_path, rows=8, retries="1", concurrency="8", max_outage="60s")
     assert statuses(results) == {"unknown": 8}
+
+
+async def test_a_password_that_is_changed_in_the_middle_stops_the_run_and_the_new_one_resumes_it(cli: Cli) -> None:
+    """T28: no row is failed by it, and the old password is tried once more, not for every row (accounts are locked)."""
+    password = ["hunter22"]
+    alive: set[str] = set()
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "login":
+            if said["logInByAccount"]["password"] != hashlib.sha512(password[0].encode()).hexdigest():
+                return web.json_response({"error": {"code": "ID.1000", "description": "wrong password"}}, status=503)
+            alive.add(session := f"{server.count('login'):a>32x}")
+            return web.json_response({"inventory": {"uuid": session}})
+        if kind in ("put", "read") and request.headers["Authorization"].removeprefix("OAuth ") not in alive:
+            return web.json_response({"error": {"code": "ID.1001", "description": "session expired"}}, status=503)
+        if kind == "put" and server.count("put") == 60:
+            password[0] = "correct horse"
+            alive.clear()
+        return None
+
+    cli.write("m.csv", "uuid,name\n" + "".join(f"{n:032x},new-{n}\n" for n in range(200)))
+    async with lying(script) as server:
+        given = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "hunter22"}
+        run = ("run", "m.csv", "--yes", "--rate", "unlimited", "--concurrency", "32", "--progress", "none")
+        done = await asyncio.to_thread(cli, *run, code=5, **given)
+        assert "password" in done.err
+        assert set(statuses(cli.results())) == {"updated", "unprocessed"}
+        assert server.count("login") <= 2 + 1  # the first, and after the change at most what a stop allows
+        resume = ("resume", "last", "--rate", "unlimited", "--progress", "none")
+        await asyncio.to_thread(cli, *resume, code=0, **{**given, "BULKIMG_PASSWORD": "correct horse"})
+    assert statuses(cli.results()) == {"updated": 200}
+    assert server.names == {f"{n:032x}": f"new-{n}" for n in range(200)}
+
+
+async def test_a_server_that_accepts_nobody_any_more_costs_a_bounded_time(tmp_path: Path) -> None:
+    """T22: its queue of new connections is full. Some connect and are never answered, the others do not even connect."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
+        server = Lies(url=f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        given = {"timeout": "300ms", "retries": "1", "max_outage": "3s", "concurrency": "16"}
+        begun = time.monotonic()
+        summary, results = await run(server, tmp_path, rows=40, **given)
+    assert time.monotonic() - begun < 20
+    assert summary.exit_code == 5
+    assert set(statuses(results)) <= {"unprocessed", "unknown"}
+    assert summary.counts["unprocessed"] >= 20

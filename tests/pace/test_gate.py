@@ -34,6 +34,7 @@ class Model:
     sent: list[float] = field(default_factory=list)
     probes: list[float] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
     streaks: list[int] = field(default_factory=list)
 
     def run(self, seconds: float) -> Pace:
@@ -46,6 +47,7 @@ class Model:
         self._gap, self._turn, self._pace = 1 / self.rate, asyncio.Lock(), pace
         pace.gate.probe = self._probe
         pace.gate.on_give_up = self.gave_up.append
+        pace.gate.on_open = self.waited.append
         workers = [asyncio.create_task(self._work()) for _ in range(self.workers)]
         await asyncio.sleep(seconds)
         for worker in workers:
@@ -89,6 +91,7 @@ def test_half_an_hour_of_outage_costs_at_most_a_hundred_requests(seed: int) -> N
     assert len(during) <= 100 - 32
     assert all(later - earlier >= 0.8 for earlier, later in pairwise(during)), "one at a time, and not often"
     assert len(model.within(1875, 1900)) > 0.9 * 25 * 100, "within a minute everything goes on"
+    assert [1800 <= seconds <= 1875 for seconds in model.waited] == [True], "its end is told once"
 
 
 @pytest.mark.parametrize("seed", range(4))

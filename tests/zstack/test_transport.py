@@ -2,8 +2,10 @@
 
 import asyncio
 import gzip
+import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,3 +174,15 @@ async def test_the_llhttp_corpus_as_answers_never_crashes_nor_lies() -> None:
         if answer.status is not None:
             assert f" {answer.status}".encode() in data, path.name
     assert len(files) == 85
+
+
+async def test_a_name_that_nobody_can_resolve_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS gone: to the run it is an outage like a refused connection, and nothing was sent."""
+
+    def gone(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", gone)
+    [answer] = await put("http://zstack.internal:8080")
+    assert (answer.failure, answer.sent) == ("NOT_CONNECTED", False)
+    assert "name resolution" in answer.detail
