@@ -1,13 +1,12 @@
-"""This file carries all rows out: claims them in batches, keeps as many journeys as allowed, and does what verdicts say."""
+"""This file carries all rows out: keeps as many journeys as allowed, and does what their verdicts say."""
 
 import asyncio
-import heapq
 import random
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from bulkimg.apply.agenda import Agenda
 from bulkimg.apply.backoff import ErrorWatch, full_jitter
 from bulkimg.apply.journey import Errand, Journey
 from bulkimg.apply.patience import Patience
@@ -18,7 +17,6 @@ from bulkimg.pace import HELD, Pace
 from bulkimg.settings import ErrorLimit
 from bulkimg.zstack import ImageApi
 
-MOST_WAITING = 2000  # rows that wait for another try before no fresh one is begun: a row in memory is about 1 kB
 _ERRORS = (Status.FAILED, Status.UNKNOWN, Status.DRIFTED)
 
 
@@ -87,14 +85,8 @@ class Runner:
             rng=self._rng,
         )
         self._errors = ErrorWatch(policy.max_errors)
-        self._ready: deque[Errand] = deque()  # claimed, not yet begun
-        self._due: list[tuple[float, int, Errand]] = []  # waiting for another try, by time; a waiting row holds no slot
-        self._cursor = 0  # the last ordinal claimed
-        self._exhausted = False  # the ledger has no more rows to claim
-        self._refill: asyncio.Task[None] | None = None
+        self._agenda = Agenda(self._claim, self._errand, pace, clock, self.fail)
         self._workers: dict[asyncio.Task[None], Errand | None] = {}
-        self._busy = 0
-        self._wake = asyncio.Event()
         self._first_answer = asyncio.Event()
         self._stop: Stop | None = None
         self._failure: BaseException | None = None
@@ -103,17 +95,16 @@ class Runner:
 
     async def run(self) -> Stop | None:
         """Until every row is settled, or a stop has drained. Raises what a worker raised: a bug, or a StorageError."""
-        if not self._api.key_is_known and (first := await self._next()):
+        if not self._api.key_is_known and (first := await self._agenda.next()):
             await self._alone(first)  # so that one request, not a thousand, finds out how the server spells the key
         self._pace.on_concurrency_change(self._spawn)
         self._spawn()
         while self._workers:
             await asyncio.wait(self._workers, return_when=asyncio.FIRST_COMPLETED)
-        if self._refill:
-            await asyncio.gather(self._refill, return_exceptions=True)
+        left_over = await self._agenda.left_over()
         if self._failure:
             raise self._failure
-        await self._give_back(*self._ready)
+        await self._give_back(*left_over)
         return self._stop
 
     def stop(self, exit_code: Exit, why: str) -> None:
@@ -122,7 +113,7 @@ class Runner:
             return
         self._stop = Stop(exit_code, why)
         self._emit(Stopping(why))
-        self._wake.set()
+        self._agenda.close()
         for worker, errand in self._workers.items():
             if errand is not None and not errand.in_flight:
                 worker.cancel()
@@ -154,14 +145,14 @@ class Runner:
             worker = asyncio.create_task(self._work())
             self._workers[worker] = None
             worker.add_done_callback(self._ended)
-        self._wake.set()
+        self._agenda.wake()
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
         errand = self._workers.pop(worker, None)
         self._first_answer.set()
         if worker.cancelled():
             if errand is not None and not errand.in_flight:
-                self._ready.append(errand)  # perhaps it never began; run() gives it back
+                self._agenda.not_begun(errand)  # run() gives it back
         elif error := worker.exception():
             self.fail(error)
 
@@ -171,13 +162,13 @@ class Runner:
         self._stop = self._stop or Stop(Exit.STORAGE, str(error))
         self.stop_now()
         self._first_answer.set()
-        self._wake.set()
+        self._agenda.close()
 
     async def _work(self, errand: Errand | None = None) -> None:
         """Carry errands, beginning with the given one, until there are no more or the workers are too many."""
         me = asyncio.current_task()
         assert me is not None
-        while errand := errand or await self._next():
+        while errand := errand or await self._agenda.next():
             self._workers[me] = errand
             await self._carry(errand)
             self._workers[me] = errand = None
@@ -185,56 +176,8 @@ class Runner:
                 del self._workers[me]  # at once, so that not all of them leave
                 return
 
-    async def _next(self) -> Errand | None:
-        """The next errand: one whose time has come, else a fresh one; None when there will be no more."""
-        while not self._stop:
-            if self._due and self._due[0][0] <= self._clock() and self._may_retry():
-                return heapq.heappop(self._due)[2]
-            if len(self._ready) <= 2 * self._pace.concurrency and not self._exhausted and self._refill is None:
-                self._refill = asyncio.create_task(self._claim_more())
-            if self._ready and self._fresh_ones:
-                return self._ready.popleft()
-            if self._refill is None and not self._due and not self._ready and not self._busy:
-                return None
-            await self._sleep_until_something_happens()
-        return None
-
-    @property
-    def _fresh_ones(self) -> bool:
-        """Whether rows that have not been tried yet can still be begun; those that wait are bounded too."""
-        most = max(MOST_WAITING, 8 * self._pace.concurrency)
-        return (bool(self._ready) or not self._exhausted) and len(self._due) < most
-
-    def _may_retry(self) -> bool:
-        """Within the budget. While the gate is closed fresh rows go first, so that no row spends its tries on finding out."""
-        if self._pace.gate.closed and self._ready and self._fresh_ones:
-            return False
-        return self._pace.budget.take(nothing_else=not self._fresh_ones)
-
-    async def _sleep_until_something_happens(self) -> None:
-        self._wake.clear()
-        # Not 0: a retry that waits for the budget while rows are being claimed would spin until they are there.
-        timeout = max(self._due[0][0] - self._clock(), self._pace.budget.wait(), 0.001) if self._due else None
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-
-    async def _claim_more(self) -> None:
-        """Claim ahead of need, in one commit, but no more than is sent soon: open claims are asked about after a crash."""
-        try:
-            limit = max(1, min(4 * self._pace.concurrency, int(min(self._pace.rate.per_second, 1e6) / 4)))
-            claims = await self._store.claim(self._cursor, limit, self._new_job, self._now())
-            self._exhausted = not claims
-            if claims:
-                self._cursor = claims[-1].ordinal
-            self._ready.extend(self._errand(item) for item in claims)
-        except Exception as error:  # handed to run(), which raises it
-            self.fail(error)
-        finally:
-            self._refill = None
-            self._wake.set()
+    async def _claim(self, after: int, limit: int) -> list[Claim]:
+        return await self._store.claim(after, limit, self._new_job, self._now())
 
     def _errand(self, claim: Claim) -> Errand:
         patience = Patience(self._policy.retries, self._pace.gate)
@@ -248,7 +191,6 @@ class Runner:
     # -- one errand -----------------------------------------------------------------------------------------------------
 
     async def _carry(self, errand: Errand) -> None:
-        self._busy += 1
         try:
             if errand.last is not None:
                 if await errand.patience.is_spent():
@@ -261,9 +203,7 @@ class Runner:
             await self._give_back(errand)
             raise
         finally:
-            self._busy -= 1
-            if not self._busy:
-                self._wake.set()  # perhaps that was the last one
+            self._agenda.done()
 
     async def _claim_again(self, errand: Errand, last: Verdict) -> None:
         """One more attempt, durable before it begins; it keeps the job's uuid where that is unused."""
@@ -313,15 +253,13 @@ class Runner:
             return
         after = 0.0 if verdict.streak == HELD else full_jitter(errand.patience.own, self._rng)
         await self._again(errand, verdict)
-        heapq.heappush(self._due, (self._clock() + after, errand.claim.ordinal, errand))
-        self._wake.set()
+        self._agenda.after(after, errand)
         self._emit(Retrying(errand.claim.ordinal, errand.claim.uuid, verdict.code, after))
 
     async def _at_once(self, errand: Errand, verdict: Verdict) -> None:
         """Send again for a reason that is the run's, not the row's: a new session, the other spelling."""
         await self._again(errand, verdict)
-        self._ready.appendleft(errand)
-        self._wake.set()
+        self._agenda.at_once(errand)
 
     async def _give_up(self, errand: Errand, verdict: Verdict) -> None:
         """No more tries are left."""

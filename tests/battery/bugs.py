@@ -75,7 +75,7 @@ BUGS = (
     Bug("the rate is a hard cap", "pace/rate.py", "STRETCH = 1.015", "STRETCH = 0.9"),
     Bug("a job that is lost is not failed", "apply/verdict.py", '    return Verdict(Next.READ, None, code, message', '    return Verdict(Next.SETTLED, Status.FAILED, code, message'),
     Bug("a password does not cross a network in the clear where that is forbidden", "settings.py", "    if settings.require_tls and settings", "    if False and settings"),
-    Bug("a signal starts no new row", "apply/runner.py", "        while not self._stop:\n            if self._due", "        while True:\n            if self._due"),
+    Bug("a signal starts no new row", "apply/agenda.py", "        while not self._closed:\n", "        while True:\n"),
     Bug("an access key's clock skew is said in words", "apply/rules.py", '(r"requestTimeTooSkewed', '(r"requestTimeToSkewed'),
     Bug("an old answer out of a cache is not believed", "apply/verdict.py", '        verdict = Verdict(Next.READ, Status.DRIFTED', '        verdict = Verdict(Next.SETTLED, Status.DRIFTED'),
 )  # fmt: skip

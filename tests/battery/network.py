@@ -40,6 +40,7 @@ class Weather:
     ask_faults: float = 0.0
     outages: tuple[tuple[float, float, str], ...] = ()
     sessions_die: tuple[float, ...] = ()
+    deaf_to: str = ""  # a kind of question that a proxy never passes on: "api-jobs" or "images"
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,8 @@ class Network:
         if self._rng.random() < self.weather.ask_faults:
             return await self._lost() if self._rng.random() < 0.5 else Answer(502, b"<html>bad gateway</html>")
         await self._sleep(0.01)
+        if kind == self.weather.deaf_to:
+            return Answer(502, b"<html>bad gateway</html>")
         if kind == "accounts":
             return self._account(path)
         last = path.rsplit("/", maxsplit=1)[-1]

@@ -100,6 +100,7 @@ def make_up(seed: int) -> Story:
         outages.append((begin_at, begin_at + length, rng.choice(("refused", "silent", "503"))))
         begin_at += length
     account = rng.random() < 0.4
+    deaf_to = random.Random(f"deaf {seed}").choice((*[""] * 8, "api-jobs", "images"))
     return Story(
         seed,
         rows=rng.randint(1, 40),
@@ -114,6 +115,7 @@ def make_up(seed: int) -> Story:
             ask_faults=rng.choice((0.0, 0.0, 0.05, 0.2)),
             outages=tuple(outages),
             sessions_die=tuple(rng.uniform(0, 20) for _ in range(rng.choice((0, 1, 2)))) if account else (),
+            deaf_to=deaf_to,
         ),
     )
 
@@ -159,7 +161,7 @@ class Play:
         self.settings = self._settings()
         self.reader: sqlite3.Connection | None = None
         self.outcomes: dict[int, tuple[Any, ...]] = {}
-        self.troubled = bool(story.weather.faults or story.weather.ask_faults)
+        self.troubled = bool(story.weather.faults or story.weather.ask_faults or story.weather.deaf_to)
         self.run: Path | None = None
 
     def _settings(self) -> Settings:
@@ -423,9 +425,12 @@ class Play:
         for begin_at, planned_end, how in self.story.weather.outages:
             end = min(planned_end, self.network.calm_since)
             during = sum(begin_at <= moment < end for moment, _ in self.network.requests)
-            # In flight at the beginning, what makes an outage, and a probe at growing distances; anew for each process.
-            lives = self.story.kills + self.story.disk_faults + 1
-            allowed = lives * (2 * self.story.concurrency + 15) + max(0.0, end - begin_at) / 40
+            # In flight at the beginning, what makes an outage, and probes at growing distances, of two questions each
+            # where the server can be reached; anew for each process.
+            lives, questions = self.story.kills + self.story.disk_faults + 1, 1 if how == "refused" else 2
+            allowed = (
+                lives * (2 * self.story.concurrency + 10 + 7 * questions) + max(0.0, end - begin_at) / 45 * questions
+            )
             if during > allowed:
                 self._breach(f"{during} requests in {end - begin_at:.0f} s of outage ({how})")
 
