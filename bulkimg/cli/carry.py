@@ -13,10 +13,11 @@ from bulkimg.cli import screen
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Engine, OpenRun, summary_document
-from bulkimg.errors import Exit
+from bulkimg.errors import Exit, UsageError
 from bulkimg.model import Status, Summary
 from bulkimg.settings import Settings
 
+OTHER_FILES = 32  # open files beside the connections; 23 were counted, and the end of a run opens a few more
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
 
@@ -26,6 +27,7 @@ def carry(run: OpenRun, credentials: Credentials) -> None:
     _leave_no_core()
     watcher = Watcher(run.settings)
     try:
+        _allow_files(run.settings.concurrency)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             summary = runner.run(_with_signals(Engine(run, credentials, watcher)))
     finally:
@@ -41,6 +43,23 @@ def _leave_no_core() -> None:
     if sys.platform == "linux":
         # The limit does not count where cores go to a program; this does.
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _allow_files(concurrency: int) -> None:
+    """A connection for every row in flight: raise our own limit as far as the system lets us, and say it when that is not enough.
+
+    Otherwise rows would wait for connections that cannot be made, and libuv ends the process where it cannot make a pipe.
+    """
+    needed = concurrency + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fewer = f"lower --concurrency to {hard - OTHER_FILES}, or " if hard > OTHER_FILES else ""
+        raise UsageError(
+            f"{concurrency} rows at once need {needed} open files, the system allows {hard}; "
+            f"{fewer}raise the limit (ulimit -n), then bulkimg resume last"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

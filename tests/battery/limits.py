@@ -408,7 +408,7 @@ def clocks(place: Path, _seed: int) -> list[Record]:
 
 # -- T13: memory and descriptors --------------------------------------------------------------------------------------------
 
-DESCRIPTORS = (8, 10, 12, 16, 20, 24, 32, 48)
+DESCRIPTORS = (8, 10, 12, 16, 20, 24, 32, 48, 96, 128)
 HEADROOM = (0, 1, 2, 4, 8, 16, 32, 64)  # MiB beyond what a warm process has mapped
 
 

@@ -218,3 +218,23 @@ def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert [name for name in COMMANDS if f"bulkimg {name}" not in text] == []
     assert Path(ROOT / "CHANGELOG.md").exists()
+
+
+@pytest.mark.parametrize(("limits", "code"), [("ulimit -n 40", 2), ("ulimit -Sn 40", 0), ("ulimit -n 8", 8)])
+def test_too_few_open_files_are_raised_or_said(cli: Cli, server: Server, limits: str, code: int) -> None:
+    """A soft limit is raised; a hard one below what the concurrency needs is a sentence with the number that would do."""
+    cli.write("m.csv", manifest(some_images(server, 30)))
+    words = ("run", "m.csv", "--yes", "--rate", "unlimited", "--concurrency", "20")
+    done = subprocess.run(
+        ["sh", "-c", f'{limits}; exec "$0" -m bulkimg "$@"', sys.executable, *words],
+        cwd=cli.place,
+        env=cli.at(server).env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    if code == 2:
+        assert "20 rows at once need 52 open files, the system allows 40; lower --concurrency to 8" in done.stderr
+        cli.at(server)("resume", "last", code=0)
