@@ -193,6 +193,11 @@ CALLS = (
     Call("KILL during resume", (signal.SIGKILL,), frozenset({-9}), how="resume"),
 )
 
+# As when a lid is closed: requests in flight have timed out when the process goes on, and are asked about.
+SUSPENDED = Call(
+    "STOP for 35 s, longer than --timeout", (signal.SIGSTOP, signal.SIGCONT), frozenset({0}), gaps=35.0, within=NEVER
+)
+
 
 @dataclass
 class Ended:
@@ -307,6 +312,7 @@ def signals(place: Path, seed: int, rounds: int = 3) -> list[Record]:
     begun, rng, ended = time.monotonic(), random.Random(seed), Ended()
     with _ground(place, rows=60) as ground:
         tried = [try_signal(ground, call, rng, ended) for _ in range(rounds) for call in CALLS]
+        tried.append(try_signal(ground, SUSPENDED, rng, ended))
         tried += [try_closed_output(ground, what, rng) for _ in range(rounds) for what in ("standard output", "both")]
     return [_record("T11", "signals", tried, time.monotonic() - begun, "signals", str(ended))]
 
