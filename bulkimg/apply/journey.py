@@ -3,6 +3,7 @@
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from bulkimg.apply.backoff import full_jitter
 from bulkimg.apply.patience import Patience
@@ -36,31 +37,39 @@ class Errand:
     key: str = ""  # the action key it was last sent with
 
 
-class Journey:
-    """Takes rows along their way. Clock, sleep and chance are arguments."""
+class Outside(Protocol):
+    """What comes from outside: `clock` is monotonic seconds, `now` seconds since the epoch."""
 
-    def __init__(  # noqa: PLR0913 - clock, sleep and chance come from outside
+    @property
+    def clock(self) -> Callable[[], float]: ...
+    @property
+    def now(self) -> Callable[[], float]: ...
+    @property
+    def sleep(self) -> Callable[[float], Awaitable[None]]: ...
+    @property
+    def rng(self) -> random.Random: ...
+
+
+class Journey:
+    """Takes rows along their way. `job_timeout` is seconds; `accepted` is told the action key that the server took."""
+
+    def __init__(
         self,
         api: ImageApi,
         gate: Gate,
+        outside: Outside,
         *,
         retries: int,
         job_timeout: float,
         accepted: Callable[[str], None],
-        clock: Callable[[], float],
-        now: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-        rng: random.Random,
     ) -> None:
         self._api = api
         self._gate = gate
+        self._clock, self._now = outside.clock, outside.now
+        self._sleep, self._rng = outside.sleep, outside.rng
         self._retries = retries
         self._job_timeout = job_timeout
         self._accepted = accepted
-        self._clock = clock
-        self._now = now
-        self._sleep = sleep
-        self._rng = rng
         self.jobs_exist = False  # this server answers 202
 
     async def take(self, errand: Errand) -> Verdict:

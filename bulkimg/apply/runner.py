@@ -1,14 +1,13 @@
 """This file carries all rows out: keeps as many journeys as allowed, and does what their verdicts say."""
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from bulkimg.apply.agenda import Agenda
 from bulkimg.apply.backoff import ErrorWatch, full_jitter
-from bulkimg.apply.journey import Errand, Journey
+from bulkimg.apply.journey import Errand, Journey, Outside
 from bulkimg.apply.patience import Patience
 from bulkimg.apply.verdict import Next, Verdict
 from bulkimg.errors import Exit
@@ -52,40 +51,31 @@ class Store(Protocol):
 class Runner:
     """One run of one ledger against one server."""
 
-    def __init__(  # noqa: PLR0913 - five collaborators; clock, sleep and chance come from outside
+    def __init__(
         self,
         store: Store,
         api: ImageApi,
         pace: Pace,
         policy: Policy,
         emit: Callable[[Event], None],
-        *,
-        clock: Callable[[], float],
-        now: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]],
-        rng: random.Random,
+        outside: Outside,
     ) -> None:
         self._store = store
         self._api = api
         self._pace = pace
         self._policy = policy
         self._emit = emit
-        self._clock = clock
-        self._now = now
-        self._rng = rng
+        self._clock, self._now, self._rng = outside.clock, outside.now, outside.rng
         self._journey = Journey(
             api,
             pace.gate,
+            outside,
             retries=policy.retries,
             job_timeout=policy.job_timeout,
             accepted=self._key_accepted,
-            clock=clock,
-            now=now,
-            sleep=sleep,
-            rng=self._rng,
         )
         self._errors = ErrorWatch(policy.max_errors)
-        self._agenda = Agenda(self._claim, self._errand, pace, clock, self.fail)
+        self._agenda = Agenda(self._claim, self._errand, pace, self._clock, self.fail)
         self._workers: dict[asyncio.Task[None], Errand | None] = {}
         self._first_answer = asyncio.Event()
         self._stop: Stop | None = None

@@ -114,10 +114,7 @@ class Engine:
             self.pace,
             policy,
             self._observe,
-            clock=world.clock,
-            now=world.now,
-            sleep=world.sleep,
-            rng=world.rng,
+            world,
         )
         if self._stop:
             runner.stop(self._stop.exit_code, self._stop.why)

@@ -10,9 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 from bulkimg import Account
@@ -21,6 +19,7 @@ from bulkimg.errors import TargetError
 from bulkimg.model import Claim, Status
 from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, make_auth
 from tests.battery.report import Record
+from tests.battery.shares import in_processes
 
 CLAIM = Claim(1, 2, "1234567890abcdef" * 2, {"name": "wanted"}, 1, "fedcba0987654321" * 2)
 TIMEOUT = 2.0  # seconds
@@ -195,11 +194,7 @@ def answers(folder: Path, mutations: int = 100_000, seed: int = 1, workers: int 
     corpus = [path.read_bytes() for path in sorted(folder.glob("*.http"))]
     begun = time.monotonic()
     shares = [(corpus, mutations // workers, seed + worker) for worker in range(workers)]
-    if workers == 1:
-        found = [_share(shares[0])]
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(_share, shares))
+    found = in_processes(_share, shares, workers)
     troubles = [text for one in found for text in one.troubles]
     ends = sum((one.ends for one in found), Counter())
     notes = f"{len(corpus)} raw replies and {mutations:,} mutations; {', '.join(f'{end} {n:,}' for end, n in ends.most_common(8))}"

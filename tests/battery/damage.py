@@ -10,9 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 from bulkimg.errors import RunRefused, StorageError
@@ -20,6 +18,7 @@ from bulkimg.ledger import Ledger, claims
 from bulkimg.ledger.intake import add_rows, merge_duplicates
 from bulkimg.model import Outcome, Row, Status
 from tests.battery.report import Record
+from tests.battery.shares import in_processes
 
 ROWS = 100
 FILES = ("run.db", "run.db-wal")
@@ -217,8 +216,7 @@ def damage(sample: int = 1, seed: int = 1, workers: int = 2) -> list[Record]:
         begun = time.monotonic()
         every = 1 if kind in ("mixed", "edited") and sample < 100 else sample  # there are few of these
         shares = [(kind, seed, worker * every, workers * every) for worker in range(workers)]
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(_share, shares))
+        found = in_processes(_share, shares, workers)
         ends = sum((one.ends for one in found), Counter())
         wrong = [text for one in found for text in one.wrong]
         notes = f"refused {ends['refused']:,}, an earlier or the same state {ends['recovered']:,}, silently wrong {len(wrong)}"

@@ -4,14 +4,12 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 from tests.battery.process import Warm
 from tests.battery.report import Record
+from tests.battery.shares import in_processes
 from tests.battery.syscalls import Ground, Trial, Tried
 from tests.battery.witness import witness
 
@@ -140,19 +138,14 @@ def _races(given: tuple[str, int, int]) -> Rounds:
     return found
 
 
-def _spread(work: Callable[..., object], shares: list[tuple[object, ...]]) -> list[object]:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(work, shares))
-
-
 def kills(kills_wanted: int = 1000, rows: int = ROWS, seed: int = 1) -> list[Record]:
     """T1, in both dialects; a run is killed about 1.5 times."""
     records = []
     begun = time.monotonic()
     runs = -(-kills_wanted * 2 // 3)
     per_share = max(1, -(-runs // (2 * len(DIALECTS))))
-    shares: list[tuple[object, ...]] = [(d, per_share, rows, seed + half) for half in range(2) for d in DIALECTS]
-    found = [one for one in _spread(_kills, shares) if isinstance(one, Killed)]
+    shares = [(d, per_share, rows, seed + half) for half in range(2) for d in DIALECTS]
+    found = in_processes(_kills, shares)
     for dialect in DIALECTS:
         mine = [one for one, share in zip(found, shares, strict=True) if share[0] == dialect]
         troubles = [text for one in mine for text in one.troubles]
@@ -171,8 +164,8 @@ def kills(kills_wanted: int = 1000, rows: int = ROWS, seed: int = 1) -> list[Rec
 def races(rounds: int = 200, seed: int = 1) -> list[Record]:
     """T9."""
     begun = time.monotonic()
-    shares: list[tuple[object, ...]] = [(dialect, max(1, rounds // 2), seed) for dialect in DIALECTS]
-    found = [one for one in _spread(_races, shares) if isinstance(one, Rounds)]
+    shares = [(dialect, max(1, rounds // 2), seed) for dialect in DIALECTS]
+    found = in_processes(_races, shares)
     troubles = [text for one in found for text in one.troubles]
     codes = sum((one.codes for one in found), Counter())
     notes = f"{sum(one.starts for one in found):,} processes; those kept out ended with {dict(codes)}"

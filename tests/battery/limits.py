@@ -19,6 +19,7 @@ from tests.battery.process import Ran, Tool, Warm, preload
 from tests.battery.report import Record
 from tests.battery.syscalls import Ground, Trial, Tried, frame, last_line, small_disk
 from tests.battery.witness import Witness, witness
+from tests.windows import most_within
 
 RATE = 60
 PLAIN = ["--rate", f"{RATE}/s", "--concurrency", "8"]
@@ -388,16 +389,6 @@ def _judge_clock(trial: Trial, ran: Ran, tried: Tried) -> None:
     if reached < SLOWEST * RATE:
         tried.troubles.append(f"{reached:.0f} requests/s")
     trial.check(tried)
-
-
-def most_within(seconds: float, times: Sequence[float]) -> int:
-    """The most requests in any window of so many seconds."""
-    most = first = 0
-    for last, at in enumerate(times):
-        while times[first] <= at - seconds:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
 
 
 def clocks(place: Path, _seed: int) -> list[Record]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.battery.report import Record
 from tests.conftest import Cli, sandbox_process
-from tests.pace.test_pace import most_in
+from tests.windows import most_within
 
 RATES = ((100, 1000), (1000, 5000))  # requests a second, rows
 BUNCHED = 2  # requests above the cap that the kernel's scheduling may make the server count (README, «Limits»)
@@ -24,7 +24,7 @@ def pace(dialect: str, rate: int, rows: int) -> Record:
         times = [request["at"] for request in server.requests()]
     busy = times[: int(len(times) * 0.9)]  # the last requests wait for jobs, not for the pace
     reached = (len(busy) - 1) / (busy[-1] - busy[0]) / rate
-    most = most_in(1.0, times)
+    most = most_within(1.0, times)
     failed = int(most > rate + BUNCHED or reached < 0.95)
     notes = f"most in any second {most}, reached {reached:.1%} of the rate"
     test = f"--rate {rate}/s, {dialect}"

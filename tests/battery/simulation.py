@@ -18,9 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +34,7 @@ from bulkimg.settings import Settings, flags_layer, merge
 from tests.battery.disk import Died, Disk
 from tests.battery.network import KINDS, Network, Weather, row_of
 from tests.battery.report import Record
+from tests.battery.shares import in_processes
 from tests.virtual import VirtualLoop
 
 EPOCH = 1_795_435_200.0  # 2026-11-23 12:00:00 UTC, where virtual time begins
@@ -491,11 +490,7 @@ def simulation(seeds: int = 10_000, first: int = 0, workers: int = 2) -> list[Re
     """T55."""
     begun = time.monotonic()
     shares = [range(first + worker, first + seeds, workers * 10) for worker in range(workers * 10)]
-    if workers == 1:
-        found = [play_all(range(first, first + seeds))]
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(play_all, shares))
+    found = in_processes(play_all, shares, workers)
     breaches = [text for one in found for text in one.breaches]
     statuses = sum((one.statuses for one in found), Counter())
     seconds = time.monotonic() - begun
@@ -505,6 +500,7 @@ def simulation(seeds: int = 10_000, first: int = 0, workers: int = 2) -> list[Re
         f"moment, {hours:,.0f} virtual hours, {sum(one.rows for one in found):,} rows ({', '.join(f'{k} {n:,}' for k, n in statuses.most_common())}); "
         "a tenth of the seeds told twice: the same ledger to the byte"
     )
-    notes += f"; {'; '.join(breaches[:3])}" if breaches else ""
+    seeds_bad = sorted({int(text.split()[1].rstrip(":")) for text in breaches})
+    notes += f"; seeds {seeds_bad[:20]}: {'; '.join(breaches[:3])}" if breaches else ""
     test = "whole runs in virtual time: crashes, failing disk, outages, lost and false answers"
     return [Record("T55", test, sum(one.stories for one in found), len(breaches), "seeds", notes, seconds)]

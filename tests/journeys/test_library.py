@@ -8,7 +8,7 @@ import pytest
 
 import bulkimg
 from tests.conftest import ROOT, Server, sandbox_process
-from tests.pace.test_pace import most_in
+from tests.windows import most_within
 
 
 async def test_a_run_is_a_stream_of_events_and_a_summary(
@@ -78,7 +78,7 @@ async def test_rate_and_concurrency_change_while_it_runs(tmp_path: Path) -> None
                 run.pace.set_concurrency(1)
         times = [put["at"] for put in slow.puts()]
     # One PUT takes 60 ms, so more than two within 60 ms are only possible after the change.
-    assert 2 < most_in(0.06, times) <= 40
+    assert 2 < most_within(0.06, times) <= 40
     assert run.summary is not None
     assert run.summary.counts["updated"] == 80
 

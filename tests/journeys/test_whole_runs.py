@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Cli, Server, corpus, sandbox_process
-from tests.pace.test_pace import most_in
+from tests.windows import most_within
 
 COUNT = 5000
 
@@ -87,7 +87,7 @@ def test_the_rate_is_never_passed_in_any_second(cli: Cli, big: Server, rate: int
     cli.at(big)("run", "m.csv", "--yes", "--rate", f"{rate}/s", "--concurrency", "64", "--progress", "none")
     times = [request["at"] for request in big.requests()[before:]]
     # 0.97 s: the two processes of this test may each be put aside by the kernel for some milliseconds at its edges.
-    assert most_in(0.97, times) <= rate
+    assert most_within(0.97, times) <= rate
 
 
 def test_requests_in_flight_never_pass_the_concurrency(cli: Cli, dialect: str) -> None:
@@ -95,7 +95,7 @@ def test_requests_in_flight_never_pass_the_concurrency(cli: Cli, dialect: str) -
         cli.write("m.csv", as_csv(rows_for(server, "c")))
         cli.at(server)("run", "m.csv", "--yes", "--rate", "unlimited", "--concurrency", "7")
         puts = [put["at"] for put in server.puts()]
-        assert most_in(0.095, sorted(puts)) <= 7 + 7
+        assert most_within(0.095, sorted(puts)) <= 7 + 7
         assert (max(puts) - min(puts)) >= 0.1 * (60 // 7 - 1)
 
 

@@ -8,16 +8,7 @@ import pytest
 
 from bulkimg.pace import Pace
 from bulkimg.pace.rate import windows
-
-
-def most_in(window: float, times: list[float]) -> int:
-    """The most admissions that any window of that length holds."""
-    most = first = 0
-    for last, moment in enumerate(times):
-        while times[first] <= moment - window:
-            first += 1
-        most = max(most, last - first + 1)
-    return most
+from tests.windows import most_within
 
 
 @pytest.mark.parametrize(("rate", "seconds", "waiters"), [(10, 2.0, 5), (100, 2.0, 50), (1000, 2.0, 200)])
@@ -33,8 +24,8 @@ async def test_the_cap_holds_in_every_second_and_in_every_tenth(rate: int, secon
     end = time.monotonic() + seconds
     await asyncio.gather(*(take() for _ in range(waiters)))
     times.sort()
-    assert most_in(1.0, times) <= rate
-    assert most_in(0.1, times) <= 0.15 * rate + 1
+    assert most_within(1.0, times) <= rate
+    assert most_within(0.1, times) <= 0.15 * rate + 1
 
 
 async def test_first_come_first_served() -> None:
