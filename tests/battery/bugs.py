@@ -96,10 +96,11 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     # Not the test that every bug can be planted: it sees that one has been.
     "state machine and samples": (*_PYTEST, "tests/battery", "-k", "not planted"),
+    "system calls": (sys.executable, "-m", "tests.battery", "syscalls", "--size", "12", "--dry"),
+    "power loss": (sys.executable, "-m", "tests.battery", "power", "--size", "1500", "--dry"),
     "journeys": (*_PYTEST, "tests/journeys"),
     "security": (*_PYTEST, "tests/security"),
     "command line": (*_PYTEST, "tests/cli"),
-    "power loss": (sys.executable, "-m", "tests.battery", "power", "--size", "1500", "--dry"),
 }
 
 
