@@ -1,8 +1,11 @@
 """This file keeps the battery's figures: one record a test in records.jsonl, and RESULTS.md made from all of them."""
 
+import fcntl
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +52,22 @@ def kept() -> list[Record]:
 
 def keep(record: Record) -> None:
     """Add it, or put it in the place of the same test's last record; a crash leaves the old file or the new one."""
+    with _alone():
+        _keep(record)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Several tests may end at once."""
+    folder = os.open(RECORDS.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _keep(record: Record) -> None:
     records = kept()
     names = [(one.id, one.test) for one in records]
     if (record.id, record.test) in names:

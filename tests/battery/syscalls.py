@@ -36,7 +36,7 @@ FAILING = ("write", "pwrite64", "fsync", "fdatasync", "rename", "ftruncate", "op
 ERRORS = ("ENOSPC", "EIO")
 IN_FLIGHT = 0.2  # seconds: what was handed over before an error may still arrive
 PROCESSES = 2
-PART = 40  # points, where all of them would tell the same once more
+PART = 20  # points, where all of them would tell the same once more
 THREADS = (Pause.RUN_DIR, Pause.LEDGER_THREAD)
 
 
