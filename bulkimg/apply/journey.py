@@ -15,6 +15,7 @@ from bulkimg.zstack import Answer, ImageApi
 
 POLL_FIRST = 0.05  # seconds to a job's first poll
 POLL_GROWTH = 1.6
+POLLS_IN_VAIN = 5  # of any rows, without one good answer in between, until images are looked at first
 POLL_MOST = 2.0  # the vendor's SDKs poll every 1 or 2 s
 IS_IT_THERE = "is the server there, and --endpoint right?"
 LOOK = "look at the image, then `bulkimg retry last`"
@@ -70,6 +71,7 @@ class Journey:
         self._retries = retries
         self._job_timeout = job_timeout
         self._accepted = accepted
+        self._polls_in_vain = 0
         self.jobs_exist = False  # this server answers 202
 
     async def take(self, errand: Errand) -> Verdict:
@@ -140,8 +142,11 @@ class Journey:
         while self._gate.open_time() < deadline:
             await self._sleep(delay * self._rng.uniform(0.8, 1.2))
             delay = min(delay * POLL_GROWTH, POLL_MOST)
+            if self._polls_in_vain >= POLLS_IN_VAIN and (seen := await self._seen(errand)):
+                return seen
             asked_at = self._gate.open_time()
             answer = await self._api.poll(errand.claim.job_uuid)
+            self._polls_in_vain = self._polls_in_vain + (answer.streak != HELD) if answer.streak else 0
             verdict = judge_poll(answer, errand.claim)
             if verdict.next is Next.READ:
                 return await self._read(errand, verdict)
@@ -154,12 +159,13 @@ class Journey:
                 deadline += self._gate.open_time() - asked_at  # a poll that nobody answers is not the job's time
                 if await patience.is_spent():
                     break
-            if answer.streak and (seen := await self._seen(errand)):
-                return seen
         return await self._read(errand, JOB_LOST)
 
     async def _seen(self, errand: Errand) -> Verdict | None:
-        """What the image shows already, while polls fail: a proxy may fail at the path of jobs and at no other."""
+        """What the image shows already, while polls fail: a proxy may fail at the path of jobs and at no other.
+
+        Only then: as long as the job can be asked, its result is the row's.
+        """
         verdict = judge_read(await self._api.read(errand.claim.uuid), errand.claim)
         return verdict if verdict.status is Status.UPDATED else None
 
@@ -210,9 +216,10 @@ class Journey:
             return doubt._replace(next=Next.SETTLED, after=verdict.after or doubt.after)
         if verdict.next is Next.SETTLED:
             return verdict
-        if verdict.next is Next.NOT_APPLIED and doubt is not JOB_LOST:
+        if verdict.next in (Next.NOT_APPLIED, Next.NOT_SHOWN) and doubt is not JOB_LOST:
             message = f"{doubt.message or 'no result'}; {verdict.message}"
-            return doubt._replace(next=Next.AGAIN, code=doubt.code or "NOT_APPLIED", message=message)
+            again = doubt._replace(next=Next.AGAIN, code=doubt.code or "NOT_APPLIED", message=message)
+            return again if verdict.next is Next.NOT_APPLIED else again._replace(from_server=False, maybe_applied=True)
         return unknown(doubt)
 
 

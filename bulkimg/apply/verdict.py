@@ -4,7 +4,7 @@ A row is `updated` only on an answer that carries its own image with the values 
 own refusal; whatever is not certain is asked about, never guessed (RELIABILITY.md, invariants 5–7).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from bulkimg.model import TAGS, Claim, Fields, Status, as_stored
 from bulkimg.zstack import Answer
 from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another, printable
 
+NOT_KEPT = "what the server said holds a credential and is not kept"
 MOST_EVIDENCE = 4096  # characters: twice the longest field
 
 
@@ -28,6 +29,7 @@ class Next(Enum):
     OTHER_KEY = auto()  # send again with the other spelling
     HALT = auto()  # stop the run
     NOT_APPLIED = auto()  # reading shows that the change is not there
+    NOT_SHOWN = auto()  # reading shows no value where the change would have left one
     CANNOT_TELL = auto()  # reading is not possible here
 
 
@@ -51,9 +53,28 @@ class Verdict(NamedTuple):
     after: Fields | None = None
 
 
+Judge = Callable[[Answer, Claim], Verdict]
+
+
+def _judged(judge: Judge, answer: Answer, claim: Claim) -> Verdict:
+    """The verdict on what the server said, with no more evidence than may be written down.
+
+    A value may happen to be a password (Linux, 0000): what is judged is never blanked.
+    """
+    verdict = judge(answer, claim)
+    if (
+        answer.shown is None or verdict.status is Status.UPDATED
+    ):  # which repeats the manifest's values, not the server's words
+        return verdict
+    told = judge(answer.to_show, claim)
+    if (told.next, told.status) == (verdict.next, verdict.status):
+        return verdict._replace(code=told.code, message=told.message, after=told.after)
+    return verdict._replace(code=f"HTTP_{answer.status}", message=NOT_KEPT, after=None)
+
+
 def judge_update(answer: Answer, claim: Claim) -> Verdict:
     """The answer to a PUT."""
-    verdict = _judge_update(answer, claim)
+    verdict = _judged(_judge_update, answer, claim)
     return verdict._replace(streak=answer.streak) if answer.streak else verdict  # most answers are no trouble
 
 
@@ -78,6 +99,10 @@ def _judge_update(answer: Answer, claim: Claim) -> Verdict:
 
 def judge_poll(answer: Answer, claim: Claim) -> Verdict:
     """The answer to a poll of the row's job."""
+    return _judged(_judge_poll, answer, claim)
+
+
+def _judge_poll(answer: Answer, claim: Claim) -> Verdict:
     if answer.status is None:
         return Verdict(Next.WAIT, code=answer.failure, message=answer.detail)
     body = answer.json()
@@ -98,6 +123,10 @@ def judge_poll(answer: Answer, claim: Claim) -> Verdict:
 
 def judge_read(answer: Answer, claim: Claim) -> Verdict:
     """The image as it is now, compared with what the row asks for."""
+    return _judged(_judge_read, answer, claim)
+
+
+def _judge_read(answer: Answer, claim: Claim) -> Verdict:
     if answer.status is None:
         return Verdict(Next.CANNOT_TELL, code=answer.failure, message=answer.detail)
     body = answer.json()
@@ -114,8 +143,13 @@ def judge_read(answer: Answer, claim: Claim) -> Verdict:
     if different:
         message = f"the image has other values in {', '.join(different)}"
         return Verdict(Next.NOT_APPLIED, http_status=200, message=message, after=_shown(claim.fields, images[0]))
-    if len(missing) == len(claim.fields):
+    if len(missing) == len(claim.fields) and all(name in TAGS for name in missing):
         return Verdict(Next.CANNOT_TELL, http_status=200)
+    # Servers leave out what is null (PROTOCOL.md §1), so a value that was asked for and is not there was not applied; some
+    # server may never show the field. Either way nothing is confirmed.
+    if absent := [name for name in missing if name not in TAGS and as_stored(claim.fields[name]) != ""]:
+        message = f"the image has no value in {', '.join(absent)}"
+        return Verdict(Next.NOT_SHOWN, http_status=200, message=message, after=_shown(claim.fields, images[0]))
     message = "; ".join(part for part in ("confirmed by reading the image", _not_confirmed(missing)) if part)
     return Verdict(
         Next.SETTLED, Status.UPDATED, message=message, http_status=200, after=_shown(claim.fields, images[0])

@@ -78,7 +78,7 @@ async def _with_signals(engine: Engine) -> Summary:
     def on_signal(number: signal.Signals) -> None:
         nonlocal seen
         seen += 1
-        if seen == 1:
+        if seen == 1 and not engine.is_stopping:
             engine.stop(_SIGNALS[number], f"signal {number.name}")
         else:
             engine.stop_now()

@@ -192,7 +192,7 @@ class Watcher:
             self._held = None
             return f"the server answers again, after {event.seconds:.0f} s"
         if isinstance(event, Stopping):
-            return f"stopping: {event.why}; rows in flight finish, once more Ctrl-C ends at once"
+            return f"stopping: {event.why}; rows in flight finish, Ctrl-C ends at once"
         if isinstance(event, Retrying) and self._verbose:
             return f"image {event.uuid}: {event.code}, sent again in {event.after:.1f} s"
         return ""

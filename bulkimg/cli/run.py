@@ -92,4 +92,4 @@ def _dry_run(source: str, asked: Asked) -> None:
         changes = ", ".join(f"{name}={value!r}" for name, value in fields.items())
         screen.out(screen.one_line(f"line {line}: {uuid}: {changes}"))
     invalid = f", {counts['invalid']:,} are invalid" if counts["invalid"] else ""
-    screen.out(f"{to_do:,} rows would be sent{invalid}; nothing was.")
+    screen.out(f"{to_do:,} {'row' if to_do == 1 else 'rows'} would be sent{invalid}; nothing was.")

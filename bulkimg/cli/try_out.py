@@ -20,7 +20,7 @@ from bulkimg.model import Fields, normal_uuid
 from bulkimg.pace import Pace
 from bulkimg.settings import Settings
 from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, make_auth
-from bulkimg.zstack.wire import DOCUMENTED_KEY, update_body
+from bulkimg.zstack.wire import DOCUMENTED_KEY, SERVER_KEY, update_body
 
 
 @takes(*TARGET, "timeout", "set", "empty_token", "allow_value")
@@ -34,6 +34,10 @@ def command(
     image, fields = _change(uuid, asked.settings)
     if not send:
         screen.out(_curl(image, fields, asked.settings))
+        if asked.settings.action_key == "auto":
+            screen.note(
+                f"a server that knows no {DOCUMENTED_KEY} wants {SERVER_KEY} (--action-key {SERVER_KEY}); --send finds out"
+            )
         return
     asked.refuse_dry_run("try --send")
     asked.require_endpoint()
@@ -85,6 +89,7 @@ async def _send(image: str, fields: Fields, settings: Settings, credentials: Cre
             await auth.close()
     finally:
         await transport.close()
-    said = answer.json()
-    screen.out(json.dumps(said, indent=2) if said is not None else answer.text)
+    shown = answer.to_show
+    said = shown.json()
+    screen.out(json.dumps(said, indent=2) if said is not None else shown.text)
     return answer

@@ -15,6 +15,7 @@ from bulkimg.pace import Pace
 from bulkimg.zstack import Auth, ImageApi, Transport, make_auth
 
 LOGOUT_TIMEOUT = 5.0  # seconds
+LAST_ANSWER = 0.5  # seconds from the last answer of a run that gives up to its end
 
 
 class Engine:
@@ -46,6 +47,10 @@ class Engine:
         elif self._step:
             self._step.cancel()  # a login that hangs
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop is not None
+
     def stop_now(self) -> None:
         """End at once; rows in flight stay open in the ledger and are asked about when the run is resumed."""
         self._ends_now = True
@@ -66,6 +71,8 @@ class Engine:
     async def _carry_out(self) -> Summary:
         run, settings = self._run, self._run.settings
         _check_identity(run.ledger, self._credentials)
+        if run.ledger.meta("state") == "done":
+            return finish(run, None, run.ledger.meta("ended_at"))  # its files once more, as they were
         paths = run.result_paths
         write_results(run.ledger, paths, settled_only=True)
         run.ledger.set_meta(state="running", started_at=run.ledger.meta("started_at") or self._world.now())
@@ -132,7 +139,14 @@ class Engine:
         gate.probe = api.is_there
         gate.on_closed = lambda seconds, why: self._observe(Held(seconds, why))
         gate.on_open = lambda seconds: self._observe(Reopened(seconds))
-        gate.on_give_up = lambda why: self.stop(Exit.TARGET, why)
+        gate.on_give_up = self._give_up
+
+    def _give_up(self, why: str) -> None:
+        """Rows that wait at the gate have nothing to wait for any more; what is under way may still be answered."""
+        self.stop(Exit.TARGET, why)
+        if runner := self._runner:
+            later = asyncio.get_running_loop().call_later  # so that the last answer is still written down
+            self.pace.when_idle(lambda: later(LAST_ANSWER, runner.stop_now))
 
     async def _log_out(self, auth: Auth) -> None:
         """At most a few seconds: a session that is left over expires by itself, a process that does not end is worse."""

@@ -47,8 +47,12 @@ def finish(
         puts = tally.puts_made(ledger)
         to_do = tally.rows_to_do(ledger)
     exit_code = _exit_code(counts, stop, to_do)
+    # A resumed run counts what its earlier processes did; one that was killed could not say.
+    requests += ledger.meta("requests", 0)
+    sending_seconds += ledger.meta("sending_s", 0.0)
     if ledger.meta("state") != "refused":
-        ledger.set_meta(state="stopped" if to_do else "done", ended_at=ended, exit_code=exit_code)
+        state = "stopped" if to_do else "done"
+        ledger.set_meta(state=state, ended_at=ended, exit_code=exit_code, requests=requests, sending_s=sending_seconds)
     started = ledger.meta("started_at", ended)
     summary = Summary(
         run_id=run.directory.run_id,

@@ -95,7 +95,7 @@ SELECT
         || iif(column || value = '', '', ': ') || message, '; ')
       FROM problem WHERE problem.ordinal = fate.ordinal)
     WHEN 'unknown' THEN 'sent or about to be, and its fate is not known yet'
-    ELSE iif(attempts, 'not applied: refused for the time being, and the run stopped before another try',
+    ELSE iif(attempts, 'not applied so far, and the run stopped before another try',
       'never sent: the run stopped before it') END, '') AS message,
   coalesce(settled_hint, CASE status
     WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = fate.ordinal)

@@ -84,6 +84,16 @@ def seal(db: sqlite3.Connection) -> int:
     return total
 
 
+def header_is_whole(db: sqlite3.Connection) -> bool:
+    """Whether the header is as it was written; a writer may be at work at the same time."""
+    db.execute("BEGIN")
+    try:
+        kept = db.execute("SELECT value FROM seal WHERE name = 'meta'").fetchone()
+        return kept is not None and in_order(db, "meta") == kept[0]
+    finally:
+        db.execute("COMMIT")
+
+
 def damage(db: sqlite3.Connection) -> str:
     """What does not bear its seal, or an empty string. sqlite3.Error where it cannot even be read."""
     (said,) = db.execute("PRAGMA quick_check(1)").fetchone()

@@ -74,6 +74,10 @@ class Ledger:
             raise RunRefused(
                 f"{path}: was written by another version of bulkimg (schema {schema}, this one reads {SCHEMA})"
             )
+        with storage_errors(path):
+            if not seal.header_is_whole(ledger.db):
+                ledger.close()
+                raise StorageError(f"{path}: is damaged: its header is not as it was written; {_START_AGAIN}")
         return ledger
 
     def verify(self) -> None:

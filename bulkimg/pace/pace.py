@@ -39,6 +39,7 @@ class Pace:
         self._clock, self._sleep = clock, sleep
         self._reopened: float | None = None
         self._out = 0  # requests that have no answer yet
+        self._on_idle: Callable[[], object] | None = None
         self._concurrency = concurrency
         self._on_change: Callable[[], None] = lambda: None
 
@@ -71,12 +72,21 @@ class Pace:
         """What a request that was admitted came to: called exactly once for each. Returns what Gate.heard does."""
         self._out -= 1
         streak = self.gate.heard(era, health)
+        if not self._out and self._on_idle:
+            self._on_idle()
         if health.quota is not None and health.quota[0] <= self._out:
             # What is under way will use up the rest of what the server takes.
             remaining, reset = health.quota
             why = f"its rate limit has {remaining} requests left"
             self.gate.heard(NOBODY, Health(State.ASKED, why, min(reset, MOST_HOLD)))
         return streak
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Call back as soon as every request that went out has been heard of: at the next answer, or now."""
+        if self._out:
+            self._on_idle = callback
+        else:
+            callback()
 
     def _sent(self) -> None:
         self._out += 1

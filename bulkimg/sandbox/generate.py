@@ -35,7 +35,10 @@ def make_images(count: int, seed: int) -> list[dict[str, Any]]:
     """`count` image inventories as the server would show them."""
     rng = random.Random(seed)
     start = datetime(2024, 1, 1, 8, 0, 0)
-    return [_image(rng, number, start + timedelta(hours=7 * number)) for number in range(count)]
+    images = [_image(rng, number, start + timedelta(hours=7 * number)) for number in range(count)]
+    for image in images[4::9]:
+        del image["description"]  # null, which the server does not show (PROTOCOL.md §1)
+    return images
 
 
 def _image(rng: random.Random, number: int, created: datetime) -> dict[str, Any]:

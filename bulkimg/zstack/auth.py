@@ -140,10 +140,12 @@ class _AccountSession:
     def _take(self, answer: wire.Answer) -> None:
         if answer.status is None:
             raise TargetError(f"login failed: {answer.detail}; is the server there, and --endpoint right?")
+        if answer.streak:
+            raise TargetError(f"login failed: HTTP {answer.status}, again and again; is the server well?")
         said = answer.json()
         session = wire.session_of(said) if answer.status == 200 else None
         if session is None:
-            error = wire.error_of(said)
+            error = wire.error_of(answer.to_show.json())
             reason = f"{error.code} {error.text}" if error else f"HTTP {answer.status}"
             raise LoginRefused(f"the server refused the login of account {self._account.name!r}: {reason}")
         self._session = session

@@ -47,7 +47,8 @@ class Transport:
         self.reached = False  # the server has answered something
 
     def hide(self, *secrets: str, pattern: bytes | None = None) -> None:
-        """Blank these texts in every answer from now on: a server that echoes them must not make us write them down.
+        """Blank these texts in what is shown of every answer from now on: a server that echoes them must not make us write
+        them down.
 
         `pattern`: for what is another one with every request, such as a signature.
         """
@@ -88,12 +89,15 @@ class Transport:
         return answer._replace(streak=streak) if streak else answer
 
     def _blank(self, answer: Answer) -> Answer:
-        """Where a secret shows only once escapes are undone, they stay undone: such an answer is worth no more than that."""
+        """With what may be shown of it, if that is not all.
+
+        Where a secret shows only once escapes are undone, they stay undone: such an answer is worth no more than that.
+        """
         raw = self._hidden(answer.raw)
         for escape, undo in _UNDO:
             if escape in raw and (undone := undo(raw)) != (hidden := self._hidden(undone)):
                 raw = hidden
-        return answer if raw is answer.raw else answer._replace(raw=raw)
+        return answer if raw is answer.raw else answer._replace(shown=raw)
 
     def _hidden(self, raw: bytes) -> bytes:
         folded = raw.lower()

@@ -55,6 +55,7 @@ class Answer(NamedTuple):
     `status` is None when there is no complete answer; then `failure` names why, and `sent` says whether bytes may have
     gone out. It is never taken from an exception. `retry_after` is seconds from now, when the header said so; `quota` is
     (requests the server still takes, seconds until it takes more). `streak` is what the pace made of it (Gate.heard).
+    `shown` is the body with its secrets blanked, where it holds any: `raw` is what is judged, and never written down.
     """
 
     status: int | None
@@ -65,6 +66,12 @@ class Answer(NamedTuple):
     detail: str = ""
     sent: bool = True
     streak: int = 0
+    shown: bytes | None = None
+
+    @property
+    def to_show(self) -> "Answer":
+        """The same answer as it may be written down."""
+        return self if self.shown is None else self._replace(raw=self.shown, shown=None)
 
     @property
     def text(self) -> str:

@@ -127,12 +127,11 @@ TESTS: dict[str, tuple[Test, int, str]] = {
     "answers": (_answers, 100_000, "mutations"),
     "bugs": (_bugs, 0, "seconds, 0 for all"),
 }
-# What runs at the same time in `make battery`. The first two mostly wait for time to pass; the third uses the cores, and ends
-# with what measures time.
+# What runs at the same time in `make battery`. The first two mostly wait for time to pass; the third uses the cores.
 CHAINS = (
     ("outage",),
     ("odd", "faults"),
-    ("simulation", "kills", "syscalls", "power", "damage", "answers", "bugs", "races", "load", "limits"),
+    ("simulation", "kills", "syscalls", "power", "damage", "answers", "races", "load", "limits", "bugs"),
 )
 
 

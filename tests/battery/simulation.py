@@ -150,10 +150,14 @@ class Play:
         self.place = place
         ghosts = [f"{n:032x}" for n in range(900, 900 + self.rng.choice((0, 0, 1, 3)))]
         images = {f"{n + 1:032x}": {"name": f"image-{n}", "platform": "Other"} for n in range(story.rows)}
+        more = {}
+        if random.Random(f"null {story.seed}").random() < 0.2:  # all is as asked for, but for a field that is null
+            images = {uuid: {"name": f"new-{uuid[-6:]}", "platform": "Linux"} for uuid in images}
+            more = {"description": "told"}
         for uuid in self.rng.sample(sorted(images), min(len(images), self.rng.choice((0, 0, 1)))):
             images[uuid]["locked"] = "yes"
         self.changes = [
-            {"uuid": uuid, "name": f" new-{uuid[-6:]} ", "platform": "Linux"} for uuid in [*images, *ghosts]
+            {"uuid": uuid, "name": f" new-{uuid[-6:]} ", "platform": "Linux", **more} for uuid in [*images, *ghosts]
         ]
         self.network = Network(story.weather, images, random.Random(f"net {story.seed}"), self.loop.time, asyncio.sleep)
         self.network.before_put = self._look_at_put
@@ -398,7 +402,8 @@ class Play:
         for change in self.changes:
             uuid, result = change["uuid"], self.results[change["uuid"]]
             image, applied = self.network.images.get(uuid, {}), uuid in self.network.applied
-            as_asked = image.get("name") == change["name"].strip() and image.get("platform") == "Linux"
+            wanted = {name: value.strip() for name, value in change.items() if name != "uuid"}
+            as_asked = {name: image.get(name) for name in wanted} == wanted
             if result["status"] == "updated" and not as_asked:
                 self._breach(f"{uuid} is updated, and the server shows {image}")
             if result["status"] == "failed" and applied:

@@ -394,8 +394,8 @@ async def test_reads_that_are_never_answered_do_not_hold_the_run(tmp_path: Path)
         return web.Response(status=502, text="<html>bad gateway</html>") if kind == "read" else None
 
     async with lying(script) as server:
-        _, results = await run(server, tmp_path, rows=8, retries="1", concurrency="8", max_outage="60s")
-    assert statuses(results) == {"unknown": 8}
+        _, results = await run(server, tmp_path, rows=5, retries="1", concurrency="5", max_outage="60s")
+    assert statuses(results) == {"unknown": 5}
 
 
 async def test_a_password_that_is_changed_in_the_middle_stops_the_run_and_the_new_one_resumes_it(cli: Cli) -> None:
@@ -441,3 +441,67 @@ async def test_a_server_that_accepts_nobody_any_more_costs_a_bounded_time(tmp_pa
     assert summary.exit_code == 5
     assert set(statuses(results)) <= {"unprocessed", "unknown"}
     assert summary.counts["unprocessed"] >= 20
+
+
+@pytest.mark.parametrize("how", ["dropped", "html"])
+async def test_a_value_that_the_image_does_not_show_is_not_taken_for_applied(tmp_path: Path, how: str) -> None:
+    """Servers leave out what is null: an image that is as asked for but for its missing description was not changed."""
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put":
+            return dropped(request) if how == "dropped" else web.Response(text="<html>log in</html>")
+        return None
+
+    changes = [{"uuid": f"{n:032x}", "name": "old", "description": "told"} for n in range(6)]
+    async with lying(script) as server:
+        one = bulkimg.Run(
+            changes,
+            credentials=bulkimg.Session(SESSION),
+            endpoint=server.url,
+            runs_dir=tmp_path,
+            retries=1,
+            rate="unlimited",
+        )
+        async for _ in one:
+            pass
+    assert one.summary is not None
+    assert one.summary.counts["updated"] == 0
+    assert one.summary.counts["unknown"] == 6
+
+
+@pytest.mark.parametrize("password", ["new-1", "0000", "inventory", "uuid", "name"])
+async def test_a_password_that_is_a_value_somewhere_makes_no_false_outcome(tmp_path: Path, password: str) -> None:
+    """What is judged is what the server said; only what is written down is blanked."""
+    async with lying(None) as server:
+        _, results = await run(server, tmp_path, rows=12, credentials=bulkimg.Account("admin", password))
+    assert statuses(results) == {"updated": 12}
+
+
+async def test_a_run_that_gives_up_does_not_wait_for_rows_that_wait_at_the_gate(tmp_path: Path) -> None:
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        return web.Response(status=429, headers={"Retry-After": "86400"}) if kind == "put" else None
+
+    async with lying(script) as server:
+        begun = time.monotonic()
+        summary, results = await run(server, tmp_path, rows=20, timeout="30s", concurrency="8")
+        assert time.monotonic() - begun < 10
+    assert summary.exit_code == 5
+    assert statuses(results) == {"unprocessed": 20}
+
+
+async def test_polls_that_are_held_for_ever_end_with_the_outage(tmp_path: Path) -> None:
+    """Reading images meanwhile would open the gate again and again, and the wait would have no end."""
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind == "put":
+            location = f"http://10.0.0.1/zstack/v1/api-jobs/{request.headers['X-Job-UUID']}"
+            return web.json_response({"location": location}, status=202)
+        return web.Response(status=429, headers={"Retry-After": "1"}) if kind == "poll" else None
+
+    async with lying(script) as server:
+        begun = time.monotonic()
+        summary, results = await run(server, tmp_path, rows=3, max_outage="3s", job_timeout="20s")
+        assert time.monotonic() - begun < 15
+        assert server.count("read") == 0
+    assert summary.exit_code == 5
+    assert statuses(results) == {"unknown": 3}

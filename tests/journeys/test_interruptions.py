@@ -171,3 +171,13 @@ def test_run_files_are_private(cli: Cli, server: Server) -> None:
     assert (cli.place / "out.csv").read_bytes() == (cli.run_dir() / "results.csv").read_bytes()
     everything = b"".join(path.read_bytes() for path in cli.run_dir().iterdir())
     assert server.session.encode() not in everything
+
+
+def test_resuming_a_finished_run_leaves_its_summary_as_it_was(cli: Cli, server: Server) -> None:
+    text, _ = manifest(server, "again")
+    cli.write("m.csv", text)
+    cli.at(server)("run", "m.csv", "--yes", "--rate", "unlimited", "--max-rows", "20")
+    before = cli.summary()
+    time.sleep(1.1)
+    cli.at(server)("resume", "last")
+    assert cli.summary() == before

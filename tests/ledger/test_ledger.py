@@ -215,3 +215,58 @@ def test_files_that_are_no_ledger_are_refused(tmp_path: Path) -> None:
         Ledger.open(tmp_path / "run.db")
     with pytest.raises(RunRefused):
         Ledger.open(tmp_path / "none.db")
+
+
+def full(ledger: Ledger) -> None:
+    """The next write finds no space: SQLite's own error, at a size that we choose."""
+    (pages,) = ledger.db.execute("PRAGMA page_count").fetchone()
+    ledger.db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StorageError, match="full"):
+        add_rows(ledger, 1000, [row(n, n, {"name": "x" * 200}) for n in range(1000, 1400)])
+
+
+def test_after_a_failed_transaction_there_is_no_other_one(tmp_path: Path) -> None:
+    """Also when the disk has space again: nobody knows any more what is on it."""
+    ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
+    full(ledger)
+    ledger.db.execute("PRAGMA max_page_count = 1000000")
+    with pytest.raises(StorageError, match="full"):
+        ledger.set_meta(state="running")
+    with pytest.raises(StorageError, match="full"):
+        claim_all(ledger)
+    ledger.close()
+    assert Ledger.open(tmp_path / "run.db").meta("state") is None
+
+
+def test_after_a_failed_transaction_closing_moves_nothing_into_the_ledger(tmp_path: Path) -> None:
+    """A checkpoint would write and sync again, after a write has failed; the log beside it says all there is."""
+    ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
+    ledger.set_meta(state="ready")
+    before = (tmp_path / "run.db").read_bytes()
+    full(ledger)
+    ledger.close()
+    assert (tmp_path / "run.db").read_bytes() == before
+    assert (tmp_path / "run.db-wal").stat().st_size > 0
+    assert Ledger.open(tmp_path / "run.db").meta("state") == "ready"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE meta SET value = substr(value, 1, length(value) - 1) || '|' WHERE key = 'settings'",
+        "UPDATE meta SET value = '[1]' WHERE key = 'settings'",
+        "UPDATE meta SET value = '\"reading\"' WHERE key = 'state'",
+        "DELETE FROM meta WHERE key = 'state'",
+        "DELETE FROM seal WHERE name = 'meta'",
+    ],
+)
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_header_that_was_changed_is_refused_whoever_opens_it(tmp_path: Path, damage: str, read_only: bool) -> None:
+    ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
+    ledger.set_meta(state="ready", settings={"endpoint": "http://127.0.0.1:1"})
+    ledger.close()
+    with sqlite3.connect(tmp_path / "run.db") as db:
+        db.execute(damage)
+    db.close()
+    with pytest.raises(StorageError, match="is damaged"):
+        Ledger.open(tmp_path / "run.db", read_only=read_only)
