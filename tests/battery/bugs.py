@@ -80,7 +80,7 @@ BUGS = (
     Bug("a password does not cross a network in the clear where that is forbidden", "settings.py", "    if settings.require_tls and settings", "    if False and settings"),
     Bug("a signal starts no new row", "apply/agenda.py", "        while not self._closed:\n", "        while True:\n"),
     Bug("an access key's clock skew is said in words", "apply/rules.py", '(r"requestTimeTooSkewed', '(r"requestTimeToSkewed'),
-    Bug("a value that the image does not show is not taken for applied", "apply/verdict.py", 'as_stored(claim.fields[name]) != ""\n', 'as_stored(claim.fields[name]) == 0\n'),
+    Bug("a value that the image does not show is not taken for applied", "apply/verdict.py", 'as_stored(claim.fields[name]) != ""', 'as_stored(claim.fields[name]) == 0'),
     Bug("what happens to be a password is judged as it was said", "zstack/transport.py", "answer._replace(shown=raw)", "answer._replace(raw=raw)"),
     Bug("an old answer out of a cache is not believed", "apply/verdict.py", '        verdict = Verdict(Next.READ, Status.DRIFTED', '        verdict = Verdict(Next.SETTLED, Status.DRIFTED'),
 )  # fmt: skip
