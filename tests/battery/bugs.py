@@ -1,8 +1,8 @@
 """This file is T56: bugs planted on purpose, each of which breaks one promise, and which test sees it first.
 
-A copy of the project gets one bug; what saw it the last time (BUGS.md) is run first, then the suites in a fixed order, until
-one of them fails. A bug that no suite sees is a hole in the battery. One that cannot be planted any more has to be written
-anew.
+A copy of the project gets one bug. What saw it the last time (BUGS.md) is run first, then the tests of its room, then all
+suites in a fixed order, until one of them fails. A bug that no suite sees is a hole in the battery. One that cannot be
+planted any more has to be written anew.
 """
 
 import os
@@ -131,7 +131,7 @@ def caught(bug: Bug) -> str:
     with tempfile.TemporaryDirectory(prefix="bug-") as name:
         root = plant(bug, Path(name))
         env = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-        for suite, command in (*remembered(bug, root), *SUITES.items()):
+        for suite, command in (*remembered(bug, root), *room(bug, root), *SUITES.items()):
             try:
                 done = subprocess.run(
                     command, cwd=root, env=env, capture_output=True, text=True, timeout=LIMIT, check=False
@@ -143,6 +143,12 @@ def caught(bug: Bug) -> str:
     return ""
 
 
+def room(bug: Bug, root: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """The tests of the room that the bug is in: they take seconds, and should see most."""
+    tests = f"tests/{Path(bug.file).parent}"
+    return [("its room", (*_PYTEST, tests))] if "/" in bug.file and (root / tests).is_dir() else []
+
+
 def remembered(bug: Bug, root: Path) -> list[tuple[str, tuple[str, ...]]]:
     """The suite that saw the bug the last time; of pytest's only the one test. Nothing for a new bug."""
     seen = (
@@ -150,9 +156,9 @@ def remembered(bug: Bug, root: Path) -> list[tuple[str, tuple[str, ...]]]:
         if TOLD.exists()
         else None
     )
-    if not seen or seen[1] not in SUITES:
+    if not seen:
         return []
-    if SUITES[seen[1]][: len(_PYTEST)] != _PYTEST:
+    if seen[1] in SUITES and SUITES[seen[1]][: len(_PYTEST)] != _PYTEST:
         return [(seen[1], SUITES[seen[1]])]
     name, _, test = seen[2].partition("::")
     paths = [str(path.relative_to(root)) for path in sorted(root.glob(f"tests/**/{name}"))]
@@ -192,7 +198,9 @@ def bugs(workers: int = 2, seconds: float = 0) -> list[Record]:
     with ThreadPoolExecutor(workers) as pool:
         tried = [(bug, by) for bug, by in zip(BUGS, pool.map(one, BUGS), strict=True) if by is not None]
     missed = [bug.promise for bug, by in tried if not by]
-    by_suite = [f"{suite} {count}" for suite in SUITES if (count := sum(by.startswith(suite) for _, by in tried))]
+    by_suite = [
+        f"{suite} {count}" for suite in ("its room", *SUITES) if (count := sum(by.startswith(suite) for _, by in tried))
+    ]
     notes = f"of {len(BUGS)}; seen first by: {', '.join(by_suite)}" + (
         f"; not seen: {'; '.join(missed)}" if missed else ""
     )
