@@ -166,7 +166,7 @@ def remembered(bug: Bug, root: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _first_failure(said: str) -> str:
-    if found := re.search(r"FAILED (\S+)", said):
+    if found := re.search(r"FAILED (.+?)(?: - .*)?$", said, re.MULTILINE):
         return found[1].rpartition("/")[2]
     if found := re.search(r"; (seed \d+: .*)", said):
         return found[1].strip()[:160]
