@@ -270,3 +270,38 @@ def test_a_header_that_was_changed_is_refused_whoever_opens_it(tmp_path: Path, d
     db.close()
     with pytest.raises(StorageError, match="is damaged"):
         Ledger.open(tmp_path / "run.db", read_only=read_only)
+
+
+def test_every_commit_of_a_run_reaches_the_disk(tmp_path: Path) -> None:
+    """SQLite syncs its log at each commit: only what can be read again from the manifest may be relaxed."""
+    ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
+    ledger.relax()
+    ledger.strict()
+    for opened in (ledger, Ledger.open(tmp_path / "run.db")):
+        assert opened.db.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert opened.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE row SET fields = replace(fields, 'a', 'b')",
+        "UPDATE attempt SET job_uuid = replace(job_uuid, '0', '1')",
+        "DELETE FROM attempt",
+        "UPDATE outcome SET status = 'failed'",
+        "DELETE FROM outcome",
+    ],
+)
+def test_a_ledger_that_was_changed_is_not_gone_on_with(tmp_path: Path, damage: str) -> None:
+    ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"}), row(3, 2, {"name": "a"})])
+    ledger.seal()
+    found = claim_all(ledger)
+    with ledger.transaction():
+        claims.settle(ledger, [outcome(found[0])])
+    ledger.verify()
+    ledger.close()
+    with sqlite3.connect(tmp_path / "run.db") as db:
+        assert db.execute(damage).rowcount > 0
+    db.close()
+    with pytest.raises(StorageError, match="is damaged"):
+        Ledger.open(tmp_path / "run.db").verify()
