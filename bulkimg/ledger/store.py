@@ -14,6 +14,7 @@ from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import seal
 
 SCHEMA = 2
+_IN_THE_WAY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384; PRAGMA temp_store=FILE;"
 
 
@@ -127,7 +128,13 @@ class Ledger:
 
     def checkpoint(self) -> None:
         """Into run.db itself, unless a reader is in the way: without its -wal, a run that has begun is still known as one."""
-        self._pragmas("wal_checkpoint(PASSIVE)")
+        try:
+            with storage_errors(self.path):
+                self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except StorageError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF not in _IN_THE_WAY:  # the low byte is the kind
+                self._failure = error
+                raise
 
     def _pragmas(self, *pragmas: str) -> None:
         try:
@@ -154,10 +161,16 @@ class Ledger:
         seal.write(self.db, meta=seal.in_order(self.db, "meta"))
 
     def close(self) -> None:
-        """Tidy up, unless writing has failed: then the files stay as they are."""
-        if self._witness and not self._failure:
-            self._witness.close()
-        self.db.close()
+        """Tidy up, unless writing has failed: then the files stay as they are. StorageError when the tidying fails.
+
+        SQLite would do it by itself, and say nothing of an error.
+        """
+        try:
+            if self._witness and not self._failure:
+                self.checkpoint()
+                self._witness.close()
+        finally:
+            self.db.close()
 
 
 _START_AGAIN = "restore it from a backup, or run the manifest again (what it says is absolute, so twice does no harm)"

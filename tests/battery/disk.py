@@ -13,7 +13,7 @@ class Disk:
     def __init__(
         self, connection: sqlite3.Connection, *, die_at: int = 0, fail_at: int = 0, late: bool = False
     ) -> None:
-        self._connection = connection
+        self.connection = connection
         self._die_at, self._fail_at, self._late = die_at, fail_at, late
         self.statements = 0
         self.dead = False
@@ -35,7 +35,7 @@ class Disk:
         stroke = self.statements in (self._die_at, self._fail_at)
         if stroke and not self._late:
             self._strike()
-        done = getattr(self._connection, how)(sql, *values)
+        done = getattr(self.connection, how)(sql, *values)
         if stroke:
             self._strike()
         return done
@@ -49,16 +49,16 @@ class Disk:
     def die(self) -> None:
         """As kill -9 does."""
         self.dead = True
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
         raise Died
 
     @property
     def in_transaction(self) -> bool:
-        return not self.dead and self._connection.in_transaction
+        return not self.dead and self.connection.in_transaction
 
     def close(self) -> None:
-        self._connection.close()
+        self.connection.close()
 
 
 class Died(BaseException):

@@ -255,6 +255,7 @@ class Play:
                 raise
             self.story.disk_faults += 1
         finally:
+            opened.ledger.db = disk.connection
             opened.close()
         self._remember_outcomes()
         if disk.begun_after_failure:
