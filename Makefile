@@ -2,7 +2,7 @@
 PY ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: venv demo test bench battery lint lock clean
+.PHONY: venv demo test pytest bench battery lint lock clean
 
 venv: .venv/.ok
 
@@ -16,7 +16,11 @@ venv: .venv/.ok
 demo: venv
 	@$(BIN)/python -m samples.demo
 
-test: lint
+# Side by side: either needs one core.
+test: venv
+	@$(MAKE) --no-print-directory -j2 lint pytest
+
+pytest: venv
 	$(BIN)/pytest
 
 lint: venv

@@ -420,10 +420,10 @@ def _happened(log: Iterable[dict[str, Any]], sent: Counter[str]) -> Iterator[dic
             yield line
 
 
-def resume_some(trial: Trial, moments: Sequence[Moment], end: Disk, seed: int) -> list[str]:
+def resume_some(trial: Trial, moments: Sequence[Moment], end: Disk, count: int, seed: int) -> list[str]:
     rng = random.Random(f"resume {seed}")
     wrong = []
-    for number in range(RESUMED):
+    for number in range(count):
         moment = rng.choice(moments)
         left = crash(moment, rng)
         if trouble := resume_one(trial, trial.place / f"state-{number}", moment, left, end):
@@ -447,7 +447,8 @@ def power_loss(place: Path, states: int, seed: int) -> list[Record]:
             pool.close()
             pool.join()
         judged = time.monotonic()
-        wrong = resume_some(trial, moments, end, seed)
+        resumed_count = min(RESUMED, max(10, states // 20))
+        wrong = resume_some(trial, moments, end, resumed_count, seed)
     notes = f"{len(moments)} calls, {len(end.sent)} PUTs, {found.pairs} judgements, {found.before_first} before the first PUT"
     notes += "".join(f"; {times} × {problem}" for problem, times in found.problems.most_common(5))
     resumed = "; ".join(wrong[:5])
@@ -455,5 +456,7 @@ def power_loss(place: Path, states: int, seed: int) -> list[Record]:
         Record(
             "T5", "power loss, ledgers judged", len(found.distinct), found.bad, "crash states", notes, judged - begun
         ),
-        Record("T5", "power loss, resumed", RESUMED, len(wrong), "crash states", resumed, time.monotonic() - judged),
+        Record(
+            "T5", "power loss, resumed", resumed_count, len(wrong), "crash states", resumed, time.monotonic() - judged
+        ),
     ]

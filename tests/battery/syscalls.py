@@ -488,9 +488,9 @@ def full_disks(place: Path, dialect: str, sample: int | None, seed: int) -> Reco
 
 
 def borders(place: Path, sample: int | None, seed: int) -> list[Record]:
-    """T2, T3, T4 and T7; `sample` points of each kind of trial, or all of them in the one dialect and a part in the other."""
+    """T2, T3, T4 and T7: all points in the one dialect and a part in the other, or `sample` points in the first alone."""
     records = []
-    for dialect, most in (("zstack", sample), ("documented", sample or PART)):
+    for dialect, most in (("zstack", sample),) if sample else (("zstack", None), ("documented", PART)):
         here = place / dialect
         records += [
             kill_borders(here / "kill", dialect, most, seed),

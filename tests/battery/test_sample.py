@@ -43,7 +43,7 @@ def test_the_same_seed_is_the_same_ledger(seed: int) -> None:
 
 
 def test_damage_of_the_ledger_is_never_silent() -> None:
-    hold(damage(sample=199, workers=1))
+    hold(damage(sample=397, workers=1))
 
 
 def test_broken_answers_are_never_believed() -> None:

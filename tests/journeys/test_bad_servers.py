@@ -102,7 +102,7 @@ async def run(
         "timeout": "3s",
         "job_timeout": "2s",
         "concurrency": "4",
-        "max_outage": "5s",
+        "max_outage": "2s",
         **options,
     }
     one = bulkimg.Run(
