@@ -15,6 +15,9 @@ from bulkimg.zstack import Answer, ImageApi
 
 POLL_FIRST = 0.05  # seconds to a job's first poll
 POLL_GROWTH = 1.6
+QUESTIONS = (
+    3  # at least so many times again: a question does no harm, and with --retries 0 one lost answer would be the end
+)
 POLLS_IN_VAIN = 5  # of any rows, without one good answer in between, until images are looked at first
 POLL_MOST = 2.0  # the vendor's SDKs poll every 1 or 2 s
 IS_IT_THERE = "is the server there, and --endpoint right?"
@@ -138,7 +141,7 @@ class Journey:
         Its time does not run while the gate is closed, nor while the server leaves a poll without an answer.
         """
         deadline = self._gate.open_time() + self._job_timeout
-        patience = Patience(self._retries, self._gate)
+        patience = Patience(max(QUESTIONS, self._retries), self._gate)
         while self._gate.open_time() < deadline:
             await self._sleep(delay * self._rng.uniform(0.8, 1.2))
             delay = min(delay * POLL_GROWTH, POLL_MOST)
@@ -153,7 +156,7 @@ class Journey:
             if verdict.next is not Next.WAIT:
                 return verdict
             if not answer.streak:
-                patience = Patience(self._retries, self._gate)
+                patience = Patience(max(QUESTIONS, self._retries), self._gate)
             elif answer.status is None:
                 patience.note(answer.streak)
                 deadline += self._gate.open_time() - asked_at  # a poll that nobody answers is not the job's time
@@ -189,7 +192,7 @@ class Journey:
         self, call: Callable[[], Awaitable[Answer]], judge: Callable[[Answer, Claim], Verdict], errand: Errand
     ) -> Verdict:
         """Ask until the server says anything at all: a question may be asked often, unlike a PUT."""
-        patience = Patience(self._retries, self._gate)
+        patience = Patience(max(QUESTIONS, self._retries), self._gate)
         while (answer := await call()).streak:
             if answer.streak == HELD:
                 continue

@@ -7,6 +7,7 @@ Per-row retries during an outage sent 72,000 requests and failed 14,400 rows; on
 import asyncio
 import math
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 
@@ -62,13 +63,15 @@ class Gate:
         self._until = 0.0
         self._rounds = 0
         self._given_up = False
-        self._era = 0  # requests of one era were let through under the same state of the gate
+        self._era = 0  # grows with every trouble and every trial: a request knows by it which troubles came before it
         self._trial: int | None = None  # the era of the one request that is out alone
         self._answered = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._streak = 1  # troubles in a row have one number; `blame` tells later whose they were
-        self._troubles = 0
-        self._outages: set[int] = set()
+        self._in_a_row = 0  # troubles without any good answer in between
+        self._undecided: deque[int] = (
+            deque()
+        )  # the numbers of troubles after which nobody has been sent and answered well
+        self._outages: set[int] = set()  # the numbers of those that an outage cost
 
     # -- whoever wants to send ------------------------------------------------------------------------------------------
 
@@ -98,21 +101,22 @@ class Gate:
         return self._alive and self._until <= self._clock()
 
     async def decide(self) -> None:
-        """Find out with one harmless question whether the troubles of the present streak are the server's."""
+        """Find out with one harmless question whether the troubles that nobody is to blame for yet are the server's."""
         async with self._turn:
-            if self._troubles and not self.closed and self.probe is not None:
+            if self._undecided and not self.closed and self.probe is not None:
+                era = self._era
                 well = await self.probe()
                 if self.closed:
                     return  # others have found out meanwhile
                 if well:
-                    self._end_streak()
+                    self._acquit(era)
                 else:
                     self._close_for_outage("the server does not answer")
 
     # -- what came of it ------------------------------------------------------------------------------------------------
 
     def heard(self, era: int, health: Health) -> int:
-        """An answer, or its absence. For a trouble, the number of its streak, to be judged by `blame` later; HELD; else 0."""
+        """An answer, or its absence. For a trouble, its number, to be judged by `blame` later; HELD; else 0."""
         alone = self._trial is not None and era == self._trial
         if alone:
             self._trial = None
@@ -122,7 +126,7 @@ class Gate:
                 if alone:
                     self._open()
                 elif not self.closed:
-                    self._end_streak()
+                    self._acquit(era)
             case State.ASKED:
                 self._asked_to_wait(health.wait, health.why, again=alone)
                 return HELD
@@ -132,11 +136,11 @@ class Gate:
                 pass
         return 0
 
-    def blame(self, streak: int) -> Blame:
-        """Whose trouble the attempts of a streak were."""
-        if streak in self._outages:
+    def blame(self, trouble: int) -> Blame:
+        """Whose trouble it was: the row's as soon as a request that was sent after it has been answered well."""
+        if trouble in self._outages:
             return Blame.SERVER
-        return Blame.ROW if streak < self._streak else Blame.OPEN
+        return Blame.OPEN if trouble in self._undecided else Blame.ROW
 
     def is_trial(self, era: int) -> bool:
         """Whether the request of that era is the one that goes alone."""
@@ -155,21 +159,25 @@ class Gate:
     # -- decisions ------------------------------------------------------------------------------------------------------
 
     def _trouble(self, why: str, *, alone: bool) -> int:
+        self._era += 1
+        number = self._era
         if alone and self._down:
             self._stay_closed(why)  # a question is answered and this change is not: the row's, and the gate's too
-            return self._own_streak()
-        if self.closed and not alone:
-            return self._streak  # it was under way when the gate closed
-        self._troubles += 1
-        streak = self._streak
-        if alone or self._troubles >= NEAR:
+            return number
+        self._undecided.append(number)
+        if self.closed and not alone:  # it was under way when the gate closed
+            if self._down:
+                self._condemn()
+            return number
+        self._in_a_row += 1
+        if alone or self._in_a_row >= NEAR:
             self._close_for_outage(why)
-        return streak
+        return number
 
     def _close_for_outage(self, why: str) -> None:
-        self._outages.add(self._streak)
+        self._condemn()
         self._down, self._alive, self._rounds = True, False, 0
-        self._close(self._next_round(), f"{why}, {self._troubles} times in a row" if self._troubles > 1 else why)
+        self._close(self._next_round(), f"{why}, {self._in_a_row} times in a row" if self._in_a_row > 1 else why)
 
     def _stay_closed(self, why: str) -> None:
         self._close(self._next_round(), why)
@@ -213,8 +221,7 @@ class Gate:
         self.closed_for += closed_for
         self.closed = self._down = self._alive = False
         self._rounds = 0
-        self._troubles = 0
-        self._streak += 1
+        self._acquit(self._era)
         if was_down:
             self.on_reopened()
         if closed_for >= WORTH_A_WORD:
@@ -225,14 +232,16 @@ class Gate:
             self._given_up = True
             self.on_give_up(why)
 
-    def _end_streak(self) -> None:
-        if self._troubles:
-            self._troubles = 0
-            self._streak += 1
+    def _acquit(self, era: int) -> None:
+        """A good answer to a request of that era: the server was well after all troubles that came before it was sent.
 
-    def _own_streak(self) -> int:
-        """A number that `blame` puts on the row, while the outage goes on under the next one."""
-        own = self._streak + 1
-        self._streak += 2
-        self._outages.add(self._streak)
-        return own
+        It says nothing of those that came later: slow answers still arrive when an outage has begun.
+        """
+        self._in_a_row = 0
+        while self._undecided and self._undecided[0] <= era:
+            self._undecided.popleft()
+
+    def _condemn(self) -> None:
+        """It is an outage: no row is to blame for the troubles that are undecided."""
+        self._outages.update(self._undecided)
+        self._undecided.clear()

@@ -45,7 +45,7 @@ def test_tries_that_failed_while_others_got_through_are_its_own() -> None:
         patience = Patience(2, gate)
         for _ in range(3):
             patience.note(gate.heard(0, SICK))
-            gate.heard(0, WELL)  # another row
+            gate.heard(await gate.passed(), WELL)  # another row, sent after it
         assert patience.spent
 
     run_virtual(story())

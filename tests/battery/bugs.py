@@ -52,7 +52,7 @@ BUGS = (
     Bug("a refusal that names another image is not this row's", "apply/verdict.py", "    if names_another(answer.text, claim.uuid):\n        return _unbound(answer)\n", ""),
     Bug("an outcome is durable before it is shown", "ledger/writer.py", "        with self._ledger.transaction():\n            if group.outcomes:", "        self._call(self._on_settled, group.outcomes)\n        with self._ledger.transaction():\n            if group.outcomes:"),
     Bug("one process holds a run", "ledger/rundir.py", "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)\n"),
-    Bug("an outage closes the gate", "pace/gate.py", "        if alone or self._troubles >= NEAR:\n", "        if False:\n"),
+    Bug("an outage closes the gate", "pace/gate.py", "        if alone or self._in_a_row >= NEAR:\n", "        if False:\n"),
     Bug("a closed gate lets one through at a time", "pace/gate.py", "                if self._trial is not None:\n", "                if False:\n"),
     Bug("probes grow apart", "pace/gate.py", "        self._rounds += 1\n        seconds *=", "        seconds *="),
     Bug("no row loses a try to an outage", "apply/patience.py", "self._blamed(Blame.ROW) > self._retries", "len(self._streaks) > self._retries"),
@@ -82,6 +82,7 @@ BUGS = (
     Bug("an access key's clock skew is said in words", "apply/rules.py", '(r"requestTimeTooSkewed', '(r"requestTimeToSkewed'),
     Bug("a value that the image does not show is not taken for applied", "apply/verdict.py", 'as_stored(claim.fields[name]) != ""', 'as_stored(claim.fields[name]) == 0'),
     Bug("what happens to be a password is judged as it was said", "zstack/transport.py", "answer._replace(shown=raw)", "answer._replace(raw=raw)"),
+    Bug("a slow answer puts no outage's trouble on a row", "pace/gate.py", "while self._undecided and self._undecided[0] <= era:", "while self._undecided:"),
     Bug("an old answer out of a cache is not believed", "apply/verdict.py", '        verdict = Verdict(Next.READ, Status.DRIFTED', '        verdict = Verdict(Next.SETTLED, Status.DRIFTED'),
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from bulkimg.pace import HELD, SILENT, WELL, Blame, Health, Pace, State
+from bulkimg.pace import HELD, SILENT, WELL, Blame, Gate, Health, Pace, State
 from bulkimg.pace.gate import MOST_HOLD, NEAR
 from tests.virtual import run_virtual
 
@@ -200,3 +200,28 @@ def test_a_waiter_that_leaves_takes_nothing_with_it() -> None:
         pace.heard(await waiters[2], WELL)
 
     run_virtual(scene())
+
+
+def test_slow_answers_that_still_arrive_when_an_outage_has_begun_blame_no_row() -> None:
+    """They were sent before it. A request that is sent after a trouble and answered well does blame the row."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        gate = Gate(loop.time, asyncio.sleep, random.Random(1))
+        slow = [await gate.passed() for _ in range(20)]
+        own = gate.heard(slow.pop(), SICK)
+        gate.heard(await gate.passed(), WELL)
+        assert gate.blame(own) is Blame.ROW
+        slow = [await gate.passed() for _ in range(20)]
+        troubles = []
+        while slow:
+            troubles.append(gate.heard(await gate.passed(), SICK))
+            gate.heard(slow.pop(), WELL)
+        assert {gate.blame(number) for number in troubles} == {Blame.OPEN}
+        assert not gate.closed
+        troubles += [gate.heard(await gate.passed(), SICK) for _ in range(NEAR)]
+        assert gate.closed
+        assert {gate.blame(number) for number in troubles} == {Blame.SERVER}
+        assert gate.blame(own) is Blame.ROW
+
+    run_virtual(story())
