@@ -1,7 +1,7 @@
 """This file is T56: bugs planted on purpose, each of which breaks one promise, and which test sees it first.
 
-A copy of the project gets one bug. What saw it the last time (BUGS.md) is run first, then the tests of its room, then all
-suites in a fixed order, until one of them fails. A bug that no suite sees is a hole in the battery. One that cannot be
+A copy of the project gets one bug. What saw it the last time (BUGS.md) is run first, then its own test and those of its room,
+then all suites in a fixed order, until one of them fails. A bug that no suite sees is a hole in the battery. One that cannot be
 planted any more has to be written anew.
 """
 
@@ -33,6 +33,7 @@ class Bug:
     file: str
     old: str
     new: str
+    test: str = ""  # where the room's own tests cannot see it: pytest's arguments for the one that should
 
 
 BUGS = (
@@ -66,22 +67,22 @@ BUGS = (
     Bug("damage of the ledger is refused", "ledger/store.py", "        if found:\n            raise StorageError(f\"{self.path}: is damaged", "        if False:\n            raise StorageError(f\"{self.path}: is damaged"),
     Bug("what may have been applied is not failed", "apply/runner.py", "        if errand.maybe_applied or verdict.maybe_applied:\n            await self._last_word", "        if False:\n            await self._last_word"),
     Bug("an unknown row is not guessed", "apply/journey.py", "        status=Status.UNKNOWN,\n", "        status=Status.FAILED,\n"),
-    Bug("a dead session costs one login", "zstack/auth.py", "            if dead != self.ticket:\n                return\n", ""),
-    Bug("a refused login is not tried for ever", "zstack/auth.py", "            if self._refused:\n                raise self._refused\n", ""),
-    Bug("secrets that are echoed are not written down", "zstack/transport.py", "        for secret in self._secrets:\n            if secret in folded:\n", "        for secret in ():\n            if secret in folded:\n"),
-    Bug("files are private", "ledger/files.py", "os.O_NOFOLLOW | flags, 0o600)", "os.O_NOFOLLOW | flags, 0o644)"),
-    Bug("a run directory that others can write in is not trusted", "ledger/rundir.py", "    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):\n", "    if False:\n"),
-    Bug("a spreadsheet runs nothing", "ledger/schema.sql", "SELECT '=+-@' ||", "SELECT '+-@' ||"),
-    Bug("a terminal obeys nothing", "cli/screen.py", '    return _OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)\n', "    return text\n"),
+    Bug("a dead session costs one login", "zstack/auth.py", "            if dead != self.ticket:\n                return\n", "", "tests/journeys/test_faults.py -k one_login"),
+    Bug("a refused login is not tried for ever", "zstack/auth.py", "            if self._refused:\n                raise self._refused\n", "", "tests/journeys/test_bad_servers.py -k login"),
+    Bug("secrets that are echoed are not written down", "zstack/transport.py", "        for secret in self._secrets:\n            if secret in folded:\n", "        for secret in ():\n            if secret in folded:\n", "tests/journeys/test_bad_servers.py -k echoes"),
+    Bug("files are private", "ledger/files.py", "os.O_NOFOLLOW | flags, 0o600)", "os.O_NOFOLLOW | flags, 0o644)", "tests/journeys/test_interruptions.py -k private"),
+    Bug("a run directory that others can write in is not trusted", "ledger/rundir.py", "    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):\n", "    if False:\n", "tests/security/test_local_user.py"),
+    Bug("a spreadsheet runs nothing", "ledger/schema.sql", "SELECT '=+-@' ||", "SELECT '+-@' ||", "tests/security/test_readers.py"),
+    Bug("a terminal obeys nothing", "cli/screen.py", '    return _OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)\n', "    return text\n", "tests/cli/test_screen.py"),
     Bug("answers are bounded", "zstack/http.py", "MAX_BODY = 2 << 20", "MAX_BODY = 2 << 30"),
-    Bug("concurrency is a hard cap", "apply/runner.py", "        while len(self._workers) < self._pace.concurrency and", "        while len(self._workers) <= self._pace.concurrency and"),
+    Bug("concurrency is a hard cap", "apply/runner.py", "        while len(self._workers) < self._pace.concurrency and", "        while len(self._workers) <= self._pace.concurrency and", "tests/journeys/test_library.py"),
     Bug("the rate is a hard cap", "pace/rate.py", "STRETCH = 1.015", "STRETCH = 0.9"),
     Bug("a job that is lost is not failed", "apply/verdict.py", '    return Verdict(Next.READ, None, code, message', '    return Verdict(Next.SETTLED, Status.FAILED, code, message'),
-    Bug("a password does not cross a network in the clear where that is forbidden", "settings.py", "    if settings.require_tls and settings", "    if False and settings"),
-    Bug("a signal starts no new row", "apply/agenda.py", "        while not self._closed:\n", "        while True:\n"),
+    Bug("a password does not cross a network in the clear where that is forbidden", "settings.py", "    if settings.require_tls and settings", "    if False and settings", "tests/security/test_network.py"),
+    Bug("a signal starts no new row", "apply/agenda.py", "        while not self._closed:\n", "        while True:\n", "tests/journeys/test_interruptions.py -k signal"),
     Bug("an access key's clock skew is said in words", "apply/rules.py", '(r"requestTimeTooSkewed', '(r"requestTimeToSkewed'),
     Bug("a value that the image does not show is not taken for applied", "apply/verdict.py", 'as_stored(claim.fields[name]) != ""', 'as_stored(claim.fields[name]) == 0'),
-    Bug("what happens to be a password is judged as it was said", "zstack/transport.py", "answer._replace(shown=raw)", "answer._replace(raw=raw)"),
+    Bug("what happens to be a password is judged as it was said", "zstack/transport.py", "answer._replace(shown=raw)", "answer._replace(raw=raw)", "tests/journeys/test_bad_servers.py -k password"),
     Bug("a slow answer puts no outage's trouble on a row", "pace/gate.py", "while self._undecided and self._undecided[0] <= era:", "while self._undecided:"),
     Bug("an old answer out of a cache is not believed", "apply/verdict.py", '        verdict = Verdict(Next.READ, Status.DRIFTED', '        verdict = Verdict(Next.SETTLED, Status.DRIFTED'),
 )  # fmt: skip
@@ -132,7 +133,7 @@ def caught(bug: Bug) -> str:
     with tempfile.TemporaryDirectory(prefix="bug-") as name:
         root = plant(bug, Path(name))
         env = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
-        for suite, command in (*remembered(bug, root), *room(bug, root), *SUITES.items()):
+        for suite, command in (*remembered(bug, root), *expected(bug), *room(bug, root), *SUITES.items()):
             try:
                 done = subprocess.run(
                     command, cwd=root, env=env, capture_output=True, text=True, timeout=LIMIT, check=False
@@ -142,6 +143,10 @@ def caught(bug: Bug) -> str:
             if done.returncode not in NOTHING_SEEN:
                 return f"{suite}: {_first_failure(done.stdout + done.stderr)}"
     return ""
+
+
+def expected(bug: Bug) -> list[tuple[str, tuple[str, ...]]]:
+    return [("its own test", (*_PYTEST, *bug.test.split()))] if bug.test else []
 
 
 def room(bug: Bug, root: Path) -> list[tuple[str, tuple[str, ...]]]:
@@ -200,7 +205,9 @@ def bugs(workers: int = 2, seconds: float = 0) -> list[Record]:
         tried = [(bug, by) for bug, by in zip(BUGS, pool.map(one, BUGS), strict=True) if by is not None]
     missed = [bug.promise for bug, by in tried if not by]
     by_suite = [
-        f"{suite} {count}" for suite in ("its room", *SUITES) if (count := sum(by.startswith(suite) for _, by in tried))
+        f"{suite} {count}"
+        for suite in ("its own test", "its room", *SUITES)
+        if (count := sum(by.startswith(suite) for _, by in tried))
     ]
     notes = f"of {len(BUGS)}; seen first by: {', '.join(by_suite)}" + (
         f"; not seen: {'; '.join(missed)}" if missed else ""
