@@ -15,9 +15,8 @@ from bulkimg.zstack import Answer, ImageApi
 
 POLL_FIRST = 0.05  # seconds to a job's first poll
 POLL_GROWTH = 1.6
-QUESTIONS = (
-    3  # at least so many times again: a question does no harm, and with --retries 0 one lost answer would be the end
-)
+# A question does no harm and is asked again at least so often: with --retries 0 one lost answer would be the end of a row.
+QUESTIONS = 3
 POLLS_IN_VAIN = 5  # of any rows, without one good answer in between, until images are looked at first
 POLL_MOST = 2.0  # the vendor's SDKs poll every 1 or 2 s
 IS_IT_THERE = "is the server there, and --endpoint right?"

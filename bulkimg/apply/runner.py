@@ -109,6 +109,10 @@ class Runner:
                 worker.cancel()
         asyncio.get_running_loop().call_later(self._policy.drain_timeout, self.stop_now)
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._stop is not None
+
     def stop_now(self) -> None:
         """End every journey at once; the ledger keeps their attempts open, and resuming asks about them."""
         for worker in self._workers:

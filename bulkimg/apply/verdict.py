@@ -64,7 +64,7 @@ def _judged(judge: Judge, answer: Answer, claim: Claim) -> Verdict:
     verdict = judge(answer, claim)
     if (
         answer.shown is None or verdict.status is Status.UPDATED
-    ):  # which repeats the manifest's values, not the server's words
+    ):  # that one repeats the manifest, not the server's words
         return verdict
     told = judge(answer.to_show, claim)
     if (told.next, told.status) == (verdict.next, verdict.status):

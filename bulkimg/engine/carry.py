@@ -49,7 +49,8 @@ class Engine:
 
     @property
     def is_stopping(self) -> bool:
-        return self._stop is not None
+        """Whether somebody has stopped it, or it has stopped itself."""
+        return self._stop is not None or (self._runner is not None and self._runner.is_stopping)
 
     def stop_now(self) -> None:
         """End at once; rows in flight stay open in the ledger and are asked about when the run is resumed."""

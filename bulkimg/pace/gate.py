@@ -68,10 +68,9 @@ class Gate:
         self._answered = asyncio.Event()
         self._turn = asyncio.Lock()
         self._in_a_row = 0  # troubles without any good answer in between
-        self._undecided: deque[int] = (
-            deque()
-        )  # the numbers of troubles after which nobody has been sent and answered well
-        self._outages: set[int] = set()  # the numbers of those that an outage cost
+        # Troubles by their numbers: those since which nobody was sent and answered well, and those that an outage cost.
+        self._undecided: deque[int] = deque()
+        self._outages: set[int] = set()
 
     # -- whoever wants to send ------------------------------------------------------------------------------------------
 
@@ -124,7 +123,7 @@ class Gate:
         match health.state:
             case State.WELL:
                 if alone:
-                    self._open()
+                    self._open(era)
                 elif not self.closed:
                     self._acquit(era)
             case State.ASKED:
@@ -216,12 +215,12 @@ class Gate:
             if until - now >= WORTH_A_WORD:
                 self.on_closed(until - now, why)
 
-    def _open(self) -> None:
+    def _open(self, era: int) -> None:
         was_down, closed_for = self._down, self._clock() - self._since
         self.closed_for += closed_for
         self.closed = self._down = self._alive = False
         self._rounds = 0
-        self._acquit(self._era)
+        self._acquit(era)
         if was_down:
             self.on_reopened()
         if closed_for >= WORTH_A_WORD:
