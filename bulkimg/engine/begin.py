@@ -74,6 +74,7 @@ def _write_header(ledger: Ledger, settings: Settings, created_at: float, **more:
         ledger.set_meta(
             version=__version__,
             created_at=created_at,
+            run_id=ledger.path.parent.name,  # no two headers are alike, so a -wal of another run does not pass for ours
             state="reading",
             settings=_options(settings),
             **more,

@@ -69,7 +69,7 @@ class Ledger:
                 ledger.db.executescript(_PRAGMAS)
                 ledger._witness = _witness(path)
             schema = ledger.meta("schema")
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, ValueError, TypeError) as error:
             raise StorageError(f"{path}: is not a readable ledger: {error}; {_START_AGAIN}") from None
         if schema != SCHEMA:
             raise RunRefused(

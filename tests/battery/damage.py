@@ -58,7 +58,9 @@ def make(place: Path, seed: int) -> Good:
     ledger = Ledger.create(place / "run.db")
     rows = [Row(n + 2, f"{n:032x}", {"name": f"näme-{n}", "virtio": True}, {}, (f"{n:032x}", "x")) for n in range(ROWS)]
     add_rows(ledger, 1, rows)
-    ledger.set_meta(settings={"endpoint": "http://node:8080"}, manifest="m.csv", merged=merge_duplicates(ledger))
+    ledger.set_meta(
+        settings={"endpoint": "http://node:8080"}, manifest="m.csv", run_id=str(seed), merged=merge_duplicates(ledger)
+    )
     ledger.seal()
     ledger.set_meta(state="running")
     ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
