@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     )
     from bulkimg.library import Run
     from bulkimg.model import (
+        CanaryPassed,
         Event,
         Held,
+        NoSurvey,
         Outcome,
+        PlanCounts,
+        PlanMade,
         Problem,
         Reopened,
         Retrying,
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
         Status,
         Stopping,
         Summary,
+        Surveyed,
     )
 
 __version__ = "0.1.0"
@@ -36,15 +41,17 @@ _HOMES = {
     "bulkimg.errors": ("BulkimgError", "LoginRefused", "ManifestRefused", "RunRefused", "StorageError", "TargetError", "UsageError"),
     "bulkimg.library": ("Run",),
     "bulkimg.model": (
-        "Event", "Held", "Outcome", "Problem", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary",
+        "CanaryPassed", "Event", "Held", "NoSurvey", "Outcome", "PlanCounts", "PlanMade", "Problem", "Reopened", "Retrying",
+        "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AccessKey", "Account", "BulkimgError", "Event", "Held", "LoginRefused", "ManifestRefused", "Outcome", "Problem",
-    "Reopened", "Retrying", "Run", "RunRefused", "Session", "Settled", "Started", "Status", "Stopping", "StorageError", "Summary",
-    "TargetError", "UsageError", "__version__",
+    "AccessKey", "Account", "BulkimgError", "CanaryPassed", "Event", "Held", "LoginRefused", "ManifestRefused",
+    "NoSurvey", "Outcome", "PlanCounts", "PlanMade", "Problem", "Reopened", "Retrying", "Run", "RunRefused",
+    "Session", "Settled", "Started", "Status", "Stopping", "StorageError", "Summary", "Surveyed", "TargetError",
+    "UsageError", "__version__",
 ]  # fmt: skip
 
 

@@ -1,6 +1,10 @@
 """This file is the cell of a table: a text read as a field's value, a value written so that it reads back the same."""
 
+import csv
+import io
 import json
+from collections.abc import Iterable
+from typing import Any
 
 from bulkimg.model import BLANK, CHOICES, FLAGS, TAGS, Value
 
@@ -55,11 +59,24 @@ def write_cell(value: Value | None, empty_token: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
+        if not value:
+            return empty_token
         plain = value != [empty_token] and all(
             ";" not in tag and tag == tag.strip() == tag.strip(BLANK) and not tag.startswith("[") for tag in value
         )
         return ";".join(value) if plain else json.dumps(value, ensure_ascii=False)
     return value if value.strip(BLANK) else empty_token
+
+
+def csv_text(records: Iterable[Iterable[Any]], delimiter: str = ",") -> str:
+    """Records as CSV that every strict reader reads back the same."""
+    buffer = io.StringIO()
+    plain = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
+    quoted = csv.writer(buffer, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for cells in map(list, records):
+        # Before Python 3.13 a bare CR is not quoted, and every reader takes it for the end of the record.
+        (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
+    return buffer.getvalue()
 
 
 def harmless(text: str) -> str:

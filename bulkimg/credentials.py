@@ -45,6 +45,7 @@ _VARIABLES = {
     "access_key_id": "BULKIMG_ACCESS_KEY_ID",
     "access_key_secret": "BULKIMG_ACCESS_KEY_SECRET",
 }
+CREDENTIAL_VARIABLES = tuple(_VARIABLES.values())
 _KINDS: dict[str, tuple[str, ...]] = {  # by its secret: what makes a kind complete
     "session": ("session",),
     "password": ("account", "password"),

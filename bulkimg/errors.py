@@ -27,6 +27,7 @@ class Exit(IntEnum):
     TARGET = 5
     REFUSED = 7
     STORAGE = 8
+    CHANGES = 10
     INTERRUPTED = 130
     TERMINATED = 143
 

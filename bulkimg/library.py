@@ -6,12 +6,12 @@ from os import PathLike, fspath
 from typing import Any
 
 from bulkimg.credentials import Credentials
-from bulkimg.engine import Engine, OpenRun, begin, refusal, refuse
+from bulkimg.engine import Approve, Engine, OpenRun, begin, refusal, refuse
 from bulkimg.errors import Exit, ManifestRefused, UsageError
+from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import tally
 from bulkimg.model import Event, Summary
 from bulkimg.pace import Pace
-from bulkimg.settings import flags_layer, merge
 
 
 class Run:
@@ -22,14 +22,20 @@ class Run:
         print(run.summary.counts)
 
     `source` is a manifest's path, or an iterable of objects as JSONL holds them: `{"uuid": …, "name": …}`. Options are
-    those of the command line, by the same names (`max_errors="5%"`, `set=["platform=Linux"]`).
+    those of the command line, by the same names (`max_errors="5%"`, `set=["platform=Linux"]`). `approve` is awaited with the
+    plan (`PlanMade`) before anything is sent, and with `CanaryPassed` after a canary; False ends the run there.
 
     Raises UsageError for a wrong option, ManifestRefused (with `problems`) before anything is sent, TargetError when
     the server is not there or refuses the login, StorageError when the disk fails.
     """
 
     def __init__(
-        self, source: str | PathLike[str] | Iterable[Mapping[str, Any]], *, credentials: Credentials, **options: Any
+        self,
+        source: str | PathLike[str] | Iterable[Mapping[str, Any]],
+        *,
+        credentials: Credentials,
+        approve: Approve | None = None,
+        **options: Any,
     ) -> None:
         self.settings = merge(flags_layer(options))
         if self.settings.endpoint is None:
@@ -37,12 +43,13 @@ class Run:
         self.summary: Summary | None = None
         self._source = source
         self._credentials = credentials
+        self._approve = approve
         self._engine: Engine | None = None
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         opened = await asyncio.to_thread(self._begin)
         events: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._engine = Engine(opened, self._credentials, events.put_nowait)
+        self._engine = Engine(opened, self._credentials, events.put_nowait, approve=self._approve)
         work = asyncio.create_task(self._engine.carry_out())
         work.add_done_callback(lambda _: events.put_nowait(None))
         try:

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 Value = str | bool | list[str]
 Fields = dict[str, Value]
+Seen = Mapping[str, Value | None]  # what an image shows of some fields; None where it shows no value
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Fields: what UpdateImage can change, and its limits (PROTOCOL.md §5.1).
@@ -95,9 +96,10 @@ def _choice(name: str) -> Callable[[str, ValidationInfo], str]:
     return check
 
 
-def _tags(value: list[str]) -> list[str]:
-    if not value:
-        raise PydanticCustomError("EMPTY_VALUE", "is an empty list", {"fix": "leave it out to keep the present tags"})
+def _tags(value: list[str], info: ValidationInfo) -> list[str]:
+    if not value and not (info.context or {}).get(info.field_name):
+        fix = "leave it out to keep the present tags; --tags-mode replace lets it remove them all"
+        raise PydanticCustomError("EMPTY_VALUE", "is an empty list", {"fix": fix})
     for tag in value:
         refuse_unfit(tag)
         if not tag.strip(BLANK):
@@ -108,7 +110,8 @@ def _tags(value: list[str]) -> list[str]:
 class Change(BaseModel):
     """The fields to set on one image; a field that is not set stays as it is. Names and limits: PROTOCOL.md §5.1.
 
-    Validate with `context={field: admitted values}` to admit values of an enumeration that we do not know yet.
+    Validate with `context={field: admitted values}` to admit values of an enumeration that we do not know yet, or that an
+    image loses all its tags.
     Pydantic error types are our problem codes; `ctx` carries `fix`, or `nearest` = (value, known) and `else`.
     """
 
@@ -126,6 +129,8 @@ class Change(BaseModel):
     systemTags: Annotated[list[str], AfterValidator(_tags)] | None = None  # noqa: N815
     userTags: Annotated[list[str], AfterValidator(_tags)] | None = None  # noqa: N815
 
+
+HIDDEN = "[hidden]"  # stands where a text held one of our credentials
 
 FIELDS: tuple[str, ...] = tuple(Change.model_fields)
 
@@ -179,6 +184,45 @@ class Row:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Planning.
+
+
+class Action(StrEnum):
+    """What is to become of a row, once its image has been looked at."""
+
+    UPDATE = "update"
+    UNCHANGED = "unchanged"  # it is already so
+    CONFLICT = "conflict"  # an `if_` value does not hold
+    MISSING = "missing"  # there is no such image
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A row beside its image: what is sent, and what the image showed of every field that the row names or expects.
+
+    `aside` is what else must be known to take the change back: the system tags that a change of `architecture` rewrites.
+    """
+
+    action: Action
+    before: Seen = field(default_factory=dict)
+    send: Fields = field(default_factory=dict)
+    aside: Seen = field(default_factory=dict)
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCounts:
+    """A plan in figures: images by action, changes by field, the most frequent transitions, and the plan's hash."""
+
+    images: int
+    actions: Mapping[str, int]
+    fields: Mapping[str, int]
+    transitions: Sequence[tuple[str, Value | None, Value, int]]  # field, before, after, images
+    digest: str
+    surveyed: bool  # whether the images were looked at; if not, every row is sent as it stands
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Sending.
 
 
@@ -196,6 +240,7 @@ class Claim(NamedTuple):  # a tuple, because one is made for every row: a frozen
     job_uuid: str
     interrupted: bool = False
     doubtful: bool = False  # an earlier attempt may have been applied, whatever came after it
+    before: Seen | None = None  # what the plan saw; None: nobody looked
 
 
 class Status(StrEnum):
@@ -231,8 +276,8 @@ class Outcome(NamedTuple):
     started_at: float | None = None
     duration_ms: int | None = None
     changed: Sequence[str] = ()
-    before: Fields | None = None
-    after: Fields | None = None
+    before: Seen | None = None
+    after: Seen | None = None
 
 
 def iso_utc(seconds: float) -> str:
@@ -252,6 +297,35 @@ class Started:
     directory: str
     target: str
     pending: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """So many images have been looked at, of so many."""
+
+    images: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class NoSurvey:
+    """The server cannot be asked how the images are: there is no difference to show, nothing to skip and no undo."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanMade:
+    """What would be sent is known; nothing has been sent."""
+
+    counts: PlanCounts
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryPassed:
+    """The first rows, spread over the plan, are as they should be."""
+
     rows: int
 
 
@@ -308,5 +382,7 @@ class Summary:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-Event = Started | Settled | Retrying | Held | Reopened | Stopping | Summary
+Event = (
+    Surveyed | NoSurvey | PlanMade | CanaryPassed | Started | Settled | Retrying | Held | Reopened | Stopping | Summary
+)
 Observer = Callable[[Event], None]

@@ -45,7 +45,9 @@ def show_results() -> None:
     say(
         "\nNext, with a server to practise on in another terminal (.venv/bin/bulkimg sandbox, then the two exports it prints):\n"
         "  .venv/bin/bulkimg check samples/mistakes.csv      every problem of a bad manifest, with its fix\n"
-        "  .venv/bin/bulkimg run jobs/campaign.toml          a job file; asks before it sends\n"
+        "  .venv/bin/bulkimg plan jobs/campaign.toml         what a job file would change, field by field; sends nothing\n"
+        "  .venv/bin/bulkimg apply last --canary 5           five images first, then the others; asks before both\n"
+        "  .venv/bin/bulkimg undo last                       the old values back\n"
         "  .venv/bin/bulkimg status last                     what a run did\n"
         "README.md has your first run against your own server."
     )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             "left out: crash and disk tests at every system call, and that offline commands open no socket; "
             "apt-get install strace"
         )
+    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+        terminalreporter.write_line("left out: plan.html in a browser; apt-get install chromium")
 
 
 @pytest.fixture
@@ -61,6 +64,46 @@ class Server:
 
     def puts(self) -> list[dict[str, Any]]:
         return [request for request in self.requests() if request["path"].endswith("/actions")]
+
+    def edit(self, uuid: str, **fields: Any) -> None:
+        """As another user would: one PUT, answered and carried out when this returns."""
+        for key in ("updateimage", "updateImage"):
+            request = urllib.request.Request(
+                f"{self.url}/zstack/v1/images/{uuid}/actions",
+                json.dumps({key: fields}).encode(),
+                {"Authorization": f"OAuth {self.session}", "Content-Type": "application/json;charset=UTF-8"},
+                method="PUT",
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=30):
+                    break
+            except urllib.error.HTTPError as error:
+                if error.code != 400:  # it spells the key differently
+                    raise
+        deadline = time.monotonic() + 10
+        while any(self.images()[uuid][name] != value for name, value in fields.items()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def tag(self, uuid: str, *tags: str, kind: str = "user") -> None:
+        """As another user would."""
+        for tag in tags:
+            body = {"params": {"resourceType": "ImageVO", "resourceUuid": uuid, "tag": tag}}
+            request = urllib.request.Request(
+                f"{self.url}/zstack/v1/{kind}-tags",
+                json.dumps(body).encode(),
+                {"Authorization": f"OAuth {self.session}", "Content-Type": "application/json"},
+                method="POST",
+            )
+            urllib.request.urlopen(request, timeout=30).close()
+        deadline = time.monotonic() + 10
+        while not set(tags) <= set(self.images()[uuid]["_tags"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        """The images without the server's own times: what an undo must leave as it was."""
+        return {uuid: {k: v for k, v in image.items() if k != "lastOpDate"} for uuid, image in self.images().items()}
 
     def wait_for_put(self, before: int = 0) -> None:
         """Until it has received more PUTs than `before`: the run that a test has started is sending."""

@@ -15,20 +15,24 @@ MOST_WAITING = 2000  # rows that wait for another try before no fresh one is beg
 class Agenda:
     """The errands that are still to be done, and those that are out. A waiting one holds nobody up.
 
-    `claim(after, limit)` gives the next rows of the ledger beyond an ordinal, none when there are no more; `failed` is told
-    when it cannot.
+    `claim(after, limit)` gives the next rows of the ledger beyond an ordinal, none when there are no more; `look` leaves those
+    of their errands that are to be sent; `failed` is told when they cannot. `ahead()` is how many rows are claimed at a time.
     """
 
     def __init__(
         self,
         claim: Callable[[int, int], Awaitable[list[Claim]]],
         new_errand: Callable[[Claim], Errand],
+        look: Callable[[list[Errand]], Awaitable[list[Errand]]],
         pace: Pace,
         clock: Callable[[], float],
         failed: Callable[[BaseException], None],
+        ahead: Callable[[], int],
     ) -> None:
         self._claim = claim
         self._new_errand = new_errand
+        self._look = look
+        self._ahead = ahead
         self._pace = pace
         self._clock = clock
         self._failed = failed
@@ -37,6 +41,7 @@ class Agenda:
         self._cursor = 0  # the last ordinal claimed
         self._exhausted = False  # the ledger has no more rows to claim
         self._refill: asyncio.Task[None] | None = None
+        self._looking: asyncio.Future[list[Errand]] | None = None
         self._out = 0  # errands under way: each of them may come back
         self._wake = asyncio.Event()
         self._closed = False
@@ -79,6 +84,8 @@ class Agenda:
     def close(self) -> None:
         """Hand out nothing more."""
         self._closed = True
+        if self._looking:
+            self._looking.cancel()
         self.wake()
 
     async def left_over(self) -> list[Errand]:
@@ -96,7 +103,11 @@ class Agenda:
     def _pick(self) -> Errand | None:
         if self._due and self._due[0][0] <= self._clock() and self._may_retry():
             return heapq.heappop(self._due)[2]
-        if len(self._ready) <= 2 * self._pace.concurrency and not self._exhausted and self._refill is None:
+        if (
+            len(self._ready) <= min(2 * self._pace.concurrency, self._ahead())
+            and not self._exhausted
+            and self._refill is None
+        ):
             self._refill = asyncio.create_task(self._claim_more())
         return self._ready.popleft() if self._ready and self._fresh_ones else None
 
@@ -125,14 +136,27 @@ class Agenda:
     async def _claim_more(self) -> None:
         """Claim ahead of need, in one commit, but no more than is sent soon: open claims are asked about after a crash."""
         try:
-            limit = max(1, min(4 * self._pace.concurrency, int(min(self._pace.rate.per_second, 1e6) / 4)))
-            claims = await self._claim(self._cursor, limit)
+            claims = await self._claim(self._cursor, self._ahead())
             self._exhausted = not claims
             if claims:
                 self._cursor = claims[-1].ordinal
-            self._ready.extend(self._new_errand(item) for item in claims)
+                self._ready.extend(await self._looked([self._new_errand(item) for item in claims]))
         except Exception as error:  # handed to the run, which raises it
             self._failed(error)
         finally:
             self._refill = None
             self.wake()
+
+    async def _looked(self, errands: list[Errand]) -> list[Errand]:
+        """Those that are to be sent; all of them, to be given back, once the agenda has been closed."""
+        if self._closed:
+            return errands
+        self._looking = asyncio.ensure_future(self._look(errands))
+        try:
+            return await self._looking
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+            return errands
+        finally:
+            self._looking = None

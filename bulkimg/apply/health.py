@@ -1,8 +1,8 @@
 """This file tells from an answer how the server is (pure), and hands it to the pace."""
 
-from bulkimg.apply.rules import Move, rule_for_status
 from bulkimg.pace import SILENT, WELL, Health, Pace, State
 from bulkimg.zstack import Answer
+from bulkimg.zstack.rules import Move, rule_for_status
 from bulkimg.zstack.wire import error_of
 
 _TELLS_NOTHING = frozenset({"TLS", "BODY_TOO_LARGE"})

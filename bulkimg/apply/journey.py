@@ -1,24 +1,23 @@
-"""This file is one row's way: send, wait for its job, ask when the answer was lost; until a verdict that the runner acts on."""
+"""This file is one row's way: look, send, wait for its job, ask when the answer was lost, look again; until a verdict that
+the runner acts on."""
 
-import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from bulkimg.apply.backoff import full_jitter
-from bulkimg.apply.patience import Patience
-from bulkimg.apply.verdict import Next, Verdict, judge_poll, judge_read, judge_update
+from bulkimg.apply.policy import Policy
+from bulkimg.apply.tagging import POLL_FIRST, POLL_GROWTH, POLL_MOST, Tagging
+from bulkimg.apply.verdict import Next, Verdict, confirm, judge_look, judge_poll, judge_read, judge_update
 from bulkimg.errors import TargetError
-from bulkimg.model import Claim, Status
-from bulkimg.pace import HELD, Gate
-from bulkimg.zstack import Answer, ImageApi
+from bulkimg.model import TAGS, Claim, Status
+from bulkimg.pace import HELD, Pace, Patience
+from bulkimg.pace.outside import Outside
+from bulkimg.plan.diff import left_to_send, written
+from bulkimg.plan.reading import QUESTIONS, CannotRead, Image, Reader
+from bulkimg.zstack import ImageApi
 
-POLL_FIRST = 0.05  # seconds to a job's first poll
-POLL_GROWTH = 1.6
-# A question does no harm and is asked again at least so often: with --retries 0 one lost answer would be the end of a row.
-QUESTIONS = 3
 POLLS_IN_VAIN = 5  # of any rows, without one good answer in between, until images are looked at first
-POLL_MOST = 2.0  # the vendor's SDKs poll every 1 or 2 s
+LOOKS = 5  # times that a row is looked at before one attempt
+FRESH = 30.0  # seconds between looking at an image and sending its change, unless the rate takes longer over one round
 IS_IT_THERE = "is the server there, and --endpoint right?"
 LOOK = "look at the image, then `bulkimg retry last`"
 JOB_LOST = Verdict(
@@ -38,46 +37,80 @@ class Errand:
     begun: float = 0.0  # the same moment on the monotonic clock
     in_flight: bool = False  # bytes of the present attempt may be out
     key: str = ""  # the action key it was last sent with
-
-
-class Outside(Protocol):
-    """What comes from outside: `clock` is monotonic seconds, `now` seconds since the epoch."""
+    looked_at: float | None = None  # on the monotonic clock: when the image was last compared with the plan
 
     @property
-    def clock(self) -> Callable[[], float]: ...
-    @property
-    def now(self) -> Callable[[], float]: ...
-    @property
-    def sleep(self) -> Callable[[float], Awaitable[None]]: ...
-    @property
-    def rng(self) -> random.Random: ...
+    def is_doubtful(self) -> bool:
+        """Whether an attempt of this row, of whatever process, may have been applied."""
+        return self.maybe_applied or self.claim.doubtful
+
+
+class _Stale(Exception):
+    """Too long ago that the image was looked at; nothing has been sent."""
 
 
 class Journey:
-    """Takes rows along their way. `job_timeout` is seconds; `accepted` is told the action key that the server took."""
+    """Takes rows along their way. `accepted` is told the action key that the server took."""
 
     def __init__(
         self,
         api: ImageApi,
-        gate: Gate,
+        reader: Reader,
+        tagging: Tagging,
+        pace: Pace,
         outside: Outside,
-        *,
-        retries: int,
-        job_timeout: float,
+        policy: Policy,
         accepted: Callable[[str], None],
     ) -> None:
         self._api = api
-        self._gate = gate
+        self._reader = reader
+        self._tagging = tagging
+        self._pace = pace
+        self._gate = pace.gate
         self._clock, self._now = outside.clock, outside.now
         self._sleep, self._rng = outside.sleep, outside.rng
-        self._retries = retries
-        self._job_timeout = job_timeout
+        self._retries = policy.retries
+        self._job_timeout = policy.job_timeout
+        self._replace_tags = policy.replace_tags
         self._accepted = accepted
+        self._can_read = True  # as far as it is known
         self._polls_in_vain = 0
         self.jobs_exist = False  # this server answers 202
 
+    async def look(self, errands: Sequence[Errand]) -> dict[int, Verdict]:
+        """Compare many rows with their images in one question, before any of them is sent: verdicts by ordinal of those that
+        must not be sent.
+
+        Rows that may have been sent before are looked at one by one, when it is known what became of that. CannotRead and
+        TargetError where the images cannot be read any more.
+        """
+        fresh = {e.claim.uuid: e for e in errands if e.claim.before is not None and not e.is_doubtful}
+        if not fresh:
+            return {}
+        names = {name for errand in fresh.values() for name in errand.claim.before or ()}
+        images = await self._reader.images(list(fresh), names)
+        looked_at = self._clock()
+        found = {}
+        for uuid, errand in fresh.items():
+            errand.looked_at = looked_at
+            image = images.get(uuid)
+            if verdict := judge_look(errand.claim, image, doubtful=False, replace_tags=self._replace_tags):
+                found[errand.claim.ordinal] = verdict
+            elif image is not None:
+                errand.claim = self._as_it_is_now(errand.claim, image)
+        return found
+
+    def _as_it_is_now(self, claim: Claim, image: Image) -> Claim:
+        """The row with what still differs, and with the tags that there are now: they may have changed without a conflict."""
+        left = left_to_send(claim.fields, image, replace_tags=self._replace_tags)
+        tags = {kind: written(image, kind) for kind in TAGS if kind in claim.fields}
+        return claim._replace(fields=left, before={**(claim.before or {}), **tags})
+
     async def take(self, errand: Errand) -> Verdict:
         """SETTLED, AGAIN, OTHER_KEY, RENEW or HALT: everything else is resolved on the way."""
+        return await self._complete(errand, await self._sent_or_asked(errand))
+
+    async def _sent_or_asked(self, errand: Errand) -> Verdict:
         if not errand.claim.interrupted:
             return await self._send(errand)
         self._begin(errand)
@@ -99,7 +132,7 @@ class Journey:
         if found.next is Next.AGAIN and found.job_used:
             found = await self._read(errand, found)
         if found.status in (Status.UPDATED, Status.DRIFTED) or found.next is Next.HALT:
-            return found
+            return await self._complete(errand, found)
         if found.from_server and not errand.maybe_applied and found.next is Next.AGAIN:
             return verdict._replace(next=Next.SETTLED, status=Status.FAILED)
         return unknown(verdict)
@@ -110,10 +143,52 @@ class Journey:
             errand.started_at, errand.begun = self._now(), self._clock()
 
     async def _send(self, errand: Errand) -> Verdict:
+        for _ in range(LOOKS):
+            if unsent := await self._look_again(errand):
+                return unsent
+            try:
+                return await self._put(errand)
+            except _Stale:
+                continue
+        message = f"{LOOKS} times it took longer than {self._longest:.0f} s from looking at the image to its turn"
+        hint = "lower --concurrency, raise --rate, or do without: --no-survey"
+        return Verdict(Next.HALT, code="CANNOT_COMPARE", message=message, hint=hint, sent=False)
+
+    async def _look_again(self, errand: Errand) -> Verdict | None:
+        """Compare the image with the plan, unless that has just been done; a verdict where the row must not be sent."""
+        if errand.claim.before is None or self._is_fresh(errand):
+            return None
+        try:
+            image = await self._reader.one(errand.claim.uuid, set(errand.claim.before))
+        except (CannotRead, TargetError) as why:
+            message = f"the image cannot be compared with the plan any more: {why}"
+            return Verdict(Next.HALT, code="CANNOT_COMPARE", message=message, sent=False)
+        errand.looked_at = self._clock()
+        return judge_look(errand.claim, image, doubtful=errand.is_doubtful, replace_tags=self._replace_tags)
+
+    def _is_fresh(self, errand: Errand) -> bool:
+        """At a low rate a request waits for its turn as long as all others take; it must be sent sometime."""
+        return errand.looked_at is not None and self._clock() - errand.looked_at <= self._longest
+
+    @property
+    def _longest(self) -> float:
+        return max(FRESH, 4 * self._pace.concurrency / self._pace.rate.per_second)
+
+    def _admitted(self, errand: Errand) -> None:
+        """The last moment before bytes go out."""
+        if errand.claim.before is not None and not self._is_fresh(errand):
+            raise _Stale
+        self._begin(errand)
+
+    async def _put(self, errand: Errand) -> Verdict:
         claim = errand.claim
         ticket = self._api.auth.ticket
         errand.key = self._api.action_key
-        answer = await self._api.update(claim.uuid, claim.fields, claim.job_uuid, lambda: self._begin(errand))
+        body = self._tagging.body(claim)
+        if not body:  # tags only, which go another way
+            self._begin(errand)
+            return Verdict(Next.SETTLED, Status.UPDATED, unconfirmed=tuple(claim.fields))
+        answer = await self._api.update(claim.uuid, body, claim.job_uuid, lambda: self._admitted(errand))
         verdict = judge_update(answer, claim)
         if verdict.next in (Next.WAIT, Next.READ) or (verdict.next is Next.SETTLED and answer.status == 200):
             self._accepted(errand.key)
@@ -173,7 +248,8 @@ class Journey:
 
     async def _ask(self, errand: Errand, doubt: Verdict) -> Verdict:
         """What became of a request whose answer is lost or unbound: by its job, else by reading the image."""
-        verdict = await self._patiently(lambda: self._api.poll(errand.claim.job_uuid), judge_poll, errand)
+        answer = await self._reader.patiently(lambda: self._api.poll(errand.claim.job_uuid))
+        verdict = judge_poll(answer, errand.claim)
         if verdict.next is Next.WAIT and verdict.http_status == 202:
             self.jobs_exist = True
             return await self._wait(errand, POLL_FIRST)
@@ -187,26 +263,11 @@ class Journey:
             )  # nobody told of a job: there may be one, whatever the server said
         return await self._read(errand, verdict if verdict.status is Status.DRIFTED else doubt)
 
-    async def _patiently(
-        self, call: Callable[[], Awaitable[Answer]], judge: Callable[[Answer, Claim], Verdict], errand: Errand
-    ) -> Verdict:
-        """Ask until the server says anything at all: a question may be asked often, unlike a PUT."""
-        patience = Patience(max(QUESTIONS, self._retries), self._gate)
-        while (answer := await call()).streak:
-            if answer.streak == HELD:
-                continue
-            if answer.failure == "NOT_CONNECTED" and not self._api.reached:
-                break  # it has not been there since this process began
-            patience.note(answer.streak)
-            if await patience.is_spent():
-                break
-            await self._sleep(full_jitter(patience.own, self._rng))
-        return judge(answer, errand.claim)
-
     async def _read(self, errand: Errand, doubt: Verdict) -> Verdict:
         """Settle a doubt by the image itself. What reading cannot tell stays in doubt; a refusal in doubt stands."""
         ticket = self._api.auth.ticket
-        verdict = await self._patiently(lambda: self._api.read(errand.claim.uuid), judge_read, errand)
+        answer = await self._reader.patiently(lambda: self._api.read(errand.claim.uuid))
+        verdict = judge_read(answer, errand.claim)
         if verdict.next is Next.RENEW:
             verdict = await self._renewed(verdict, ticket)
             if verdict.next is Next.HALT:
@@ -223,6 +284,36 @@ class Journey:
             again = doubt._replace(next=Next.AGAIN, code=doubt.code or "NOT_APPLIED", message=message)
             return again if verdict.next is Next.NOT_APPLIED else again._replace(from_server=False, maybe_applied=True)
         return unknown(doubt)
+
+    async def _complete(self, errand: Errand, verdict: Verdict) -> Verdict:
+        """An `updated` row with what its answer did not carry: fields, the boot mode that goes with an architecture, tags."""
+        if verdict.status is not Status.UPDATED:
+            return verdict
+        claim = errand.claim
+        names = {name for name in verdict.unconfirmed if name not in TAGS}
+        if claim.before is not None and "architecture" in claim.fields:
+            names.add("systemTags")
+        if names and self._can_read:
+            verdict = await self._read_back(claim, verdict, names)
+        if verdict.status is Status.UPDATED and any(kind in claim.fields for kind in TAGS):
+            try:
+                return await self._tagging.complete(claim, verdict)
+            except TargetError as error:
+                return verdict._replace(
+                    next=Next.HALT, status=None, code="TAGS", message=str(error), maybe_applied=True
+                )
+        return verdict
+
+    async def _read_back(self, claim: Claim, verdict: Verdict, names: set[str]) -> Verdict:
+        """Where it cannot be read, the row stays `updated`, and its message names what nothing has shown."""
+        try:
+            image = await self._reader.one(claim.uuid, names)
+        except CannotRead:
+            self._can_read = False
+            return verdict
+        except TargetError:
+            return verdict
+        return confirm(verdict, claim, image) if image is not None else verdict
 
 
 def unknown(doubt: Verdict) -> Verdict:

@@ -6,41 +6,38 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bulkimg.apply.agenda import Agenda
-from bulkimg.apply.backoff import ErrorWatch, full_jitter
-from bulkimg.apply.journey import Errand, Journey, Outside
-from bulkimg.apply.patience import Patience
-from bulkimg.apply.verdict import Next, Verdict
-from bulkimg.errors import Exit
+from bulkimg.apply.errorwatch import ErrorWatch
+from bulkimg.apply.journey import Errand, Journey
+from bulkimg.apply.policy import Policy
+from bulkimg.apply.tagging import Tagging
+from bulkimg.apply.verdict import Next, Verdict, not_confirmed
+from bulkimg.errors import Exit, TargetError
 from bulkimg.model import Claim, Event, Outcome, Retrying, Status, Stopping
-from bulkimg.pace import HELD, Pace
-from bulkimg.settings import ErrorLimit
+from bulkimg.pace import HELD, Pace, Patience, full_jitter
+from bulkimg.pace.outside import Outside
+from bulkimg.plan.reading import BATCH, CannotRead, Reader
 from bulkimg.zstack import ImageApi
+from bulkimg.zstack.wire import new_job_uuid
 
 _ERRORS = (Status.FAILED, Status.UNKNOWN, Status.DRIFTED)
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """How patient a run is. Times are seconds."""
-
-    retries: int
-    max_errors: ErrorLimit
-    job_timeout: float
-    drain_timeout: float
-
-
-@dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a run ended before its rows did, and the exit code that says so."""
+    """Why a run ended before its rows did, the exit code that says so, and what has to be added to the next command; None
+    where going on would be stopped again."""
 
     exit_code: Exit
     why: str
+    cure: str | None = ""
 
 
 class Store(Protocol):
     """The ledger as the runner needs it; every coroutine returns when its writes are durable."""
 
-    async def claim(self, after: int, limit: int, new_job: Callable[[], str], now: float) -> list[Claim]: ...
+    async def claim(
+        self, after: int, limit: int, new_job: Callable[[], str], now: float, only: Sequence[int] | None
+    ) -> list[Claim]: ...
     async def claim_again(self, item: Claim, now: float) -> None: ...
     async def close_attempt(self, item: Claim, fate: str, code: str, http_status: int | None) -> None: ...
     async def release(self, items: Sequence[Claim]) -> None: ...
@@ -49,16 +46,19 @@ class Store(Protocol):
 
 
 class Runner:
-    """One run of one ledger against one server."""
+    """One run of one ledger against one server. `only`: none but the rows with these ordinals."""
 
     def __init__(
         self,
         store: Store,
         api: ImageApi,
+        reader: Reader,
         pace: Pace,
         policy: Policy,
         emit: Callable[[Event], None],
         outside: Outside,
+        *,
+        only: Sequence[int] | None = None,
     ) -> None:
         self._store = store
         self._api = api
@@ -66,16 +66,12 @@ class Runner:
         self._policy = policy
         self._emit = emit
         self._clock, self._now, self._rng = outside.clock, outside.now, outside.rng
-        self._journey = Journey(
-            api,
-            pace.gate,
-            outside,
-            retries=policy.retries,
-            job_timeout=policy.job_timeout,
-            accepted=self._key_accepted,
-        )
-        self._errors = ErrorWatch(policy.max_errors)
-        self._agenda = Agenda(self._claim, self._errand, pace, self._clock, self.fail)
+        self._only = only
+        self._looks = False  # rows are compared with their plan before they are sent
+        tagging = Tagging(api, reader, outside, policy)
+        self._journey = Journey(api, reader, tagging, pace, outside, policy, self._key_accepted)
+        self._errors = ErrorWatch(policy.max_errors, policy.errors_before)
+        self._agenda = Agenda(self._claim, self._errand, self._look, pace, self._clock, self.fail, self._ahead)
         self._workers: dict[asyncio.Task[None], Errand | None] = {}
         self._first_answer = asyncio.Event()
         self._stop: Stop | None = None
@@ -170,17 +166,36 @@ class Runner:
                 del self._workers[me]  # at once, so that not all of them leave
                 return
 
+    def _ahead(self) -> int:
+        """Rows claimed at a time: many where one question looks at all of them, but no more than is sent soon, because open
+        claims are asked about after a crash and what was looked at grows old."""
+        per_second = min(self._pace.rate.per_second, 1e6)
+        most = min(BATCH, per_second * 2) if self._looks else min(4 * self._pace.concurrency, per_second / 4)
+        return max(1, int(most))
+
     async def _claim(self, after: int, limit: int) -> list[Claim]:
-        return await self._store.claim(after, limit, self._new_job, self._now())
+        claims = await self._store.claim(after, limit, self._new_job, self._now(), self._only)
+        self._looks = any(item.before is not None for item in claims) or self._looks
+        return claims
+
+    async def _look(self, errands: list[Errand]) -> list[Errand]:
+        """The rows that are to be sent; those whose images have changed since the plan are settled here."""
+        try:
+            verdicts = await self._journey.look(errands)
+        except (CannotRead, TargetError) as why:
+            self.stop(Exit.TARGET, f"the images cannot be compared with the plan any more: {why}")
+            return errands
+        for errand in errands:
+            if verdict := verdicts.get(errand.claim.ordinal):
+                await self._settle_unsent(errand, verdict)
+        return [errand for errand in errands if errand.claim.ordinal not in verdicts]
 
     def _errand(self, claim: Claim) -> Errand:
         patience = Patience(self._policy.retries, self._pace.gate)
         return Errand(claim, patience, maybe_applied=claim.doubtful and not claim.interrupted)
 
     def _new_job(self) -> str:
-        """A version 4 UUID without dashes, which is what X-Job-UUID takes."""
-        bits = self._rng.getrandbits(128) & ~(0xF000 << 64) & ~(0xC000 << 48) | (0x4000 << 64) | (0x8000 << 48)
-        return f"{bits:032x}"
+        return new_job_uuid(self._rng)
 
     # -- one errand -----------------------------------------------------------------------------------------------------
 
@@ -212,6 +227,8 @@ class Runner:
 
     async def _obey(self, errand: Errand, verdict: Verdict) -> None:
         match verdict.next:
+            case Next.SETTLED if not verdict.sent:
+                await self._settle_unsent(errand, verdict)
             case Next.SETTLED if verdict.status is Status.FAILED and errand.maybe_applied:
                 await self._last_word(errand, verdict)
             case Next.SETTLED:
@@ -285,6 +302,13 @@ class Runner:
         why = ": ".join(part for part in (verdict.code, verdict.message) if part)
         self.stop(Exit.TARGET, f"{why}; {verdict.hint}" if verdict.hint else why)
 
+    async def _settle_unsent(self, errand: Errand, verdict: Verdict) -> None:
+        """The attempt that was claimed for it is taken back: nothing was sent under it."""
+        self._first_answer.set()
+        await self._store.release([errand.claim])
+        errand.claim = errand.claim._replace(attempt=errand.claim.attempt - 1)
+        self._settle(errand, verdict)
+
     def _settle(self, errand: Errand, verdict: Verdict) -> None:
         claim = errand.claim
         status = verdict.status
@@ -297,14 +321,17 @@ class Runner:
                 uuid=claim.uuid,
                 status=status,
                 code=verdict.code,
-                message=verdict.message,
+                message="; ".join(part for part in (verdict.message, not_confirmed(verdict)) if part),
                 hint=verdict.hint,
                 http_status=verdict.http_status,
                 attempts=claim.attempt,
                 job_uuid=claim.job_uuid,
                 started_at=errand.started_at,
                 duration_ms=round((self._clock() - errand.begun) * 1000) if errand.started_at is not None else None,
-                changed=tuple(claim.fields),
+                changed=tuple(claim.fields) if claim.attempt else (),
+                before={name: claim.before.get(name) for name in claim.fields}
+                if claim.before and claim.attempt
+                else None,
                 after=verdict.after,
             )
         )

@@ -4,9 +4,9 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
-from bulkimg.apply.rules import TEXTS, Move
 from bulkimg.model import Fields
 from bulkimg.zstack import Answer, ImageApi
+from bulkimg.zstack.rules import TEXTS, Move
 
 POLL_EVERY = 0.5  # seconds
 

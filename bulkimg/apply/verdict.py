@@ -4,15 +4,18 @@ A row is `updated` only on an answer that carries its own image with the values 
 own refusal; whatever is not certain is asked about, never guessed (RELIABILITY.md, invariants 5–7).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from bulkimg.apply.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
-from bulkimg.model import TAGS, Claim, Fields, Status, as_stored
+from bulkimg.model import TAGS, Claim, Fields, Seen, Status, as_stored
+from bulkimg.plan.diff import all_done, changed_since, show, written
 from bulkimg.zstack import Answer
+from bulkimg.zstack.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
 from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another, printable
 
+SEEN = "confirmed by reading the image"
+_DRIFT_HINT = "did somebody else change the image at the same time, or does the server not keep this value?"
 NOT_KEPT = "what the server said holds a credential and is not kept"
 MOST_EVIDENCE = 4096  # characters: twice the longest field
 
@@ -50,7 +53,8 @@ class Verdict(NamedTuple):
     sent: bool = True  # bytes may have gone out
     from_server: bool = False  # the server's own JSON error, not a proxy's page or a broken connection
     streak: int = 0
-    after: Fields | None = None
+    unconfirmed: tuple[str, ...] = ()  # fields of an `updated` row that nothing has shown yet
+    after: Seen | None = None
 
 
 Judge = Callable[[Answer, Claim], Verdict]
@@ -150,10 +154,62 @@ def _judge_read(answer: Answer, claim: Claim) -> Verdict:
     if absent := [name for name in missing if name not in TAGS and as_stored(claim.fields[name]) != ""]:
         message = f"the image has no value in {', '.join(absent)}"
         return Verdict(Next.NOT_SHOWN, http_status=200, message=message, after=_shown(claim.fields, images[0]))
-    message = "; ".join(part for part in ("confirmed by reading the image", _not_confirmed(missing)) if part)
-    return Verdict(
-        Next.SETTLED, Status.UPDATED, message=message, http_status=200, after=_shown(claim.fields, images[0])
-    )
+    verdict = Verdict(Next.SETTLED, Status.UPDATED, message=SEEN, http_status=200, unconfirmed=tuple(missing))
+    return verdict._replace(after=_shown(claim.fields, images[0]))
+
+
+def judge_look(claim: Claim, image: Mapping[str, Any] | None, *, doubtful: bool, replace_tags: bool) -> Verdict | None:
+    """The image just before the row is sent, compared with its plan: None lets it be sent, anything else ends the row.
+
+    `doubtful`: an earlier attempt may have been applied, so nobody can tell whose change it is that the image shows.
+    """
+    unsent = Verdict(Next.SETTLED, http_status=None, sent=False)
+    if image is None:
+        message, hint = "the server has no image with this uuid any more", CODES["SYS.1003"].hint
+        return unsent._replace(status=Status.FAILED, code="NO_SUCH_IMAGE", message=message, hint=hint)
+    before = claim.before or {}
+    if changed := changed_since(before, claim.fields, image, replace_tags=replace_tags, partly=doubtful):
+        said = (
+            f"{name} was {show(before[name])} in the plan and is {show(written(image, name))} now" for name in changed
+        )
+        status = Status.UNKNOWN if doubtful else Status.CONFLICT
+        message, hint = (
+            "; ".join(said),
+            "somebody else has changed the image; make a new plan if it is still to be changed",
+        )
+        return unsent._replace(status=status, code="CHANGED_SINCE_PLAN", message=message, hint=hint)
+    if all_done(claim.fields, image, replace_tags=replace_tags):
+        if doubtful:
+            return Verdict(
+                Next.SETTLED,
+                Status.UPDATED,
+                message=SEEN,
+                http_status=200,
+                after=_shown(claim.fields, image),
+                sent=False,
+            )
+        return unsent._replace(
+            status=Status.UNCHANGED, code="ALREADY_SO", message="the image has become so since the plan"
+        )
+    return None
+
+
+def confirm(verdict: Verdict, claim: Claim, image: Mapping[str, Any]) -> Verdict:
+    """An `updated` row whose answer did not carry everything, once the image has been read: still so, or drifted."""
+    asked = {name: claim.fields[name] for name in verdict.unconfirmed if name not in TAGS}
+    missing, different = _compare(asked, image)
+    after = {**(verdict.after or {}), **_shown(asked, image)}
+    if "systemTags" in image:  # read because a change of the architecture rewrites them
+        after["systemTags"] = written(image, "systemTags")
+    left = tuple(name for name in verdict.unconfirmed if name in TAGS or name in missing)
+    verdict = verdict._replace(unconfirmed=left, after=after)
+    return drifted(verdict, different) if different else verdict
+
+
+def drifted(verdict: Verdict, different: Sequence[str]) -> Verdict:
+    """Accepted, but read back with another value in these fields."""
+    message = f"the server accepted the change, but the image shows another value in {', '.join(different)}"
+    return verdict._replace(status=Status.DRIFTED, code="DRIFTED", message=message, hint=_DRIFT_HINT)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -193,10 +249,10 @@ def _by_inventory(body: Any, claim: Claim, http_status: int) -> Verdict | None:
     if different:
         # Perhaps it is an old answer out of a cache: the image itself is looked at before this is believed.
         message = f"the server accepted the change, but shows another value in {', '.join(different)}"
-        hint = "did somebody else change the image at the same time, or does the server not keep this value?"
-        verdict = Verdict(Next.READ, Status.DRIFTED, "DRIFTED", message, hint, http_status, after=after)
+        verdict = Verdict(Next.READ, Status.DRIFTED, "DRIFTED", message, _DRIFT_HINT, http_status, after=after)
         return verdict._replace(maybe_applied=True, job_used=True, from_server=True)
-    return Verdict(Next.SETTLED, Status.UPDATED, message=_not_confirmed(missing), http_status=http_status, after=after)
+    verdict = Verdict(Next.SETTLED, Status.UPDATED, http_status=http_status, after=after)
+    return verdict._replace(unconfirmed=tuple(missing)) if missing else verdict
 
 
 def _compare(fields: Fields, inventory: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -212,15 +268,19 @@ def _compare(fields: Fields, inventory: Mapping[str, Any]) -> tuple[list[str], l
 
 def _shown(fields: Fields, inventory: Mapping[str, Any]) -> Fields:
     """What the answer shows of the fields: evidence for people, so an absurd value is cut, and anything is text but flags."""
-    return {name: _evidence(inventory[name]) for name in fields if name in inventory and name not in TAGS}
+    shown = getattr(inventory, "shown", inventory)  # what was read of an image knows what may be written down of it
+    return {name: _evidence(shown[name]) for name in fields if name in shown and name not in TAGS}
 
 
 def _evidence(value: Any) -> str | bool:
     return value if isinstance(value, bool) else str(value)[:MOST_EVIDENCE]
 
 
-def _not_confirmed(missing: list[str]) -> str:
-    return f"not confirmed, the answer does not carry it: {', '.join(missing)}" if missing else ""
+def not_confirmed(verdict: Verdict) -> str:
+    """What a row's message says of fields that nothing has shown."""
+    return (
+        f"not confirmed, the answer does not carry it: {', '.join(verdict.unconfirmed)}" if verdict.unconfirmed else ""
+    )
 
 
 def _by_rule(answer: Answer, body: Any) -> Verdict:

@@ -6,6 +6,8 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
 
 import typer
 
@@ -14,7 +16,7 @@ from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Engine, OpenRun, summary_document
 from bulkimg.errors import Exit, UsageError
-from bulkimg.model import Status, Summary
+from bulkimg.model import CanaryPassed, PlanMade, Status, Summary
 from bulkimg.settings import Settings
 
 OTHER_FILES = 32  # open files beside the connections; 23 were counted, and the end of a run opens a few more
@@ -22,22 +24,45 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
 
 
-def carry(run: OpenRun, credentials: Credentials) -> None:
-    """Carry the run out, show what came of it, and leave with its exit code."""
-    _leave_no_core()
-    watcher = Watcher(run.settings)
-    try:
-        _allow_files(run.settings.concurrency)
-        with asyncio.Runner(loop_factory=event_loop()) as runner:
-            summary = runner.run(_with_signals(Engine(run, credentials, watcher)))
-    finally:
-        watcher.close()
-        run.close()
+def carry(run: OpenRun, credentials: Credentials, *, ask: bool = True, checksum: str | None = None) -> NoReturn:
+    """Carry the run out, show what came of it, and leave with its exit code. `ask`: where there is somebody to be asked."""
+    asks = ask and not run.settings.yes and screen.can_ask()
+    approve = partial(_approve, run.settings.target) if asks else None
+    summary = carry_out(run, credentials, approve=approve, checksum=checksum)
     show(summary, run.settings)
     raise typer.Exit(summary.exit_code)
 
 
-def _leave_no_core() -> None:
+def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
+    """What the engine makes of the run; `how` is the engine's own."""
+    leave_no_core()
+    watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
+    try:
+        _allow_files(run.settings.concurrency)
+        with asyncio.Runner(loop_factory=event_loop()) as runner:
+            return runner.run(_with_signals(Engine(run, credentials, watcher, **how)))
+    finally:
+        watcher.close()
+        run.close()
+
+
+async def _approve(target: str, what: PlanMade | CanaryPassed) -> bool:
+    """Whether the person at the terminal says yes; only a plain yes is one."""
+    if isinstance(what, PlanMade):
+        question = f"Send changes of {what.counts.actions['update']:,} images to {target}?"
+    else:
+        question = f"The first {what.rows:,} rows are as they should be. Go on with the others?"
+    screen.prompt(question)
+    loop, answered = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(0, answered.set)  # not a thread that waits for a line: nobody could end it
+    try:
+        await answered.wait()
+    finally:
+        loop.remove_reader(0)
+    return screen.said_yes()
+
+
+def leave_no_core() -> None:
     """A crash must not write the credentials in our memory to a file, nor another process of this user read them."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
@@ -98,7 +123,7 @@ def show(summary: Summary, settings: Settings) -> None:
         screen.note_json({"event": "summary", **summary_document(summary)})
         return
     said = [f"{count:,} {status}" for status in Status if (count := summary.counts[status])]
-    screen.note(f"{', '.join(said) or 'no rows'}  ({summary.details['duration_s']:.1f} s)")
+    screen.note(f"{', '.join(said) or 'no rows'}  ({summary.details['pace']['sending_s']:.1f} s)")
     for cause in summary.causes[:10]:
         rows = f"{cause['rows']:,} {cause['status']}"
         text = f"{cause['code']} {cause['message']}".strip()

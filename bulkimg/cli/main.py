@@ -17,10 +17,15 @@ from bulkimg.errors import BulkimgError, Exit
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Check a manifest, send its changes, write one outcome for every row."),
     "check": ("check", "List every problem of a manifest with its fix; sends nothing."),
+    "plan": ("plan", "Show the difference that a manifest would make, field by field; sends nothing."),
+    "apply": ("apply", "Carry a planned run out."),
     "resume": ("resume", "Go on with a run that was interrupted."),
     "retry": ("retry", "A new run of the rows that are failed, unknown or unprocessed."),
+    "undo": ("undo", "A new run that puts the old values back, where nobody has changed them since."),
+    "verify": ("verify", "Read the images again and tell what has drifted since a run."),
     "status": ("status", "Counts, pace and errors by cause of a run, living or dead."),
     "runs": ("runs", "List the runs."),
+    "export": ("export", "The images as a manifest to edit."),
     "try": ("try_out", "Show one change as curl; with --send, send it and show the answer."),
     "sandbox": ("sandbox", "A local server that speaks the API, to practise on and to test against."),
 }

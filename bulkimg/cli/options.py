@@ -3,26 +3,29 @@
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.credentials import PROFILE_KEYS, Account, Credentials, find_credentials
+from bulkimg.credentials import CREDENTIAL_VARIABLES, PROFILE_KEYS, Account, Credentials, find_credentials
+from bulkimg.engine.shape import PLAN_SHAPE
 from bulkimg.errors import UsageError
-from bulkimg.settings import (
+from bulkimg.layers import (
     Layer,
-    Settings,
     config_file,
     environment_layer,
     flags_layer,
     job_layer,
     merge,
-    parse_endpoint,
     profile_layer,
     read_profile,
+    variables,
 )
+from bulkimg.settings import Settings
+from bulkimg.values import nearest, parse_endpoint
 
 Flags = dict[str, Any]
 
@@ -67,6 +70,21 @@ OPTIONS: dict[str, Any] = {
     ),
     "allow_value": _many("--allow-value", "FIELD=VALUE", "Admit a value that bulkimg does not know yet. Repeatable."),
     "skip_invalid": _switch("--skip-invalid", "Record bad rows as invalid and run the others."),
+    "tags_mode": _text(
+        "--tags-mode", "MODE", "add keeps an image's other tags, replace removes those not listed.  [default: add]"
+    ),
+    "tags": _text(
+        "--tags",
+        "HOW",
+        "body sends tags with the change, api by calls of their own, auto both where needed.  [default: auto]",
+    ),
+    "survey": _switch("--survey/--no-survey", "Look at the images before anything is sent.  [default: survey]"),
+    "max_changes": _text("--max-changes", "N|N%", "Refuse a plan that changes more images.  [default: none]"),
+    "allow_field": _many(
+        "--allow-field", "FIELD", "Let architecture, mediaType or format change. Repeatable, or with commas."
+    ),
+    "canary": _text("--canary", "N", "Send N rows first, spread over the plan; go on only if all of them are fine."),
+    "note": _text("--note", "TEXT", "A ticket or a reason, kept with the run."),
     "skip_rows": _text("--skip-rows", "N", "Leave out the first N rows."),
     "max_rows": _text("--max-rows", "N", "Leave out what comes after N rows."),
     "where": _many(
@@ -79,7 +97,7 @@ OPTIONS: dict[str, Any] = {
     "log_format": _text("--log-format", "FORMAT", "text or json, for messages on standard error.  [default: text]"),
     "verbose": _switch("--verbose -v", "Say what is tried again, and why."),
     "yes": _switch("--yes -y", "Do not ask."),
-    "dry_run": _switch("--dry-run -n", "Stop before the first PUT."),
+    "dry_run": _switch("--dry-run -n", "Offline: check, and show what is asked for. `plan` looks at the images."),
 }
 TARGET = ("endpoint", "base_path", "profile", "ca_file", "action_key")
 PACE = ("rate", "concurrency", "timeout", "job_timeout", "max_outage", "retries", "max_errors")
@@ -94,7 +112,10 @@ MANIFEST = (
     "skip_rows",
     "max_rows",
     "where",
+    "tags_mode",
 )
+GUARD = ("max_changes", "allow_field", "canary")
+PLAN = ("survey", "tags", "note", *GUARD)
 REPORT = ("results", "runs_dir", "progress", "json", "log_format", "verbose")
 
 
@@ -119,6 +140,28 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return decorate
 
 
+# Options of one command only; each names its variable where it is declared.
+_OF_ONE_COMMAND = ("CHECKSUM", "DETAILED_EXITCODE", "PLAN", "OUTPUT", "FIELDS", "WITH_EXPECTATIONS")
+
+
+@lru_cache(maxsize=1)
+def _known_variables() -> frozenset[str]:
+    names = {*variables(), *CREDENTIAL_VARIABLES, *(f"{name}_FILE" for name in CREDENTIAL_VARIABLES)}
+    return frozenset(names | {f"BULKIMG_{name}" for name in _OF_ONE_COMMAND})
+
+
+@lru_cache(maxsize=1)  # a command may look at its options twice
+def _warn_of_unknown(names: frozenset[str]) -> None:
+    """A guard that is misspelled is no guard."""
+    known = _known_variables()
+    for name in sorted(name for name in names if name.startswith("BULKIMG_") and name not in known):
+        screen.note(
+            screen.one_line(
+                f"bulkimg: warning: {name} is not a variable that bulkimg knows{nearest(name, known, whole=False)}"
+            )
+        )
+
+
 class Asked:
     """Everything that was asked of a command: the settings, and how to get at the credentials when they are needed."""
 
@@ -126,7 +169,9 @@ class Asked:
         """`stored`: the options of a run that is gone on with; its target then cannot be changed by the environment."""
         environment = environment_layer(os.environ)
         if stored is not None:
-            kept = {option: value for option, value in environment.options.items() if option not in TARGET}
+            kept = {
+                option: value for option, value in environment.options.items() if option not in (*TARGET, *PLAN_SHAPE)
+            }
             environment = Layer(kept, environment.label)
         layers = [flags_layer(flags), environment]
         job_profile = None
@@ -143,6 +188,7 @@ class Asked:
             raise UsageError(
                 f"--profile {name}: is of {table['endpoint']}, the run's target is {stored.get('endpoint')}"
             )
+        _warn_of_unknown(frozenset(os.environ))
         self._secrets = {key: table.pop(key) for key in PROFILE_KEYS if key in table}
         layers.append(profile_layer(name, table, config_file(os.environ)))
         if job_profile:

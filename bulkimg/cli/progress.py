@@ -7,7 +7,23 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from bulkimg.cli import screen
-from bulkimg.model import GOOD, Event, Held, Reopened, Retrying, Settled, Started, Status, Stopping
+from bulkimg.model import (
+    GOOD,
+    Action,
+    CanaryPassed,
+    Event,
+    Held,
+    NoSurvey,
+    PlanCounts,
+    PlanMade,
+    Reopened,
+    Retrying,
+    Settled,
+    Started,
+    Status,
+    Stopping,
+    Surveyed,
+)
 from bulkimg.settings import Settings
 
 PLAIN_EVERY = 5.0  # seconds between two lines
@@ -78,6 +94,14 @@ class Tally:
         )
 
 
+def plan_line(counts: PlanCounts) -> str:
+    """`plan: 412 update (platform 400, name 12), 3 unchanged, 1 conflict`."""
+    said = [f"{count:,} {action}" for action, count in counts.actions.items() if count] or ["nothing to do"]
+    if counts.actions[Action.UPDATE]:
+        said[0] += f" ({', '.join(f'{name} {count:,}' for name, count in counts.fields.items())})"
+    return f"plan: {', '.join(said)}"
+
+
 class Progress(Protocol):
     """Watches events until it is closed."""
 
@@ -137,9 +161,12 @@ class _Bar:
             transient=False,
         )
         self._task = self._bar.add_task("rows", total=None, line="")
-        self._bar.start()
 
     def see(self, event: Event) -> None:
+        if isinstance(event, PlanMade | CanaryPassed):
+            self._bar.stop()  # a question may follow, and a bar would swallow it
+        elif isinstance(event, Started | Settled):
+            self._bar.start()
         if isinstance(event, Started | Settled | Retrying | Held):
             tally = self._tally
             line = f"{tally.rate:.1f}/s  {tally.bad}  {tally.retrying} retrying  {tally.remaining} left"
@@ -160,11 +187,13 @@ class _Nothing:
 class Watcher:
     """The observer the commands hand to the engine: messages, and the kind of progress that was asked for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, tells_plan: bool = True) -> None:
+        self._tells_plan = tells_plan
         self._json = settings.log_format == "json"
         self._verbose = settings.verbose
         self._tally = Tally()
         self._held: Held | None = None  # the last wait that was told
+        self._said_at = time.monotonic()  # when a survey was last told of
         kind = settings.progress
         if kind == "auto":
             kind = "bar" if sys.stderr.isatty() else "plain"
@@ -183,6 +212,17 @@ class Watcher:
             self._say(event, said)
 
     def _words(self, event: Event) -> str:
+        if isinstance(event, PlanMade):
+            return plan_line(event.counts) if self._tells_plan else ""
+        if isinstance(event, NoSurvey):
+            return (
+                f"the server does not tell how the images are ({event.why}): no difference, nothing skipped, and no undo "
+                "for this run"
+            )
+        if isinstance(event, CanaryPassed):
+            return f"canary: the first {event.rows:,} rows are as they should be"
+        if isinstance(event, Surveyed) and event.images < event.of and self._is_time():
+            return f"looked at {event.images:,} of {event.of:,} images"
         if isinstance(event, Started):
             return f"run {event.run_id}: {event.pending:,} of {event.rows:,} rows to send to {event.target}"
         if isinstance(event, Held) and self._is_news(event):
@@ -196,6 +236,14 @@ class Watcher:
         if isinstance(event, Retrying) and self._verbose:
             return f"image {event.uuid}: {event.code}, sent again in {event.after:.1f} s"
         return ""
+
+    def _is_time(self) -> bool:
+        """A survey of many images says now and then how far it is."""
+        now = time.monotonic()
+        if now - self._said_at < PLAIN_EVERY:
+            return False
+        self._said_at = now
+        return True
 
     def _is_news(self, event: Held) -> bool:
         """Half an hour of outage is a few lines, not forty."""

@@ -6,7 +6,7 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.carry import carry
-from bulkimg.cli.options import PACE, REPORT, Asked, Flags, takes
+from bulkimg.cli.options import GUARD, PACE, REPORT, Asked, Flags, takes
 from bulkimg.engine import reopen, stored_settings
 from bulkimg.ledger import find_run
 from bulkimg.ledger.rundir import RunDirectory
@@ -19,7 +19,7 @@ def find(name: str, flags: Flags) -> RunDirectory:
     return find_run(Asked({key: flags[key] for key in ("runs_dir",) if key in flags}).settings.runs_dir, name)
 
 
-@takes("profile", "ca_file", "action_key", *PACE, *REPORT)
+@takes("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, "yes")
 def command(run: Run, flags: Flags) -> None:
     """Rows of unknown fate are asked about first; at most they are sent once more."""
     directory = find(run, flags)

@@ -2,12 +2,12 @@
 
 from bulkimg.cli import screen
 from bulkimg.cli.carry import carry
-from bulkimg.cli.options import PACE, REPORT, Asked, Flags, takes
+from bulkimg.cli.options import PACE, PLAN, REPORT, Asked, Flags, takes
 from bulkimg.cli.resume import Run, find
-from bulkimg.engine import NothingToRetry, begin_retry, stored_settings
+from bulkimg.engine import NothingToDo, begin_retry, stored_settings
 
 
-@takes("profile", "ca_file", "action_key", *PACE, *REPORT)
+@takes("profile", "ca_file", "action_key", *PACE, *PLAN, *REPORT, "yes")
 def command(run: Run, flags: Flags) -> None:
     """Its results hold these rows only, under their old line numbers."""
     directory = find(run, flags)
@@ -17,7 +17,7 @@ def command(run: Run, flags: Flags) -> None:
     credentials = asked.credentials()
     try:
         opened = begin_retry(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
-    except NothingToRetry as nothing:
+    except NothingToDo as nothing:
         screen.note(str(nothing))
         return
     carry(opened, credentials)

@@ -2,17 +2,19 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.carry import carry, show
-from bulkimg.cli.options import MANIFEST, PACE, REPORT, TARGET, Asked, Flags, takes
+from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Asked, Flags, takes
 from bulkimg.cli.problems import show_problems
-from bulkimg.engine import OpenRun, begin, check_outputs, next_command, refusal, refuse
+from bulkimg.credentials import Credentials
+from bulkimg.engine import OpenRun, begin, check_outputs, refusal, refuse
 from bulkimg.errors import Exit
 from bulkimg.ledger import tally
+from bulkimg.plan import diff
 
 Source = Annotated[
     str,
@@ -23,24 +25,25 @@ Source = Annotated[
 ]
 
 
-@takes(*TARGET, *PACE, *MANIFEST, *REPORT, "yes", "dry_run")
+@takes(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT, "yes", "dry_run")
 def command(source: Source, flags: Flags) -> None:
-    """Check, send, and write one outcome for every row."""
+    """Check, look at the images, send what differs, and write one outcome for every row."""
     asked, source = ask_for(source, flags)
     if asked.settings.dry_run:
         _dry_run(source, asked)
         return
+    run, credentials = begin_or_refuse(asked, source)
+    carry(run, credentials, ask=source != "-")
+
+
+def begin_or_refuse(asked: Asked, source: str) -> tuple[OpenRun, Credentials]:
+    """A run whose manifest is sound; otherwise its problems are shown, and that is the end."""
     asked.require_endpoint()
     credentials = asked.credentials()
     run = begin(source, asked.settings)
     if why := refusal(run):
         _refuse(run, why)
-    if not asked.settings.yes and screen.can_ask() and source != "-" and not _confirm(run):
-        again = next_command(run, {}, to_do=1)
-        run.close()
-        screen.note(f"Nothing was sent. {again} sends it later.")
-        raise typer.Exit(Exit.REFUSED)
-    carry(run, credentials)
+    return run, credentials
 
 
 def ask_for(source: str, flags: Flags) -> tuple[Asked, str]:
@@ -51,7 +54,7 @@ def ask_for(source: str, flags: Flags) -> tuple[Asked, str]:
     return asked, str(asked.settings.manifest)
 
 
-def _refuse(run: OpenRun, why: str) -> None:
+def _refuse(run: OpenRun, why: str) -> NoReturn:
     show_problems(run.ledger)
     summary = refuse(run, why)
     run.close()
@@ -63,13 +66,8 @@ def _refuse(run: OpenRun, why: str) -> None:
     raise typer.Exit(Exit.MANIFEST)
 
 
-def _confirm(run: OpenRun) -> bool:
-    to_do, rows = tally.rows_to_do(run.ledger), tally.rows_in_all(run.ledger)
-    return screen.ask(f"Send changes of {to_do:,} images ({rows:,} rows) to {run.settings.target}?")
-
-
 def _dry_run(source: str, asked: Asked) -> None:
-    """All of a run but its sending, in a place that is gone afterwards."""
+    """The manifest and what it asks for, offline, in a place that is gone afterwards; `bulkimg plan` looks at the images."""
     check_outputs(source, asked.settings)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
         run = begin(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
@@ -89,7 +87,7 @@ def _dry_run(source: str, asked: Asked) -> None:
         screen.out_json({"dry_run": True, "to_send": to_do, "counts": counts})
         return
     for line, uuid, fields in sample:
-        changes = ", ".join(f"{name}={value!r}" for name, value in fields.items())
+        changes = ", ".join(f"{name}={diff.show(value)}" for name, value in fields.items())
         screen.out(screen.one_line(f"line {line}: {uuid}: {changes}"))
     invalid = f", {counts['invalid']:,} are invalid" if counts["invalid"] else ""
     screen.out(f"{to_do:,} {'row' if to_do == 1 else 'rows'} would be sent{invalid}; nothing was.")

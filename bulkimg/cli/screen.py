@@ -58,11 +58,23 @@ def error(text: str) -> None:
     note(f"bulkimg: {text}")
 
 
-def ask(question: str) -> bool:
-    """Ask on the terminal; only a plain yes is one."""
+def prompt(question: str) -> None:
+    """Ask on the terminal; `said_yes` reads the answer."""
     print(clean(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
+
+
+def said_yes() -> bool:
+    """Only a plain yes is one. A terminal gives one line at a time; Python would keep what was typed ahead to itself."""
     assert sys.stdin is not None, "can_ask() was asked first"
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    return os.read(sys.stdin.fileno(), 4096).decode("utf-8", "replace").strip().lower() in {"y", "yes"}
+
+
+def change(name: str, before: str | None, after: str) -> None:
+    """One field of a difference: red and green on a terminal that shows colours, unless NO_COLOR says otherwise."""
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    red, green, plain = ("\x1b[31m", "\x1b[32m", "\x1b[0m") if coloured else ("", "", "")
+    was = "" if before is None else f"{red}{one_line(before)}{plain} → "
+    print(f"    {one_line(name)}: {was}{green}{one_line(after)}{plain}", flush=True)
 
 
 def can_ask() -> bool:

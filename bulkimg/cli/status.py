@@ -31,14 +31,19 @@ def command(flags: Flags, run: Run = "last") -> None:
         screen.out(
             f"{found['settled']:,} of {found['rows']:,} rows settled, {found['rows_per_s']}/s over the last minute of work"
         )
+    if found["running"]:
+        screen.out("unknown are those under way, unprocessed those that wait for their turn")
     for cause in found["causes"]:
+        if found["running"] and not cause["code"]:
+            continue
         screen.out(
             screen.one_line(
                 f"  {cause['rows']:,} {cause['status']} {cause['code']}: {str(cause['message'])[:160]} (first in line {cause['first_line']})"
             )
         )
-    if found["state"] == "interrupted":
-        screen.out(f"next: bulkimg resume {found['run_id']}")
+    following = {"interrupted": "resume", "stopped": "resume", "ready": "resume", "planned": "apply"}
+    if (how := following.get(found["state"])) and not found["running"]:
+        screen.out(f"next: bulkimg {how} {found['run_id']}")
 
 
 def report(directory: RunDirectory) -> dict[str, Any]:

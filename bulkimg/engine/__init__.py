@@ -3,13 +3,23 @@
 The command line and `import bulkimg` both stand on it. Progress, logs and pages are observers of the events it emits.
 """
 
-from bulkimg.engine.begin import NothingToRetry, begin, begin_retry, check_outputs, reopen, stored_settings
-from bulkimg.engine.carry import Engine
+from bulkimg.engine.begin import (
+    NothingToDo,
+    begin,
+    begin_retry,
+    begin_undo,
+    check_outputs,
+    reopen,
+    rows_left,
+    stored_settings,
+)
+from bulkimg.engine.carry import Approve, Engine
 from bulkimg.engine.close import next_command, refusal, refuse, summary_document
+from bulkimg.engine.look import Drift, all_images, drift, reading
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.world import World
 
 __all__ = [
-    "Engine", "NothingToRetry", "OpenRun", "World", "begin", "begin_retry", "check_outputs", "next_command", "refusal", "refuse",
-    "reopen", "stored_settings", "summary_document",
+    "Approve", "Drift", "Engine", "NothingToDo", "OpenRun", "World", "all_images", "begin", "begin_retry", "begin_undo", "check_outputs", "drift", "next_command", "reading", "refusal", "refuse",
+    "reopen", "rows_left", "stored_settings", "summary_document",
 ]  # fmt: skip

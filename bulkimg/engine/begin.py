@@ -1,20 +1,28 @@
 """This file begins runs: from a manifest, from an interrupted run, from the rows an earlier run left."""
 
 import os
+import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bulkimg import __version__
-from bulkimg.engine.run import OpenRun
+from bulkimg.cells import write_cell
+from bulkimg.engine.run import OpenRun, replaced_tags
+from bulkimg.engine.shape import PLAN_SHAPE
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
-from bulkimg.ledger import Ledger, RunDirectory, new_run, tally
+from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, tally
 from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
 from bulkimg.manifest import Manifest
-from bulkimg.model import RETRYABLE, Row
-from bulkimg.plan import take_in
+from bulkimg.manifest.columns import parse_condition
+from bulkimg.model import FIELDS, RETRYABLE, Row
+from bulkimg.plan import take_in, undo_rows
 from bulkimg.settings import Settings
+from bulkimg.values import nearest
+
+_LIMITS = ("max_errors", "max_changes")
 
 
 def begin(
@@ -74,29 +82,39 @@ def _write_header(ledger: Ledger, settings: Settings, created_at: float, **more:
         ledger.set_meta(
             version=__version__,
             created_at=created_at,
-            run_id=ledger.path.parent.name,  # no two headers are alike, so a -wal of another run does not pass for ours
             state="reading",
             settings=_options(settings),
+            by={"uid": os.getuid(), "user": _user(), "host": platform.node()},
+            note=settings.note,
             **more,
         )
+
+
+def _user() -> str:
+    """The name they go by; the number beside it is the system's. Asking the system for the name may ask a directory over the
+    network, and a dry run opens no socket."""
+    return os.environ.get("LOGNAME") or os.environ.get("USER") or f"uid {os.getuid()}"
 
 
 def _options(settings: Settings) -> dict[str, Any]:
     """What was asked, as Settings takes it again; the target whole, so that no later default can change it."""
     how_it_is_shown = {"runs_dir", "progress", "json_summary", "log_format", "verbose", "yes", "dry_run"}
     kept = settings.model_dump(
-        mode="json", by_alias=True, exclude_defaults=True, exclude={"max_errors", "results", *how_it_is_shown}
+        mode="json", by_alias=True, exclude_defaults=True, exclude={*_LIMITS, "results", *how_it_is_shown}
     )
-    if settings.max_errors != Settings().max_errors:
-        kept["max_errors"] = str(settings.max_errors)
+    for name in _LIMITS:
+        if (limit := getattr(settings, name)) != getattr(Settings(), name):
+            kept[name] = str(limit)
     if settings.results:
         kept["results"] = str(settings.results.absolute())
-    target = settings.model_dump(mode="json", include={"endpoint", "base_path", "action_key"})
-    return kept | target | ({"ca_file": str(settings.ca_file.absolute())} if settings.ca_file else {})
+    # Whole, so that no later default, variable or profile can change what the run was asked for.
+    whole = settings.model_dump(mode="json", include={"endpoint", "base_path", "action_key", *PLAN_SHAPE})
+    return kept | whole | ({"ca_file": str(settings.ca_file.absolute())} if settings.ca_file else {})
 
 
-def reopen(directory: RunDirectory, settings: Settings) -> OpenRun:
-    """Hold a run again, to go on with it. RunRefused when it cannot be gone on with."""
+def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False) -> OpenRun:
+    """Hold a run again, to go on with it. RunRefused when it cannot be gone on with. `planned`: it must be a plan that
+    nobody has begun to carry out."""
     directory.hold()
     ledger = Ledger.open(directory.ledger)
     state = ledger.meta("state")
@@ -106,7 +124,14 @@ def reopen(directory: RunDirectory, settings: Settings) -> OpenRun:
         )
     if state == "refused":
         raise RunRefused(f"run {directory.run_id}: its manifest was refused; mend it and run it again")
+    if planned and state == "done" and not plans.counts(ledger).actions["update"]:
+        planned = False  # a plan without changes has nothing left to carry out
+    if planned and state != "planned":
+        how = {"done": "has been carried out", "ready": "has no plan yet; bulkimg resume makes one"}
+        raise RunRefused(f"run {directory.run_id} {how.get(state, 'has been begun; bulkimg resume goes on with it')}")
     ledger.verify()
+    if state != "done":
+        ledger.set_meta(settings=_options(settings))  # guards and pace that were given now hold from now on
     check_outputs(ledger.meta("manifest") or "", settings)
     return OpenRun(directory, ledger, settings)
 
@@ -120,36 +145,103 @@ def stored_settings(directory: RunDirectory) -> dict[str, Any]:
         ledger.close()
 
 
-class NothingToRetry(Exception):
-    """Not an error: the earlier run left no row to try again."""
+def rows_left(directory: RunDirectory) -> int:
+    """The rows of a run that have no outcome yet, once it has begun to send."""
+    ledger = Ledger.open(directory.ledger, read_only=True)
+    try:
+        return tally.rows_to_do(ledger) if ledger.meta("state") in ("running", "stopped") else 0
+    finally:
+        ledger.close()
+
+
+class NothingToDo(Exception):
+    """Not an error: the earlier run left nothing to try again, or to take back."""
 
 
 def begin_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], float] = time.time) -> OpenRun:
     """A new run of the rows that the earlier one left failed, unknown or unprocessed."""
+    with _earlier(earlier) as old:
+        if next(_rows_again(old), None) is None:
+            raise NothingToDo(f"run {earlier.run_id} left no row to try again")
+        kept = {key: old.meta(key) for key in ("manifest", "sha256", "columns", "has_expectations", "undo_of")}
+        return _begin_from(old, _rows_again(old), settings, now, retry_of=earlier.run_id, **kept)
+
+
+def begin_undo(
+    earlier: RunDirectory, settings: Settings, where: Sequence[str] = (), now: Callable[[], float] = time.time
+) -> OpenRun:
+    """A new run that puts back what the earlier one changed or may have changed. `where`: conditions over the manifest's
+    columns, `uuid`, `line` and `status`; only rows that meet them all."""
+    with _earlier(earlier) as old:
+        if not plans.is_made(old):
+            raise RunRefused(
+                f"run {earlier.run_id} did not look at its images before it changed them, so no old value is known"
+            )
+        wanted = _Where(where, old.meta("columns"))
+        if next(wanted.rows(old), None) is None:
+            chosen = " in the rows that --where selects" if where else ""
+            raise NothingToDo(f"run {earlier.run_id} changed nothing that could be taken back{chosen}")
+        settings = settings.model_copy(
+            update={"tags_mode": "replace", "allow_field": FIELDS, "survey": True, "skip_invalid": True, "where": ()}
+        )
+        kept = {"manifest": f"undo of {earlier.run_id}", "sha256": old.meta("sha256"), "columns": None}
+        return _begin_from(old, wanted.rows(old), settings, now, undo_of=earlier.run_id, has_expectations=True, **kept)
+
+
+class _Where:
+    """The rows of an earlier run that `--where` selects, as rows that take them back."""
+
+    def __init__(self, conditions: Sequence[str], columns: Sequence[str] | None) -> None:
+        self._conditions = [parse_condition(text) for text in conditions]
+        self._columns = columns
+        known = {"uuid", "line", "status", *FIELDS, *(columns or ())}
+        for column, _ in self._conditions:
+            if column not in known:
+                raise UsageError(f"--where: the run has no column {column!r}{nearest(column, sorted(known))}")
+
+    def rows(self, ledger: Ledger) -> Iterator[Row]:
+        chosen = (item for item in plans.written(ledger) if self._wanted(item))
+        return undo_rows(chosen, replace_tags=replaced_tags(ledger))
+
+    def _wanted(self, item: plans.Written) -> bool:
+        texts = {name: write_cell(value, "") for name, value in item.fields.items()}
+        texts |= dict(zip(self._columns or (), item.cells or (), strict=False))
+        texts |= {"uuid": item.uuid, "line": str(item.line), "status": item.status.value}
+        return all(holds(texts) for _, holds in self._conditions)
+
+
+@contextmanager
+def _earlier(earlier: RunDirectory) -> Iterator[Ledger]:
+    """The ledger of a run that nobody is carrying out, held while a new one is made from it."""
     earlier.hold()
-    old = Ledger.open(earlier.ledger)
+    old = None
     try:
+        old = Ledger.open(earlier.ledger)
         if old.meta("state") in {None, "reading", "refused"}:
             raise RunRefused(f"run {earlier.run_id} was refused at its manifest; mend it and run it again")
         old.verify()
-        if next(_rows_again(old), None) is None:
-            raise NothingToRetry(f"run {earlier.run_id} left no row to try again")
-        check_outputs(old.meta("manifest") or "", settings)
-        directory = new_run(settings.runs_dir, now())
-        ledger = Ledger.create(directory.ledger)
-        kept = {key: old.meta(key) for key in ("manifest", "sha256", "columns", "has_expectations")}
-        _write_header(ledger, settings, now(), retry_of=earlier.run_id, left_out=0, **kept)
-        ordinal = 1
-        for batch in batches(_rows_again(old)):
-            add_rows(ledger, ordinal, batch)
-            ordinal += len(batch)
-        ledger.set_meta(merged=merge_duplicates(ledger))
-        ledger.seal()
-        ledger.set_meta(state="ready")
-        return OpenRun(directory, ledger, settings)
+        yield old
     finally:
-        old.close()
+        if old:
+            old.close()
         earlier.release()
+
+
+def _begin_from(
+    old: Ledger, rows: Iterator[Row], settings: Settings, now: Callable[[], float], **header: Any
+) -> OpenRun:
+    check_outputs(old.meta("manifest") or "", settings)
+    directory = new_run(settings.runs_dir, now())
+    ledger = Ledger.create(directory.ledger)
+    _write_header(ledger, settings, now(), left_out=0, **header)
+    ordinal = 1
+    for batch in batches(rows):
+        add_rows(ledger, ordinal, batch)
+        ordinal += len(batch)
+    ledger.set_meta(merged=merge_duplicates(ledger))
+    ledger.seal()
+    ledger.set_meta(state="ready")
+    return OpenRun(directory, ledger, settings)
 
 
 def _rows_again(ledger: Ledger) -> Iterator[Row]:

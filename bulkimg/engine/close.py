@@ -8,12 +8,14 @@ from typing import Any
 
 from bulkimg import __version__
 from bulkimg.apply import Stop
-from bulkimg.engine.run import OpenRun
+from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import Exit
-from bulkimg.ledger import tally, write_results
-from bulkimg.ledger.files import write_fed_back, write_json
+from bulkimg.ledger import files, plans, tally, write_results
+from bulkimg.ledger.files import write_fed_back, write_json, write_undo
 from bulkimg.ledger.store import storage_errors
-from bulkimg.model import GOOD, RETRYABLE, Summary, iso_utc
+from bulkimg.model import GOOD, RETRYABLE, Status, Summary, iso_utc
+from bulkimg.plan import undo_rows
+from bulkimg.report import write_plan_page
 
 
 def refusal(run: OpenRun) -> str:
@@ -23,10 +25,8 @@ def refusal(run: OpenRun) -> str:
     if fatal or (found and not run.settings.skip_invalid):
         cure = "" if fatal else ", or let the good rows run with --skip-invalid"
         return f"{name}: {found} {'problem' if found == 1 else 'problems'} in {max(rows, 1)} rows; mend them{cure}"
-    if run.ledger.meta("has_expectations"):
-        return (
-            f"{name}: has if_ columns, and this version cannot yet check them against the server; remove them to go on"
-        )
+    if run.ledger.meta("has_expectations") and not run.settings.survey:
+        return f"{name}: has if_ columns, and --no-survey does not look at the images; leave one of them out"
     return ""
 
 
@@ -46,12 +46,15 @@ def finish(
         causes = tally.causes(ledger)
         puts = tally.puts_made(ledger)
         to_do = tally.rows_to_do(ledger)
-    exit_code = _exit_code(counts, stop, to_do)
+    is_plan = stop is None and ledger.meta("state") == "planned"
+    exit_code = _exit_code(counts, stop, to_do, is_plan=is_plan)
     # A resumed run counts what its earlier processes did; one that was killed could not say.
     requests += ledger.meta("requests", 0)
     sending_seconds += ledger.meta("sending_s", 0.0)
-    if ledger.meta("state") != "refused":
-        state = "stopped" if to_do else "done"
+    before = ledger.meta("state")
+    if before != "refused":
+        # A run that has not begun to send stays what it is, so that going on with it makes the plan, or asks, again.
+        state = "done" if not to_do else before if before in ("ready", "planned") else "stopped"
         ledger.set_meta(state=state, ended_at=ended, exit_code=exit_code, requests=requests, sending_s=sending_seconds)
     started = ledger.meta("started_at", ended)
     summary = Summary(
@@ -78,32 +81,49 @@ def finish(
                 "requests_per_s": round(requests / sending_seconds, 1) if sending_seconds else 0.0,
             },
             "manifest": {"name": ledger.meta("manifest"), "sha256": ledger.meta("sha256")},
+            "plan": {"sha256": ledger.meta("plan_digest"), "surveyed": ledger.meta("surveyed")},
             "retry_of": ledger.meta("retry_of"),
+            "undo_of": ledger.meta("undo_of"),
+            "by": ledger.meta("by"),
+            "note": ledger.meta("note", ""),
             "version": __version__,
-            "next": next_command(run, counts, to_do),
+            "next": next_command(run, counts, to_do, stop.cure if stop else ""),
         },
     )
     write_results(ledger, run.result_paths)
     write_fed_back(ledger, run.directory.path, run.settings.empty_token)
+    if plans.is_made(ledger):
+        undo = run.directory.path / "undo.csv"
+        write_undo(
+            lambda: undo_rows(plans.written(ledger), replace_tags=replaced_tags(ledger)), undo, run.settings.empty_token
+        )
     write_json(run.directory.path / "summary.json", summary_document(summary))
     return summary
 
 
-def _exit_code(counts: Mapping[str, int], stop: Stop | None, to_do: int) -> int:
-    """A stop's own code; one that came too late to leave a row undone does not count."""
+def write_plan(run: OpenRun) -> None:
+    """plan.csv and plan.html: the plan to be looked at."""
+    directory = run.directory
+    files.write_plan(run.ledger, directory.path / "plan.csv")
+    write_plan_page(run.ledger, directory.path / "plan.html", directory.run_id, run.settings.target)
+
+
+def _exit_code(counts: Mapping[str, int], stop: Stop | None, to_do: int, *, is_plan: bool) -> int:
+    """A stop's own code; one that came too late to leave a row undone does not count. A plan's rows are not done yet."""
     if stop and (to_do or stop.exit_code not in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.TARGET)):
         return int(stop.exit_code)
-    fine = sum(counts[status] for status in GOOD)
+    fine = sum(counts[status] for status in GOOD) + (counts[Status.UNPROCESSED] if is_plan else 0)
     return int(Exit.OK if fine == sum(counts.values()) else Exit.SOME_ROWS_NOT)
 
 
-def next_command(run: OpenRun, counts: Mapping[str, int], to_do: int) -> str | None:
-    """The exact command to type next, when there is one."""
-    if run.ledger.meta("state") == "refused":
+def next_command(run: OpenRun, counts: Mapping[str, int], to_do: int, cure: str | None) -> str | None:
+    """The exact command to type next, when there is one. `cure`: what has to be added to it."""
+    if run.ledger.meta("state") == "refused" or cure is None:
         return None
     where = "" if run.settings.runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(run.settings.runs_dir))}"
     if to_do:
-        return f"bulkimg resume last{where}"
+        how = "apply" if run.ledger.meta("state") == "planned" else "resume"
+        return f"bulkimg {how} last{where}{f' {cure}' if cure else ''}"
     return f"bulkimg retry last{where}" if any(counts[status] for status in RETRYABLE) else None
 
 

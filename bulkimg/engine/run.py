@@ -26,3 +26,8 @@ class OpenRun:
         """The result files of the directory, and the one that --results asks for."""
         extra = [self.settings.results] if self.settings.results else []
         return [*(self.directory.path / name for name in RESULT_FILES), *extra]
+
+
+def replaced_tags(ledger: Ledger) -> bool:
+    """Whether the run that this ledger is of replaces tags, or adds them."""
+    return bool(ledger.meta("settings", {}).get("tags_mode") == "replace")

@@ -15,16 +15,19 @@ from bulkimg.model import Claim, Outcome
 
 # A row is to be sent when nothing has settled it; its last attempt, if any, tells how to go on.
 _NEXT = """
-SELECT json_group_array(json_array(ordinal, line, uuid, json(fields), n, job_uuid, fate, doubtful)) FROM (
-  SELECT row.ordinal, row.line, lower(hex(row.uuid)) AS uuid, row.fields, attempt.n, attempt.job_uuid, attempt.fate,
+SELECT json_group_array(json_array(ordinal, line, uuid, json(fields), n, job_uuid, fate, doubtful, json(before))) FROM (
+  SELECT row.ordinal, row.line, lower(hex(row.uuid)) AS uuid, coalesce(plan.send, row.fields) AS fields, plan.before,
+    attempt.n, attempt.job_uuid, attempt.fate,
     EXISTS (SELECT 1 FROM attempt AS any WHERE any.ordinal = row.ordinal AND coalesce(any.fate, 'unclear') = 'unclear') AS doubtful
   FROM row
   LEFT JOIN outcome ON outcome.ordinal = row.ordinal
+  LEFT JOIN plan ON plan.ordinal = row.ordinal
   LEFT JOIN attempt ON attempt.ordinal = row.ordinal
     AND attempt.n = (SELECT max(n) FROM attempt AS last WHERE last.ordinal = row.ordinal)
-  WHERE row.ordinal > ? AND row.leader IS NULL AND row.problems = 0 AND outcome.ordinal IS NULL
+  WHERE row.ordinal > ? AND row.leader IS NULL AND row.problems = 0 AND outcome.ordinal IS NULL {only}
   ORDER BY row.ordinal LIMIT ?)
 """
+_ONLY = "AND row.ordinal IN (SELECT value FROM json_each(?))"
 _ATTEMPTS = "INSERT INTO attempt (ordinal, n, job_uuid, claimed_at) VALUES "
 _OUTCOMES = "INSERT INTO outcome VALUES "
 
@@ -37,15 +40,25 @@ def _insert(ledger: Ledger, into: str, records: Sequence[tuple[Any, ...]]) -> No
         ledger.db.execute(into + ",".join([row] * len(records)), values)
 
 
-def claim(ledger: Ledger, after: int, limit: int, new_job: Callable[[], str], now: float) -> list[Claim]:
-    """The next rows in manifest order after the ordinal `after`, each with its attempt written. Within a transaction."""
+def claim(
+    ledger: Ledger, after: int, limit: int, new_job: Callable[[], str], now: float, only: Sequence[int] | None = None
+) -> list[Claim]:
+    """The next rows in manifest order after the ordinal `after`, each with its attempt written. Within a transaction.
+
+    `only`: none but these ordinals.
+    """
     claims = []
-    found = from_json(ledger.db.execute(_NEXT, (after, limit)).fetchone()[0])
-    for ordinal, line, uuid, fields, n, job, fate, doubtful in found:
+    values: tuple[Any, ...]
+    query, values = _NEXT.format(only=""), (after, limit)
+    if only is not None:
+        query, values = _NEXT.format(only=_ONLY), (after, to_json(only).decode(), limit)
+    found = from_json(ledger.db.execute(query, values).fetchone()[0])
+    for ordinal, line, uuid, fields, n, job, fate, doubtful, before in found:
+        row = Claim(ordinal, line, uuid, fields, n or 0, job or "", before=before)
         if n is not None and fate in (None, "unclear"):
-            claims.append(Claim(ordinal, line, uuid, fields, n, job, interrupted=True, doubtful=True))
+            claims.append(row._replace(interrupted=True, doubtful=True))
         else:
-            claims.append(Claim(ordinal, line, uuid, fields, (n or 0) + 1, new_job(), doubtful=bool(doubtful)))
+            claims.append(row._replace(attempt=row.attempt + 1, job_uuid=new_job(), doubtful=bool(doubtful)))
     add_attempts(ledger, [item for item in claims if not item.interrupted], now)
     return claims
 

@@ -1,20 +1,18 @@
 """This file makes the run's other files from the ledger: results, failed, unprocessed, summary. CSV is spreadsheet-safe."""
 
-import csv
-import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from pydantic_core import to_json
 
-from bulkimg.cells import harmless, write_cell
-from bulkimg.ledger import tally
+from bulkimg.cells import csv_text, harmless, write_cell
+from bulkimg.ledger import plans, tally
 from bulkimg.ledger.store import Ledger, storage_errors
-from bulkimg.model import FIELDS, Status, Value
+from bulkimg.model import FIELDS, Row, Status, Value
 
 COLUMNS = (
     "line", "uuid", "status", "code", "message", "hint", "http_status", "attempts", "job_uuid",
@@ -23,16 +21,6 @@ COLUMNS = (
 OURS = ("_status", "_code", "_message", "_hint")
 FED_BACK = {"failed.csv": (Status.FAILED, Status.UNKNOWN, Status.DRIFTED, Status.CONFLICT),
             "unprocessed.csv": (Status.UNPROCESSED,)}  # fmt: skip
-
-
-def _csv(records: Iterable[Iterable[Any]]) -> str:
-    buffer = io.StringIO()
-    plain = csv.writer(buffer, lineterminator="\n")
-    quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for cells in map(list, records):
-        # Before Python 3.13 a bare CR is not quoted, and every reader takes it for the end of the record.
-        (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
-    return buffer.getvalue()
 
 
 def _kind(path: Path) -> str:
@@ -79,8 +67,8 @@ def write_results(ledger: Ledger, paths: Sequence[Path], *, settled_only: bool =
     where = "WHERE settled" if settled_only else ""
     for path in paths:
         kind = _kind(path)
-        with _replacing(path) as file:
-            file.write(_csv([COLUMNS]) if kind == "csv" else "")
+        with replacing(path) as file:
+            file.write(csv_text([COLUMNS]) if kind == "csv" else "")
             lines = ledger.db.execute(f"SELECT {kind} FROM result {where} ORDER BY ordinal")  # noqa: S608 - constant texts
             while batch := lines.fetchmany(100):
                 file.write("".join(line for (line,) in batch))
@@ -93,11 +81,11 @@ def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[st
     for name, statuses in FED_BACK.items():
         columns, row_of = _own_columns(own) if own is not None else _field_columns(ledger, statuses, empty_token)
         written[name] = 0
-        with _replacing(directory / name) as file:
-            file.write(_csv([[*columns, *OURS]]))
+        with replacing(directory / name) as file:
+            file.write(csv_text([[*columns, *OURS]]))
             for fate in tally.fates(ledger, *statuses):
                 o = fate.outcome
-                file.write(_csv([[*row_of(fate), o.status.value, o.code, harmless(o.message), harmless(o.hint)]]))
+                file.write(csv_text([[*row_of(fate), o.status.value, o.code, harmless(o.message), harmless(o.hint)]]))
                 written[name] += 1
     return written
 
@@ -124,25 +112,67 @@ def _field_columns(
     return ["uuid", *columns], row_of
 
 
+def write_plan(ledger: Ledger, path: Path) -> None:
+    """plan.csv: a line for each field that changes, and one for each row of which nothing is sent."""
+    with replacing(path) as file:
+        file.write(csv_text([("line", "uuid", "plan", "field", "before", "after", "message")]))
+        for row in plans.rows(ledger):
+            begin = (row.line, row.uuid, row.action)
+            for name, value in row.send.items():
+                texts = (harmless(write_cell(shown, "")) for shown in (row.before.get(name), value))
+                file.write(csv_text([(*begin, name, *texts, "")]))
+            if not row.send:
+                file.write(csv_text([(*begin, "", "", "", harmless(row.message))]))
+
+
+def write_undo(rows: Callable[[], Iterator[Row]], path: Path, empty_token: str) -> None:
+    """undo.csv: a manifest that puts the old values back, with `if_` columns of what the run wrote. `rows` begins anew at
+    each call: once for the columns that there are, once for the lines."""
+    used = {name for row in rows() for name in (*row.fields, *(f"if_{name}" for name in row.expects))}
+    columns = [name for name in (*FIELDS, *(f"if_{name}" for name in FIELDS)) if name in used]
+    with replacing(path) as file:
+        file.write(csv_text([("uuid", *columns, "_line", "_message")]))
+        for row in rows():
+            values: dict[str, Value] = {**row.fields, **{f"if_{name}": value for name, value in row.expects.items()}}
+            values = {name: value for name, value in values.items() if value != empty_token}
+            cells = (write_cell(values.get(name), empty_token) for name in columns)
+            said = harmless("; ".join([*(problem.text for problem in row.problems), *_unsayable(row, empty_token)]))
+            file.write(csv_text([(row.uuid, *cells, row.line, said)]))
+
+
+def _unsayable(row: Row, empty_token: str) -> list[str]:
+    """Old values that a manifest cannot ask for; `bulkimg undo` can."""
+    return [
+        f"the old {name} is the text that empties a field, so it is left out here; bulkimg undo brings it back"
+        for name, value in row.fields.items()
+        if value == empty_token
+    ]
+
+
 def write_json(path: Path, document: Any) -> None:
     """A small document, replaced as a whole."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(json.dumps(document, indent=2) + "\n")
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
+def replacing(path: Path) -> Iterator[TextIO]:
     """Write elsewhere, make it durable, then take the name: a reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors(path):
         with suppress(FileNotFoundError):
             temporary.unlink()  # one that a killed process left, or a link that somebody put there
         descriptor = _private_descriptor(temporary, os.O_EXCL)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):  # the first error is the one that is told
+                temporary.unlink()
+            raise
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)

@@ -105,12 +105,14 @@ def _merge(db: Any, uuid: str, found: Sequence[tuple[int, int, str, str | None]]
     expects, clash_expected = _union([json.loads(text) if text else {} for _, _, _, text in found])
     if clash or clash_expected:
         column = clash or f"if_{clash_expected}"
-        for ordinal, line, _, _ in found:
+        for ordinal, line, asked, expected in found:
             others = ", ".join([str(other) for other in lines[:6] if other != line][:5]) + (
                 " …" if len(lines) > 6 else ""
             )
             message = f"line {others} asks for another value of {column} for this image"
-            problem = Problem(line, column, uuid, "DUPLICATE_CONFLICT", message, "keep one of these rows")
+            value = json.loads(asked).get(clash) if clash else json.loads(expected or "{}").get(clash_expected)
+            shown = uuid if value is None else str(value)[:60]
+            problem = Problem(line, column, shown, "DUPLICATE_CONFLICT", message, "keep one of these rows")
             _add_problems(db, ordinal, (problem,))
             db.execute("UPDATE row SET problems = 1 WHERE ordinal = ?", (ordinal,))
         return 0

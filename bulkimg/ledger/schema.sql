@@ -34,6 +34,15 @@ CREATE TABLE problem (
   fatal   INTEGER NOT NULL
 ) STRICT;
 
+-- What the survey saw, and what would be sent because of it. A run that could not look, or was told not to, has none.
+CREATE TABLE plan (
+  ordinal INTEGER PRIMARY KEY,        -- of rows that are sent by themselves: no problems, no leader
+  action  TEXT NOT NULL,              -- update, unchanged, conflict, missing
+  before  TEXT,                       -- JSON: what the image showed of the fields that the row names or expects
+  send    TEXT,                       -- JSON: the fields that differ
+  aside   TEXT                        -- JSON: what else has to be known to take it back
+) STRICT;
+
 CREATE TABLE attempt (
   ordinal     INTEGER NOT NULL,
   n           INTEGER NOT NULL,
@@ -95,13 +104,13 @@ SELECT
         || iif(column || value = '', '', ': ') || message, '; ')
       FROM problem WHERE problem.ordinal = fate.ordinal)
     WHEN 'unknown' THEN 'sent or about to be, and its fate is not known yet'
-    ELSE iif(attempts, 'not applied so far, and the run stopped before another try',
-      'never sent: the run stopped before it') END, '') AS message,
+    ELSE iif(planned, 'planned, and not sent yet', iif(attempts, 'not applied so far, and the run stopped before another try',
+      'never sent: the run stopped before it')) END, '') AS message,
   coalesce(settled_hint, CASE status
     WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = fate.ordinal)
-    ELSE 'bulkimg resume goes on with it' END, '') AS hint,
+    ELSE iif(planned, 'bulkimg apply sends it', 'bulkimg resume goes on with it') END, '') AS hint,
   strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch') AS started
-FROM fate;
+FROM fate, (SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'state' AND value = '"planned"') AS planned);
 
 -- And as lines of the result files, made here because a run that appends a line for every row has no time to make it in
 -- Python. JSON is exact. In CSV, a text that a spreadsheet would run gets an apostrophe, as bulkimg.cells.harmless does it.

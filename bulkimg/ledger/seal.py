@@ -3,7 +3,7 @@
 SQLite's own checks see a broken structure, not a flipped bit in a value (RELIABILITY.md, invariant 17). They are against
 accidents; somebody who can write the file can write its seal too.
 
-Rows do not change once the manifest is in, so one sum goes over them in order. Attempts and outcomes are added all the
+Rows do not change once the manifest is in, nor their plan once it is made, so one sum goes over them in order. Attempts and outcomes are added all the
 time, so theirs is the exclusive or of a sum for each record: adding and taking back are the same step. The sums are of a
 hash, not a CRC: with one, the same change in two records would cancel itself out.
 """
@@ -19,6 +19,7 @@ CHUNK = 64  # records: few, because a row may be as large as its line, 1 MiB
 _IN_ORDER = {
     "rows": "SELECT ordinal, line, uuid, fields, expects, cells, leader, problems FROM row ORDER BY ordinal",
     "problems": "SELECT ordinal, line, column, value, code, message, fix, fatal FROM problem ORDER BY rowid",
+    "plan": "SELECT ordinal, action, before, send, aside FROM plan ORDER BY ordinal",
     "meta": "SELECT key, value FROM meta ORDER BY key",
     "schema": "SELECT type, name, sql FROM sqlite_schema ORDER BY name",
 }

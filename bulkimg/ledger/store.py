@@ -5,7 +5,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import seal
 
-SCHEMA = 2
+SCHEMA = 3
 _IN_THE_WAY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384; PRAGMA temp_store=FILE;"
 
@@ -113,10 +113,17 @@ class Ledger:
             self.journal = before
             if isinstance(error, StorageError):
                 self._failure = error
-            if self.db.in_transaction:
-                with suppress(sqlite3.Error):  # the first error is the one that is told
-                    self.db.execute("ROLLBACK")
+            self._roll_back()
             raise
+
+    def _roll_back(self) -> None:
+        """The first error is the one that is told; but where not even this succeeds, there is no other transaction."""
+        if self.db.in_transaction:
+            try:
+                with storage_errors(self.path):
+                    self.db.execute("ROLLBACK")
+            except StorageError as error:
+                self._failure = self._failure or error
 
     def relax(self) -> None:
         """Commits need not reach the disk, for what can be read again from the manifest."""

@@ -74,6 +74,14 @@ def rows_to_do(ledger: Ledger) -> int:
     return found
 
 
+def images_to_do(ledger: Ledger) -> int:
+    """The images of these rows: merged rows are one."""
+    query = """SELECT count(*) FROM row LEFT JOIN outcome USING (ordinal)
+    WHERE row.leader IS NULL AND row.problems = 0 AND outcome.ordinal IS NULL"""
+    found: int = ledger.db.execute(query).fetchone()[0]
+    return found
+
+
 def counts(ledger: Ledger) -> dict[str, int]:
     """Rows by status, all eight named; they sum to the rows of the manifest."""
     found = dict(ledger.db.execute("SELECT status, count(*) FROM fate GROUP BY status"))

@@ -93,10 +93,16 @@ class Writer:
         if group.outcomes or group.jobs:
             self._lane.put(partial(self._write, group))
 
-    async def claim(self, after: int, limit: int, new_job: Callable[[], str], now: float) -> list[Claim]:
-        """The next rows to send, claimed; [] when there are no more."""
-        found: list[Claim] = await self._do(lambda ledger: claims.claim(ledger, after, limit, new_job, now))
+    async def claim(
+        self, after: int, limit: int, new_job: Callable[[], str], now: float, only: Sequence[int] | None = None
+    ) -> list[Claim]:
+        """The next rows to send, claimed; [] when there are no more. `only`: none but these ordinals."""
+        found: list[Claim] = await self._do(lambda ledger: claims.claim(ledger, after, limit, new_job, now, only))
         return found
+
+    async def ask(self, op: _Op) -> Any:
+        """What `op` makes of the ledger, once everything that came before it is durable."""
+        return await self._do(op)
 
     async def claim_again(self, item: Claim, now: float) -> None:
         """One more attempt, durable when this returns."""

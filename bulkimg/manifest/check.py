@@ -8,17 +8,18 @@ from pydantic import ValidationError
 
 from bulkimg.cells import read_cell, read_flag
 from bulkimg.model import FLAGS, MAY_BE_EMPTY, TAGS, Change, Fields, Problem, Value, normal_uuid, refuse_unfit
-from bulkimg.settings import Pairs, nearest
+from bulkimg.values import Pairs, nearest
 
 _UUID_FIX = "32 hexadecimal digits, with or without dashes"
 
 
 class Checker:
-    """Knows the token that empties a field and the values that `--allow-value` admits."""
+    """Knows the token that empties a field, the values that `--allow-value` admits, and whether an image may lose all its
+    tags, as it may where they are replaced."""
 
-    def __init__(self, empty_token: str = "<empty>", allow_value: Pairs = ()) -> None:  # noqa: S107 - not a password
+    def __init__(self, empty_token: str = "<empty>", allow_value: Pairs = (), *, no_tags: bool = False) -> None:  # noqa: S107 - not a password
         self.empty_token = empty_token
-        self.admitted: dict[str, list[str]] = {}
+        self.admitted: dict[str, list[str]] = {kind: [""] for kind in TAGS if no_tags}
         for name, value in allow_value:
             self.admitted.setdefault(name, []).append(value)
 

@@ -8,7 +8,8 @@ from typing import Any
 from bulkimg.errors import UsageError
 from bulkimg.manifest.check import Checker
 from bulkimg.model import FIELDS, MAY_BE_EMPTY, Problem
-from bulkimg.settings import CONDITION, Pairs, Settings, nearest
+from bulkimg.settings import Settings
+from bulkimg.values import CONDITION, Pairs, nearest
 
 TARGETS = ("uuid", *FIELDS, *(f"if_{name}" for name in FIELDS))
 

@@ -50,7 +50,8 @@ class Manifest:
         self.left_out = 0
         self.sha256 = ""
         self._settings = settings
-        self._checker = Checker(settings.empty_token, settings.allow_value)
+        no_tags = settings.tags_mode == "replace"
+        self._checker = Checker(settings.empty_token, settings.allow_value, no_tags=no_tags)
         self._columns = Columns(settings, self._checker)
         self.format: Format = "jsonl" if changes is not None else find_format(name, settings.format)
         self._seen = 0

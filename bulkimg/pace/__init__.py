@@ -1,7 +1,9 @@
 """How fast: the rate of all requests, the number of PUTs in flight, the gate that holds the whole run, the retry budget."""
 
+from bulkimg.pace.backoff import full_jitter
 from bulkimg.pace.gate import HELD, Blame, Gate
 from bulkimg.pace.health import SILENT, WELL, Health, State
 from bulkimg.pace.pace import Pace
+from bulkimg.pace.patience import Patience
 
-__all__ = ["HELD", "SILENT", "WELL", "Blame", "Gate", "Health", "Pace", "State"]
+__all__ = ["HELD", "SILENT", "WELL", "Blame", "Gate", "Health", "Pace", "Patience", "State", "full_jitter"]

@@ -1,5 +1,9 @@
-"""A manifest's rows → what will be sent."""
+"""A manifest's rows and the images as they are → what will be sent: survey (I/O), diff, guard and undo (pure)."""
 
+from bulkimg.plan.guard import refusal, too_many_missing
 from bulkimg.plan.intake import take_in
+from bulkimg.plan.reading import CannotRead, Reader
+from bulkimg.plan.survey import survey
+from bulkimg.plan.undo import undo_rows
 
-__all__ = ["take_in"]
+__all__ = ["CannotRead", "Reader", "refusal", "survey", "take_in", "too_many_missing", "undo_rows"]

@@ -1,5 +1,6 @@
 """This file is the image table: updates with the server's trims, limits and side effects (PROTOCOL.md §5), and queries (§6)."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -58,10 +59,21 @@ def validate(message: Mapping[str, Any]) -> None:
 class ImageTable:
     """All images, and the tags that belong to them."""
 
+    indexed = "uuid"
+
     def __init__(self, images: Iterable[dict[str, Any]], now: Callable[[], datetime]) -> None:
         self.rows: dict[str, dict[str, Any]] = {image["uuid"]: image for image in images}
+        self._in_order = sorted(self.rows)  # images neither come nor go here
         self.tags = Tags(now)
         self._now = now
+
+    def all(self, beyond: str = "") -> Iterable[dict[str, Any]]:
+        """Every image, or those with greater uuids."""
+        return (self.rows[uuid] for uuid in self._in_order[bisect_right(self._in_order, beyond) :])
+
+    def having(self, values: Iterable[str]) -> Iterable[dict[str, Any]]:
+        """The images with these uuids."""
+        return [self.rows[uuid] for uuid in dict.fromkeys(values) if uuid in self.rows]
 
     def load(self, uuid: str) -> dict[str, Any]:
         """The image's columns as one request sees them: what it does not change it will write back as it read it."""

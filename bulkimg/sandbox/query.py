@@ -1,38 +1,70 @@
 """This file answers queries over any table: `q` conditions, limit, start, count, sort, fields (PROTOCOL.md §6)."""
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 from bulkimg.sandbox.refusals import PlainRefusal
 
 # In the server's own order; the first found anywhere in the condition splits it.
 _OPERATORS = ("!=", ">=", "<=", "!?=", "!~=", "~=", "?=", "=", ">", "<", "is null", "not null")
+_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
+    ">": operator.gt,
+    "<": operator.lt,
+    ">=": operator.ge,
+    "<=": operator.le,
+}
 _DEFAULT_LIMIT = 1000
 Row = Mapping[str, Any]
 
 
-def run_query(rows: Iterable[Row], parameters: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+class Table(Protocol):
+    """Rows with an index on one column, as a database has one; they come in its order."""
+
+    indexed: str
+
+    def all(self, beyond: str = "") -> Iterable[Row]: ...
+    def having(self, values: Iterable[str]) -> Iterable[Row]: ...
+
+
+def run_query(table: Table, parameters: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """`{"inventories": […]}`, with `total` when replyWithCount is there; only `{"total": N}` for count=true.
 
     Parameters that are not known are ignored without a word, as on the real server.
     """
-    tests = [parse(text) for text in parameters.get("q", ())]
-    found = [row for row in rows if all(test(row) for test in tests)]
+    conditions = parameters.get("q", ())
+    tests = [parse(text) for text in conditions]
+    start, limit = _integer(parameters, "start", 0), _integer(parameters, "limit", _DEFAULT_LIMIT)
+    fitting = (row for row in _candidates(table, conditions) if all(test(row) for test in tests))
+    in_order = _first(parameters, "sort").lstrip("+ ") == table.indexed  # as the table gives them
+    counted = any(_first(parameters, name).lower() == "true" for name in ("count", "replyWithCount"))
+    found = list(islice(fitting, start + limit) if in_order and not counted else fitting)
     if _first(parameters, "count").lower() == "true":
         return {"total": len(found)}
     answer: dict[str, Any] = {}
     if _first(parameters, "replyWithCount").lower() == "true":
         answer["total"] = len(found)
-    if sort := _first(parameters, "sort"):
+    if (sort := _first(parameters, "sort")) and not in_order:
         name = sort.lstrip("+- ")
         found.sort(key=lambda row: _sortable(row.get(name)), reverse=sort.startswith("-"))
-    start, limit = _integer(parameters, "start", 0), _integer(parameters, "limit", _DEFAULT_LIMIT)
     page = found[start : start + limit]
     if fields := _first(parameters, "fields"):
         names = fields.split(",")
         page = [{name: row[name] for name in names if name in row} for row in page]
     return {"inventories": [without_nulls(row) for row in page], **answer}
+
+
+def _candidates(table: Table, conditions: Sequence[str]) -> Iterable[Row]:
+    """By the index where a condition allows it: `uuid?=a,b`, `uuid=a` or `uuid>a`; else every row."""
+    for condition in conditions:
+        for sign in ("?=", "="):
+            name, found, values = condition.partition(sign)
+            if found and name.strip() == table.indexed:
+                return table.having(sorted(values.split(",")))
+    beyond = [text[len(table.indexed) + 1 :] for text in conditions if re.match(rf"{table.indexed}>(?!=)", text)]
+    return table.all(max(beyond, default=""))
 
 
 def without_nulls(row: Row) -> dict[str, Any]:
@@ -42,17 +74,17 @@ def without_nulls(row: Row) -> dict[str, Any]:
 
 def parse(condition: str) -> Callable[[Row], bool]:
     """The test that a condition stands for; 400 where it has no operator."""
-    for operator in _OPERATORS:
-        if operator in condition:
-            name, _, value = condition.partition(operator)
-            return _test(name.strip(), operator, value)
+    for sign in _OPERATORS:
+        if sign in condition:
+            name, _, value = condition.partition(sign)
+            return _test(name.strip(), sign, value)
     raise PlainRefusal(
         400,
         f"Invalid query parameter. The '{condition}' in the parameter[q] doesn't contain any query operator. Valid query operators are {list(_OPERATORS)}",
     )
 
 
-def _test(name: str, operator: str, value: str) -> Callable[[Row], bool]:
+def _test(name: str, sign: str, value: str) -> Callable[[Row], bool]:
     values = set(value.split(","))
     like = re.compile(re.escape(value).replace("%", ".*").replace("_", "."), re.IGNORECASE | re.DOTALL)
     tests: dict[str, Callable[[str | None], bool]] = {
@@ -62,15 +94,22 @@ def _test(name: str, operator: str, value: str) -> Callable[[Row], bool]:
         "!?=": lambda held: held is not None and held not in values,
         "~=": lambda held: held is not None and like.fullmatch(held) is not None,
         "!~=": lambda held: held is not None and like.fullmatch(held) is None,
-        ">": lambda held: held is not None and _number(held) > _number(value),
-        "<": lambda held: held is not None and _number(held) < _number(value),
-        ">=": lambda held: held is not None and _number(held) >= _number(value),
-        "<=": lambda held: held is not None and _number(held) <= _number(value),
         "is null": lambda held: held is None,
         "not null": lambda held: held is not None,
     }
-    test = tests[operator]
+    if sign in _ORDERS:
+        return lambda row: _in_order(row.get(name), sign, value)
+    test = tests[sign]
     return lambda row: test(_text(row.get(name)))
+
+
+def _in_order(held: Any, sign: str, value: str) -> bool:
+    """Numbers are compared as numbers, texts as texts: a uuid of digits only is a text."""
+    if held is None:
+        return False
+    if isinstance(held, int | float) and not isinstance(held, bool):
+        return _ORDERS[sign](_number(str(held)), _number(value))
+    return _ORDERS[sign](str(_text(held)), value)
 
 
 def _text(value: Any) -> str | None:
@@ -85,7 +124,10 @@ def _number(text: str) -> tuple[float, str]:
 
 
 def _sortable(value: Any) -> tuple[bool, float, str]:
-    return value is not None, *(_number(str(value)) if value is not None else (0.0, ""))
+    """Nulls first, then numbers by size, texts by their letters."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return True, float(value), ""
+    return value is not None, 0.0, str(_text(value))
 
 
 def _integer(parameters: Mapping[str, Sequence[str]], name: str, default: int) -> int:

@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from bulkimg.sandbox.generate import make_images
 from bulkimg.sandbox.images import ImageTable, read_message, validate
 from bulkimg.sandbox.jobs import Capacity, Jobs
 from bulkimg.sandbox.options import Options
-from bulkimg.sandbox.query import run_query, without_nulls
+from bulkimg.sandbox.query import Table, run_query, without_nulls
 from bulkimg.sandbox.sessions import Identity
 
 CONTEXT = "/zstack"
@@ -55,8 +55,8 @@ class Sandbox:
         app.router.add_get("/_sandbox/images", self.show_images)
         app.router.add_put(f"{v1}/accounts/login", self.login)
         app.router.add_delete(f"{v1}/accounts/sessions/{{uuid}}", self.logout)
+        app.router.add_get(f"{v1}/api-jobs/{{uuid}}", self.poll)
         if not self.options.only_update:
-            app.router.add_get(f"{v1}/api-jobs/{{uuid}}", self.poll)
             app.router.add_get(f"{v1}/images", self.query_images)
             app.router.add_get(f"{v1}/images/{{uuid}}", self.get_image)
             app.router.add_get(f"{v1}/accounts/sessions/{{uuid}}/valid", self.validate_session)
@@ -168,14 +168,22 @@ class Sandbox:
             if not isinstance(body.get(name, inner.get(name)) or [], list):
                 raise refusals.PlainRefusal(500, "java.lang.String cannot be cast to java.util.List")
         only_validate = _VALIDATE_ONLY in (body.get("systemTags") or inner.get("systemTags") or [])
-        work = self._update(uuid, message, session, only_validate=only_validate)
+        asked = {name: body.get(name) or inner.get(name) or [] for name in ("userTags", "systemTags")}
+        tags = asked if self.options.dialect == "documented" else {}  # which real servers ignore (PROTOCOL.md §6)
+        work = self._update(uuid, message, session, tags, only_validate=only_validate)
         if self.options.dialect == "documented":
             return _json(await work)
         job = self.jobs.start(request.headers.get("X-Job-UUID"), work)
         return _json({"location": f"{_NODE}{CONTEXT}/v1/api-jobs/{job}", "apiTimeout": 1800000}, 202)
 
     async def _update(
-        self, uuid: str, message: Mapping[str, Any], session: str | None, *, only_validate: bool
+        self,
+        uuid: str,
+        message: Mapping[str, Any],
+        session: str | None,
+        tags: Mapping[str, list[Any]],
+        *,
+        only_validate: bool,
     ) -> dict[str, Any]:
         def load() -> dict[str, Any]:
             validate(message)  # field validation and existence come before the session check
@@ -187,23 +195,31 @@ class Sandbox:
             if only_validate:
                 return {}
             image = self.table.store(loaded, message)
+            for kind in ("User", "System"):
+                has = {tag["tag"] for tag in self.table.tags.kinds[kind].having([uuid])}
+                for text in dict.fromkeys(map(str, tags.get(f"{kind.lower()}Tags", ()))):
+                    if text not in has:
+                        self.table.tags.create(kind, uuid, text)
             shown = self.table.documented(image) if self.options.dialect == "documented" else without_nulls(image)
             return {"inventory": shown}
 
         return await self.capacity.serve(load, act)
 
     async def query_images(self, request: web.Request) -> web.Response:
-        return self._query(request, self.table.rows.values(), _IMAGE, {"backupStorageRefs[0]": _IMAGE_REF})
+        return self._query(request, self.table, _IMAGE, {"backupStorageRefs[0]": _IMAGE_REF})
 
     async def get_image(self, request: web.Request) -> web.Response:
         """Also answers `inventories`; a missing image is 200 with an empty list."""
-        found = self.table.rows.get(request.match_info["uuid"])
-        return self._query(request, [found] if found else [], _IMAGE, {"backupStorageRefs[0]": _IMAGE_REF})
+        inner = {"backupStorageRefs[0]": _IMAGE_REF}
+        return self._query(request, self.table, _IMAGE, inner, [f"uuid={request.match_info['uuid']}"])
 
-    def _query(self, request: web.Request, rows: Any, kind: str, inner: Mapping[str, str]) -> web.Response:
+    def _query(
+        self, request: web.Request, table: Table, kind: str, inner: Mapping[str, str], conditions: Sequence[str] = ()
+    ) -> web.Response:
         self.identity.use(self.identity.read_authorization(request.headers, "GET", _path(request)))
         parameters = {name: request.query.getall(name) for name in request.query}
-        answer = run_query(rows, parameters)
+        parameters["q"] = [*parameters.get("q", ()), *conditions]
+        answer = run_query(table, parameters)
         schema = {}
         for at, row in enumerate(answer.get("inventories", ())):
             schema[f"inventories[{at}]"] = kind
@@ -279,7 +295,7 @@ class Sandbox:
 
     async def query_tags(self, request: web.Request) -> web.Response:
         kind = "User" if "/user-tags" in request.path else "System"
-        return self._query(request, self.table.tags.of(kind), f"org.zstack.header.tag.{kind}TagInventory", {})
+        return self._query(request, self.table.tags.kinds[kind], f"org.zstack.header.tag.{kind}TagInventory", {})
 
     # -- sessions -------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """This file is the tag API: user tags and system tags of images (PROTOCOL.md §6, «Tags»). UpdateImage never touches them."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -9,20 +9,36 @@ from bulkimg.sandbox import refusals
 from bulkimg.sandbox.generate import java_date
 
 
+class OneKind:
+    """The tags of one kind, found by the resource they belong to."""
+
+    indexed = "resourceUuid"
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.by_resource: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def all(self, beyond: str = "") -> Iterable[dict[str, Any]]:
+        """Every tag, or those of resources with greater uuids."""
+        resources = sorted(resource for resource in self.by_resource if resource > beyond)
+        return [tag for resource in resources for tag in self.by_resource[resource].values()]
+
+    def having(self, values: Iterable[str]) -> Iterable[dict[str, Any]]:
+        """The tags of these resources."""
+        return [tag for resource in dict.fromkeys(values) for tag in self.by_resource.get(resource, {}).values()]
+
+
 class Tags:
     """All tags by their own uuid."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
+        self.kinds = {kind: OneKind(kind) for kind in ("User", "System")}
         self._now = now
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        """The tags of one kind, `User` or `System`."""
-        return [tag for tag in self.rows.values() if tag["type"] == kind]
 
     def create(self, kind: str, resource: str, text: str) -> dict[str, Any] | None:
         """The new tag. A user tag that exists is an error; a system tag that exists is silently not made again."""
-        if any(tag["tag"] == text and tag["resourceUuid"] == resource for tag in self.of(kind)):
+        if any(tag["tag"] == text for tag in self.kinds[kind].having([resource])):
             if kind == "System":
                 return None
             raise refusals.duplicate_tag(text, resource)
@@ -38,8 +54,12 @@ class Tags:
         }
         if kind == "System":
             tag["inherent"] = False
-        self.rows[tag["uuid"]] = tag
+        self._keep(tag)
         return tag
+
+    def _keep(self, tag: dict[str, Any]) -> None:
+        self.rows[tag["uuid"]] = tag
+        self.kinds[tag["type"]].by_resource.setdefault(tag["resourceUuid"], {})[tag["uuid"]] = tag
 
     def change(self, tag_uuid: str, text: str) -> dict[str, Any]:
         """A system tag with another text."""
@@ -47,16 +67,17 @@ class Tags:
             raise refusals.Refusal(
                 "SYS.1003", f"invalid field[uuid], resource[uuid:{tag_uuid}, type:SystemTagVO] not found"
             )
-        self.rows[tag_uuid] = {**self.rows[tag_uuid], "tag": text, "lastOpDate": java_date(self._now())}
+        self._keep({**self.rows[tag_uuid], "tag": text, "lastOpDate": java_date(self._now())})
         return self.rows[tag_uuid]
 
     def delete(self, tag_uuid: str) -> None:
         """A tag that is not there is deleted too."""
-        self.rows.pop(tag_uuid, None)
+        if tag := self.rows.pop(tag_uuid, None):
+            del self.kinds[tag["type"]].by_resource[tag["resourceUuid"]][tag_uuid]
 
     def replace_boot_mode(self, resource: str, text: str) -> None:
         """What UpdateImage does when `architecture` is sent (ImageBase.java:913-925)."""
-        for tag in self.of("System"):
-            if tag["resourceUuid"] == resource and tag["tag"].startswith("bootMode::"):
+        for tag in self.kinds["System"].having([resource]):
+            if tag["tag"].startswith("bootMode::"):
                 self.delete(tag["uuid"])
         self.create("System", resource, text)

@@ -1,6 +1,6 @@
-"""This file is the image API as we use it: update, poll, read. Every call returns an Answer; nothing here decides."""
+"""This file is the image API as we use it: update, poll, read, query, tags. Every call returns an Answer; nothing here decides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from bulkimg.model import Fields
 from bulkimg.zstack import wire
@@ -9,6 +9,7 @@ from bulkimg.zstack.transport import Transport
 from bulkimg.zstack.wire import Answer
 
 NOBODY = "0" * 32  # the uuid of no job and no image
+TAG_PATHS = {"userTags": "/v1/user-tags", "systemTags": "/v1/system-tags"}
 CONTENT_TYPE = "application/json;charset=UTF-8"
 
 
@@ -69,3 +70,31 @@ class ImageApi:
         """`GET /v1/images/{uuid}`: the image as it is now."""
         path = f"/v1/images/{uuid}"
         return await self._transport.exchange("GET", path, headers=lambda: self.auth.headers("GET", path))
+
+    async def query_images(self, conditions: Sequence[str], fields: Collection[str], limit: int) -> Answer:
+        """`GET /v1/images?q=…`: at most `limit` images that meet all conditions, by uuid, with the named fields (§6)."""
+        return await self._query("/v1/images", conditions, fields, limit)
+
+    async def query_tags(self, kind: str, conditions: Sequence[str], limit: int) -> Answer:
+        """`GET /v1/user-tags?q=…` or system-tags, by uuid. `kind` is the field of UpdateImage: userTags or systemTags."""
+        images_only = ["resourceType=ImageVO", *conditions]
+        return await self._query(TAG_PATHS[kind], images_only, ("uuid", "resourceUuid", "tag"), limit)
+
+    async def _query(self, path: str, conditions: Sequence[str], fields: Collection[str], limit: int) -> Answer:
+        asked = [("q", condition) for condition in conditions]
+        asked += [("limit", str(limit)), ("sort", "uuid"), ("fields", ",".join(sorted(fields)))]
+        return await self._transport.exchange("GET", path, headers=lambda: self.auth.headers("GET", path), query=asked)
+
+    async def create_tag(self, kind: str, image: str, tag: str, job_uuid: str) -> Answer:
+        """`POST /v1/user-tags` or system-tags: asynchronous, like every change (§6)."""
+        return await self._change("POST", TAG_PATHS[kind], job_uuid, wire.tag_body(image, tag))
+
+    async def delete_tag(self, tag_uuid: str, job_uuid: str) -> Answer:
+        """`DELETE /v1/tags/{uuid}`; a tag that is not there any more is deleted too."""
+        return await self._change("DELETE", f"/v1/tags/{tag_uuid}", job_uuid, None)
+
+    async def _change(self, method: str, path: str, job_uuid: str, body: bytes | None) -> Answer:
+        def headers() -> Mapping[str, str]:
+            return {"Content-Type": CONTENT_TYPE, "X-Job-UUID": job_uuid, **self.auth.headers(method, path)}
+
+        return await self._transport.exchange(method, path, headers=headers, body=body)

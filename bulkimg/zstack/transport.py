@@ -4,19 +4,23 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urlencode
 
 from pydantic_core import to_json
 
+from bulkimg.model import HIDDEN
 from bulkimg.zstack.wire import Answer
 
 # Every path we ever ask for (RELIABILITY.md, invariant 22).
 _PATHS = re.compile(
     r"/v1/(?:images|images/[0-9a-f]{32}|images/[0-9a-f]{32}/actions|api-jobs/[0-9a-f]{32}"
-    r"|accounts/login|accounts/sessions/[0-9a-f]{32})"
+    r"|accounts/login|accounts/sessions/[0-9a-f]{32}|(?:user|system)-tags|tags/[0-9a-f]{32})"
 )
+
+
+_HIDDEN = HIDDEN.encode()
 
 
 class Client(Protocol):
@@ -64,6 +68,7 @@ class Transport:
         path: str,
         *,
         headers: Callable[[], Mapping[str, str]],
+        query: Sequence[tuple[str, str]] = (),
         body: bytes | None = None,
         on_sending: Callable[[], None] | None = None,
         probe: bool = False,
@@ -80,7 +85,7 @@ class Transport:
             if on_sending:
                 on_sending()
             self.requests += 1
-            answer = await self._client.send(method, f"{self._base}{path}", headers(), body)
+            answer = await self._client.send(method, f"{self._base}{path}{_query(query)}", headers(), body)
         finally:
             streak = self._pacing.heard(era, answer)
         if answer.status is not None:
@@ -103,15 +108,21 @@ class Transport:
         folded = raw.lower()
         for secret in self._secrets:
             if secret in folded:
-                raw = re.sub(re.escape(secret), b"[hidden]", raw, flags=re.IGNORECASE)
-        return self._pattern.sub(b"[hidden]", raw) if self._pattern else raw
+                raw = re.sub(re.escape(secret), _HIDDEN, raw, flags=re.IGNORECASE)
+        return self._pattern.sub(_HIDDEN, raw) if self._pattern else raw
 
     async def close(self) -> None:
         await self._client.close()
 
 
+def _query(pairs: Sequence[tuple[str, str]]) -> str:
+    """`?q=…&limit=…`; commas stay, so that 200 uuids fit into a stock server's 8 KiB."""
+    return f"?{urlencode(pairs, quote_via=quote, safe=',')}" if pairs else ""
+
+
 def _unescape(raw: bytes) -> bytes:
-    return re.sub(rb"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)).encode("utf-8", "replace"), raw)
+    # However often it was escaped: a text that is itself full of \uXXXX stands in JSON with two of these strokes each.
+    return re.sub(rb"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)).encode("utf-8", "replace"), raw)
 
 
 _UNDO: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = ((b"\\u", _unescape), (b"%", unquote_to_bytes))

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ def update_body(action_key: str, fields: Mapping[str, Any]) -> bytes:
     return _ascii_json({action_key: inner, **outer})
 
 
+def tag_body(image: str, tag: str) -> bytes:
+    """One new tag of one image (PROTOCOL.md §6, «Tags»)."""
+    return _ascii_json({"params": {"resourceType": "ImageVO", "resourceUuid": image, "tag": tag}})
+
+
 def _ascii_json(body: Any) -> bytes:
     """JSON in ASCII: immune to a server that forgets the charset (PROTOCOL.md §1)."""
     raw = to_json(body)
@@ -47,6 +53,12 @@ def sign(secret: str, method: str, date: str, path: str) -> str:
     """The access-key signature: HMAC-SHA1 over method, date and the path without context path and query (§4)."""
     text = f"{method}\n{date}\n{path}".encode()
     return base64.b64encode(hmac.new(secret.encode("utf-8"), text, hashlib.sha1).digest()).decode("ascii")
+
+
+def new_job_uuid(rng: random.Random) -> str:
+    """A version 4 UUID without dashes, which is what X-Job-UUID takes (PROTOCOL.md §2.2)."""
+    bits = rng.getrandbits(128) & ~(0xF000 << 64) & ~(0xC000 << 48) | (0x4000 << 64) | (0x8000 << 48)
+    return f"{bits:032x}"
 
 
 class Answer(NamedTuple):

@@ -10,9 +10,8 @@ import pytest
 
 from bulkimg.apply.agenda import MOST_WAITING, Agenda
 from bulkimg.apply.journey import Errand
-from bulkimg.apply.patience import Patience
 from bulkimg.model import Claim
-from bulkimg.pace import Health, Pace, State
+from bulkimg.pace import Health, Pace, Patience, State
 from bulkimg.pace.budget import BANK
 from bulkimg.pace.gate import NEAR
 from tests.virtual import run_virtual
@@ -32,7 +31,9 @@ class Desk:
     def __post_init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.pace = Pace(self.rate, self.concurrency, clock=self.loop.time, rng=random.Random(1))
-        self.agenda = Agenda(self._claim, self._errand, self.pace, self.loop.time, self._failed)
+        self.agenda = Agenda(
+            self._claim, self._errand, self._look, self.pace, self.loop.time, self._failed, self._ahead
+        )
 
     async def _claim(self, after: int, limit: int) -> list[Claim]:
         await asyncio.sleep(0.01)
@@ -44,6 +45,12 @@ class Desk:
 
     def _errand(self, claim: Claim) -> Errand:
         return Errand(claim, Patience(3, self.pace.gate))
+
+    async def _look(self, errands: list[Errand]) -> list[Errand]:
+        return errands
+
+    def _ahead(self) -> int:
+        return max(1, int(min(4 * self.concurrency, self.rate / 4)))
 
     def _failed(self, error: BaseException) -> None:
         self.failures.append(error)

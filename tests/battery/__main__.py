@@ -111,10 +111,17 @@ def _outage(size: int, _seed: int, _: Path) -> list[Record]:
     return [record(size, 16, how="refuse", dialect="zstack", rate=50)]
 
 
+def _campaign(size: int, _seed: int, _: Path) -> list[Record]:
+    from tests.battery.campaign import campaign
+
+    return campaign(size)
+
+
 # Name → the test, its size in the battery (0: everything), what the size counts.
 TESTS: dict[str, tuple[Test, int, str]] = {
     "outage": (_outage, 1800, "seconds, in real time"),
     "load": (_load, 1_000_000, "rows of a manifest"),
+    "campaign": (_campaign, 100_000, "images"),
     "simulation": (_simulation, 10_000, "seeds"),
     "kills": (_kills, 1000, "kills"),
     "races": (_races, 60, "rounds"),
@@ -131,7 +138,7 @@ TESTS: dict[str, tuple[Test, int, str]] = {
 CHAINS = (
     ("outage",),
     ("odd", "faults"),
-    ("simulation", "kills", "syscalls", "bugs", "power", "damage", "answers", "races", "load", "limits"),
+    ("simulation", "kills", "syscalls", "bugs", "power", "damage", "answers", "races", "campaign", "load", "limits"),
 )
 
 

@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from bulkimg.zstack import Answer
 
+EDITED = "Windows"  # what another user makes of a platform
 TIMEOUT = 30.0  # seconds until a client gives up
 NOT_APPLIED = ("refused", "lost-before", "500", "503", "429", "html", "internal", "not-ready", "204")
 APPLIED = (
@@ -40,6 +42,7 @@ class Weather:
     ask_faults: float = 0.0
     outages: tuple[tuple[float, float, str], ...] = ()
     sessions_die: tuple[float, ...] = ()
+    edits: tuple[tuple[float, str], ...] = ()  # (when, image): another user changes its platform
     deaf_to: str = ""  # a kind of question that a proxy never passes on: "api-jobs" or "images"
 
 
@@ -79,16 +82,25 @@ class Network:
         self._jobs: dict[str, tuple[float, Callable[[], tuple[int, Any]]]] = {}
         self._flying: Counter[str] = Counter()
         self._dead_until = 0
+        self.edited: dict[str, float] = {}
+
+    def edit(self) -> None:
+        """Whatever another user has changed by now."""
+        for moment, uuid in self.weather.edits:
+            if uuid not in self.edited and moment <= self._clock() and uuid in self.images:
+                self.edited[uuid] = moment
+                self.images[uuid]["platform"] = EDITED
 
     def calm(self) -> None:
         """From now on nothing goes wrong."""
         self.calm_since = min(self.calm_since, self._clock())
-        self.weather = Weather(self.weather.dialect, self.weather.service)
+        self.weather = Weather(self.weather.dialect, self.weather.service, edits=self.weather.edits)
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         path = url.split("/zstack/v1/", 1)[1]
-        kind = "put" if path.endswith("/actions") else path.split("/")[0]
+        kind = "put" if path.endswith("/actions") else re.split("[/?]", path)[0]
         now = self._clock()
+        self.edit()
         self.requests.append((now, kind))
         if any(begin < now < end - 1e-6 for begin, end in self.holds):
             self.breaches.append(f"{kind} at {now:.3f} although the server asked to wait")
@@ -216,6 +228,7 @@ class Network:
         return answer
 
     def _act(self, uuid: str, fields: Mapping[str, Any], session: str) -> tuple[int, Any]:
+        self.edit()
         if uuid not in self.images:
             details = f"invalid field[uuid], resource[uuid:{uuid}, type:ImageVO] not found"
             return 503, _error("SYS.1003", details)
@@ -258,7 +271,8 @@ class Network:
             return self._poll(last)
         if headers.get("Authorization", "").removeprefix("OAuth ") not in self._sessions:
             return Answer(503, json.dumps(_error("ID.1001", "Session expired")).encode())
-        found = [{"uuid": last, **self.images[last]}] if last in self.images else []
+        asked = parse_qs(urlsplit(path).query).get("q", [f"uuid?={last}"])[0].removeprefix("uuid?=").split(",")
+        found = [{"uuid": uuid, **self.images[uuid]} for uuid in sorted(asked) if uuid in self.images]
         return _json(200, {"inventories": found})
 
     def _poll(self, job: str) -> Answer:

@@ -80,7 +80,12 @@ class Tool:
     @property
     def whole_env(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        ours = {"PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(self.place / "config"), "BULKIMG_PROGRESS": "none"}
+        ours = {
+            "PYTHONPATH": str(ROOT),
+            "XDG_CONFIG_HOME": str(self.place / "config"),
+            "BULKIMG_PROGRESS": "none",
+            "BULKIMG_SURVEY": "false",
+        }
         return {**kept, **ours, **self.server_env}
 
     @property

@@ -26,13 +26,15 @@ from typing import Any
 from asyncio_throttle import throttler
 
 from bulkimg import AccessKey, Account, Session
-from bulkimg.engine import Engine, NothingToRetry, World, begin, begin_retry, reopen
+from bulkimg.engine import Engine, NothingToDo, World, begin, begin_retry, reopen
 from bulkimg.errors import Exit, StorageError
+from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory
 from bulkimg.model import Event, Settled
-from bulkimg.settings import Settings, flags_layer, merge
+from bulkimg.pace.gate import NEAR
+from bulkimg.settings import Settings
 from tests.battery.disk import Died, Disk
-from tests.battery.network import KINDS, Network, Weather, row_of
+from tests.battery.network import EDITED, KINDS, Network, Weather, row_of
 from tests.battery.report import Record
 from tests.battery.shares import in_processes
 from tests.virtual import VirtualLoop
@@ -78,6 +80,7 @@ class Story:
     rate: str
     weather: Weather
     account: bool
+    survey: bool = False
     breaches: list[str] = field(default_factory=list)
     kills: int = 0
     disk_faults: int = 0
@@ -99,6 +102,11 @@ def make_up(seed: int) -> Story:
         outages.append((begin_at, begin_at + length, rng.choice(("refused", "silent", "503"))))
         begin_at += length
     account = rng.random() < 0.4
+    looks = random.Random(f"survey {seed}")
+    survey = looks.random() < 0.5
+    edits = tuple(
+        (looks.choice((looks.uniform(0, 3), looks.uniform(0, 90))), f"{looks.randint(1, 40):032x}") for _ in range(6)
+    )
     deaf_to = random.Random(f"deaf {seed}").choice((*[""] * 8, "api-jobs", "images"))
     return Story(
         seed,
@@ -107,6 +115,7 @@ def make_up(seed: int) -> Story:
         retries=rng.choice((0, 1, 3, 5)),
         rate=rng.choice(("unlimited", "unlimited", "200/s", "20/s")),
         account=account,
+        survey=survey,
         weather=Weather(
             rng.choice(("documented", "zstack")),
             service=rng.choice((0.0, 0.05, 1.0)),
@@ -114,6 +123,7 @@ def make_up(seed: int) -> Story:
             ask_faults=rng.choice((0.0, 0.0, 0.05, 0.2)),
             outages=tuple(outages),
             sessions_die=tuple(rng.uniform(0, 20) for _ in range(rng.choice((0, 1, 2)))) if account else (),
+            edits=edits if survey and looks.random() < 0.5 else (),
             deaf_to=deaf_to,
         ),
     )
@@ -180,6 +190,7 @@ class Play:
                     "max_errors": "none",
                     "job_timeout": "90s",
                     "max_outage": "5h",
+                    "survey": story.survey,
                 }
             )
         )
@@ -225,7 +236,7 @@ class Play:
         left = self._digest()
         try:
             opened = begin_retry(RunDirectory(self.run), self.settings, self.now)
-        except NothingToRetry:
+        except NothingToDo:
             return
         if self._digest() != left:
             self._breach("a retry changed the run that it tries again")
@@ -348,9 +359,21 @@ class Play:
             self._breach(f"a PUT of {uuid} left before its attempt was durable")
         if self._ask("SELECT 1 FROM outcome JOIN row USING (ordinal) WHERE row.uuid = ?", bytes.fromhex(uuid)):
             self._breach(f"a PUT of {uuid}, which has its outcome")
+        self._look_at_edits(uuid)
         flying = sum(self.network._flying.values()) + 1
         if flying > self.story.concurrency:
             self._breach(f"{flying} PUTs at once")
+
+    def _look_at_edits(self, uuid: str) -> None:
+        """Nobody's later edit is overwritten (invariant 25), but for the stated time between looking and sending."""
+        edited, image = self.network.edited.get(uuid), self.network.images.get(uuid, {})
+        seen = self._ask("SELECT before FROM plan JOIN row USING (ordinal) WHERE row.uuid = ?", bytes.fromhex(uuid))
+        if edited is None or not seen or image.get("platform") != EDITED:
+            return
+        rate = self.settings.rate
+        longest = max(30.0, 4 * self.story.concurrency / rate) + 0.1
+        if json.loads(seen[0][0])["platform"] != EDITED and self.loop.time() - edited > longest:
+            self._breach(f"a PUT of {uuid} overwrites an edit made {self.loop.time() - edited:.0f} s ago")
 
     def _watch(self, event: Event) -> None:
         """Outcome before claim (invariant 3)."""
@@ -405,18 +428,33 @@ class Play:
             image, applied = self.network.images.get(uuid, {}), uuid in self.network.applied
             wanted = {name: value.strip() for name, value in change.items() if name != "uuid"}
             as_asked = {name: image.get(name) for name in wanted} == wanted
+            edited = uuid in self.network.edited
+            if result["status"] in ("conflict", "unchanged") and applied:
+                self._breach(f"{uuid} is {result['status']}, and it was sent and applied")
+            if result["status"] == "conflict" and not edited:
+                self._breach(f"{uuid} is in conflict, and nobody else changed it")
+            if edited:
+                continue
             if result["status"] == "updated" and not as_asked:
                 self._breach(f"{uuid} is updated, and the server shows {image}")
             if result["status"] == "failed" and applied:
                 self._breach(f"{uuid} is failed ({result['code']}), and it was applied")
-            if self._only_outages and image and not image.get("locked") and result["status"] != "updated":
+            if (
+                self._only_outages
+                and image
+                and not image.get("locked")
+                and result["status"] not in ("updated", "unchanged")
+            ):
                 self._breach(f"{uuid} is {result['status']} ({result['code']}), and nothing but outages happened")
             if result["status"] == "drifted":
                 self._breach(f"{uuid} is drifted, and nobody else changed it")
 
     @property
     def _only_outages(self) -> bool:
-        return not self.troubled
+        """Nothing but outages that a run can notice: with fewer requests in flight than make one, and no try but the first, a
+        silent one that is over when they time out looks like the rows' own trouble."""
+        unseen = self.story.retries == 0 and self.story.concurrency < NEAR
+        return not self.troubled and not (unseen and any(how == "silent" for _, _, how in self.story.weather.outages))
 
     def _check_requests(self) -> None:
         """Bounded duplicates, the same body, and few requests in an outage (invariants 8, 9 and 14)."""

@@ -77,7 +77,13 @@ class Bench:
         return subprocess.Popen(
             [sys.executable, "-m", "bulkimg", *arguments],
             cwd=self.place,
-            env={**kept, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(self.place / "config"), **credentials},
+            env={
+                **kept,
+                "PYTHONPATH": str(ROOT),
+                "XDG_CONFIG_HOME": str(self.place / "config"),
+                "BULKIMG_SURVEY": "false",
+                **credentials,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

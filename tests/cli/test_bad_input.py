@@ -26,7 +26,6 @@ GOOD = f"uuid,name\n{UUID},a\n"
         ("twice.csv", f"uuid,name\n{UUID},a\n{UUID.upper()},b\n", "line 3 asks for another value of name"),
         ("enc.csv", b"uuid,name\n" + UUID.encode() + b",\xff\xfe\n", "bytes that are not of the encoding"),
         ("cut.csv.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "gzip data"),
-        ("if.csv", f"uuid,name,if_name\n{UUID},a,b\n", "has if_ columns"),
     ],
 )
 def test_a_bad_manifest_exits_3(cli: Cli, server: Server, name: str, text: str | bytes | None, words: str) -> None:
@@ -136,6 +135,14 @@ def test_a_wrong_password_exits_5_and_is_tried_once(cli: Cli, server: Server) ->
     assert "refused the login of account 'admin': ID.1000" in done.err
     assert len(server.requests()) - before == 1
     assert "wrong-secret" not in done.err
+
+
+def test_expectations_are_not_passed_over(cli: Cli, server: Server) -> None:
+    """Where nobody looks at the images, no if_ value can be compared: nothing is sent."""
+    cli.write("if.csv", f"uuid,name,if_name\n{UUID},a,b\n")
+    before = len(server.requests())
+    assert "has if_ columns" in cli.at(server)("run", "if.csv", "--yes", "--no-survey", code=3).err
+    assert len(server.requests()) == before
 
 
 def test_outputs_that_cannot_be_written_exit_8_before_anything_is_sent(cli: Cli, server: Server) -> None:

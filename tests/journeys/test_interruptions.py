@@ -136,7 +136,7 @@ def test_failed_csv_is_a_manifest_again(cli: Cli, server: Server) -> None:
     assert failed.read_text().splitlines()[0] == "uuid,name,_note,_status,_code,_message,_hint"
     assert '"=1+1; ""x"""' in failed.read_text(), "the manifest's own cells are exact"
     cli.at(server)("run", str(failed), "--yes", code=1)
-    assert cli.results()[0]["code"] == "SYS.1003"
+    assert cli.results()[0]["code"] == "NO_SUCH_IMAGE"
 
 
 def test_a_refused_run_cannot_be_resumed_or_retried(cli: Cli, server: Server) -> None:

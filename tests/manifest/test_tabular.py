@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from bulkimg.layers import flags_layer, merge
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.source import MAX_LINE
 from bulkimg.model import Problem, Row
-from bulkimg.settings import Settings, flags_layer, merge
+from bulkimg.settings import Settings
 
 
 def uuid(number: int) -> str:

@@ -56,7 +56,9 @@ async def carry_out(url: str, place: Path, rows: int, **options: Any) -> bulkimg
         **options,
     }
     account = bulkimg.Account("admin", "hunter22")
-    one = bulkimg.Run(changes, credentials=account, endpoint=url, runs_dir=place, max_errors="none", **given)
+    one = bulkimg.Run(
+        changes, credentials=account, endpoint=url, runs_dir=place, max_errors="none", survey=False, **given
+    )
     async for _ in one:
         pass
     assert one.summary is not None

@@ -183,7 +183,7 @@ async def carry_out(server: TlsServer, place: Path, rows: int, **options: Any) -
     """A run of so many rows, at 40 requests a second."""
     changes = [{"uuid": f"{n:032x}", "name": "x"} for n in range(rows)]
     given: dict[str, Any] = {"rate": "40/s", "concurrency": 2, "endpoint": f"https://{HOST}:{server.port}", **options}
-    one = bulkimg.Run(changes, credentials=bulkimg.Session("5" * 32), runs_dir=place / "runs", **given)
+    one = bulkimg.Run(changes, credentials=bulkimg.Session("5" * 32), runs_dir=place / "runs", survey=False, **given)
     async for _ in one:
         pass
     return one
@@ -200,7 +200,7 @@ async def test_a_certificate_that_expires_in_the_middle_stops_the_run(authority:
         counts = one.summary.counts
         assert one.summary.exit_code == 5
         assert counts["updated"] + counts["unprocessed"] == 300
-        assert counts["updated"] == len(server.bodies) > 20
+        assert counts["updated"] == len([body for body in server.bodies if b"updateimage" in body]) > 20
         assert counts["unprocessed"] > 0
 
 

@@ -1,6 +1,6 @@
 """This file counts the failed tries of one row, or of one question: its own, and not those that an outage cost."""
 
-from bulkimg.pace import Blame, Gate
+from bulkimg.pace.gate import Blame, Gate
 
 
 class Patience:

@@ -1,28 +1,21 @@
-"""This file says how long to wait before another try, and when the errors are too many. Pure: chance is an argument."""
+"""This file says when the errors are too many. Pure."""
 
-import random
 from collections import deque
 
-from bulkimg.settings import ErrorLimit
+from bulkimg.values import Limit
 
-BASE = 0.5  # seconds
-MOST = 30.0
 WINDOW = 1000  # finished rows that a share of errors is taken over
-
-
-def full_jitter(tries: int, rng: random.Random) -> float:
-    """Seconds before the try after `tries` failed ones (1 or more): uniform from 0 to an exponentially growing bound."""
-    return rng.uniform(0, min(MOST, BASE * 2 ** min(tries - 1, 16)))
 
 
 class ErrorWatch:
     """Counts finished rows and errors against the limit of `--max-errors`."""
 
-    def __init__(self, limit: ErrorLimit) -> None:
+    def __init__(self, limit: Limit, errors: int = 0) -> None:
+        """`errors`: those there are already."""
         self._limit = limit
         self._last: deque[bool] = deque(maxlen=WINDOW)
         self._recent = 0
-        self.errors = 0
+        self.errors = errors
 
     def note(self, *, error: bool) -> None:
         """One more row has finished."""

@@ -3,8 +3,7 @@
 import asyncio
 import random
 
-from bulkimg.apply.patience import Patience
-from bulkimg.pace import WELL, Gate, Health, State
+from bulkimg.pace import WELL, Gate, Health, Patience, State
 from bulkimg.pace.gate import NEAR
 from tests.virtual import run_virtual
 

@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from bulkimg.apply.backoff import ErrorWatch, full_jitter
-from bulkimg.settings import ErrorLimit, parse_error_limit
+from bulkimg.apply.errorwatch import ErrorWatch
+from bulkimg.pace import full_jitter
+from bulkimg.values import Limit, parse_limit
 
 
 def test_waits_are_spread_from_zero_to_a_bound_that_doubles_up_to_its_most() -> None:
@@ -29,14 +30,14 @@ def test_waits_are_spread_from_zero_to_a_bound_that_doubles_up_to_its_most() -> 
     ],
 )
 def test_the_error_limit(limit: str, errors: int, fine: int, stops: bool) -> None:
-    watch = ErrorWatch(parse_error_limit(limit))
+    watch = ErrorWatch(parse_limit(limit))
     for error in [True] * errors + [False] * fine:
         watch.note(error=error)
     assert bool(watch.exceeded) is stops
 
 
 def test_a_share_is_of_the_last_thousand() -> None:
-    watch = ErrorWatch(ErrorLimit(share=0.5, sample=1000))
+    watch = ErrorWatch(Limit(share=0.5, sample=1000))
     for _ in range(5000):
         watch.note(error=False)
     for number in range(501):

@@ -1,0 +1,19 @@
+"""This file is what a run was asked for that its rows' journeys have to know."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bulkimg.values import Limit
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How patient a run is, and how it treats tags. Times are seconds."""
+
+    retries: int
+    max_errors: Limit
+    job_timeout: float
+    drain_timeout: float
+    tags: Literal["auto", "body", "api"] = "auto"  # body leaves it at what the PUT carries, api never puts tags there
+    errors_before: int = 0  # rows that have failed before anything was sent
+    replace_tags: bool = False  # tags that a row does not ask for go

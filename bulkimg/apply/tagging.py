@@ -1,0 +1,123 @@
+"""This file makes tags really happen: UpdateImage takes them and real servers ignore them (PROTOCOL.md §6, «Tags»).
+
+Every call here may be made twice without harm: a tag that exists is refused or passed over, one that is gone is gone. So
+nothing of it is in the ledger: after a crash the tags are read again, and what is missing is done.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from bulkimg.apply.policy import Policy
+from bulkimg.apply.verdict import Verdict, drifted
+from bulkimg.model import BLANK, TAGS, Claim, Fields, Status
+from bulkimg.pace import full_jitter
+from bulkimg.pace.outside import Outside
+from bulkimg.plan.diff import BOOT_MODE, fulfilled, missing_tags, written
+from bulkimg.plan.reading import QUESTIONS, CannotRead, Reader
+from bulkimg.zstack import Answer, ImageApi
+from bulkimg.zstack.wire import error_of, new_job_uuid
+
+POLL_FIRST, POLL_GROWTH, POLL_MOST = 0.05, 1.6, 2.0  # seconds between two looks at a job
+
+
+class Tagging:
+    """Looks whether an image has the tags its row asks for, and sees to it where the server has ignored them."""
+
+    def __init__(self, api: ImageApi, reader: Reader, outside: Outside, policy: Policy) -> None:
+        self._api = api
+        self._reader = reader
+        self._clock, self._sleep, self._rng = outside.clock, outside.sleep, outside.rng
+        self._how = policy.tags
+        self._replace = policy.replace_tags
+        self._rounds = max(QUESTIONS, policy.retries)
+        self._job_timeout = policy.job_timeout
+
+    def body(self, claim: Claim) -> Fields:
+        """What the PUT carries of a row. Tags that are only to be added go with those there are: a server that keeps what
+        it gets must not lose any."""
+        if self._how == "api":
+            return {name: value for name, value in claim.fields.items() if name not in TAGS}
+        return {name: self._with_present(claim, name) if name in TAGS else claim.fields[name] for name in claim.fields}
+
+    def _with_present(self, claim: Claim, kind: str) -> list[str]:
+        asked, before = claim.fields[kind], (claim.before or {}).get(kind)
+        assert isinstance(asked, list)
+        return [*before, *asked] if isinstance(before, list) and not self._replace else asked
+
+    async def complete(self, claim: Claim, verdict: Verdict) -> Verdict:
+        """The verdict on a row that is `updated` but for its tags."""
+        kinds = [kind for kind in TAGS if kind in claim.fields]
+        said = ""
+        for number in range(self._rounds + 1):
+            try:
+                image = await self._reader.one(claim.uuid, kinds)
+            except CannotRead as why:
+                return verdict if self._how != "api" else _cannot_tell(verdict, f"the tags cannot be read: {why}")
+            if image is None:
+                return _cannot_tell(verdict, "the image is gone, so its tags cannot be read")
+            wrong = [k for k in kinds if not fulfilled(k, claim.fields[k], image[k], replace_tags=self._replace)]
+            after = {**(verdict.after or {}), **{kind: written(image, kind) for kind in kinds}}
+            verdict = verdict._replace(after=after)
+            if not wrong:
+                return verdict._replace(unconfirmed=tuple(n for n in verdict.unconfirmed if n not in kinds))
+            if self._how == "body" or number == self._rounds:
+                break
+            if number > 1:
+                await self._sleep(full_jitter(number, self._rng))
+            made, refused = await self._mend(claim, wrong)
+            said = refused or said
+            if not made:
+                said = "it has tags that were not there when the row was sent, and they are kept"
+                break
+        found = drifted(verdict._replace(unconfirmed=()), wrong)
+        if self._how == "body":
+            found = found._replace(
+                hint="this server ignores tags in UpdateImage; --tags auto makes them by the tag API"
+            )
+        return found._replace(message=f"{found.message}: {said}") if said else found
+
+    async def _mend(self, claim: Claim, kinds: list[str]) -> tuple[int, str]:
+        """Add and remove what is wrong: the number of changes made, and what the server said where it refused one."""
+        made, said = 0, ""
+        for kind in kinds:
+            async for call in self._changes(claim, kind):
+                said = await self._carry_out(call) or said
+                made += 1
+        return made, said
+
+    async def _changes(self, claim: Claim, kind: str) -> "AsyncIterator[Callable[[str], Awaitable[Answer]]]":
+        asked, image = claim.fields[kind], claim.uuid
+        has = (await self._reader.tags(kind, [image])).get(image, {})
+        if self._replace:
+            assert isinstance(asked, list)
+            gone = has.keys() - {tag.strip(BLANK) for tag in asked}
+            if claim.before is not None:  # what came after the image was looked at is somebody else's
+                known = claim.before.get(kind)
+                ours = set(known) if isinstance(known, list) else set()
+                if "architecture" in claim.fields:  # the server has just made a boot mode of its own
+                    ours |= {tag for tag in gone if tag.startswith(BOOT_MODE)}
+                gone &= ours
+            for tag in gone:
+                yield lambda job, t=has[tag].uuid: self._api.delete_tag(t, job)  # type: ignore[misc]
+        for tag in missing_tags(asked, list(has)):
+            yield lambda job, t=tag: self._api.create_tag(kind, image, t, job)  # type: ignore[misc]
+
+    async def _carry_out(self, call: Callable[[str], Awaitable[Answer]]) -> str:
+        """One change of tags to the end of its job; what the server said where it refused."""
+        job, ticket = new_job_uuid(self._rng), self._api.auth.ticket
+        answer = await call(job)
+        deadline, delay = self._clock() + self._job_timeout, POLL_FIRST
+        while answer.status == 202 and self._clock() < deadline:
+            await self._sleep(delay * self._rng.uniform(0.8, 1.2))
+            delay = min(delay * POLL_GROWTH, POLL_MOST)
+            answer = await self._reader.patiently(lambda: self._api.poll(job))
+        if answer.status == 200:
+            return ""
+        error = error_of(answer.to_show.json())
+        if error and error.code == "ID.1001":
+            await self._api.auth.renew(ticket)
+        return f"{error.code} {error.text}" if error else answer.detail or f"HTTP {answer.status}"
+
+
+def _cannot_tell(verdict: Verdict, message: str) -> Verdict:
+    hint = "look at the image, then `bulkimg retry last`"
+    return verdict._replace(status=Status.UNKNOWN, code="TAGS", message=message, hint=hint, unconfirmed=())

@@ -1,0 +1,144 @@
+"""This file is `bulkimg export`: images as a manifest, to be edited and run."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from bulkimg.cli import screen
+from bulkimg.cli.carry import event_loop, leave_no_core
+from bulkimg.cli.options import Asked, Flags, takes
+from bulkimg.cli.progress import Watcher
+from bulkimg.credentials import Credentials
+from bulkimg.engine import all_images, reading
+from bulkimg.errors import UsageError
+from bulkimg.ledger.files import replacing
+from bulkimg.manifest.writer import ManifestWriter
+from bulkimg.model import FIELDS, TAGS
+from bulkimg.settings import Settings
+from bulkimg.values import nearest
+
+# What an image shows beside the fields that can be changed (PROTOCOL.md §6).
+ALSO = ("uuid", "state", "status", "size", "actualSize", "md5Sum", "url", "type", "createDate", "lastOpDate")
+_CONDITION = re.compile(r"(\w+)(!=|>=|<=|!\?=|!~=|~=|\?=|=|>|<| is null| not null)(.*)", re.DOTALL)
+_OPERATORS = ("!=", ">=", "<=", "!?=", "!~=", "~=", "?=", "=", ">", "<", "is null", "not null")
+
+Where = Annotated[
+    list[str],
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="As the API has them: platform=Linux, name~=prod%, size>1000, uuid?=A,B, 'description is null'. Repeatable.",
+    ),
+]
+Output = Annotated[
+    str, typer.Option("--output", "-o", envvar="BULKIMG_OUTPUT", metavar="FILE", help="Where to; - is standard output.")
+]
+Chosen = Annotated[
+    list[str],
+    typer.Option(
+        "--fields", envvar="BULKIMG_FIELDS", metavar="NAMES", help="Which fields, with commas.  [default: all but tags]"
+    ),
+]
+Expectations = Annotated[
+    bool,
+    typer.Option(
+        "--with-expectations",
+        envvar="BULKIMG_WITH_EXPECTATIONS",
+        help="Also if_ columns, so that nobody's later edit is overwritten.",
+    ),
+]
+
+
+@takes(
+    "endpoint", "base_path", "profile", "ca_file", "rate", "timeout", "max_outage", "retries", "format", "empty_token"
+)
+def command(
+    flags: Flags,
+    output: Output = "-",
+    where: Where = [],  # noqa: B006 - Typer never changes it
+    fields: Chosen = [],  # noqa: B006
+    with_expectations: Expectations = False,
+) -> None:
+    """Export, edit, run: a cell that is left as it is changes nothing."""
+    asked = Asked(flags)
+    settings = asked.settings
+    conditions = [_condition(text) for text in where]
+    names = _names(fields)
+    kind = _format(output, settings)
+    asked.require_endpoint()
+    credentials = asked.credentials()
+    leave_no_core()
+    with asyncio.Runner(loop_factory=event_loop()) as runner, _writing(output) as file:
+        writer = ManifestWriter(file.write, kind, names, settings.empty_token, expectations=with_expectations)
+        runner.run(_export(settings, credentials, conditions, names, writer.write))
+    for name, count in writer.left_out.items():
+        screen.note(f"{name} of {count:,} images has a value that UpdateImage does not take; its cells are blank")
+    screen.note(f"{writer.count:,} images exported")
+
+
+async def _export(
+    settings: Settings,
+    credentials: Credentials,
+    conditions: Sequence[str],
+    names: Collection[str],
+    write: Callable[[dict[str, Any]], None],
+) -> None:
+    watcher = Watcher(settings.model_copy(update={"progress": "none"}))
+    async with reading(settings, credentials, watcher) as reader:
+        async for image in all_images(reader, conditions, names):
+            write(image)
+
+
+@contextmanager
+def _writing(output: str) -> Iterator[TextIO]:
+    """A file is replaced as a whole, or not at all."""
+    if output == "-":
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    path = Path(output)
+    if not path.parent.is_dir():
+        raise UsageError(f"--output {output}: there is no directory {path.parent}; create it, or name another")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UsageError(f"--output {output}: is not a plain file; name another")
+    with replacing(path) as file:
+        yield file
+
+
+def _condition(text: str) -> str:
+    """The condition, if the server would split it as it is meant: at the first of its operators, wherever it stands (§6)."""
+    found = _CONDITION.fullmatch(text)
+    if not found:
+        raise UsageError(f"--where {text!r}: is not a condition such as platform=Linux, name~=prod% or size>1000")
+    name, sign = found[1], found[2].strip()
+    known = (*(field for field in FIELDS if field not in TAGS), *ALSO)
+    if name not in known:
+        raise UsageError(f"--where {text!r}: {name!r} is not a field to ask for{nearest(name, known)}")
+    first = next(operator for operator in _OPERATORS if operator in text)
+    if first != sign or text.index(first) != len(name) + (len(found[2]) - len(sign)):
+        raise UsageError(f"--where {text!r}: the server would split it at {first!r}; it cannot ask for such a value")
+    return text
+
+
+def _names(fields: Sequence[str]) -> list[str]:
+    names = [name.strip() for text in fields for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in FIELDS:
+            raise UsageError(f"--fields: {name!r} is not a field{nearest(name, FIELDS)}")
+    return list(dict.fromkeys(names)) or [name for name in FIELDS if name not in TAGS]
+
+
+def _format(output: str, settings: Settings) -> str:
+    if settings.format:
+        return "jsonl" if settings.format in ("jsonl", "ndjson") else settings.format
+    suffix = Path(output).suffix.lower()
+    kinds = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", "": "csv"}
+    if suffix not in kinds:
+        raise UsageError(f"--output {output}: name it .csv, .tsv, .jsonl or .ndjson, or give --format")
+    return kinds[suffix]

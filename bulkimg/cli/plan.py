@@ -1,0 +1,97 @@
+"""This file is `bulkimg plan`: a run that stops at its plan, and how a plan looks on a screen."""
+
+from dataclasses import asdict
+from itertools import islice
+from typing import Annotated
+
+import typer
+
+from bulkimg.cli import screen
+from bulkimg.cli.carry import carry_out
+from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, takes
+from bulkimg.cli.progress import plan_line
+from bulkimg.cli.run import Source, ask_for, begin_or_refuse
+from bulkimg.engine import OpenRun, summary_document
+from bulkimg.errors import Exit
+from bulkimg.ledger import Ledger, plans
+from bulkimg.model import PlanCounts, Summary
+from bulkimg.plan import refusal
+from bulkimg.plan.diff import show
+
+SAMPLE = 10  # rows shown as a difference
+
+Detailed = Annotated[
+    bool,
+    typer.Option(
+        "--detailed-exitcode",
+        envvar="BULKIMG_DETAILED_EXITCODE",
+        help="Exit 10 when there are changes, 0 when there are none.",
+    ),
+]
+
+
+@takes(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT)
+def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -> None:
+    """Look at the images and show what would change. `bulkimg apply last` sends it."""
+    asked, source = ask_for(source, flags)
+    asked.refuse_dry_run("plan")
+    run, credentials = begin_or_refuse(asked, source)
+    summary = carry_out(run, credentials, plan_only=True)
+    counts = show_plan(summary, run)
+    changes = counts is not None and counts.actions["update"] > 0
+    raise typer.Exit(Exit.CHANGES if detailed_exitcode and changes and not summary.reason else summary.exit_code)
+
+
+def show_plan(summary: Summary, run: OpenRun) -> PlanCounts | None:
+    """The plan on standard output, and whether it would be refused; None, and why, where none could be made."""
+    ledger = Ledger.open(run.directory.ledger, read_only=True)
+    try:
+        made = ledger.meta("state") != "ready"
+        counts = plans.counts(ledger) if made else None
+        if run.settings.json_summary:
+            screen.out_json(summary_document(summary) | ({"changes": asdict(counts)} if counts else {}))
+        elif counts is None:
+            screen.error(screen.one_line(summary.reason))
+        else:
+            _show(counts, list(islice(plans.rows(ledger, updates_only=True), SAMPLE)), summary)
+        if counts is not None:
+            _warn(counts, summary, run)
+        return counts
+    finally:
+        ledger.close()
+
+
+def _show(counts: PlanCounts, sample: list[plans.PlannedRow], summary: Summary) -> None:
+    screen.out(screen.one_line(f"{plan_line(counts)}; target {summary.target}"))
+    if counts.transitions:
+        screen.out("most frequent:")
+    for name, before, after, images in counts.transitions:
+        screen.out(screen.one_line(f"    {name}: {show(before)} → {show(after)} ×{images:,}"))
+    for row in sample:
+        screen.out(f"line {row.line}: image {row.uuid}")
+        for name, value in row.send.items():
+            screen.change(name, show(row.before.get(name)) if counts.surveyed else None, show(value))
+    left = counts.actions["update"] - len(sample)
+    if left > 0:
+        screen.out(f"… and {left:,} more")
+    for cause in summary.causes:
+        if cause["status"] != "unprocessed":
+            text = (
+                f"{cause['rows']:,} {cause['status']}: {cause['message'][:160]} (first in line {cause['first_line']})"
+            )
+            screen.out(screen.one_line(text))
+
+
+def _warn(counts: PlanCounts, summary: Summary, run: OpenRun) -> None:
+    """What the plan would meet when it is applied, and how to apply it."""
+    refused = refusal(counts, run.settings.max_changes, run.settings.allow_field)
+    if summary.reason:
+        screen.note(screen.one_line(f"stopped: {summary.reason}"))
+    elif refused:
+        screen.note(f"apply would refuse it: {refused[0]}")
+    screen.note(f"look at it: {summary.directory}/plan.html, plan.csv")
+    following = summary.details["next"]
+    if following and following.startswith("bulkimg apply"):
+        following += f" --checksum {counts.digest[:16]}{f' {refused[1]}' if refused else ''}"
+    if following:
+        screen.note(f"next:       {following}")

@@ -1,0 +1,69 @@
+"""This file is `bulkimg verify`: the images again, beside what a run wanted of them."""
+
+import asyncio
+from typing import Any
+
+import typer
+
+from bulkimg.cli import screen
+from bulkimg.cli.carry import event_loop, leave_no_core
+from bulkimg.cli.options import Asked, Flags, takes
+from bulkimg.cli.progress import Watcher
+from bulkimg.cli.resume import Run, find
+from bulkimg.credentials import Credentials
+from bulkimg.engine import Drift, drift, reading, stored_settings
+from bulkimg.errors import Exit
+from bulkimg.ledger import Ledger, RunDirectory, plans
+from bulkimg.plan.diff import show
+from bulkimg.settings import Settings
+
+MOST = 100  # lines on a screen; --json has them all
+
+
+@takes("profile", "ca_file", "rate", "timeout", "max_outage", "retries", "runs_dir", "json", "log_format")
+def command(run: Run, flags: Flags) -> None:
+    """Changes nothing. Exit 1 when something has drifted."""
+    directory = find(run, flags)
+    asked = Asked(flags, stored=stored_settings(directory))
+    credentials = asked.credentials()
+    leave_no_core()
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        images, found = runner.run(_look(directory, asked.settings, credentials))
+    if asked.settings.json_summary:
+        listed = [item._asdict() for item in found]
+        screen.out_json({"run_id": directory.run_id, "images": images, "drifted": listed})
+    else:
+        _show(directory, images, found)
+    raise typer.Exit(Exit.SOME_ROWS_NOT if found else Exit.OK)
+
+
+async def _look(directory: RunDirectory, settings: Settings, credentials: Credentials) -> tuple[int, list[Drift]]:
+    """(images looked at, what has drifted)."""
+    watcher = Watcher(settings.model_copy(update={"progress": "none"}))
+    ledger = Ledger.open(directory.ledger, read_only=True)
+    try:
+        images = sum(1 for _ in plans.wanted(ledger))
+        async with reading(settings, credentials, watcher) as reader:
+            replace = settings.tags_mode == "replace"
+            return images, [item async for item in drift(ledger, reader, replace_tags=replace)]
+    finally:
+        ledger.close()
+
+
+def _show(directory: RunDirectory, images: int, found: list[Drift]) -> None:
+    rows: list[tuple[Any, ...]] = [("LINE", "IMAGE", "FIELD", "WANTED", "NOW")]
+    for item in found[:MOST]:
+        if item.field:
+            texts = (item.field, screen.one_line(show(item.wanted)), screen.one_line(show(item.now)))
+        else:
+            texts = ("-", "-", "the image is gone")
+        rows.append((str(item.line), item.uuid, *texts))
+    if found:
+        screen.out(screen.table(rows))
+    if len(found) > MOST:
+        screen.note(f"… and {len(found) - MOST:,} more; --json lists them all")
+    drifted = len({item.uuid for item in found})
+    said = f"{images:,} images looked at, {drifted:,} {'has' if drifted == 1 else 'have'} drifted"
+    screen.note(
+        f"run {directory.run_id}: {said if images else 'it has changed no image, so there is nothing to look at'}"
+    )

@@ -1,0 +1,103 @@
+"""This file looks at a server's images without changing any: beside what a run wanted, and all of them for an export."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import NamedTuple
+
+from bulkimg.apply import Paced
+from bulkimg.credentials import Credentials
+from bulkimg.engine.carry import LOGOUT_TIMEOUT
+from bulkimg.engine.world import World
+from bulkimg.errors import TargetError
+from bulkimg.ledger import Ledger, plans
+from bulkimg.model import TAGS, Held, Observer, Reopened, Value
+from bulkimg.pace import Pace
+from bulkimg.plan import CannotRead, Reader
+from bulkimg.plan.diff import fulfilled, present, written
+from bulkimg.plan.reading import BATCH, Image
+from bulkimg.settings import Settings
+from bulkimg.zstack import ImageApi, Transport, make_auth
+
+
+class Drift(NamedTuple):
+    """A field that is not as a run wanted it any more. `field` is empty where the image itself is gone."""
+
+    line: int
+    uuid: str
+    field: str
+    wanted: Value | None
+    now: Value | None
+
+
+@asynccontextmanager
+async def reading(
+    settings: Settings, credentials: Credentials, observe: Observer, world: World | None = None
+) -> AsyncIterator[Reader]:
+    """A reader that is logged in, paced, and out again at the end. TargetError; a server that does not tell is one too."""
+    world = world or World()
+    pace = Pace(settings.rate, 1, patience=settings.max_outage, clock=world.clock, sleep=world.sleep, rng=world.rng)
+    transport = Transport(world.connect(settings, world.now), settings.target, Paced(pace))
+    auth = make_auth(credentials, transport, world.now, world.sleep)
+    api = ImageApi(transport, auth, settings.action_key)
+    work = asyncio.current_task()
+    given_up: list[str] = []
+
+    def give_up(why: str) -> None:
+        given_up.append(why)
+        if work:
+            work.cancel()
+
+    pace.gate.probe = api.is_there
+    pace.gate.on_closed = lambda seconds, why: observe(Held(seconds, why))
+    pace.gate.on_open = lambda seconds: observe(Reopened(seconds))
+    pace.gate.on_give_up = give_up
+    try:
+        await auth.open()
+        yield Reader(api, pace.gate, world, settings.retries)
+        async with asyncio.timeout(LOGOUT_TIMEOUT):
+            await auth.close()
+    except asyncio.CancelledError:
+        if given_up and work:
+            work.uncancel()
+            raise TargetError(given_up[0]) from None
+        raise
+    except CannotRead as why:
+        raise TargetError(f"the server does not tell how its images are: {why}") from None
+    except TimeoutError:
+        pass  # of the logout: the session will expire by itself
+    finally:
+        await transport.close()
+
+
+async def drift(ledger: Ledger, reader: Reader, *, replace_tags: bool) -> AsyncIterator[Drift]:
+    """What is not as the run wanted it, of every row that it left as it wanted: field by field, in manifest order."""
+    wanted = plans.wanted(ledger)
+    while batch := list(islice(wanted, BATCH)):
+        names = {name for row in batch for name in row.fields}
+        images = await reader.images([row.uuid for row in batch], names)
+        for row in batch:
+            for found in _drift_of(row, images.get(row.uuid), replace_tags=replace_tags):
+                yield found
+
+
+def _drift_of(row: plans.Asked, image: Image | None, *, replace_tags: bool) -> Iterator[Drift]:
+    if image is None:
+        yield Drift(row.line, row.uuid, "", None, None)
+        return
+    for name, value in row.fields.items():
+        if not fulfilled(name, value, present(image, name), replace_tags=replace_tags):
+            yield Drift(row.line, row.uuid, name, value, written(image, name))
+
+
+async def all_images(reader: Reader, conditions: Sequence[str], fields: Collection[str]) -> AsyncIterator[Image]:
+    """Every image that meets the conditions, by uuid, with the named fields; tags as sorted texts."""
+    kinds = [kind for kind in TAGS if kind in fields]
+    async for page in reader.pages(conditions, [name for name in fields if name not in TAGS]):
+        for kind in kinds:
+            tags = await reader.tags(kind, [image["uuid"] for image in page])
+            for image in page:
+                image.add_tags(kind, tags.get(image["uuid"], {}))
+        for image in page:
+            yield image

@@ -1,0 +1,143 @@
+"""This file compares what a row asks for with the image as it is: what would be sent, and what changed since. Pure."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bulkimg.model import BLANK, MAY_BE_EMPTY, TAGS, Action, Fields, Planned, Seen, Value, as_stored
+
+BOOT_MODE = "bootMode::"
+_SHOWN = 60  # characters of a value in a message
+
+
+def present(image: Mapping[str, Any], name: str) -> Value | None:
+    """What the image shows of a field; servers leave out what is null (PROTOCOL.md §1)."""
+    value = image.get(name)
+    if isinstance(value, list):
+        return sorted(map(str, value))
+    return value if value is None or isinstance(value, bool) else str(value)
+
+
+def written(image: Mapping[str, Any], name: str) -> Value | None:
+    """The same as it may be written down: without our credentials (reading.Image)."""
+    return present(getattr(image, "shown", image), name)
+
+
+def same(name: str, asked: Value | None, shown: Value | None) -> bool:
+    """Whether they are the same to the server: strings trimmed, tags in any order, an empty text like none."""
+    if name in TAGS:
+        return _tag_set(asked) == _tag_set(shown)
+    if asked == shown:  # whatever way a value came there, it is itself
+        return True
+    if name in MAY_BE_EMPTY:
+        return (as_stored(asked) if asked is not None else "") == (shown if shown is not None else "")
+    return (as_stored(asked) if asked is not None else None) == shown
+
+
+def _tag_set(value: Value | None) -> set[str]:
+    return {tag.strip(BLANK) for tag in value} if isinstance(value, list) else set()
+
+
+def fulfilled(name: str, asked: Value, shown: Value | None, *, replace_tags: bool) -> bool:
+    """Whether the image already is as asked: tags that are only added must be among those it has."""
+    if name in TAGS and not replace_tags:
+        return not missing_tags(asked, shown)
+    return same(name, asked, shown)
+
+
+def missing_tags(asked: Value, shown: Value | None) -> list[str]:
+    """The asked tags that the image does not have, as the server would store them."""
+    assert isinstance(asked, list)
+    return [tag for tag in dict.fromkeys(tag.strip(BLANK) for tag in asked) if tag not in _tag_set(shown)]
+
+
+def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, replace_tags: bool = False) -> Planned:
+    """What is to become of a row. `image` is what was read of it, tags included where the row names some; None: no image.
+
+    Only what differs is sent. An expectation of a field that already has the value asked for has nothing left to protect.
+    """
+    if image is None:
+        return Planned(Action.MISSING, message="the server has no image with this uuid")
+    now = {name: present(image, name) for name in dict.fromkeys([*fields, *expects])}
+    before = {name: written(image, name) for name in now}
+    already = {name for name in fields if fulfilled(name, fields[name], now[name], replace_tags=replace_tags)}
+    broken = [name for name, value in expects.items() if name not in already and not same(name, value, now[name])]
+    if broken:
+        said = (f"if_{name} asks for {show(expects[name])}, the image has {show(before[name])}" for name in broken)
+        return Planned(Action.CONFLICT, before, message="; ".join(said))
+    send = {
+        name: _to_send(name, value, now[name], replace_tags) for name, value in fields.items() if name not in already
+    }
+    if not send:
+        return Planned(Action.UNCHANGED, before, message="the image is already so")
+    return Planned(Action.UPDATE, before, send, _aside(send, image))
+
+
+def _to_send(name: str, value: Value, shown: Value | None, replace_tags: bool) -> Value:
+    return missing_tags(value, shown) if name in TAGS and not replace_tags else value
+
+
+def _aside(send: Fields, image: Mapping[str, Any]) -> Seen:
+    """A change of the architecture rewrites the image's boot mode, which is a system tag (PROTOCOL.md §5.2)."""
+    if "architecture" not in send or "systemTags" in send:
+        return {}
+    return {name: written(image, name) for name in ("systemTags", "system") if name in image}
+
+
+def names_to_read(fields: Iterable[str], expects: Iterable[str]) -> set[str]:
+    """What has to be read of an image to plan its row."""
+    names = {*fields, *expects}
+    return names | {"systemTags", "system"} if "architecture" in fields else names
+
+
+def changed_since(
+    before: Seen, send: Fields, image: Mapping[str, Any], *, replace_tags: bool = False, partly: bool = False
+) -> list[str]:
+    """The fields that are neither as the plan saw them nor as we would make them: somebody else was here.
+
+    Tags that are only added get in nobody's way. `partly`: tags may be half-way from one to the other, by our own hand.
+    """
+    return [
+        name
+        for name, was in before.items()
+        if not same(name, was, written(image, name))
+        and not (name in send and _ours(name, send[name], was, present(image, name), replace_tags, partly))
+    ]
+
+
+def _ours(name: str, sent: Value, was: Value | None, now: Value | None, replace_tags: bool, partly: bool) -> bool:
+    """Whether what a field shows now is what we make of it, or are about to."""
+    if name not in TAGS:
+        return fulfilled(name, sent, now, replace_tags=replace_tags)
+    if not replace_tags:
+        return True
+    asked, had, has = _tag_set(sent), _tag_set(was), _tag_set(now)
+    return has == asked or (partly and asked & had <= has <= asked | had)
+
+
+def left_to_send(send: Fields, image: Mapping[str, Any], *, replace_tags: bool = False) -> Fields:
+    """What still differs: somebody else may have made a part of it so, and an undo must not take that back."""
+    now = {name: present(image, name) for name in send}
+    return {
+        name: _to_send(name, value, now[name], replace_tags)
+        for name, value in send.items()
+        if not fulfilled(name, value, now[name], replace_tags=replace_tags)
+    }
+
+
+def all_done(send: Fields, image: Mapping[str, Any], *, replace_tags: bool = False) -> bool:
+    """Whether the image already shows everything that would be sent."""
+    return all(fulfilled(name, value, present(image, name), replace_tags=replace_tags) for name, value in send.items())
+
+
+def show(value: Value | None) -> str:
+    """A value as a message shows it."""
+    if value is None:
+        return "no value"
+    text = (
+        repr(value)
+        if isinstance(value, str)
+        else ";".join(value) or "no tags"
+        if isinstance(value, list)
+        else str(value).lower()
+    )
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -1,0 +1,293 @@
+"""This file reads many images with one question, and goes on asking until the server says something certain.
+
+Batches become smaller where a server finds an address or an answer too long; an image counts as missing only when the
+server has left it out twice; an answer that names images nobody asked for is no answer.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from bulkimg.errors import TargetError
+from bulkimg.model import HIDDEN, TAGS, normal_uuid
+from bulkimg.pace import HELD, Gate, Patience, full_jitter
+from bulkimg.pace.outside import Outside
+from bulkimg.zstack import Answer, ImageApi
+from bulkimg.zstack.rules import CODES, TEXTS, Move, rule_for_status
+from bulkimg.zstack.wire import error_of, inventories_of
+
+BATCH = 200  # images a question: their uuids fit into the 8 KiB of a stock Tomcat (PROTOCOL.md §6)
+PAGE = 1000  # what the server itself takes for a limit when none is given
+# A question does no harm and is asked again at least so often: with --retries 0 one lost answer would be the end of a row.
+QUESTIONS = 3
+GATHER = 0.05  # seconds in which single questions become one
+_TOO_LONG = frozenset({400, 413, 414, 431})  # what servers say to an address that is too long for them
+
+
+class Image(dict[str, Any]):
+    """What a server showed of an image. `shown` is the same as it may be written down: without our credentials, where a
+    server put them into a value, or where a value happens to be one."""
+
+    shown: Mapping[str, Any]
+
+    def __init__(self, values: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -> None:
+        super().__init__(values)
+        self.shown = self if shown is None else shown
+
+    def add_tags(self, kind: str, tags: Mapping[str, "Tag"]) -> None:
+        """The tags of one kind, in the order of their texts."""
+        self[kind] = sorted(tags)
+        shown = sorted(tag.shown for tag in tags.values())
+        if self.shown is not self or shown != self[kind]:
+            self.shown = {**self.shown, kind: shown}
+
+
+class Tag(NamedTuple):
+    """A tag's own uuid, and its text as it may be written down."""
+
+    uuid: str
+    shown: str
+
+
+class CannotRead(Exception):
+    """Not an error by itself: this server does not tell how its images are, in one sentence."""
+
+
+class Reader:
+    """Asks one server how its images are. `retries` is how often a question is asked again that nobody answers."""
+
+    def __init__(self, api: ImageApi, gate: Gate, outside: Outside, retries: int) -> None:
+        self._api = api
+        self._gate = gate
+        self._sleep, self._rng = outside.sleep, outside.rng
+        self._retries = max(QUESTIONS, retries)
+        self._most = BATCH
+        self._tells = False  # it has answered a question about images
+        self._gathered: dict[str, tuple[Collection[str], asyncio.Future[Image | None]]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
+
+    async def images(self, uuids: Sequence[str], names: Collection[str]) -> dict[str, Image]:
+        """The images that exist, by uuid, each with the named fields as far as it has them; tags as sorted texts.
+
+        CannotRead where this server, or this account, cannot be asked; TargetError where nothing can be asked any more.
+        """
+        fields = {"uuid", *(name for name in names if name not in TAGS)}
+        found = await self._by_uuid(uuids, fields)
+        missing = [uuid for uuid in uuids if uuid not in found]
+        while missing:  # a server may give fewer than it was asked for
+            again = await self._by_uuid(missing, fields)
+            found |= again
+            missing = [uuid for uuid in missing if uuid not in found] if again else []
+        for kind in TAGS:
+            if kind in names and found:
+                tags = await self.tags(kind, list(found))
+                for uuid, image in found.items():
+                    image.add_tags(kind, tags.get(uuid, {}))
+        return found
+
+    async def one(self, uuid: str, names: Collection[str]) -> Image | None:
+        """One image, or None where there is none. What others ask at about the same time is one question with it."""
+        if not self._gathered:
+            asyncio.get_running_loop().call_later(GATHER, self._ask_gathered)
+        answer: asyncio.Future[Image | None] = asyncio.get_running_loop().create_future()
+        self._gathered[uuid] = (names, answer)
+        if len(self._gathered) >= BATCH:
+            self._ask_gathered()
+        return await answer
+
+    def _ask_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, {}
+        if gathered:
+            task = asyncio.create_task(self._answer(gathered))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _answer(self, gathered: Mapping[str, tuple[Collection[str], "asyncio.Future[Image | None]"]]) -> None:
+        names = {name for wanted, _ in gathered.values() for name in wanted}
+        try:
+            found = await self.images(list(gathered), names)
+        except Exception as error:  # whoever waits for an answer gets it
+            for _, answer in gathered.values():
+                if not answer.done():
+                    answer.set_exception(error)
+        else:
+            for uuid, (_, answer) in gathered.items():
+                if not answer.done():
+                    answer.set_result(found.get(uuid))
+
+    async def tags(self, kind: str, uuids: Sequence[str]) -> dict[str, dict[str, Tag]]:
+        """The tags of each image by their texts: `{image: {text: Tag}}`. `kind`: userTags or systemTags."""
+        found: dict[str, dict[str, Tag]] = {}
+        for begin in range(0, len(uuids), self._most):
+            batch = uuids[begin : begin + self._most]
+            last = ""
+            while True:
+                conditions = [_among("resourceUuid", batch), *([f"uuid>{last}"] if last else [])]
+                page = _rows(await self._ask(lambda c=conditions: self._api.query_tags(kind, c, PAGE)))  # type: ignore[misc]
+                for tag in page:
+                    named = tag.get("resourceUuid") in batch and isinstance(tag.get("tag"), str)
+                    if not named or not normal_uuid(str(tag.get("uuid"))):
+                        raise CannotRead("the server answered a question about tags with other ones")
+                    found.setdefault(tag["resourceUuid"], {})[tag["tag"]] = Tag(
+                        str(tag.get("uuid")), str(tag.shown["tag"])
+                    )
+                if len(page) < PAGE:
+                    break
+                last = _next_page(last, page)
+        return found
+
+    async def pages(self, conditions: Sequence[str], fields: Collection[str]) -> AsyncIterator[list[Image]]:
+        """All images that meet the conditions, in the order of their uuids, page by page.
+
+        A page begins after the last uuid of the one before, so that what comes or goes meanwhile moves no other image.
+        """
+        last = ""
+        while True:
+            asked, most = [*conditions, *([f"uuid>{last}"] if last else [])], self._most
+            answer = await self._ask(lambda a=asked, m=most: self._api.query_images(a, {"uuid", *fields}, m))  # type: ignore[misc]
+            if answer.failure == "BODY_TOO_LARGE" and most > 1:
+                self._most = most // 2
+                continue
+            if page := _rows(answer):
+                if not all(normal_uuid(str(image.get("uuid"))) for image in page):
+                    raise CannotRead("the server shows images without a uuid")
+                yield page
+            if len(page) < most:
+                return
+            last = _next_page(last, page)
+
+    # -- one question ---------------------------------------------------------------------------------------------------
+
+    async def _by_uuid(self, uuids: Sequence[str], fields: Collection[str]) -> dict[str, Image]:
+        found: dict[str, Image] = {}
+        at = 0
+        while at < len(uuids):
+            part = uuids[at : at + self._most]
+            ask = partial(self._api.query_images, [_among("uuid", part)], fields, len(part))
+            answer = await self._ask(ask)
+            if len(part) > 1 and (answer.failure == "BODY_TOO_LARGE" or answer.status in _TOO_LONG):
+                self._most = min(self._most, len(part) // 2)
+                continue
+            for image in await self._certain(answer, part, ask):
+                found[image["uuid"]] = image
+            at += len(part)
+        return found
+
+    async def _certain(
+        self, answer: Answer, part: Sequence[str], again: Callable[[], Awaitable[Answer]]
+    ) -> list[Image]:
+        """The images of an answer. One that makes no sense is asked for once more; from a server that has told before, it is
+        trouble, and no reason to send without looking."""
+        for last in (False, True):
+            try:
+                images = _rows(answer)
+                if any(image.get("uuid") not in part for image in images):
+                    raise CannotRead("the server answered a question about images with other ones")
+            except CannotRead as why:
+                if last and self._tells:
+                    raise TargetError(f"the images cannot be read any more: {why}; {_WITHOUT}") from None
+                if last:
+                    raise
+                answer = await self._ask(again)
+            else:
+                break
+        self._tells = True
+        return images
+
+    async def _ask(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Until the server says something that is no «not now»; with a new session where the old one is dead."""
+        left = self._retries
+        while True:
+            ticket = self._api.auth.ticket
+            answer = await self.patiently(call)
+            move = _move(answer)
+            if move is Move.RENEW:
+                await self._api.auth.renew(ticket)
+            elif move is Move.AGAIN and answer.status is not None and left > 0:
+                left -= 1
+                await self._sleep(full_jitter(self._retries - left, self._rng))
+            else:
+                return answer
+
+    async def patiently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask until the server says anything at all: a question may be asked often, unlike a PUT."""
+        patience = Patience(self._retries, self._gate)
+        while (answer := await call()).streak:
+            if answer.streak == HELD:
+                continue
+            if answer.failure == "NOT_CONNECTED" and not self._api.reached:
+                break  # it has not been there since this process began
+            patience.note(answer.streak)
+            if await patience.is_spent():
+                break
+            await self._sleep(full_jitter(patience.own, self._rng))
+        return answer
+
+
+def _among(name: str, uuids: Sequence[str]) -> str:
+    return f"{name}?={','.join(uuids)}"
+
+
+def _next_page(last: str, page: Sequence[Image]) -> str:
+    """Where the next page begins; CannotRead where the server does not turn pages."""
+    uuids = [str(row.get("uuid")) for row in page]
+    if min(uuids) <= last or uuids != sorted(uuids):
+        raise CannotRead("the server does not give its answers page by page")
+    return uuids[-1]
+
+
+def _move(answer: Answer) -> Move | None:
+    """What kind of «no» an answer is, if it is one."""
+    if answer.status is None or answer.status == 200:
+        return None
+    error = error_of(answer.json())
+    if error:
+        return CODES[error.code].move if error.code in CODES else Move.REFUSED
+    return rule_for_status(answer.status).move
+
+
+def _with_shown(found: list[dict[str, Any]], answer: Answer) -> list[Image]:
+    if answer.shown is None:
+        return [Image(row) for row in found]
+    shown = inventories_of(answer.to_show.json()) or []
+    if len(shown) != len(found):  # hiding has broken the JSON, so nothing of it is shown
+        shown = [dict.fromkeys(row, HIDDEN) for row in found]
+    return [Image(row, row_shown) for row, row_shown in zip(found, shown, strict=True)]
+
+
+def _rows(answer: Answer) -> list[Image]:
+    """The rows of an answer; CannotRead says why there are none, TargetError that no other question will do better."""
+    found = inventories_of(answer.json()) if answer.status == 200 else None
+    if found is not None:
+        return _with_shown(found, answer)
+    if answer.failure == "BODY_TOO_LARGE":
+        raise CannotRead(f"its answer is too large, even about one image: {answer.detail}")
+    if answer.status is None:
+        raise TargetError(f"the images cannot be read: {answer.detail}; is the server there, and --endpoint right?")
+    shown = answer.to_show
+    error = error_of(shown.json())
+    said = (
+        f"{error.code} {error.text}" if error else f"HTTP {answer.status} {' '.join(shown.text.split())[:120]}".strip()
+    )
+    if why := _is_hopeless(answer, said):
+        raise TargetError(f"the images cannot be read: {why}")
+    if answer.streak or (error and error.code in CODES and CODES[error.code].move is Move.AGAIN):
+        raise TargetError(f"the images cannot be read: {said}, again and again; {_WITHOUT}")
+    if error:  # it knows the question, and does not let this account ask it
+        raise TargetError(f"the images cannot be read: {said}; {_WITHOUT}")
+    raise CannotRead(said)
+
+
+_WITHOUT = "--no-survey sends without looking at the images first"
+
+
+def _is_hopeless(answer: Answer, said: str) -> str:
+    """What every other request would be told too, with its hint; «no such path» is what a server without queries says."""
+    error = error_of(answer.json())
+    if error and error.code in CODES:
+        return f"{said}; {CODES[error.code].hint}" if CODES[error.code].move is Move.HALT else ""
+    for pattern, code, rule in TEXTS:
+        if rule.move is Move.HALT and code != "NO_SUCH_PATH" and pattern.search(answer.text):
+            return f"{code}: {said}; {rule.hint}"
+    return ""

@@ -1,0 +1,211 @@
+"""This file is the texts of options: as a user writes one → what the program works with. ValueError carries the rest of the sentence."""
+
+import codecs
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from bulkimg.model import CHOICES, FIELDS
+
+Pairs = tuple[tuple[str, str], ...]
+MOST_RATE = 1_000_000  # requests a second; above it, people mean unlimited
+MOST_SECONDS = 30 * 86400.0
+
+
+def parse_rate(value: Any) -> float:
+    """`20/s`, `300/min`, `7200/h`, a bare number (a second) or `unlimited` → requests a second, `inf` for no limit."""
+    text = str(value).strip().lower()
+    if text in {"unlimited", "inf"}:
+        return math.inf
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?(?:e-\d\d)?)(?:/(s|sec|m|min|h))?", text, re.ASCII)
+    per_second = float(found[1]) / {None: 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}[found[2]] if found else 0
+    if not 0 < per_second <= MOST_RATE:
+        raise ValueError(f"is not a rate: write 20/s, 300/min (at most {MOST_RATE:,}/s) or unlimited")
+    return per_second
+
+
+def parse_duration(value: Any) -> float:
+    """`30`, `30s`, `500ms`, `5m`, `2h` → seconds."""
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)(ms|s|m|h)?", str(value).strip().lower(), re.ASCII)
+    seconds = float(found[1]) * {None: 1, "s": 1, "ms": 0.001, "m": 60, "h": 3600}[found[2]] if found else 0
+    if not 0 < seconds <= MOST_SECONDS:
+        raise ValueError("is not a duration: write 30s, 500ms, 5m or 2h; 30 days at most")
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `count` rows, or at most a `share` of them; neither is no limit. Of errors, the share is taken of the last
+    1,000 finished rows once `sample` have finished."""
+
+    count: int | None = None
+    share: float | None = None
+    sample: int = 100
+
+    def __str__(self) -> str:
+        return f"{self.share * 100:.12f}".rstrip("0").rstrip(".") + "%" if self.share is not None else str(self.count)
+
+
+def parse_limit(value: Any) -> Limit:
+    """`10`, `5%` or `none`."""
+    if isinstance(value, Limit):
+        return value
+    text = str(value).strip().lower()
+    if text == "none":
+        return Limit()
+    if found := re.fullmatch(r"(\d+(?:\.\d+)?)%", text, re.ASCII):
+        if (share := float(found[1]) / 100) <= 1:
+            return Limit(share=share)
+    elif re.fullmatch(r"\d+", text, re.ASCII):
+        return Limit(count=int(text))
+    raise ValueError("is not a limit: write a number of rows (10), a share (5%) or none")
+
+
+def parse_endpoint(value: Any) -> str:
+    """Scheme, host and port of the server, and nothing else → `scheme://host:port`."""
+    text = str(value).strip()
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+        (host or "").encode("idna")
+    except ValueError:  # its text may repeat a password
+        raise ValueError("is not an URL: write the scheme, host and port, such as http://host:8080") from None
+    if url.scheme not in {"http", "https"} or not host or re.search(r"[\s\\]", text):
+        raise ValueError("is not an URL: write the scheme, host and port, such as http://host:8080")
+    if url.username is not None or url.password is not None:
+        raise ValueError("carries a user name or password; set BULKIMG_ACCOUNT and BULKIMG_PASSWORD instead")
+    if port == 0:
+        raise ValueError("has port 0; write the server's port")
+    if url.path not in {"", "/"} or url.query or url.fragment:
+        raise ValueError("has more than scheme, host and port; the context path is --base-path")
+    host = f"[{host}]" if ":" in host else host
+    return f"{url.scheme}://{host}:{port or (443 if url.scheme == 'https' else 80)}"
+
+
+def parse_base_path(value: Any) -> str:
+    text = "/" + str(value).strip("/") if str(value).strip("/") else ""
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", text) or "/." in text:
+        raise ValueError("is not a path such as /zstack")
+    return text
+
+
+def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
+    """`["a=b", …]`, lines of `a=b`, pairs, or a table of texts, numbers and booleans → pairs."""
+    if isinstance(value, Mapping):
+        value = list(value.items())
+    pairs = []
+    for item in value.splitlines() if isinstance(value, str) else _list(value):
+        if isinstance(item, str):
+            left, equals, right = item.partition("=")
+            if not equals or not left.strip():
+                raise ValueError(f"has {item!r}, which is not NAME=VALUE")
+        else:
+            left, right = _pair(item)
+        pairs.append((left.strip(), right))
+    return tuple(pairs)
+
+
+def _pair(item: Any) -> tuple[str, str]:
+    if not isinstance(item, list | tuple) or len(item) != 2 or not isinstance(item[1], str | int | float):
+        raise ValueError(f"has {item!r}, which is not a text, a number or a boolean")
+    return str(item[0]), str(item[1]).lower() if isinstance(item[1], bool) else str(item[1])
+
+
+def _list(value: Any) -> Iterable[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("is not a list of texts")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    texts = tuple(value.splitlines() if isinstance(value, str) else _list(value))
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("is not a list of texts")
+    return texts
+
+
+def parse_targets(value: Any) -> tuple[tuple[str, str], ...]:
+    """Pairs whose left side is a field of the API."""
+    pairs = _pairs(value)
+    for name, _ in pairs:
+        known_field(name)
+    return pairs
+
+
+def parse_maps(value: Any) -> tuple[tuple[str, str], ...]:
+    pairs = tuple((column, name.strip()) for column, name in _pairs(value))
+    for _, name in pairs:
+        if name != "uuid" and not name.startswith("_"):
+            known_field(name.removeprefix("if_"))
+    return pairs
+
+
+def parse_admitted(value: Any) -> tuple[tuple[str, str], ...]:
+    pairs = _pairs(value)
+    for name, _ in pairs:
+        if name not in CHOICES:
+            raise ValueError(f"names {name!r}, which takes no fixed values; those that do are {', '.join(CHOICES)}")
+    return pairs
+
+
+CONDITION = re.compile(r"([^=!~]+)(!=|~=|=)(.*)", re.DOTALL)
+
+
+def parse_conditions(value: Any) -> tuple[str, ...]:
+    texts = _texts(value)
+    for text in texts:
+        if not CONDITION.fullmatch(text):
+            raise ValueError(
+                f"has {text!r}, which is not COLUMN=VALUE, COLUMN!=VALUE or COLUMN~=PATTERN (% is a wildcard)"
+            )
+    return texts
+
+
+def known_field(name: str) -> str:
+    """The name, if it is a field of the API; ValueError with the nearest one otherwise."""
+    if name in FIELDS:
+        return name
+    raise ValueError(f"names {name!r}, which is not a field{nearest(name, FIELDS)}")
+
+
+def nearest(word: str, known: Iterable[str], *, whole: bool = True) -> str:
+    """`; did you mean 'x'?` when one of the known words is near, else the `whole` list, or nothing."""
+    known = list(known)
+    by_fold = {item.casefold(): item for item in known}
+    found = difflib.get_close_matches(word.casefold(), by_fold, 1, 0.6)
+    return (
+        f"; did you mean {by_fold[found[0]]!r}?"
+        if found
+        else f"; known are {', '.join(known)}"
+        if known and whole
+        else ""
+    )
+
+
+def parse_encoding(value: Any) -> str:
+    try:
+        codec = codecs.lookup(str(value))
+        if not getattr(codec, "_is_text_encoding", True):
+            raise LookupError
+        return codec.name
+    except (LookupError, ValueError):
+        raise ValueError("is not an encoding that Python knows; try utf-8, utf-16, gb18030 or latin-1") from None
+
+
+def parse_path(value: Any) -> Path:
+    if not isinstance(value, str | Path) or "\0" in str(value):
+        raise ValueError("is not a path")
+    return Path(value).expanduser()
+
+
+def parse_fields(value: Any) -> tuple[str, ...]:
+    """Names of fields, one by one or with commas."""
+    names = tuple(name.strip() for text in _texts(value) for name in text.split(",") if name.strip())
+    for name in names:
+        known_field(name)
+    return names

@@ -1,0 +1,101 @@
+"""This file is T35 and a part of T40: two editors of the same images for hours of their steps, and a plan of a whole fleet."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.errors import HypothesisException
+
+from tests.battery.report import Record
+from tests.conftest import Cli, Server, sandbox_process
+from tests.journeys.test_editor import IMAGES, Editors, steps
+
+
+def editors(examples: int, dialect: str) -> Record:
+    """So many stories of up to 25 steps: plan, apply, undo, and somebody else's edits in between."""
+    begun = time.monotonic()
+    steps.clear()
+    failed, notes = 0, ""
+    with sandbox_process("--images", str(IMAGES), "--dialect", dialect) as server:
+        machine = type("Editors", (Editors,), {"server": server}).TestCase  # type: ignore[attr-defined] # hypothesis makes it
+        machine.settings = settings(
+            max_examples=examples,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize=True,
+            phases=(Phase.explicit, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        )
+        try:
+            machine("runTest").runTest()
+        except (AssertionError, HypothesisException) as error:
+            failed, notes = 1, f"; {error}"[:300]
+    said = ", ".join(f"{name} {count:,}" for name, count in sorted(steps.items()))
+    test = f"two editors of four images, {dialect}"
+    return Record("T35", test, sum(steps.values()), failed, "steps", said + notes, time.monotonic() - begun)
+
+
+def fleet(images: int) -> Record:
+    """Export, edit and plan a whole fleet: seconds, requests and memory; nothing may be sent."""
+    begun = time.monotonic()
+    with sandbox_process("--images", str(images)) as server, tempfile.TemporaryDirectory() as name:
+        cli = Cli(Path(name)).at(server)
+        cli("export", "-o", "all.csv", "--fields", "name,platform", "--with-expectations", "--rate", "unlimited")
+        exported = time.monotonic() - begun
+        _edit(cli.place / "all.csv")
+        _peak(cli, "check", "all.csv")
+        before = len(server.requests())
+        planned = time.monotonic()
+        changes, memory = _peak(cli, "plan", "all.csv", "--rate", "unlimited", "--json")
+        seconds = time.monotonic() - planned
+        requests = _requests_since(server, before)
+    actions = changes["changes"]["actions"]
+    failed = int(actions != {"update": (images + 1) // 2, "unchanged": images // 2, "conflict": 0, "missing": 0})
+    failed += int(requests > images * 600 / 100_000 + 1)
+    notes = f"plan {seconds:.0f} s, {requests} requests, at most {memory:.0f} MB; start of the sandbox and export {exported:.0f} s"
+    return Record("T40", "plan of a fleet", images, failed, "images", notes, time.monotonic() - begun)
+
+
+def _edit(path: Path) -> None:
+    """Every second image gets another name."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    for row in rows[1::2]:
+        row[1] += "-n"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _peak(cli: Cli, *arguments: str) -> tuple[dict[str, dict[str, dict[str, int]]], float]:
+    """What the command printed as JSON, and the most memory it held, in MB."""
+    out = cli.place / "out.json"
+    with out.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bulkimg", *arguments],
+            cwd=cli.place,
+            env=cli.env(),
+            stdout=file,
+            stderr=subprocess.DEVNULL,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, arguments
+    text = out.read_text()
+    return json.loads(text) if text.startswith("{") else {}, used.ru_maxrss / 1024
+
+
+def _requests_since(server: Server, before: int) -> int:
+    requests = server.requests()[before:]
+    assert all(request["method"] == "GET" for request in requests), "a plan sends nothing"
+    return len(requests)
+
+
+def campaign(images: int) -> list[Record]:
+    """The fleet first, then two editors in both dialects."""
+    return [fleet(images), *(editors(max(1, images // 1000), dialect) for dialect in ("documented", "zstack"))]

@@ -1,0 +1,78 @@
+"""After the write: what the answer does not carry is read, many images with one question, before a row is called updated."""
+
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+import bulkimg
+from tests.conftest import Cli, sandbox_process
+from tests.journeys.test_bad_servers import SESSION, Lies, lying
+
+
+async def run(server: Lies, place: Path, changes: list[dict[str, Any]]) -> bulkimg.Summary:
+    one = bulkimg.Run(
+        changes,
+        credentials=bulkimg.Session(SESSION),
+        endpoint=server.url,
+        runs_dir=place,
+        rate="unlimited",
+        survey=False,
+    )
+    async for _ in one:
+        pass
+    assert one.summary is not None
+    return one.summary
+
+
+async def test_a_value_that_reads_back_as_another_has_drifted(tmp_path: Path) -> None:
+    """The answer shows the name and no description; the images show what became of it."""
+    questions = []
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind != "read":
+            return None
+        wanted = request.query["q"].removeprefix("uuid?=").split(",")
+        questions.append(wanted)
+        kept = [{"uuid": uuid, "description": "kept" if int(uuid, 16) % 2 else "another"} for uuid in wanted]
+        return web.json_response({"inventories": kept})
+
+    changes = [{"uuid": f"{n:032x}", "name": "new", "description": "kept"} for n in range(40)]
+    async with lying(script) as server:
+        summary = await run(server, tmp_path, changes)
+    assert (summary.counts["updated"], summary.counts["drifted"]) == (20, 20)
+    assert len(questions) <= 10, "many images with one question"
+
+
+async def test_what_nothing_shows_is_named(tmp_path: Path) -> None:
+    """A server without queries, or one that never shows the field: updated, and the message says what is not confirmed."""
+    for answer in (web.Response(status=404, text="no api mapping to /v1/images"), None):
+
+        async def script(
+            server: Lies, kind: str, request: web.Request, said: Any, answer: web.Response | None = answer
+        ) -> web.Response | None:
+            if kind != "read":
+                return None
+            if answer is not None:
+                return web.Response(status=answer.status, text=answer.text)
+            wanted = request.query["q"].removeprefix("uuid?=").split(",")
+            return web.json_response({"inventories": [{"uuid": uuid} for uuid in wanted]})
+
+        async with lying(script) as server:
+            summary = await run(server, tmp_path, [{"uuid": "0" * 32, "name": "new", "description": "x"}])
+        assert summary.counts["updated"] == 1
+        results = (Path(summary.directory) / "results.jsonl").read_text()
+        assert "not confirmed, the answer does not carry it: description" in results
+
+
+def test_the_documented_dialect_confirms_every_field(cli: Cli) -> None:
+    """Its answers carry five of the nine fields; with the read-back no row is left with a reservation."""
+    with sandbox_process("--images", "30", "--dialect", "documented") as server:
+        rows = sorted(server.images())
+        cli.write("m.csv", "uuid,name,description,guestOsType,virtio\n" + "".join(f"{u},n,d,g,false\n" for u in rows))
+        cli.at(server)("run", "m.csv", "--yes", "--rate", "unlimited", "--no-survey")
+        results = cli.results()
+        assert {(result["status"], result["message"]) for result in results} == {("updated", "")}
+        assert all(result["after"]["description"] == "d" for result in results)
+        reads = [request for request in server.requests() if request["path"].endswith("/images")]
+        assert len(reads) <= 10

@@ -1,0 +1,156 @@
+"""Looking first, and hostile servers: what they say of images is compared, shown harmlessly, and holds no secret of ours."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.conftest import Cli
+from tests.security.canaries import forms
+from tests.security.servers import call_of, honest, json_answer, strangers
+from tests.security.test_secrets import KINDS, Canaries, canaries, environment, rows, searched
+from tests.security.watching import watch
+from tests.zstack.raw import Raw, Reply, http, raw_server
+
+LOOKING: dict[str, Any] = {"BULKIMG_SURVEY": "true"}
+HOSTILE = "=cmd()\x1b]0;pwned\x07\u202e\r\n</script><script>alert(1)</script>"
+
+
+class Fleet:
+    """Images whose names a test makes up; PUTs are carried out."""
+
+    def __init__(self, names: dict[str, str], session: str) -> None:
+        self.images: dict[str, dict[str, Any]] = {uuid: {"uuid": uuid, "name": name} for uuid, name in names.items()}
+        self.tags: dict[str, str] = {}
+        self.session = session
+
+    async def reply(self, raw: Raw, writer: Any) -> bool:
+        method, path, _, _ = raw.requests[-1]
+        call = call_of(raw.requests[-1])
+        if call.kind == "put":
+            self.images[call.uuid] |= call.wanted
+            data = json_answer({"inventory": self.images[call.uuid]})
+        elif call.kind in ("list", "read") and method == "GET":
+            data = self.found(path, call.uuid)
+        else:
+            data = honest(call, self.session)
+        writer.write(data)
+        await writer.drain()
+        return True
+
+    def found(self, path: str, uuid: str) -> bytes:
+        conditions = parse_qs(urlsplit(path).query).get("q", [f"uuid?={uuid}"])
+        wanted = next((text.split("?=")[1].split(",") for text in conditions if "?=" in text), [])
+        if "-tags" in path:
+            tags = [{"uuid": "1" * 32, "resourceUuid": u, "tag": self.tags[u]} for u in wanted if u in self.tags]
+            return json_answer({"inventories": tags})
+        return json_answer({"inventories": [self.images[u] for u in sorted(wanted) if u in self.images]})
+
+
+def forms_of(given: Canaries) -> Iterator[str]:
+    for secret in given.echoed.values():
+        for form, data in forms(secret).items():
+            if form != "utf-16":
+                yield data.decode()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_secret_that_a_server_calls_an_image_is_written_nowhere(cli: Cli, kind: str) -> None:
+    """Plan, run, conflict, undo, verify; each image is called a secret of ours in one of its forms, and tagged so."""
+    given = canaries(kind)
+    texts = list(forms_of(given))
+    cli.write(
+        "m.csv",
+        "uuid,name,userTags\n" + "".join(f"{n:032x},new-{n},\n" for n in range(len(texts))) + f"{'e' * 32},x,t\n",
+    )
+    fleet = Fleet({f"{n:032x}": f"it is {text}" for n, text in enumerate(texts)} | {"e" * 32: "y"}, given.session)
+    fleet.tags["e" * 32] = texts[0]
+    async with raw_server(fleet.reply) as raw:
+        where = environment(cli, given, raw.url) | LOOKING
+        fast = ("--yes", "--rate", "unlimited", "-v", "--max-errors", "none")
+        planned = await asyncio.to_thread(watch, cli, "plan", "m.csv", "--rate", "unlimited", **where)
+        applied = await asyncio.to_thread(watch, cli, "apply", "last", *fast, **where)
+        fleet.images["0" * 32]["name"] = f"again {texts[1]}"
+        undone = await asyncio.to_thread(watch, cli, "undo", "last", *fast, **where)
+        verified = await asyncio.to_thread(watch, cli, "verify", "last", "--rate", "unlimited", **where)
+        assert strangers(raw) == []
+    assert planned.code == 0, planned.err
+    assert b"[hidden]" in planned.out
+    assert applied.code in (0, 1), applied.err
+    # Where hiding breaks an answer's JSON nothing of it can be compared with what was seen before: a conflict, no guess.
+    changed = [image for image in fleet.images.values() if image["name"].startswith(("new-", "again", "x"))]
+    assert 0 < len(changed) <= len(fleet.images)
+    assert undone.code == 1
+    assert b"held one of our credentials before" in undone.err
+    searched(cli, given, planned, applied, undone, verified)
+
+
+async def test_a_value_that_happens_to_be_the_password_is_compared_as_it_is(cli: Cli) -> None:
+    """The password is `Linux`, and so is every second platform: these rows are as asked for, and not `[hidden]`."""
+    fleet = Fleet({f"{n:032x}": "x" for n in range(6)}, "a" * 32)
+    for n, image in enumerate(fleet.images.values()):
+        image["platform"] = "Linux" if n % 2 else "Other"
+    cli.write("m.csv", "uuid,platform\n" + "".join(f"{uuid},Linux\n" for uuid in fleet.images))
+    async with raw_server(fleet.reply) as raw:
+        given: dict[str, Any] = {
+            "BULKIMG_ENDPOINT": raw.url,
+            "BULKIMG_ACCOUNT": "admin",
+            "BULKIMG_PASSWORD": "Linux",
+            **LOOKING,
+        }
+        seen = await asyncio.to_thread(watch, cli, "run", "m.csv", "--yes", "--rate", "unlimited", **given)
+    assert seen.code == 0, seen.err
+    assert cli.summary()["counts"] | {"updated": 3, "unchanged": 3} == cli.summary()["counts"]
+
+
+async def test_what_an_image_is_called_is_harmless_wherever_it_is_shown(cli: Cli) -> None:
+    fleet = Fleet({f"{n:032x}": HOSTILE for n in range(3)}, "a" * 32)
+    cli.write("m.csv", rows(3))
+    async with raw_server(fleet.reply) as raw:
+        given: dict[str, Any] = {"BULKIMG_ENDPOINT": raw.url, "BULKIMG_SESSION": "5e551017" * 4, **LOOKING}
+        seen = await asyncio.to_thread(watch, cli, "plan", "m.csv", "--rate", "unlimited", **given)
+    assert seen.code == 0
+    for obeyed in (b"\x1b", b"\x07", "\u202e".encode(), b"\r"):
+        assert obeyed not in seen.out + seen.err
+    page = (cli.run_dir() / "plan.html").read_text("utf-8")
+    assert page.count("</script>") == 1
+    assert "\u202e" not in page
+    lines = (cli.run_dir() / "plan.csv").read_text("utf-8")
+    assert ",=cmd" not in lines
+    assert '"=cmd' not in lines
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http(b"x" * (5 << 20)),
+        http(b'{"inventories": [' + b"[" * 100_000),
+        http(b"", "302 Found", "Location: http://127.0.0.1:9/zstack/v1/images"),
+        json_answer({"inventories": [{"uuid": "0" * 32, "name": {"a": ["b"] * 1000}, "platform": 7, "userTags": "x"}]}),
+        json_answer({"inventories": [{"uuid": "0" * 32, "name": "x" * 1_000_000}]}),
+        json_answer({"inventories": [{"uuid": f"{n:032x}", "name": "x"} for n in range(5000)]}),
+    ],
+    ids=["too large", "too deep", "elsewhere", "odd values", "a long name", "too many"],
+)
+async def test_odd_answers_to_the_survey_make_no_false_outcome(cli: Cli, answer: bytes) -> None:
+    """Either nobody looks, which is said, or what was said is compared; the PUT's own answer decides."""
+    cli.write("m.csv", "uuid,name\n" + f"{'0' * 32},new\n")
+
+    async def reply(raw: Raw, writer: Any) -> bool:
+        call = call_of(raw.requests[-1])
+        writer.write(answer if call.kind == "list" else honest(call))
+        await writer.drain()
+        return True
+
+    script: Reply = reply
+    async with raw_server(script) as raw:
+        given: dict[str, Any] = {"BULKIMG_ENDPOINT": raw.url, "BULKIMG_SESSION": "5e551017" * 4, **LOOKING}
+        seen = await asyncio.to_thread(watch, cli, "run", "m.csv", "--yes", "--timeout", "3s", **given)
+        assert strangers(raw) == []
+    assert seen.peak < 200 << 20
+    (result,) = cli.results()
+    assert result["status"] == "updated", (result, seen.err)
+    assert json.loads(json.dumps(result)) == result
