@@ -4,8 +4,8 @@ the runner acts on."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bulkimg.apply.policy import Policy
-from bulkimg.apply.tagging import POLL_FIRST, POLL_GROWTH, POLL_MOST, Tagging
+from bulkimg.apply.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
+from bulkimg.apply.tagging import Tagging
 from bulkimg.apply.verdict import Next, Verdict, confirm, judge_look, judge_poll, judge_read, judge_update
 from bulkimg.errors import TargetError
 from bulkimg.model import TAGS, Claim, Status

@@ -5,6 +5,9 @@ from typing import Literal
 
 from bulkimg.values import Limit
 
+# Seconds to a job's first poll, how they grow, and their most: the vendor's SDKs poll every 1 or 2 s.
+POLL_FIRST, POLL_GROWTH, POLL_MOST = 0.05, 1.6, 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:

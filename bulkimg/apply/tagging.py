@@ -6,17 +6,15 @@ nothing of it is in the ledger: after a crash the tags are read again, and what 
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from bulkimg.apply.policy import Policy
+from bulkimg.apply.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
 from bulkimg.apply.verdict import Verdict, drifted
-from bulkimg.model import BLANK, TAGS, Claim, Fields, Status
+from bulkimg.model import BLANK, HIDDEN, TAGS, Claim, Fields, Status
 from bulkimg.pace import full_jitter
 from bulkimg.pace.outside import Outside
 from bulkimg.plan.diff import BOOT_MODE, fulfilled, missing_tags, written
 from bulkimg.plan.reading import QUESTIONS, CannotRead, Reader
 from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.wire import error_of, new_job_uuid
-
-POLL_FIRST, POLL_GROWTH, POLL_MOST = 0.05, 1.6, 2.0  # seconds between two looks at a job
 
 
 class Tagging:
@@ -41,17 +39,22 @@ class Tagging:
     def _with_present(self, claim: Claim, kind: str) -> list[str]:
         asked, before = claim.fields[kind], (claim.before or {}).get(kind)
         assert isinstance(asked, list)
-        return [*before, *asked] if isinstance(before, list) and not self._replace else asked
+        if not isinstance(before, list) or self._replace:
+            return asked
+        return [*(tag for tag in before if HIDDEN not in tag), *asked]  # what is not kept cannot be sent again
 
     async def complete(self, claim: Claim, verdict: Verdict) -> Verdict:
         """The verdict on a row that is `updated` but for its tags."""
+        try:
+            return await self._completed(claim, verdict)
+        except CannotRead as why:
+            return verdict if self._how != "api" else _cannot_tell(verdict, f"the tags cannot be read: {why}")
+
+    async def _completed(self, claim: Claim, verdict: Verdict) -> Verdict:
         kinds = [kind for kind in TAGS if kind in claim.fields]
         said = ""
         for number in range(self._rounds + 1):
-            try:
-                image = await self._reader.one(claim.uuid, kinds)
-            except CannotRead as why:
-                return verdict if self._how != "api" else _cannot_tell(verdict, f"the tags cannot be read: {why}")
+            image = await self._reader.one(claim.uuid, kinds)
             if image is None:
                 return _cannot_tell(verdict, "the image is gone, so its tags cannot be read")
             wrong = [k for k in kinds if not fulfilled(k, claim.fields[k], image[k], replace_tags=self._replace)]

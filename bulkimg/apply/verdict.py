@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from bulkimg.model import TAGS, Claim, Fields, Seen, Status, as_stored
-from bulkimg.plan.diff import all_done, changed_since, show, written
+from bulkimg.plan.diff import changed_since, left_to_send, show, written
 from bulkimg.zstack import Answer
 from bulkimg.zstack.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
 from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another, printable
@@ -178,7 +178,7 @@ def judge_look(claim: Claim, image: Mapping[str, Any] | None, *, doubtful: bool,
             "somebody else has changed the image; make a new plan if it is still to be changed",
         )
         return unsent._replace(status=status, code="CHANGED_SINCE_PLAN", message=message, hint=hint)
-    if all_done(claim.fields, image, replace_tags=replace_tags):
+    if not left_to_send(claim.fields, image, replace_tags=replace_tags):
         if doubtful:
             return Verdict(
                 Next.SETTLED,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from bulkimg.apply import Paced, Policy, Runner, Stop
 from bulkimg.credentials import AccessKey, Account, Credentials
@@ -108,9 +109,8 @@ class Engine:
         _check_identity(run.ledger, self._credentials)
         if run.ledger.meta("state") == "done":
             return finish(run, None, run.ledger.meta("ended_at"))  # its files once more, as they were
-        write_results(
-            run.ledger, run.result_paths, settled_only=True
-        )  # what cannot be written is found out before anything is sent
+        # What cannot be written is found out before anything is asked or sent.
+        write_results(run.ledger, run.result_paths, settled_only=True)
         if settings.note:  # perhaps of somebody who applies another's plan
             run.ledger.set_meta(note=settings.note)
         run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._world.now())
@@ -196,7 +196,7 @@ class Engine:
                         Exit.REFUSED,
                         f"the server cannot be asked how the images are ({why}), so no if_ value can be compared",
                     )
-                self._observe(NoSurvey(f"{why}; is --base-path right?" if "no api mapping" in str(why) else str(why)))
+                self._observe(NoSurvey(str(why)))
             else:
                 if stop is None:
                     write_plan(self._run)
@@ -221,22 +221,15 @@ class Engine:
     async def _approved(self, what: PlanMade | CanaryPassed) -> Stop | None:
         if self._approve is None:
             return None
-        said = asyncio.get_running_loop().create_future()
+        answers: list[bool] = []
 
         async def ask(approve: Approve) -> None:
-            said.set_result(await approve(what))
+            answers.append(await approve(what))
 
-        stop = await self._until_stopped(ask(self._approve))
-        return stop or (
-            None
-            if said.result()
-            else Stop(
-                Exit.REFUSED,
-                "you said no; nothing more was sent"
-                if isinstance(what, CanaryPassed)
-                else "you said no; nothing was sent",
-            )
-        )
+        if stop := await self._until_stopped(ask(self._approve)):
+            return stop
+        more = "more " if isinstance(what, CanaryPassed) else ""
+        return None if answers == [True] else Stop(Exit.REFUSED, f"you said no; nothing {more}was sent")
 
     # -- sending --------------------------------------------------------------------------------------------------------
 
@@ -330,13 +323,16 @@ class Engine:
             self.pace.when_idle(lambda: later(LAST_ANSWER, runner.stop_now))
 
     async def _log_out(self, auth: Auth) -> None:
-        """At most a few seconds: a session that is left over expires by itself, a process that does not end is worse."""
-        if self._ends_now or self.pace.gate.closed:
-            return
-        self._step = asyncio.ensure_future(auth.close())
-        await asyncio.wait([self._step], timeout=LOGOUT_TIMEOUT)
-        self._step.cancel()
-        await asyncio.gather(self._step, return_exceptions=True)
+        if not self._ends_now and not self.pace.gate.closed:
+            self._step = asyncio.ensure_future(log_out(auth))
+            await asyncio.gather(self._step, return_exceptions=True)
+
+
+async def log_out(auth: Auth) -> None:
+    """At most a few seconds: a session that is left over expires by itself, a process that does not end is worse."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LOGOUT_TIMEOUT):
+            await auth.close()
 
 
 def _check_identity(ledger: Ledger, credentials: Credentials) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bulkimg.apply import Paced
 from bulkimg.credentials import Credentials
-from bulkimg.engine.carry import LOGOUT_TIMEOUT
+from bulkimg.engine.carry import log_out
 from bulkimg.engine.world import World
 from bulkimg.errors import TargetError
 from bulkimg.ledger import Ledger, plans
@@ -55,9 +55,10 @@ async def reading(
     pace.gate.on_give_up = give_up
     try:
         await auth.open()
-        yield Reader(api, pace.gate, world, settings.retries)
-        async with asyncio.timeout(LOGOUT_TIMEOUT):
-            await auth.close()
+        try:
+            yield Reader(api, pace.gate, world, settings.retries)
+        finally:
+            await log_out(auth)
     except asyncio.CancelledError:
         if given_up and work:
             work.uncancel()
@@ -65,8 +66,6 @@ async def reading(
         raise
     except CannotRead as why:
         raise TargetError(f"the server does not tell how its images are: {why}") from None
-    except TimeoutError:
-        pass  # of the logout: the session will expire by itself
     finally:
         await transport.close()
 

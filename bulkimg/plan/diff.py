@@ -47,7 +47,8 @@ def fulfilled(name: str, asked: Value, shown: Value | None, *, replace_tags: boo
 def missing_tags(asked: Value, shown: Value | None) -> list[str]:
     """The asked tags that the image does not have, as the server would store them."""
     assert isinstance(asked, list)
-    return [tag for tag in dict.fromkeys(tag.strip(BLANK) for tag in asked) if tag not in _tag_set(shown)]
+    has = _tag_set(shown)
+    return [tag for tag in dict.fromkeys(tag.strip(BLANK) for tag in asked) if tag not in has]
 
 
 def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, replace_tags: bool = False) -> Planned:
@@ -59,21 +60,15 @@ def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, re
         return Planned(Action.MISSING, message="the server has no image with this uuid")
     now = {name: present(image, name) for name in dict.fromkeys([*fields, *expects])}
     before = {name: written(image, name) for name in now}
-    already = {name for name in fields if fulfilled(name, fields[name], now[name], replace_tags=replace_tags)}
+    send = left_to_send(fields, image, replace_tags=replace_tags)
+    already = fields.keys() - send.keys()
     broken = [name for name, value in expects.items() if name not in already and not same(name, value, now[name])]
     if broken:
         said = (f"if_{name} asks for {show(expects[name])}, the image has {show(before[name])}" for name in broken)
         return Planned(Action.CONFLICT, before, message="; ".join(said))
-    send = {
-        name: _to_send(name, value, now[name], replace_tags) for name, value in fields.items() if name not in already
-    }
     if not send:
         return Planned(Action.UNCHANGED, before, message="the image is already so")
     return Planned(Action.UPDATE, before, send, _aside(send, image))
-
-
-def _to_send(name: str, value: Value, shown: Value | None, replace_tags: bool) -> Value:
-    return missing_tags(value, shown) if name in TAGS and not replace_tags else value
 
 
 def _aside(send: Fields, image: Mapping[str, Any]) -> Seen:
@@ -114,19 +109,14 @@ def _ours(name: str, sent: Value, was: Value | None, now: Value | None, replace_
     return has == asked or (partly and asked & had <= has <= asked | had)
 
 
-def left_to_send(send: Fields, image: Mapping[str, Any], *, replace_tags: bool = False) -> Fields:
-    """What still differs: somebody else may have made a part of it so, and an undo must not take that back."""
-    now = {name: present(image, name) for name in send}
+def left_to_send(fields: Fields, image: Mapping[str, Any], *, replace_tags: bool = False) -> Fields:
+    """What still differs from what is asked: of tags that are only added, those that the image does not have."""
+    now = {name: present(image, name) for name in fields}
     return {
-        name: _to_send(name, value, now[name], replace_tags)
-        for name, value in send.items()
+        name: missing_tags(value, now[name]) if name in TAGS and not replace_tags else value
+        for name, value in fields.items()
         if not fulfilled(name, value, now[name], replace_tags=replace_tags)
     }
-
-
-def all_done(send: Fields, image: Mapping[str, Any], *, replace_tags: bool = False) -> bool:
-    """Whether the image already shows everything that would be sent."""
-    return all(fulfilled(name, value, present(image, name), replace_tags=replace_tags) for name, value in send.items())
 
 
 def show(value: Value | None) -> str:

@@ -270,8 +270,9 @@ def _rows(answer: Answer) -> list[Image]:
     said = (
         f"{error.code} {error.text}" if error else f"HTTP {answer.status} {' '.join(shown.text.split())[:120]}".strip()
     )
-    if why := _is_hopeless(answer, said):
-        raise TargetError(f"the images cannot be read: {why}")
+    said, hopeless = _by_the_table(answer, said)
+    if hopeless:
+        raise TargetError(f"the images cannot be read: {said}")
     if answer.streak or (error and error.code in CODES and CODES[error.code].move is Move.AGAIN):
         raise TargetError(f"the images cannot be read: {said}, again and again; {_WITHOUT}")
     if error:  # it knows the question, and does not let this account ask it
@@ -282,12 +283,14 @@ def _rows(answer: Answer) -> list[Image]:
 _WITHOUT = "--no-survey sends without looking at the images first"
 
 
-def _is_hopeless(answer: Answer, said: str) -> str:
-    """What every other request would be told too, with its hint; «no such path» is what a server without queries says."""
+def _by_the_table(answer: Answer, said: str) -> tuple[str, bool]:
+    """What the server said, with its hint, and whether every other request would be told the same. «No such path» is also
+    what a server without queries says."""
     error = error_of(answer.json())
-    if error and error.code in CODES:
-        return f"{said}; {CODES[error.code].hint}" if CODES[error.code].move is Move.HALT else ""
+    if error:
+        rule = CODES.get(error.code)
+        return (f"{said}; {rule.hint}", True) if rule and rule.move is Move.HALT else (said, False)
     for pattern, code, rule in TEXTS:
-        if rule.move is Move.HALT and code != "NO_SUCH_PATH" and pattern.search(answer.text):
-            return f"{code}: {said}; {rule.hint}"
-    return ""
+        if rule.move is Move.HALT and pattern.search(answer.text):
+            return f"{code}: {said}; {rule.hint}" if rule.hint else f"{code}: {said}", code != "NO_SUCH_PATH"
+    return said, False

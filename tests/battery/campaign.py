@@ -62,6 +62,22 @@ def fleet(images: int) -> Record:
     return Record("T40", "plan of a fleet", images, failed, "images", notes, time.monotonic() - begun)
 
 
+def tagged(images: int, dialect: str) -> Record:
+    """Two tags on each of so many images: how many requests that takes."""
+    begun = time.monotonic()
+    with (
+        sandbox_process("--images", str(images), "--dialect", dialect) as server,
+        tempfile.TemporaryDirectory() as name,
+    ):
+        cli = Cli(Path(name)).at(server)
+        cli.write("m.csv", "uuid,userTags\n" + "".join(f"{uuid},a;b\n" for uuid in server.images()))
+        cli("run", "m.csv", "--yes", "--rate", "unlimited")
+        requests = len(server.requests())
+        failed = sum(set(image["_tags"]) != {"a", "b"} for image in server.images().values())
+    notes = f"{requests:,} requests, {requests / images:.1f} an image"
+    return Record("T40", f"two tags an image, {dialect}", images, failed, "images", notes, time.monotonic() - begun)
+
+
 def _edit(path: Path) -> None:
     """Every second image gets another name."""
     with path.open(newline="", encoding="utf-8") as file:
@@ -97,5 +113,7 @@ def _requests_since(server: Server, before: int) -> int:
 
 
 def campaign(images: int) -> list[Record]:
-    """The fleet first, then two editors in both dialects."""
-    return [fleet(images), *(editors(max(1, images // 1000), dialect) for dialect in ("documented", "zstack"))]
+    """The fleet first, then two editors and tags, in both dialects."""
+    both = ("documented", "zstack")
+    stories = [editors(max(1, images // 1000), dialect) for dialect in both]
+    return [fleet(images), *stories, *(tagged(max(1, images // 500), dialect) for dialect in both)]

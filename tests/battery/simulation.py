@@ -439,22 +439,19 @@ class Play:
                 self._breach(f"{uuid} is updated, and the server shows {image}")
             if result["status"] == "failed" and applied:
                 self._breach(f"{uuid} is failed ({result['code']}), and it was applied")
-            if (
-                self._only_outages
-                and image
-                and not image.get("locked")
-                and result["status"] not in ("updated", "unchanged")
-            ):
+            if not self.troubled and image and not image.get("locked") and result["status"] not in self._fine:
                 self._breach(f"{uuid} is {result['status']} ({result['code']}), and nothing but outages happened")
             if result["status"] == "drifted":
                 self._breach(f"{uuid} is drifted, and nobody else changed it")
 
     @property
-    def _only_outages(self) -> bool:
-        """Nothing but outages that a run can notice: with fewer requests in flight than make one, and no try but the first, a
-        silent one that is over when they time out looks like the rows' own trouble."""
+    def _fine(self) -> tuple[str, ...]:
+        """Where nothing but outages happened, every row ends so. With fewer requests in flight than make an outage, and no
+        try but the first, a silent one that is over when they time out cannot be told from the rows' own trouble: the row
+        may be unknown then (README, «Limits»), and no more."""
         unseen = self.story.retries == 0 and self.story.concurrency < NEAR
-        return not self.troubled and not (unseen and any(how == "silent" for _, _, how in self.story.weather.outages))
+        silent = any(how == "silent" for _, _, how in self.story.weather.outages)
+        return ("updated", "unchanged", "unknown") if unseen and silent else ("updated", "unchanged")
 
     def _check_requests(self) -> None:
         """Bounded duplicates, the same body, and few requests in an outage (invariants 8, 9 and 14)."""

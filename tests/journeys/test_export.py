@@ -119,8 +119,10 @@ def test_what_no_manifest_could_say_is_said(cli: Cli) -> None:
     with sandbox_process("--images", "5", "--dialect", "documented") as server:
         a, b, *_ = sorted(server.images())
         server.edit(a, name="<empty>")
-        done = cli.at(server)("export", "-o", "x.csv", code=2)
+        account: dict[str, Any] = {"BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "password"}
+        done = cli("export", "-o", "x.csv", code=2, BULKIMG_ENDPOINT=server.url, **account)
         assert "--empty-token" in done.err
+        assert server.requests()[-1]["method"] == "DELETE", "who has logged in is out again, also when it went wrong"
         assert not (cli.place / "x.csv").exists(), "a file is whole or not there"
         cli.at(server)("export", "-o", "x.csv", "--empty-token", "<none>")
         cli.at(server)("run", "x.csv", *FAST, "--empty-token", "<none>")

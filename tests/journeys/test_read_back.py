@@ -65,6 +65,27 @@ async def test_what_nothing_shows_is_named(tmp_path: Path) -> None:
         assert "not confirmed, the answer does not carry it: description" in results
 
 
+async def test_a_server_that_stops_telling_of_tags_ends_no_run(tmp_path: Path) -> None:
+    """It told that they are missing, and then no more: what was sent is updated, and the message says what is not confirmed."""
+    asked = []
+
+    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+        if kind != "read":
+            return None
+        if "user-tags" in request.path:
+            asked.append(request.path)
+            none = web.json_response({"inventories": []})
+            return none if len(asked) == 1 else web.Response(status=404, text="no api mapping to /v1/user-tags")
+        return web.json_response({"inventories": [{"uuid": "0" * 32, "name": "new"}]})
+
+    async with lying(script) as server:
+        summary = await run(server, tmp_path, [{"uuid": "0" * 32, "name": "new", "userTags": ["t"]}])
+    assert len(asked) > 1
+    assert summary.counts["updated"] == 1
+    results = (Path(summary.directory) / "results.jsonl").read_text()
+    assert "not confirmed, the answer does not carry it: userTags" in results
+
+
 def test_the_documented_dialect_confirms_every_field(cli: Cli) -> None:
     """Its answers carry five of the nine fields; with the read-back no row is left with a reservation."""
     with sandbox_process("--images", "30", "--dialect", "documented") as server:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkimg.model import Action, Fields
-from bulkimg.plan.diff import all_done, changed_since, names_to_read, plan, present, same, show
+from bulkimg.plan.diff import changed_since, left_to_send, names_to_read, plan, present, same, show
 
 UUID = "0123456789abcdef0123456789abcdef"
 IMAGE: dict[str, Any] = {
@@ -116,7 +116,7 @@ def test_after_what_is_sent_has_been_stored_nothing_is_left_to_send(fields: Fiel
     planned = plan(fields, {}, image)
     stored = image | {name: str(value).strip(JAVA_BLANK) for name, value in planned.send.items()}
     assert plan(fields, {}, stored).action is Action.UNCHANGED
-    assert all_done(planned.send, stored)
+    assert left_to_send(planned.send, stored) == {}
     assert changed_since(planned.before, planned.send, stored) == []
     assert changed_since(planned.before, planned.send, image) == []
     for name in planned.send:
