@@ -21,7 +21,7 @@ test: venv
 	@$(MAKE) --no-print-directory -j2 lint pytest
 
 pytest: venv
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 8 --dist loadgroup
 
 lint: venv
 	$(BIN)/ruff check .

@@ -24,6 +24,12 @@ def _simulation(size: int, seed: int, _: Path) -> list[Record]:
     return simulation(size, first=seed * 1_000_000 if seed > 1 else 0)
 
 
+def _machine(size: int, seed: int, _: Path) -> list[Record]:
+    from tests.battery.test_machine import machine
+
+    return [machine(size, seed)]
+
+
 def _bugs(size: int, _seed: int, _: Path) -> list[Record]:
     from tests.battery.bugs import bugs
 
@@ -123,6 +129,7 @@ TESTS: dict[str, tuple[Test, int, str]] = {
     "load": (_load, 1_000_000, "rows of a manifest"),
     "campaign": (_campaign, 100_000, "images"),
     "simulation": (_simulation, 10_000, "seeds"),
+    "machine": (_machine, 2000, "stories"),
     "kills": (_kills, 1000, "kills"),
     "races": (_races, 60, "rounds"),
     "syscalls": (_syscalls, 0, "points of each kind, 0 for all"),
@@ -138,7 +145,20 @@ TESTS: dict[str, tuple[Test, int, str]] = {
 CHAINS = (
     ("outage",),
     ("odd", "faults"),
-    ("simulation", "kills", "syscalls", "bugs", "power", "damage", "answers", "races", "campaign", "load", "limits"),
+    (
+        "simulation",
+        "machine",
+        "kills",
+        "syscalls",
+        "bugs",
+        "power",
+        "damage",
+        "answers",
+        "races",
+        "campaign",
+        "load",
+        "limits",
+    ),
 )
 
 

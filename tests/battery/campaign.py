@@ -9,36 +9,21 @@ import tempfile
 import time
 from pathlib import Path
 
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.errors import HypothesisException
-
 from tests.battery.report import Record
+from tests.battery.stateful import failure
 from tests.conftest import Cli, Server, sandbox_process
-from tests.journeys.test_editor import IMAGES, Editors, steps
+from tests.journeys.test_editor import IMAGES, steps, with_server
 
 
 def editors(examples: int, dialect: str) -> Record:
     """So many stories of up to 25 steps: plan, apply, undo, and somebody else's edits in between."""
     begun = time.monotonic()
     steps.clear()
-    failed, notes = 0, ""
     with sandbox_process("--images", str(IMAGES), "--dialect", dialect) as server:
-        machine = type("Editors", (Editors,), {"server": server}).TestCase  # type: ignore[attr-defined] # hypothesis makes it
-        machine.settings = settings(
-            max_examples=examples,
-            stateful_step_count=25,
-            deadline=None,
-            derandomize=True,
-            phases=(Phase.explicit, Phase.generate),
-            suppress_health_check=list(HealthCheck),
-        )
-        try:
-            machine("runTest").runTest()
-        except (AssertionError, HypothesisException) as error:
-            failed, notes = 1, f"; {error}"[:300]
-    said = ", ".join(f"{name} {count:,}" for name, count in sorted(steps.items()))
+        broken = failure(with_server(server), examples, steps=25)
+    said = ", ".join(f"{name} {count:,}" for name, count in sorted(steps.items())) + (broken and f"; {broken}")
     test = f"two editors of four images, {dialect}"
-    return Record("T35", test, sum(steps.values()), failed, "steps", said + notes, time.monotonic() - begun)
+    return Record("T35", test, sum(steps.values()), int(bool(broken)), "steps", said, time.monotonic() - begun)
 
 
 def fleet(images: int) -> Record:

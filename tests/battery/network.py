@@ -78,6 +78,7 @@ class Network:
         self.breaches: list[str] = []
         self.logins = 0
         self.calm_since = math.inf
+        self.met: set[str] = set()  # outages by how, that a request ran into
         self._sessions = {"5" * 32}
         self._jobs: dict[str, tuple[float, Callable[[], tuple[int, Any]]]] = {}
         self._flying: Counter[str] = Counter()
@@ -133,6 +134,7 @@ class Network:
         return Answer(None, failure=failure, detail="no answer", sent=sent)
 
     async def _down(self, how: str) -> Answer:
+        self.met.add(how)
         if how == "refused":
             return await self._lost("NOT_CONNECTED", sent=False, after=0.001)
         if how == "silent":

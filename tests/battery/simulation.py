@@ -176,6 +176,7 @@ class Play:
         self.outcomes: dict[int, tuple[Any, ...]] = {}
         self.troubled = bool(story.weather.faults or story.weather.ask_faults or story.weather.deaf_to)
         self.run: Path | None = None
+        self.at_its_end = False  # the last process came to its own end
 
     def _settings(self) -> Settings:
         story = self.story
@@ -223,9 +224,9 @@ class Play:
         return self.story
 
     def finish(self) -> None:
-        """A run that gave up is gone on with, in the end in calm weather."""
+        """A run that gave up, or died over its last words, is gone on with, in the end in calm weather."""
         for _ in range(4):
-            if not self.open_rows():
+            if self.at_its_end and not self.open_rows():
                 break
             self.network.calm()
             self.live(Ending())
@@ -255,10 +256,12 @@ class Play:
         assert self.run is not None
         opened = reopen(RunDirectory(self.run), self.settings)
         self.network.holds.clear()  # a new process does not know what an earlier one was asked
+        self.at_its_end = False
         disk = Disk(opened.ledger.db, die_at=ending.die_at, fail_at=ending.fail_at, late=ending.late)
         opened.ledger.db = disk  # type: ignore[assignment] # it has what the ledger uses
         try:
             self._carry(opened, disk, ending.kill_after)
+            self.at_its_end = True
         except Died:
             self.story.kills += 1
         except StorageError:
@@ -405,6 +408,8 @@ class Play:
         self._check_truth()
         self._check_requests()
         story.digest = self._digest()
+
+    def close(self) -> None:
         self.loop.close()
         if self.reader:
             self.reader.close()
@@ -450,8 +455,8 @@ class Play:
         try but the first, a silent one that is over when they time out cannot be told from the rows' own trouble: the row
         may be unknown then (README, «Limits»), and no more."""
         unseen = self.story.retries == 0 and self.story.concurrency < NEAR
-        silent = any(how == "silent" for _, _, how in self.story.weather.outages)
-        return ("updated", "unchanged", "unknown") if unseen and silent else ("updated", "unchanged")
+        may_be_unknown = unseen and "silent" in self.network.met
+        return ("updated", "unchanged", *["unknown"] * may_be_unknown)
 
     def _check_requests(self) -> None:
         """Bounded duplicates, the same body, and few requests in an outage (invariants 8, 9 and 14)."""
@@ -492,6 +497,7 @@ def play(seed: int) -> Story:
         story.breaches.append(f"{type(error).__name__}: {error}")
         return story
     finally:
+        stage.close()
         shutil.rmtree(place, ignore_errors=True)
 
 

@@ -2,10 +2,10 @@
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -13,7 +13,9 @@ from bulkimg.engine import reopen
 from bulkimg.errors import RunRefused
 from bulkimg.ledger import RunDirectory
 from tests.battery.network import KINDS, Weather
+from tests.battery.report import Record
 from tests.battery.simulation import Ending, Play, Story
+from tests.battery.stateful import explore, failure
 
 KIND = st.sampled_from(KINDS)
 OUTAGES = st.lists(
@@ -25,6 +27,7 @@ class Run(RuleBasedStateMachine):
     """One run and its retries, on a server that outlives its processes."""
 
     stage: Play | None = None
+    stories: ClassVar[int] = 0
 
     @initialize(
         seed=st.integers(0, 10_000),
@@ -35,6 +38,7 @@ class Run(RuleBasedStateMachine):
         account=st.booleans(),
     )
     def begin(self, seed: int, rows: int, concurrency: int, retries: int, dialect: str, account: bool) -> None:
+        Run.stories += 1
         self.place = Path(tempfile.mkdtemp(prefix="bulkimg-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         story = Story(seed, rows, concurrency, retries, "unlimited", Weather(dialect), account)
         self.stage = Play(story, self.place)
@@ -92,7 +96,7 @@ class Run(RuleBasedStateMachine):
     def every_promise_holds(self) -> None:
         if self.stage is None:
             return
-        assert not self.stage.story.breaches + self.stage.network.breaches
+        assert not (found := self.stage.story.breaches + self.stage.network.breaches), found
         statuses: Any = dict(self.stage._ask("SELECT status, count(*) FROM fate GROUP BY status"))
         assert sum(statuses.values()) == len(self.stage.changes), "every row has one status at any time"
 
@@ -102,12 +106,19 @@ class Run(RuleBasedStateMachine):
         try:
             self.stage.finish()
             self.stage.end()
-            assert not self.stage.story.breaches
+            assert not (found := self.stage.story.breaches), found
         finally:
+            self.stage.close()
             shutil.rmtree(self.place, ignore_errors=True)
 
 
-Run.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestRun = Run.TestCase
+def machine(stories: int, seed: int) -> Record:
+    begun = time.monotonic()
+    Run.stories = 0
+    broken = failure(Run, stories, steps=12, seed=seed)
+    test = "one run and its retries, in any order of events"
+    return Record("T53", test, Run.stories, int(bool(broken)), "stories", broken, time.monotonic() - begun)
+
+
+def test_one_run_in_any_order_of_events() -> None:
+    explore(Run, examples=25, steps=12)

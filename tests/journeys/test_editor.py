@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -21,6 +20,7 @@ import bulkimg
 from bulkimg.engine import Engine, NothingToDo, begin, begin_undo, reopen
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory
+from tests.battery.stateful import explore
 from tests.conftest import Server, sandbox_process
 
 IMAGES = 4
@@ -180,16 +180,11 @@ def _statuses(directory: Path) -> dict[str, str]:
     return {result["uuid"]: result["status"] for result in map(json.loads, lines)}
 
 
+def with_server(server: Server) -> type[Editors]:
+    return type("Editors", (Editors,), {"server": server})
+
+
 @pytest.mark.parametrize("dialect", ["documented", "zstack"])
 def test_two_editors(dialect: str) -> None:
     with sandbox_process("--images", str(IMAGES), "--dialect", dialect) as server:
-        machine = type("Editors", (Editors,), {"server": server}).TestCase  # type: ignore[attr-defined] # hypothesis makes it
-        machine.settings = settings(
-            max_examples=10,
-            stateful_step_count=14,
-            deadline=None,
-            derandomize=True,
-            phases=(Phase.explicit, Phase.generate),  # to make a failure smaller takes minutes
-            suppress_health_check=list(HealthCheck),
-        )
-        machine("runTest").runTest()
+        explore(with_server(server), examples=10, steps=14)
