@@ -1,26 +1,21 @@
 """This file carries an open run out for a command: event loop, signals, progress, the closing words and the exit code."""
 
 import asyncio
-import ctypes
-import resource
 import signal
-import sys
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
 
 import typer
 
 from bulkimg.cli import screen
+from bulkimg.cli.process import allow_files, event_loop, leave_no_core
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Engine, OpenRun, summary_document
-from bulkimg.errors import Exit, UsageError
+from bulkimg.errors import Exit
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary
 from bulkimg.settings import Settings
 
-OTHER_FILES = 32  # open files beside the connections; 23 were counted, and the end of a run opens a few more
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
 _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
 
 
@@ -38,7 +33,7 @@ def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     leave_no_core()
     watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
     try:
-        _allow_files(run.settings.concurrency)
+        allow_files(run.settings.concurrency)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             return runner.run(_with_signals(Engine(run, credentials, watcher, **how)))
     finally:
@@ -60,40 +55,6 @@ async def _approve(target: str, what: PlanMade | CanaryPassed) -> bool:
     finally:
         loop.remove_reader(0)
     return screen.said_yes()
-
-
-def leave_no_core() -> None:
-    """A crash must not write the credentials in our memory to a file, nor another process of this user read them."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        # The limit does not count where cores go to a program; this does.
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def _allow_files(concurrency: int) -> None:
-    """A connection for every row in flight: raise our own limit as far as the system lets us, and say it when that is not enough.
-
-    Otherwise rows would wait for connections that cannot be made, and libuv ends the process where it cannot make a pipe.
-    """
-    needed = concurrency + OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        fewer = f"lower --concurrency to {hard - OTHER_FILES}, or " if hard > OTHER_FILES else ""
-        raise UsageError(
-            f"{concurrency} rows at once need {needed} open files, the system allows {hard}; "
-            f"{fewer}raise the limit (ulimit -n), then bulkimg resume last"
-        )
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loop where it is installed: a third less CPU a request."""
-    try:
-        import uvloop  # not on every platform
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def _with_signals(engine: Engine) -> Summary:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.carry import event_loop, leave_no_core
 from bulkimg.cli.options import Asked, Flags, takes
+from bulkimg.cli.process import event_loop, leave_no_core
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import all_images, reading

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.carry import event_loop
+from bulkimg.cli.process import event_loop
 from bulkimg.errors import UsageError
 from bulkimg.sandbox import Options, serve
 from bulkimg.sandbox.faults import KINDS, parse_faults

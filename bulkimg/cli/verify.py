@@ -6,8 +6,8 @@ from typing import Any
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.carry import event_loop, leave_no_core
 from bulkimg.cli.options import Asked, Flags, takes
+from bulkimg.cli.process import event_loop, leave_no_core
 from bulkimg.cli.progress import Watcher
 from bulkimg.cli.resume import Run, find
 from bulkimg.credentials import Credentials

@@ -1,0 +1,46 @@
+"""This file sets up the process that a command runs in: its event loop, its open files, and that it leaves no core behind."""
+
+import asyncio
+import ctypes
+import resource
+import sys
+from collections.abc import Callable
+
+from bulkimg.errors import UsageError
+
+OTHER_FILES = 32  # open files beside the connections; 23 were counted, and the end of a run opens a few more
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+
+
+def leave_no_core() -> None:
+    """A crash must not write the credentials in our memory to a file, nor another process of this user read them."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        # The limit does not count where cores go to a program; this does.
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def allow_files(concurrency: int) -> None:
+    """A connection for every row in flight: raise our own limit as far as the system lets us, and say it when that is not enough.
+
+    Otherwise rows would wait for connections that cannot be made, and libuv ends the process where it cannot make a pipe.
+    """
+    needed = concurrency + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fewer = f"lower --concurrency to {hard - OTHER_FILES}, or " if hard > OTHER_FILES else ""
+        raise UsageError(
+            f"{concurrency} rows at once need {needed} open files, the system allows {hard}; "
+            f"{fewer}raise the limit (ulimit -n), then bulkimg resume last"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's loop where it is installed: a third less CPU a request."""
+    try:
+        import uvloop  # not on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
