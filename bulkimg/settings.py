@@ -43,6 +43,7 @@ class Settings(BaseModel):
     # how fast, how long
     rate: Annotated[float, BeforeValidator(parse_rate)] = 50.0
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
+    adaptive: bool = True
     timeout: Annotated[float, BeforeValidator(parse_duration)] = 30.0
     job_timeout: Annotated[float, BeforeValidator(parse_duration)] = 1800.0
     max_outage: Annotated[float, BeforeValidator(parse_duration)] = 3600.0

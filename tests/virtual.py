@@ -1,9 +1,13 @@
 """This file is an event loop whose time is virtual: half an hour passes as fast as its events can be handled."""
 
 import asyncio
+import contextlib
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from types import SimpleNamespace
 from typing import Any, TypeVar
+
+from asyncio_throttle import throttler
 
 T = TypeVar("T")
 
@@ -38,7 +42,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.now
 
 
+@contextlib.contextmanager
+def virtual_throttler(loop: VirtualLoop) -> Iterator[None]:
+    """asyncio-throttle takes the time from its module; everything else of ours takes it as an argument."""
+    real = throttler.time
+    throttler.time = SimpleNamespace(monotonic=loop.time)
+    try:
+        yield
+    finally:
+        throttler.time = real
+
+
 def run_virtual(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end in virtual time; Stuck when it can have none."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    loop = VirtualLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner, virtual_throttler(loop):
         return runner.run(work)

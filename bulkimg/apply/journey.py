@@ -9,11 +9,11 @@ from bulkimg.apply.tagging import Tagging
 from bulkimg.apply.verdict import Next, Verdict, confirm, judge_look, judge_poll, judge_read, judge_update
 from bulkimg.errors import TargetError
 from bulkimg.model import TAGS, Claim, Status
-from bulkimg.pace import HELD, Pace, Patience
+from bulkimg.pace import HELD, Flight, Heard, Pace, Patience
 from bulkimg.pace.outside import Outside
 from bulkimg.plan.diff import left_to_send, written
 from bulkimg.plan.reading import QUESTIONS, CannotRead, Image, Reader
-from bulkimg.zstack import ImageApi
+from bulkimg.zstack import Answer, ImageApi
 
 POLLS_IN_VAIN = 5  # of any rows, without one good answer in between, until images are looked at first
 LOOKS = 5  # times that a row is looked at before one attempt
@@ -37,6 +37,7 @@ class Errand:
     begun: float = 0.0  # the same moment on the monotonic clock
     in_flight: bool = False  # bytes of the present attempt may be out
     key: str = ""  # the action key it was last sent with
+    flight: Flight | None = None  # while the server works on it, as far as we know
     looked_at: float | None = None  # on the monotonic clock: when the image was last compared with the plan
 
     @property
@@ -179,6 +180,7 @@ class Journey:
         if errand.claim.before is not None and not self._is_fresh(errand):
             raise _Stale
         self._begin(errand)
+        errand.flight = self._pace.row_sent()
 
     async def _put(self, errand: Errand) -> Verdict:
         claim = errand.claim
@@ -188,17 +190,26 @@ class Journey:
         if not body:  # tags only, which go another way
             self._begin(errand)
             return Verdict(Next.SETTLED, Status.UPDATED, unconfirmed=tuple(claim.fields))
-        answer = await self._api.update(claim.uuid, body, claim.job_uuid, lambda: self._admitted(errand))
-        verdict = judge_update(answer, claim)
-        if verdict.next in (Next.WAIT, Next.READ) or (verdict.next is Next.SETTLED and answer.status == 200):
-            self._accepted(errand.key)
-        if verdict.next is Next.WAIT:
-            self.jobs_exist = True
-            verdict = await self._wait(errand, POLL_FIRST)
-        elif verdict.next is Next.ASK:
-            verdict = await self._ask(errand, verdict)
-        elif verdict.next is Next.READ:
-            verdict = await self._read(errand, verdict)
+        heard = Heard.ELSE
+        try:
+            answer = await self._api.update(claim.uuid, body, claim.job_uuid, lambda: self._admitted(errand))
+            heard = _load_told_by(answer)
+            verdict = judge_update(answer, claim)
+            if verdict.next in (Next.WAIT, Next.READ) or (verdict.next is Next.SETTLED and answer.status == 200):
+                self._accepted(errand.key)
+            if verdict.next is Next.ASK:
+                verdict = await self._ask(errand, verdict)
+            elif verdict.next is Next.READ:
+                verdict = await self._read(errand, verdict)
+            else:
+                if verdict.next is Next.WAIT:
+                    self.jobs_exist = True
+                    verdict = await self._wait(errand, POLL_FIRST)
+                heard = Heard.WELL if verdict.status is Status.UPDATED else heard
+        finally:
+            if errand.flight:
+                self._pace.row_heard(errand.flight, heard)
+                errand.flight = None
         return await self._renewed(verdict, ticket) if verdict.next is Next.RENEW else verdict
 
     async def _renewed(self, verdict: Verdict, ticket: str) -> Verdict:
@@ -314,6 +325,11 @@ class Journey:
         except TargetError:
             return verdict
         return confirm(verdict, claim, image) if image is not None else verdict
+
+
+def _load_told_by(answer: Answer) -> Heard:
+    """A lost answer, or one of a server in trouble, tells of too much load; what was refused, or asked to wait, does not."""
+    return Heard.SICK if answer.streak and answer.streak != HELD else Heard.ELSE
 
 
 def unknown(doubt: Verdict) -> Verdict:

@@ -52,6 +52,10 @@ OPTIONS: dict[str, Any] = {
     ),
     "rate": _text("--rate", "N/s", "Hard cap on all requests; 300/min and unlimited do too.  [default: 50/s]"),
     "concurrency": _text("--concurrency", "N", "Hard cap on rows in flight.  [default: 16]"),
+    "adaptive": _switch(
+        "--adaptive/--no-adaptive",
+        "Find out, below --concurrency, how many rows the server works on.  [default: adaptive]",
+    ),
     "timeout": _text("--timeout", "TIME", "Longest wait for one answer.  [default: 30s]"),
     "job_timeout": _text("--job-timeout", "TIME", "Longest wait for the job of a 202 answer.  [default: 30m]"),
     "max_outage": _text(
@@ -100,7 +104,7 @@ OPTIONS: dict[str, Any] = {
     "dry_run": _switch("--dry-run -n", "Offline: check, and show what is asked for. `plan` looks at the images."),
 }
 TARGET = ("endpoint", "base_path", "profile", "ca_file", "action_key")
-PACE = ("rate", "concurrency", "timeout", "job_timeout", "max_outage", "retries", "max_errors")
+PACE = ("rate", "concurrency", "adaptive", "timeout", "job_timeout", "max_outage", "retries", "max_errors")
 MANIFEST = (
     "format",
     "encoding",

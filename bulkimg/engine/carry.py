@@ -68,6 +68,7 @@ class Engine:
             run.settings.rate,
             run.settings.concurrency,
             patience=run.settings.max_outage,
+            adapts=run.settings.adaptive,
             clock=world.clock,
             sleep=world.sleep,
             rng=world.rng,
@@ -119,7 +120,8 @@ class Engine:
             return finish(run, None, self._world.now())
         transport = Transport(self._world.connect(settings, self._world.now), settings.target, Paced(self.pace))
         try:
-            stop = await self._work(transport)
+            with self.pace.rate.shared(self._world.slots(settings.target)):
+                stop = await self._work(transport)
         finally:
             await transport.close()
         return finish(run, stop, self._world.now(), sending_seconds=self._sending, requests=transport.requests)

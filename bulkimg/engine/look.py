@@ -54,11 +54,12 @@ async def reading(
     pace.gate.on_open = lambda seconds: observe(Reopened(seconds))
     pace.gate.on_give_up = give_up
     try:
-        await auth.open()
-        try:
-            yield Reader(api, pace.gate, world, settings.retries)
-        finally:
-            await log_out(auth)
+        with pace.rate.shared(world.slots(settings.target)):
+            await auth.open()
+            try:
+                yield Reader(api, pace.gate, world, settings.retries)
+            finally:
+                await log_out(auth)
     except asyncio.CancelledError:
         if given_up and work:
             work.uncancel()

@@ -1,4 +1,5 @@
-"""This file is everything that comes from outside a run: time, sleep, chance, the network and the ledger's thread.
+"""This file is everything that comes from outside a run: time, sleep, chance, the network, the ledger's thread and the
+slots that are shared with other processes.
 
 A simulation hands in its own, and the rest of the program is the one that users run.
 """
@@ -10,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from bulkimg.ledger import Lane, ThreadLane
+from bulkimg.pace.slots import Slots, shared_slots
 from bulkimg.settings import Settings
 from bulkimg.zstack import Client, HttpClient
 
@@ -28,3 +30,4 @@ class World:
     rng: random.Random = field(default_factory=random.Random)
     connect: Callable[[Settings, Callable[[], float]], Client] = _http_client
     lane: Callable[[], Lane] = ThreadLane
+    slots: Callable[[str], Slots] = shared_slots

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from bulkimg.pace.budget import RetryBudget
 from bulkimg.pace.gate import MOST_HOLD, Gate
 from bulkimg.pace.health import SILENT, Health, State
+from bulkimg.pace.limit import Flight, Heard, Limit
 from bulkimg.pace.rate import Rate
 
 NOBODY = -1  # the era of what no waiter sent
@@ -28,11 +29,12 @@ class Pace:
         concurrency: int,
         *,
         patience: float = math.inf,
+        adapts: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        self.rate = Rate(rate)
+        self.rate = Rate(rate, clock)
         self.gate = Gate(clock, sleep, rng or random.Random(), patience)  # noqa: S311 - spreads waits, keeps no secret
         self.gate.on_reopened = self._start_slowly
         self.budget = RetryBudget(clock, lambda: self.rate.per_second)
@@ -40,7 +42,8 @@ class Pace:
         self._reopened: float | None = None
         self._out = 0  # requests that have no answer yet
         self._on_idle: Callable[[], object] | None = None
-        self._concurrency = concurrency
+        self.limit = Limit(concurrency, adapts=adapts)
+        self._shown = self.limit.value
         self._on_change: Callable[[], None] = lambda: None
 
     async def admit(self) -> int:
@@ -109,13 +112,29 @@ class Pace:
 
     @property
     def concurrency(self) -> int:
-        """The most rows that may be in flight."""
-        return self._concurrency
+        """The most rows that may be in flight now."""
+        return self.limit.value
 
-    def set_concurrency(self, limit: int) -> None:
-        """Change it; rows in flight above a lower limit finish first."""
-        self._concurrency = limit
+    def set_concurrency(self, most: int) -> None:
+        """Change its cap; rows in flight above a lower one finish first."""
+        self.limit.most = most
         self._on_change()
+
+    def row_sent(self) -> Flight:
+        """A row is in flight from here to `row_heard`."""
+        flight = self.limit.sent(self._clock())
+        self._tell_of_change()
+        return flight
+
+    def row_heard(self, flight: Flight, heard: Heard) -> None:
+        """It has its answer and its job's result, or there are none to be had: exactly once for each."""
+        self.limit.heard(flight, self._clock(), heard)
+        self._tell_of_change()
+
+    def _tell_of_change(self) -> None:
+        if self.limit.value != self._shown:
+            self._shown = self.limit.value
+            self._on_change()
 
     def on_concurrency_change(self, callback: Callable[[], None]) -> None:
         """Call back after each change, so that whoever starts rows can follow."""

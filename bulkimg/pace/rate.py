@@ -1,44 +1,41 @@
-"""This file caps requests a second with asyncio-throttle, used so that none of its traps bites.
+"""This file caps requests a second: slots spread them evenly, and asyncio-throttle counts that no second holds too many.
 
-Bare, it lets a whole second's budget go at once, polls once per waiter and serves waiters in no order. Small windows and
-one waiter at a time cure all three; the figures are in research/ecosystem.md §3.1 (100 % of the rate reached, the cap
-never passed in any second, 1–8 % of a core for 1 to 10,000 requests/s).
+Bare, asyncio-throttle lets a whole second's budget go at once, polls once per waiter and serves waiters in no order
+(research/ecosystem.md §3.1). Behind the slots, one waiter at a time, it has nothing to do but to be the second opinion: it holds
+a request that the slots let through after a moment at which the process stood still, or after the rate was lowered.
 """
 
 import asyncio
 import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from asyncio_throttle.throttler import Throttler
 
-# Windows a second. Few, because each costs up to one poll of the throttler; enough that no 0.1 s carries more than 0.15 of
-# a second's budget.
-FEWEST, MOST = 20, 60
+from bulkimg.pace.slots import OwnSlots, Slot, Slots
 
-# Requests reach the server a little earlier or later than they leave us. Windows 1.5 % longer than they need be let the
-# server's own count of any second stay within the cap when they bunch by up to 15 ms.
-STRETCH = 1.015
+# Requests reach the server a little earlier or later than they leave us. Slots 1.2 % farther apart than they need be make up for
+# those that are caught up on (CATCH_UP), and leave the server's own count of any second within the cap.
+STRETCH = 1.012
+GUARD = 1.002  # of a second, of which the throttler keeps count
+FEWEST = 20  # requests a second: below it the throttler counts single requests
 
 UNLIMITED = 500.0  # what a share of an unlimited rate is a share of, requests a second
-
-
-def windows(per_second: float) -> tuple[int, float]:
-    """(requests a window, seconds a window): no second holds more whole windows than fill the cap.
-
-    A second holds at most `n` windows of 1/n s. So the budget has to divide well: of the possible n, the one that loses
-    least by rounding down is taken. Below FEWEST requests a second each has a window of its own.
-    """
-    if per_second < FEWEST:
-        return 1, STRETCH / per_second
-    count = max(range(FEWEST, MOST + 1), key=lambda n: (math.floor(per_second / n) * n, -n))
-    return math.floor(per_second / count), STRETCH / count
+SOONEST = 0.0005  # seconds: uvloop counts whole milliseconds, so a shorter wait is none
+BUSY = 0.001  # seconds until the slots are asked again
+PATIENCE = 100  # times; after that this request goes on without them
 
 
 class Rate:
     """At most `per_second` admissions in any second, evenly, first come first served; `inf` admits at once."""
 
-    def __init__(self, per_second: float) -> None:
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._slots: Slots = OwnSlots()
+        self._clock = clock
         self._throttler = Throttler(rate_limit=1)
         self._turn = asyncio.Lock()
+        self._alarm: asyncio.Future[bool] | None = None
         self._share = 1.0
         self.per_second = per_second
         self.set(per_second)
@@ -54,6 +51,16 @@ class Rate:
             self._share = share
             self._apply()
 
+    @contextmanager
+    def shared(self, slots: Slots) -> Iterator[None]:
+        """For so long take these slots, which others take too. They are closed in the end."""
+        own, self._slots = self._slots, slots
+        try:
+            yield
+        finally:
+            self._slots = own
+            slots.close()
+
     @property
     def _present(self) -> float:
         if self._share == 1:
@@ -62,16 +69,60 @@ class Rate:
 
     def _apply(self) -> None:
         present = self._present
-        if math.isinf(present):
-            return
-        self._throttler.rate_limit, self._throttler.period = windows(present)
-        # Not less than 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
-        self._throttler.retry_interval = max(0.001, min(0.005, self._throttler.period / 50))
+        if not math.isinf(present):
+            self._throttler.rate_limit, self._throttler.period = guard(present)
+            # Not less than 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
+            self._throttler.retry_interval = max(0.001, min(0.005, self._throttler.period / 50))
+        if self._alarm and not self._alarm.done():
+            self._alarm.set_result(False)
 
     async def admit(self) -> None:
         """Return when one more request may go out. Cancelling a waiter takes nothing from the budget."""
         if math.isinf(self._present):
             return
         async with self._turn:
-            if not math.isinf(self._present):
-                await self._throttler.acquire()
+            while not math.isinf(present := self._present):
+                slot = await self._slot(STRETCH / present)
+                if await self._has_come(slot):
+                    await self._throttler.acquire()
+                    return
+
+    async def _slot(self, spacing: float) -> Slot:
+        for _ in range(PATIENCE):
+            slot = self._slots.take(self._clock(), spacing)
+            if slot is not None:
+                return slot
+            await asyncio.sleep(BUSY)
+        return Slot(self._clock() + spacing, self._clock())
+
+    async def _has_come(self, slot: Slot) -> bool:
+        """Wait for its moment. False, and the slot is given back, when the rate is changed before."""
+        seconds = slot.at - self._clock()
+        if seconds <= SOONEST:
+            return True
+        loop = asyncio.get_running_loop()
+        alarm: asyncio.Future[bool] = loop.create_future()
+        self._alarm = alarm
+        timer = loop.call_later(seconds, _ring, alarm)
+        came = False
+        try:
+            came = await alarm
+        finally:
+            timer.cancel()
+            self._alarm = None
+            if not came:
+                self._slots.give_back(slot)
+        return came
+
+
+def guard(per_second: float) -> tuple[int, float]:
+    """(requests, seconds) that the throttler allows: a little less than a second's budget in a little more than a second."""
+    if per_second < FEWEST:
+        return 1, GUARD / per_second
+    whole = math.floor(per_second)
+    return whole, GUARD * whole / per_second
+
+
+def _ring(alarm: "asyncio.Future[bool]") -> None:
+    if not alarm.done():
+        alarm.set_result(True)

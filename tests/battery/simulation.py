@@ -6,7 +6,6 @@ against each other. The same seed tells the same story, to the byte of the ledge
 """
 
 import asyncio
-import contextlib
 import csv
 import hashlib
 import json
@@ -17,13 +16,10 @@ import sqlite3
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-
-from asyncio_throttle import throttler
 
 from bulkimg import AccessKey, Account, Session
 from bulkimg.engine import Engine, NothingToDo, World, begin, begin_retry, reopen
@@ -32,12 +28,13 @@ from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory
 from bulkimg.model import Event, Settled
 from bulkimg.pace.gate import NEAR
+from bulkimg.pace.slots import OwnSlots
 from bulkimg.settings import Settings
 from tests.battery.disk import Died, Disk
 from tests.battery.network import EDITED, KINDS, Network, Weather, row_of
 from tests.battery.report import Record
 from tests.battery.shares import in_processes
-from tests.virtual import VirtualLoop
+from tests.virtual import VirtualLoop, virtual_throttler
 
 EPOCH = 1_795_435_200.0  # 2026-11-23 12:00:00 UTC, where virtual time begins
 LIVES = 6
@@ -290,12 +287,13 @@ class Play:
             rng=random.Random(self.rng.getrandbits(64)),
             connect=lambda settings, now: self.network,
             lane=lambda: InlineLane(die),
+            slots=lambda target: OwnSlots(),
         )
         credentials: Session | Account | AccessKey = (
             Account("admin", "hunter22") if self.story.account else Session("5" * 32)
         )
         engine = Engine(opened, credentials, self._watch, world)
-        with self._virtual_throttler():
+        with virtual_throttler(self.loop):
             self.loop.run_until_complete(self._until_death(engine, death, die, kill_after))
 
     async def _until_death(
@@ -331,16 +329,6 @@ class Play:
         if not work.cancelled() and work.done() and isinstance(work.exception(), Died):
             work.exception()
         self.network.before_put = self._look_at_put
-
-    @contextlib.contextmanager
-    def _virtual_throttler(self) -> Iterator[None]:
-        """asyncio-throttle takes the time from its module; everything else of ours takes it as an argument."""
-        real = throttler.time
-        throttler.time = SimpleNamespace(monotonic=self.loop.time)
-        try:
-            yield
-        finally:
-            throttler.time = real
 
     # -- what must always hold ------------------------------------------------------------------------------------------
 
