@@ -25,6 +25,7 @@ class Exit(IntEnum):
     MANIFEST = 3
     ERROR_LIMIT = 4
     TARGET = 5
+    TIME_BOX = 6
     REFUSED = 7
     STORAGE = 8
     CHANGES = 10

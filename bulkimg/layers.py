@@ -47,7 +47,18 @@ _JOB_KEYS: Mapping[str, Mapping[str, str]] = {
     },
     "target": {key: key for key in ("profile", "endpoint", "base_path", "ca_file", "require_tls", "action_key")},
     "pace": {
-        key: key for key in ("rate", "concurrency", "adaptive", "timeout", "job_timeout", "max_outage", "retries")
+        key: key
+        for key in (
+            "rate",
+            "concurrency",
+            "adaptive",
+            "timeout",
+            "job_timeout",
+            "max_duration",
+            "window",
+            "max_outage",
+            "retries",
+        )
     },
     "guard": {key: key for key in ("max_errors", "max_changes", "allow_field", "canary", "survey")},
     "results": {"path": "results"},

@@ -362,6 +362,20 @@ class Reopened:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """No row is begun until somebody, or the clock, says so; nobody does any more where `why` is empty."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoControl:
+    """`bulkimg ctl` cannot reach this run."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """No new row starts; rows in flight finish."""
 
@@ -383,6 +397,18 @@ class Summary:
 
 
 Event = (
-    Surveyed | NoSurvey | PlanMade | CanaryPassed | Started | Settled | Retrying | Held | Reopened | Stopping | Summary
+    Surveyed
+    | NoSurvey
+    | PlanMade
+    | CanaryPassed
+    | Started
+    | Settled
+    | Retrying
+    | Held
+    | Reopened
+    | Paused
+    | NoControl
+    | Stopping
+    | Summary
 )
 Observer = Callable[[Event], None]

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from bulkimg.values import (
     Limit,
     Pairs,
+    Window,
     parse_admitted,
     parse_base_path,
     parse_conditions,
@@ -26,6 +27,7 @@ from bulkimg.values import (
     parse_path,
     parse_rate,
     parse_targets,
+    parse_window,
 )
 
 
@@ -46,6 +48,8 @@ class Settings(BaseModel):
     adaptive: bool = True
     timeout: Annotated[float, BeforeValidator(parse_duration)] = 30.0
     job_timeout: Annotated[float, BeforeValidator(parse_duration)] = 1800.0
+    max_duration: Annotated[float, BeforeValidator(parse_duration)] | None = None
+    window: Annotated[Window, BeforeValidator(parse_window)] = Window()
     max_outage: Annotated[float, BeforeValidator(parse_duration)] = 3600.0
     retries: Annotated[int, Field(ge=0, le=100)] = 5
     max_errors: Annotated[Limit, BeforeValidator(parse_limit)] = Limit(share=0.5, sample=1000)

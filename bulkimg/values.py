@@ -39,6 +39,40 @@ def parse_duration(value: Any) -> float:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """Spans of the day, in minutes since midnight by the machine's own clock; one that ends before it begins goes over midnight."""
+
+    spans: tuple[tuple[int, int], ...] = ()
+
+    def is_open(self, minute: int) -> bool:
+        """At that minute of the day; without any span always."""
+        return not self.spans or any(
+            begin <= minute < end if begin < end else minute >= begin or minute < end for begin, end in self.spans
+        )
+
+    def __str__(self) -> str:
+        return ",".join(f"{a // 60:02}:{a % 60:02}-{b // 60 % 24:02}:{b % 60:02}" for a, b in self.spans) or "none"
+
+
+def parse_window(value: Any) -> Window:
+    """`22:00-06:00`, several with commas, or `none`."""
+    if isinstance(value, Window):
+        return value
+    text = str(value).strip()
+    if text.lower() == "none":
+        return Window()
+    spans = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d\d?):(\d\d)\s*-\s*(\d\d?):(\d\d)\s*", part, re.ASCII)
+        hours = [int(number) for number in found.groups()] if found else [99]
+        begin, end = hours[0] * 60 + hours[1 % len(hours)], hours[-2 % len(hours)] * 60 + hours[-1]
+        if not found or hours[0] > 23 or hours[1] > 59 or hours[3] > 59 or end > 24 * 60 or begin == end:
+            raise ValueError("is not a window: write 22:00-06:00, several with commas, or none")
+        spans.append((begin, end))
+    return Window(tuple(spans))
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """At most `count` rows, or at most a `share` of them; neither is no limit. Of errors, the share is taken of the last
     1,000 finished rows once `sample` have finished."""

@@ -45,6 +45,7 @@ class Agenda:
         self._out = 0  # errands under way: each of them may come back
         self._wake = asyncio.Event()
         self._closed = False
+        pace.on_go(self.wake)
 
     # -- what comes in --------------------------------------------------------------------------------------------------
 
@@ -73,10 +74,10 @@ class Agenda:
     async def next(self) -> Errand | None:
         """The next errand, `done` to be called for it; None when there will be no more."""
         while not self._closed:
-            if errand := self._pick():
+            if not self._pace.paused and (errand := self._pick()):
                 self._out += 1
                 return errand
-            if self._refill is None and not self._due and not self._ready and not self._out:
+            if self._refill is None and self._exhausted and not self._due and not self._ready and not self._out:
                 return None
             await self._sleep_until_something_happens()
         return None
@@ -125,6 +126,9 @@ class Agenda:
 
     async def _sleep_until_something_happens(self) -> None:
         self._wake.clear()
+        if self._pace.paused:
+            await self._wake.wait()
+            return
         # Not 0: a retry that waits for the budget while rows are being claimed would spin until they are there.
         timeout = max(self._due[0][0] - self._clock(), self._pace.budget.wait(), 0.001) if self._due else None
         try:

@@ -11,7 +11,7 @@ from bulkimg.cli import screen
 from bulkimg.cli.process import allow_files, event_loop, leave_no_core
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
-from bulkimg.engine import Engine, OpenRun, summary_document
+from bulkimg.engine import Engine, OpenRun, in_words, summary_document
 from bulkimg.errors import Exit
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary
 from bulkimg.settings import Settings
@@ -35,7 +35,7 @@ def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     try:
         allow_files(run.settings.concurrency)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            return runner.run(_with_signals(Engine(run, credentials, watcher, **how)))
+            return runner.run(_with_signals(Engine(run, credentials, watcher, allow=allow_files, **how)))
     finally:
         watcher.close()
         run.close()
@@ -70,6 +70,7 @@ async def _with_signals(engine: Engine) -> Summary:
             engine.stop_now()
 
     loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: screen.note(f"bulkimg: {in_words(engine.steering.status())}"))
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     return await engine.carry_out()

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("retry", "A new run of the rows that are failed, unknown or unprocessed."),
     "undo": ("undo", "A new run that puts the old values back, where nobody has changed them since."),
     "verify": ("verify", "Read the images again and tell what has drifted since a run."),
+    "ctl": ("ctl", "Change a running run: rate=5/s, concurrency=8, pause, go, stop, status."),
     "status": ("status", "Counts, pace and errors by cause of a run, living or dead."),
     "runs": ("runs", "List the runs."),
     "export": ("export", "The images as a manifest to edit."),
@@ -81,6 +83,9 @@ def bulkimg(
 def main() -> NoReturn:
     """Run the command line; errors of ours are one sentence and their exit code, never a traceback."""
     screen.set_up()
+    signal.signal(
+        signal.SIGUSR1, signal.SIG_IGN
+    )  # asks for the status of what is sending (carry.py), and ends nothing else
     try:
         code = app(prog_name="bulkimg", standalone_mode=False) or Exit.OK
     except KeyboardInterrupt:  # while a run is sending, signals are its own business (carry.py)

@@ -58,6 +58,10 @@ OPTIONS: dict[str, Any] = {
     ),
     "timeout": _text("--timeout", "TIME", "Longest wait for one answer.  [default: 30s]"),
     "job_timeout": _text("--job-timeout", "TIME", "Longest wait for the job of a 202 answer.  [default: 30m]"),
+    "max_duration": _text("--max-duration", "TIME", "Stop, resumable, after so long: exit code 6.  [default: none]"),
+    "window": _text(
+        "--window", "HH:MM-HH:MM", "Begin rows in these hours only, by this machine's clock; several with commas."
+    ),
     "max_outage": _text(
         "--max-outage", "TIME", "Stop, resumable, when a server that is down has not come back.  [default: 1h]"
     ),
@@ -104,7 +108,18 @@ OPTIONS: dict[str, Any] = {
     "dry_run": _switch("--dry-run -n", "Offline: check, and show what is asked for. `plan` looks at the images."),
 }
 TARGET = ("endpoint", "base_path", "profile", "ca_file", "action_key")
-PACE = ("rate", "concurrency", "adaptive", "timeout", "job_timeout", "max_outage", "retries", "max_errors")
+PACE = (
+    "rate",
+    "concurrency",
+    "adaptive",
+    "timeout",
+    "job_timeout",
+    "max_duration",
+    "window",
+    "max_outage",
+    "retries",
+    "max_errors",
+)
 MANIFEST = (
     "format",
     "encoding",

@@ -13,7 +13,9 @@ from bulkimg.model import (
     CanaryPassed,
     Event,
     Held,
+    NoControl,
     NoSurvey,
+    Paused,
     PlanCounts,
     PlanMade,
     Reopened,
@@ -184,6 +186,16 @@ class _Nothing:
         pass
 
 
+def _of_steering(event: Event) -> str:
+    if isinstance(event, Paused):
+        return f"paused: {event.why}; what is in flight finishes" if event.why else "goes on"
+    if isinstance(event, NoControl):
+        return f"bulkimg ctl cannot reach this run ({event.why})"
+    if isinstance(event, Stopping):
+        return f"stopping: {event.why}; rows in flight finish, Ctrl-C ends at once"
+    return ""
+
+
 class Watcher:
     """The observer the commands hand to the engine: messages, and the kind of progress that was asked for."""
 
@@ -231,11 +243,9 @@ class Watcher:
         if isinstance(event, Reopened):
             self._held = None
             return f"the server answers again, after {event.seconds:.0f} s"
-        if isinstance(event, Stopping):
-            return f"stopping: {event.why}; rows in flight finish, Ctrl-C ends at once"
         if isinstance(event, Retrying) and self._verbose:
             return f"image {event.uuid}: {event.code}, sent again in {event.after:.1f} s"
-        return ""
+        return _of_steering(event)
 
     def _is_time(self) -> bool:
         """A survey of many images says now and then how far it is."""

@@ -15,11 +15,13 @@ from bulkimg.engine.begin import (
 )
 from bulkimg.engine.carry import Approve, Engine
 from bulkimg.engine.close import next_command, refusal, refuse, summary_document
+from bulkimg.engine.control import ask
 from bulkimg.engine.look import Drift, all_images, drift, reading
 from bulkimg.engine.run import OpenRun
+from bulkimg.engine.steering import in_words
 from bulkimg.engine.world import World
 
 __all__ = [
-    "Approve", "Drift", "Engine", "NothingToDo", "OpenRun", "World", "all_images", "begin", "begin_retry", "begin_undo", "check_outputs", "drift", "next_command", "reading", "refusal", "refuse",
+    "Approve", "Drift", "Engine", "NothingToDo", "OpenRun", "World", "all_images", "ask", "begin", "begin_retry", "begin_undo", "check_outputs", "drift", "in_words", "next_command", "reading", "refusal", "refuse",
     "reopen", "rows_left", "stored_settings", "summary_document",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from bulkimg.plan import take_in, undo_rows
 from bulkimg.settings import Settings
 from bulkimg.values import nearest
 
-_LIMITS = ("max_errors", "max_changes")
+_LIMITS = ("max_errors", "max_changes", "window")
 
 
 def begin(
@@ -83,7 +83,7 @@ def _write_header(ledger: Ledger, settings: Settings, created_at: float, **more:
             version=__version__,
             created_at=created_at,
             state="reading",
-            settings=_options(settings),
+            settings=kept_options(settings),
             by={"uid": os.getuid(), "user": _user(), "host": platform.node()},
             note=settings.note,
             **more,
@@ -96,7 +96,7 @@ def _user() -> str:
     return os.environ.get("LOGNAME") or os.environ.get("USER") or f"uid {os.getuid()}"
 
 
-def _options(settings: Settings) -> dict[str, Any]:
+def kept_options(settings: Settings) -> dict[str, Any]:
     """What was asked, as Settings takes it again; the target whole, so that no later default can change it."""
     how_it_is_shown = {"runs_dir", "progress", "json_summary", "log_format", "verbose", "yes", "dry_run"}
     kept = settings.model_dump(
@@ -131,7 +131,7 @@ def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False
         raise RunRefused(f"run {directory.run_id} {how.get(state, 'has been begun; bulkimg resume goes on with it')}")
     ledger.verify()
     if state != "done":
-        ledger.set_meta(settings=_options(settings))  # guards and pace that were given now hold from now on
+        ledger.set_meta(settings=kept_options(settings))  # guards and pace that were given now hold from now on
     check_outputs(ledger.meta("manifest") or "", settings)
     return OpenRun(directory, ledger, settings)
 

@@ -1,20 +1,26 @@
 """This file carries an open run out: login, plan, canary, sending, logout, the files at the end. It can be stopped at any time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
 from bulkimg.apply import Paced, Policy, Runner, Stop
 from bulkimg.credentials import AccessKey, Account, Credentials
+from bulkimg.engine.begin import kept_options
 from bulkimg.engine.close import finish, write_plan
 from bulkimg.engine.run import OpenRun
+from bulkimg.engine.steering import Steering
 from bulkimg.engine.world import World
 from bulkimg.errors import Exit, RunRefused, TargetError
 from bulkimg.ledger import Ledger, LiveResults, Writer, plans, tally, write_results
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import (
     CanaryPassed,
+    Event,
     Held,
+    NoControl,
     NoSurvey,
     Observer,
     PlanMade,
@@ -50,11 +56,12 @@ class Engine:
         approve: Approve | None = None,
         checksum: str | None = None,
         plan_only: bool = False,
+        allow: Callable[[int], None] = lambda rows: None,
     ) -> None:
         world = self._world = world or World()
         self._run = run
         self._credentials = credentials
-        self._observe = observe
+        self._tell = observe
         self._approve = approve
         self._checksum = checksum
         self._plan_only = plan_only
@@ -73,6 +80,24 @@ class Engine:
             sleep=world.sleep,
             rng=world.rng,
         )
+        self.steering = Steering(self.pace, self._observe, self.stop, allow, self._keep)
+        self._writer: Writer | None = None
+        self._keeping: set[asyncio.Task[None]] = set()
+
+    def _observe(self, event: Event) -> None:
+        self.steering.watch(event)
+        self._tell(event)
+
+    def _keep(self, **options: Any) -> None:
+        """What somebody has changed on the way holds for whoever resumes the run, too."""
+        self._run = replace(self._run, settings=self._run.settings.model_copy(update=options))
+        kept = kept_options(self._run.settings)
+        if self._writer is None:
+            self._run.ledger.set_meta(settings=kept)
+            return
+        task = asyncio.ensure_future(self._writer.ask(lambda ledger: ledger.set_meta(settings=kept)))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
 
     def stop(self, exit_code: Exit, why: str) -> None:
         """Start no new row; rows in flight finish."""
@@ -120,11 +145,27 @@ class Engine:
             return finish(run, None, self._world.now())
         transport = Transport(self._world.connect(settings, self._world.now), settings.target, Paced(self.pace))
         try:
-            with self.pace.rate.shared(self._world.slots(settings.target)):
-                stop = await self._work(transport)
+            async with self._world.listen(run.directory.path, self.steering.obey) as deaf:
+                if deaf:
+                    self._observe(NoControl(deaf))
+                with self.pace.rate.shared(self._world.slots(settings.target)), self._time_box():
+                    stop = await self._work(transport)
         finally:
             await transport.close()
-        return finish(run, stop, self._world.now(), sending_seconds=self._sending, requests=transport.requests)
+        return finish(self._run, stop, self._world.now(), sending_seconds=self._sending, requests=transport.requests)
+
+    @contextmanager
+    def _time_box(self) -> Iterator[None]:
+        seconds = self._run.settings.max_duration
+        if seconds is None:
+            yield
+            return
+        why = f"--max-duration: {seconds:g} s have passed"
+        timer = asyncio.get_running_loop().call_later(seconds, self.stop, Exit.TIME_BOX, why)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _work(self, transport: Transport) -> Stop | None:
         settings = self._run.settings
@@ -254,11 +295,15 @@ class Engine:
             lambda error: self._runner.fail(error) if self._runner else None,
             self._world.lane(),
         )
+        self._writer = writer
         try:
-            stop = await self._canary(writer, api, reader)
-            if stop is None:
-                stop = await self._run_rows(writer, api, reader)
+            with self.steering.within(run.settings.window, self._world.now, self._world.sleep):
+                stop = await self._canary(writer, api, reader)
+                if stop is None:
+                    stop = await self._run_rows(writer, api, reader)
         finally:
+            await asyncio.gather(*self._keeping, return_exceptions=True)
+            self._writer = None
             await writer.close()
             live.close()
         writer.raise_failure()

@@ -1,5 +1,5 @@
-"""This file is everything that comes from outside a run: time, sleep, chance, the network, the ledger's thread and the
-slots that are shared with other processes.
+"""This file is everything that comes from outside a run: time, sleep, chance, the network, the ledger's thread, other
+processes that share its rate, and whoever tells it to go faster or to stop.
 
 A simulation hands in its own, and the rest of the program is the one that users run.
 """
@@ -8,8 +8,11 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from bulkimg.engine.control import Handler, listening
 from bulkimg.ledger import Lane, ThreadLane
 from bulkimg.pace.slots import Slots, shared_slots
 from bulkimg.settings import Settings
@@ -31,3 +34,4 @@ class World:
     connect: Callable[[Settings, Callable[[], float]], Client] = _http_client
     lane: Callable[[], Lane] = ThreadLane
     slots: Callable[[str], Slots] = shared_slots
+    listen: Callable[[Path, Handler], AbstractAsyncContextManager[str]] = listening

@@ -44,6 +44,8 @@ class Pace:
         self._on_idle: Callable[[], object] | None = None
         self.limit = Limit(concurrency, adapts=adapts)
         self._shown = self.limit.value
+        self._pauses: dict[str, None] = {}  # reasons, in order
+        self._on_go: Callable[[], None] = lambda: None
         self._on_change: Callable[[], None] = lambda: None
 
     async def admit(self) -> int:
@@ -119,6 +121,28 @@ class Pace:
         """Change its cap; rows in flight above a lower one finish first."""
         self.limit.most = most
         self._on_change()
+
+    @property
+    def paused(self) -> str:
+        """Why no row is begun; empty when rows are."""
+        return "; ".join(self._pauses)
+
+    def pause(self, why: str) -> bool:
+        """Begin no row until every reason is gone; what is in flight goes on. Whether that is a new reason."""
+        new = why not in self._pauses
+        self._pauses[why] = None
+        return new
+
+    def go(self, why: str) -> bool:
+        """That reason is gone. Whether it was there."""
+        there = why in self._pauses
+        self._pauses.pop(why, None)
+        self._on_go()
+        return there
+
+    def on_go(self, callback: Callable[[], None]) -> None:
+        """Call back when a pause has ended, so that whoever begins rows can follow."""
+        self._on_go = callback
 
     def row_sent(self) -> Flight:
         """A row is in flight from here to `row_heard`."""

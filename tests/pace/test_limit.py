@@ -53,7 +53,7 @@ class Trial:
     most: int = 200
     noise: str = "none"
     seed: int = 1
-    each: float = 16.0
+    each: float = 24.0
     neighbour: tuple[int, float, float] = (0, 0, 0)  # so many requests at any time, from, to
     rows_per_s: float = 1e9
     done: list[tuple[float, float]] = field(default_factory=list)  # (when, seconds it took)
@@ -109,8 +109,10 @@ class Trial:
         return len(took) / (end - begin), took[int(0.95 * len(took))]
 
 
-@pytest.mark.parametrize("noise", NOISES)
-@pytest.mark.parametrize("steps", [(5,), (20,), (50,), (50, 5, 50), (5, 50, 5)])
+@pytest.mark.parametrize(
+    ("steps", "noise"),
+    [((5,), "none"), ((20,), "none"), ((20,), "lognormal"), ((50, 5, 50), "none"), ((5, 50, 5), "lognormal")],
+)
 def test_it_finds_what_the_server_can_do_within_ten_seconds_of_each_step(steps: tuple[int, ...], noise: str) -> None:
     trial = Trial(steps, noise=noise).run()
     for number, workers in enumerate(steps):

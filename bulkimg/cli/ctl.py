@@ -1,0 +1,25 @@
+"""This file is `bulkimg ctl`: tell a run that another process carries out to go faster, to pause or to stop."""
+
+from typing import Annotated
+
+import typer
+
+from bulkimg.cli import screen
+from bulkimg.cli.options import Asked, Flags, takes
+from bulkimg.cli.resume import Run, find
+from bulkimg.engine import ask, in_words
+
+Orders = Annotated[
+    list[str],
+    typer.Argument(metavar="ORDER…", help="rate=N/s, concurrency=N, pause, go, stop or status, in this order obeyed."),
+]
+
+
+@takes("runs_dir", "json")
+def command(run: Run, orders: Orders, flags: Flags) -> None:
+    """What is changed holds for the rest of the run, also when it is resumed. Shows the status once the run has obeyed."""
+    status = ask(find(run, flags).path, orders)
+    if Asked(flags).settings.json_summary:
+        screen.out_json(status)
+        return
+    screen.out(screen.one_line(in_words(status)))

@@ -1,0 +1,139 @@
+"""This file is how a living run is talked to: a socket in its directory that takes one request a connection, one JSON line each way.
+
+The directory is readable by its owner alone, and so is the socket; whoever can open it could as well kill the process.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bulkimg.errors import RunRefused, UsageError
+from bulkimg.values import parse_rate
+
+NAME = "ctl.sock"
+PATIENCE = 5.0  # seconds for one request or answer
+LONGEST = 4096  # bytes of a request
+MOST_ROWS = 1000  # in flight, as for --concurrency
+
+Order = tuple[str, Any]
+Handler = Callable[[list[Order]], dict[str, Any]]
+
+
+def parse_orders(words: list[str]) -> list[Order]:
+    """`rate=5/s`, `concurrency=8`, `pause`, `go`, `stop`, `status` → what a run is told; UsageError for anything else."""
+    orders: list[Order] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        try:
+            if name == "rate" and equals:
+                orders.append((name, parse_rate(value)))
+            elif name == "concurrency" and equals:
+                orders.append((name, _rows(value)))
+            elif word in ("pause", "go", "stop", "status"):
+                orders.append((word, None))
+            else:
+                raise ValueError("is not one of rate=N/s, concurrency=N, pause, go, stop, status")
+        except ValueError as why:
+            raise UsageError(f"{word!r} {why}") from None
+    return orders
+
+
+def _rows(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_ROWS):
+        raise ValueError(f"is not a number of rows: write 1 to {MOST_ROWS}")
+    return int(text)
+
+
+@asynccontextmanager
+async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
+    """For so long the run takes orders. Gives why it cannot, or nothing: a run without a socket is a run all the same."""
+    path = directory / NAME
+    try:
+        listener = _bind(path)
+    except OSError as error:
+        yield f"{path}: {error.strerror}"
+        return
+    try:
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    writer.write(_answered(await reader.readline(), handle))
+                    await writer.drain()
+            except (OSError, TimeoutError, ValueError):
+                pass  # whoever asked has gone, says nothing, or does not stop: nobody is there to be answered
+            finally:
+                writer.close()
+
+        server = await asyncio.start_unix_server(answer, sock=listener, limit=LONGEST)
+        async with server:
+            yield ""
+    finally:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _answered(line: bytes, handle: Handler) -> bytes:
+    try:
+        words = json.loads(line)
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise UsageError("a request is a JSON list of texts")
+        found: dict[str, Any] = {"status": handle(parse_orders(words))}
+    except (UsageError, ValueError, RecursionError) as error:
+        found = {"error": str(error)}
+    return json.dumps(found).encode() + b"\n"
+
+
+def ask(directory: Path, words: list[str]) -> dict[str, Any]:
+    """Tell the run in that directory; its status once it has obeyed. RunRefused when no process is there to be told."""
+    gone = RunRefused(f"run {directory.name} takes no orders: no process carries it out, or none that can be told")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(PATIENCE)
+        try:
+            with _short(directory) as name:
+                connection.connect(name)
+            connection.sendall(json.dumps(words).encode() + b"\n")
+            with connection.makefile("rb") as file:
+                line = file.readline()
+        except (OSError, TimeoutError):
+            raise gone from None
+    if not line:
+        raise gone
+    answer = json.loads(line)
+    if "error" in answer:
+        raise UsageError(str(answer["error"]))
+    status: dict[str, Any] = answer["status"]
+    return status
+
+
+def _bind(path: Path) -> socket.socket:
+    with suppress(FileNotFoundError):
+        path.unlink()  # of a process that is dead: the run is ours
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _short(path.parent) as name:
+            listener.bind(name)
+        path.chmod(0o600)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+@contextmanager
+def _short(directory: Path) -> Iterator[str]:
+    """A name of the socket that is short enough: the system takes 107 bytes, and a run may lie deep (unix(7))."""
+    full = str(directory / NAME)
+    if len(os.fsencode(full)) <= 100:
+        yield full
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{NAME}"
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,135 @@
+"""This file steers a living run: what `bulkimg ctl` asks for, and the hours in which it may change anything."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from bulkimg.engine.control import Order
+from bulkimg.errors import Exit
+from bulkimg.model import Event, Paused, Settled, Started
+from bulkimg.pace import Pace
+from bulkimg.values import Window
+
+LOOK_AT_THE_CLOCK = 20.0  # seconds: clocks are set, and summer time begins
+BY_HAND = "bulkimg ctl pause"
+
+
+class Steering:
+    """Changes the pace of one run, pauses it, stops it, and tells how it is going.
+
+    `stop(exit_code, why)` is the engine's; `allow(rows)` raises UsageError where the process cannot have so many in flight;
+    `keep(**options)` writes down what holds from now on, also for a process that resumes the run.
+    """
+
+    def __init__(
+        self,
+        pace: Pace,
+        observe: Callable[[Event], None],
+        stop: Callable[[Exit, str], None],
+        allow: Callable[[int], None],
+        keep: Callable[..., None],
+    ) -> None:
+        self._pace = pace
+        self._observe = observe
+        self._stop = stop
+        self._allow = allow
+        self._keep = keep
+        self._settled = self._pending = 0
+
+    def watch(self, event: Event) -> None:
+        """To be told of every event."""
+        if isinstance(event, Started):
+            self._settled, self._pending = 0, event.pending
+        elif isinstance(event, Settled):
+            self._settled += len(event.outcomes)
+
+    def obey(self, orders: list[Order]) -> dict[str, Any]:
+        """All of them, in order; the status afterwards. UsageError, and none is obeyed, where one cannot be."""
+        for name, value in orders:
+            if name == "concurrency":
+                self._allow(value)
+        for name, value in orders:
+            match name:
+                case "rate":
+                    self._pace.rate.set(value)
+                    self._keep(rate=value)
+                case "concurrency":
+                    self._pace.set_concurrency(value)
+                    self._keep(concurrency=value)
+                case "pause":
+                    self.pause(BY_HAND)
+                case "go":
+                    self.go(BY_HAND)
+                case "stop":
+                    self._stop(Exit.INTERRUPTED, "bulkimg ctl stop")
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        """How it is going now, as a JSON object; times are seconds."""
+        pace, limit = self._pace, self._pace.limit
+        rate = pace.rate.per_second
+        return {
+            "settled": self._settled,
+            "pending": self._pending,
+            "rate": "unlimited" if math.isinf(rate) else rate,
+            "concurrency": limit.most,
+            "concurrency_now": limit.value,
+            "in_flight": limit.in_flight,
+            "paused": pace.paused,
+            "held_s": round(pace.gate.remaining, 1),
+            "server_down": pace.gate.closed,
+            "baseline_s": round(limit.baseline, 4) if limit.baseline is not None else None,
+        }
+
+    def pause(self, why: str) -> None:
+        if self._pace.pause(why):
+            self._observe(Paused(self._pace.paused))
+
+    def go(self, why: str) -> None:
+        if self._pace.go(why):
+            self._observe(Paused(self._pace.paused))
+
+    @contextmanager
+    def within(
+        self, window: Window, now: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+    ) -> Iterator[None]:
+        """For so long rows are begun in these hours only, by the clock on the wall; what is in flight finishes."""
+        if not window.spans:
+            yield
+            return
+        self._mind(window, now())
+        minding = asyncio.ensure_future(self._keep_minding(window, now, sleep))
+        try:
+            yield
+        finally:
+            minding.cancel()
+
+    async def _keep_minding(
+        self, window: Window, now: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
+        while True:
+            await sleep(min(LOOK_AT_THE_CLOCK, 60 - now() % 60))
+            self._mind(window, now())
+
+    def _mind(self, window: Window, now: float) -> None:
+        wall = datetime.fromtimestamp(now).astimezone()
+        change = self.go if window.is_open(wall.hour * 60 + wall.minute) else self.pause
+        change(f"outside --window {window}")
+
+
+def in_words(status: dict[str, Any]) -> str:
+    """A status in one line."""
+    rate = status["rate"] if status["rate"] == "unlimited" else f"{status['rate']:g}/s"
+    said = [
+        f"{status['settled']:,} of {status['pending']:,} rows settled",
+        f"rate {rate}",
+        f"{status['in_flight']} rows in flight, at most {status['concurrency_now']} now (cap {status['concurrency']})",
+    ]
+    if status["paused"]:
+        said.append(f"paused: {status['paused']}")
+    if status["server_down"]:
+        said.append(f"waiting for the server ({status['held_s']:g} s)")
+    return "; ".join(said)

@@ -1,0 +1,189 @@
+"""A living run is told to go faster, to pause and to stop; it keeps to its hours and to its time; and it tells how it is going."""
+
+import json
+import re
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli, Server, sandbox_process
+from tests.windows import most_within
+
+
+def manifest(server: Server) -> str:
+    return "uuid,name\n" + "".join(f"{uuid},n-{uuid[:8]}\n" for uuid in server.images())
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with sandbox_process("--images", "200") as found:
+        yield found
+
+
+def started(cli: Cli, server: Server, *options: str, puts: int = 5) -> "subprocess.Popen[str]":
+    """A slow run that has sent some rows."""
+    cli.write("m.csv", manifest(server))
+    process = cli.start("run", "m.csv", "--yes", "--no-survey", "--progress", "plain", *options)
+    wait_for(lambda: len(server.puts()) >= puts)
+    return process
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def told(cli: Cli, *orders: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(cli("ctl", "last", *orders, "--json").out)
+    return found
+
+
+def test_it_goes_faster_pauses_goes_on_and_tells_of_it(cli: Cli, server: Server) -> None:
+    cli = cli.at(server)
+    process = started(cli, server, "--rate", "10/s")
+    assert told(cli, "status")["rate"] == 10.0
+    assert told(cli, "pause")["paused"] == "bulkimg ctl pause"
+    wait_for(lambda: told(cli, "status")["in_flight"] == 0)
+    sent = len(server.puts())
+    time.sleep(0.5)
+    assert len(server.puts()) == sent, "nothing is sent while it is paused"
+    found = told(cli, "rate=500/s", "concurrency=4", "go")
+    assert (found["rate"], found["concurrency"], found["paused"]) == (500.0, 4, "")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert re.search(r"paused: bulkimg ctl pause.*\n(.*\n)*.*goes on", err), err
+    assert {result["status"] for result in cli.results()} == {"updated"}
+    summary = json.loads((cli.run_dir() / "summary.json").read_text())
+    assert (summary["pace"]["rate_cap"], summary["pace"]["concurrency"]) == ("500.0", 4)
+    assert not (cli.run_dir() / "ctl.sock").exists()
+
+
+def test_stop_leaves_a_run_that_goes_on_at_the_pace_it_was_told(cli: Cli, server: Server) -> None:
+    cli = cli.at(server)
+    process = started(cli, server, "--rate", "20/s")
+    told(cli, "rate=40/s")
+    assert "rows settled" in cli("ctl", "last", "stop").out
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "bulkimg resume last" in err
+    before = len(server.requests())
+    cli("resume", "last")
+    times = [request["at"] for request in server.requests()[before:]]
+    assert most_within(0.98, times) <= 40
+    assert len(times) / (times[-1] - times[0]) > 30, "the pace that it was told"
+
+
+def test_a_run_that_is_dead_or_done_takes_no_orders(cli: Cli, server: Server) -> None:
+    cli = cli.at(server)
+    process = started(cli, server, "--rate", "10/s")
+    path = cli.run_dir() / "ctl.sock"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    process.kill()
+    process.communicate()
+    assert "takes no orders" in cli("ctl", "last", "pause", code=7).err
+    cli("resume", "last", "--rate", "unlimited")
+    assert not path.exists()
+    assert "takes no orders" in cli("ctl", "last", "pause", code=7).err
+
+
+@pytest.mark.parametrize(
+    "order", ["rate=0", "rate=fast", "concurrency=0", "concurrency=1001", "concurrency=x", "faster", "rate", "pause=1"]
+)
+def test_an_order_that_cannot_be_is_refused_and_none_is_obeyed(cli: Cli, server: Server, order: str) -> None:
+    cli = cli.at(server)
+    process = started(cli, server, "--rate", "10/s")
+    assert repr(order) in cli("ctl", "last", "pause", order, code=2).err
+    assert told(cli, "status")["paused"] == ""
+    told(cli, "stop")
+    process.communicate(timeout=30)
+
+
+def test_a_run_that_lies_deep_is_reached_too(cli: Cli, server: Server) -> None:
+    deep = Path(*["a-directory-with-a-long-name"] * 6)
+    cli = cli.at(server)
+    process = started(cli, server, "--rate", "10/s", "--runs-dir", str(deep))
+    (run,) = (cli.place / deep).iterdir()
+    assert "rows settled" in cli("ctl", str(run), "rate=unlimited").out
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_nonsense_on_the_socket_harms_nobody(cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli = cli.at(server)
+    process = started(cli, server, "--rate", "20/s")
+    monkeypatch.chdir(cli.run_dir())
+    for line in (b"", b"\n", b"{}\n", b"[1]\n", b"[" * 4000 + b"\n", b"\xff\n", b"x" * 100_000, b'["status"'):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1)
+            connection.connect("ctl.sock")
+            try:
+                connection.sendall(line)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(100)
+            except OSError:
+                pass
+    assert told(cli, "rate=unlimited")["rate"] == "unlimited"
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_a_signal_asks_for_the_status(cli: Cli, server: Server) -> None:
+    cli = cli.at(server)
+    process = started(cli, server, "--rate", "10/s")
+    process.send_signal(signal.SIGUSR1)
+    time.sleep(0.3)
+    told(cli, "rate=unlimited")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert re.search(
+        r"bulkimg: \d+ of 200 rows settled; rate 10/s; \d+ rows in flight, at most \d+ now \(cap 16\)", err
+    )
+
+
+def test_a_time_box_ends_it_and_it_can_be_resumed(cli: Cli, server: Server) -> None:
+    cli = cli.at(server)
+    cli.write("m.csv", manifest(server))
+    done = cli("run", "m.csv", "--yes", "--no-survey", "--rate", "20/s", "--max-duration", "2s", code=6)
+    assert "--max-duration: 2 s have passed" in done.err
+    assert "bulkimg resume last" in done.err
+    counts = json.loads((cli.run_dir() / "summary.json").read_text())["counts"]
+    assert counts["updated"] >= 10
+    assert counts["updated"] + counts["unprocessed"] == 200
+    cli("resume", "last", "--rate", "unlimited", "--max-duration", "1h")
+    assert {result["status"] for result in cli.results()} == {"updated"}
+
+
+def hours(begin: timedelta, end: timedelta) -> str:
+    now = datetime.now().astimezone()
+    return f"{now + begin:%H:%M}-{now + end:%H:%M}"
+
+
+def test_outside_its_hours_nothing_is_changed(cli: Cli, server: Server) -> None:
+    cli = cli.at(server)
+    cli.write("m.csv", manifest(server))
+    closed = hours(timedelta(hours=2), timedelta(hours=3))
+    done = cli("run", "m.csv", "--yes", "--window", closed, "--max-duration", "2s", code=6)
+    assert f"paused: outside --window {closed}" in done.err
+    assert server.puts() == []
+    assert [request["method"] for request in server.requests()].count("GET") >= 1, "but it has looked"
+    opened = hours(-timedelta(hours=1), timedelta(hours=1))
+    cli("resume", "last", "--window", opened, "--rate", "unlimited", "--max-duration", "1h")
+    assert {result["status"] for result in cli.results()} == {"updated"}
+
+
+@pytest.mark.parametrize("window", ["22:00", "25:00-06:00", "22:00-22:00", "22:60-06:00", "a-b", "22:00-24:01", ""])
+def test_a_window_that_is_none_is_refused(cli: Cli, server: Server, window: str) -> None:
+    cli = cli.at(server)
+    cli.write("m.csv", manifest(server))
+    done = cli("run", "m.csv", "--yes", "--window", window, code=2)
+    assert "is not a window: write 22:00-06:00" in done.err
+    assert [path.name for path in cli.place.iterdir()] == ["m.csv"]
