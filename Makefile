@@ -31,6 +31,9 @@ lint: venv
 
 bench: venv
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.exactness
+	$(BIN)/python -m tests.bench.adaptive
+	$(BIN)/python -m tests.bench.scale
 
 battery: venv
 	$(BIN)/python -m tests.battery

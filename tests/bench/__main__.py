@@ -1,13 +1,12 @@
 """`make bench`: bulkimg beside its peers on the same rows against nginx, side by side in one run; medians.
 
-Prints and keeps tests/bench/RESULTS.md. Two clocks: «sending» is from the first request to the last durable outcome (for
+Prints its section of tests/bench/RESULTS.md, and keeps it when all peers ran. Two clocks: «sending» is from the first request to the last durable outcome (for
 peers: the last answer), «whole» is the process with its start, reading, checking and result files.
 """
 
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import shutil
@@ -18,13 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench import nginx
 from tests.bench.peers import BODY, HEADERS, uuids
-
-RESULTS = Path(__file__).with_name("RESULTS.md")
+from tests.bench.pictures import bars
+from tests.bench.sections import HERE, keep, machine
 
 
 @dataclass(frozen=True)
@@ -156,20 +154,23 @@ def main() -> None:
     text = report(found, asked.rows, asked.concurrency)
     print(text)
     if set(names) == set(NAMES):
-        RESULTS.write_text(text)
+        keep("Throughput beside the peers", text)
+        per_second = {NAMES[name]: asked.rows / _median(runs, "sending") for name, runs in found.items()}
+        bars(HERE / "throughput.svg", "Rows a second while sending", "rows/s", per_second)
+
+
+def _median(runs: list[Measured], clock: str) -> float:
+    return statistics.median(float(getattr(run, clock)) for run in runs)
 
 
 def report(found: dict[str, list[Measured]], rows: int, concurrency: int) -> str:
     medians = {
-        name: Measured(*(statistics.median(getattr(m, clock) for m in runs) for clock in ("sending", "whole", "cpu")))
-        for name, runs in found.items()
+        name: Measured(*(_median(runs, clock) for clock in ("sending", "whole", "cpu"))) for name, runs in found.items()
     }
     ours = medians["bulkimg"]
     lines = [
-        "# Throughput beside the peers",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, Python {platform.python_version()}, nginx on loopback; "
-        f"{rows:,} rows, concurrency {concurrency}, medians of {len(next(iter(found.values())))} alternating runs. `make bench` prints this.",
+        f"{machine()}, nginx on loopback; "
+        f"{rows:,} rows, concurrency {concurrency}, medians of {len(next(iter(found.values())))} alternating runs. `python -m tests.bench` prints this.",
         "",
         "| | rows/s sending | rows/s whole process | CPU µs/row | bulkimg is × as fast (sending) | (whole) |",
         "|---|---|---|---|---|---|",
@@ -185,6 +186,7 @@ def report(found: dict[str, list[Measured]], rows: int, concurrency: int) -> str
         "with its start, and for bulkimg with checking the manifest and writing every result file. curl and GNU parallel know",
         "only their whole. CPU is of the client's processes, user and system.",
         "",
+        "![rows a second](throughput.svg)",
     ]
     return "\n".join(lines)
 

@@ -1,0 +1,92 @@
+"""The concurrency that finds itself, beside the best fixed one: `python -m tests.bench.adaptive`.
+
+Against the sandbox, whose workers need 20 ms each; then a picture of it, in virtual time, while the server's workers change.
+"""
+
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tests.bench.pictures import lines
+from tests.bench.sections import HERE, keep, machine
+from tests.conftest import Cli, sandbox_process
+from tests.pace.test_limit import SERVICE, Trial
+
+SWEEPS = {5: (4, 5, 6, 8, 12), 20: (16, 20, 24, 30, 40), 50: (32, 50, 64, 80)}
+SECONDS = 14  # of sending, at the server's full speed or 1,000 rows a second
+SETTLED = 10.0  # seconds from the start
+
+
+@dataclass(frozen=True)
+class Reached:
+    per_second: float
+    p95: float  # milliseconds
+
+
+def one(workers: int, concurrency: int, *, adaptive: bool) -> Reached:
+    rows = int(min(workers / SERVICE, 1000) * SECONDS)
+    options = ("--images", str(rows), "--dialect", "documented", "--workers", str(workers), "--service-time", "20")
+    with sandbox_process(*options) as server, tempfile.TemporaryDirectory() as place:
+        cli = Cli(Path(place)).at(server)
+        cli.write("m.csv", "uuid,name\n" + "".join(f"{uuid},n-{uuid[:8]}\n" for uuid in server.images()))
+        how = "--adaptive" if adaptive else "--no-adaptive"
+        cli("run", "m.csv", "--yes", "--no-survey", "--rate", "unlimited", "--concurrency", str(concurrency), how)
+        lines_ = (cli.run_dir() / "results.jsonl").read_text().splitlines()
+    took = []
+    for result in map(json.loads, lines_):
+        begun = datetime.fromisoformat(result["started_at"].replace("Z", "+00:00")).timestamp()
+        took.append((begun, result["duration_ms"]))
+    first, last = min(took)[0], max(took)[0]
+    late = [(begun, ms) for begun, ms in took if begun >= first + min(SETTLED, (last - first) * 0.6)]
+    times = sorted(ms for _, ms in late)
+    return Reached(len(late) / (last - min(late)[0]), times[int(0.95 * len(times))])
+
+
+def sweep(workers: int) -> str:
+    found = one(workers, 128, adaptive=True)
+    fixed = {concurrency: one(workers, concurrency, adaptive=False) for concurrency in SWEEPS[workers]}
+    best = max(fixed, key=lambda concurrency: fixed[concurrency].per_second)
+    sys.stderr.write(f"{workers} workers: {found}, best fixed {best}: {fixed[best]}\n")
+    return (
+        f"| {workers} | {found.per_second:,.0f} | {found.p95:.0f} | {best} | {fixed[best].per_second:,.0f} "
+        f"| {fixed[best].p95:.0f} | {found.per_second / fixed[best].per_second:.3f} |"
+    )
+
+
+def picture(path: Path) -> None:
+    trial = Trial((50, 5, 50), noise="lognormal").run()
+    seconds = int(trial.each * 3)
+    throughput = [(t + 0.5, sum(t <= when < t + 1 for when, _ in trial.done) * SERVICE) for t in range(seconds)]
+    lines(
+        path,
+        "Concurrency that finds itself, while the server's workers change",
+        "seconds of virtual time; workers need 20 ms ± 30 % (lognormal)",
+        "rows",
+        {"limit": trial.limits, "rows done in 20 ms": throughput},
+        {"workers": [(number * trial.each, workers) for number, workers in enumerate(trial.steps)]},
+    )
+
+
+def main() -> None:
+    rows = [sweep(workers) for workers in SWEEPS]
+    picture(HERE / "adaptive.svg")
+    text = [
+        f"{machine()}, the sandbox (documented dialect) beside it on the same cores, `--service-time 20`, `--concurrency 128` and",
+        "no rate; from 10 s after the start (or the last 40 %). `python -m tests.bench.adaptive` prints this; one run each.",
+        "",
+        "| workers | adaptive rows/s | p95 ms | best fixed concurrency | its rows/s | its p95 ms | adaptive is × the best |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "![limit over time](adaptive.svg)",
+        "",
+        "The picture is in virtual time, against the queueing model of `tests/pace/test_limit.py`.",
+    ]
+    keep("Concurrency that finds itself", "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
