@@ -1,6 +1,8 @@
 # The two commands of the README are `make demo` and `make test`; both set up by themselves.
 PY ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# One more than there are cores: tests wait for servers and processes now and then.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n + 1 : 8)))
 
 .PHONY: venv demo test pytest bench battery lint lock clean
 
@@ -21,7 +23,7 @@ test: venv
 	@$(MAKE) --no-print-directory -j2 lint pytest
 
 pytest: venv
-	$(BIN)/pytest -n logical --maxprocesses 8 --dist loadgroup
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 lint: venv
 	$(BIN)/ruff check .

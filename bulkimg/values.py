@@ -51,7 +51,7 @@ class Window:
         )
 
     def __str__(self) -> str:
-        return ",".join(f"{a // 60:02}:{a % 60:02}-{b // 60 % 24:02}:{b % 60:02}" for a, b in self.spans) or "none"
+        return ",".join(f"{a // 60:02}:{a % 60:02}-{b // 60:02}:{b % 60:02}" for a, b in self.spans) or "none"
 
 
 def parse_window(value: Any) -> Window:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from statistics import fmean
 
-FIRST = 4  # rows in flight at the beginning
-FEW = 2  # in flight together: what they take is the baseline
+FEW = 4  # rows in flight at the beginning, and while the baseline is measured: fewer than the workers of any server
 SAMPLES = 32  # of the baseline, at most; and of a window, at least a quarter as many
 TOLERANCE = 0.15  # of the baseline, or so many seconds: less is no queue but noise
 TOLERANCE_S = 0.003
@@ -50,7 +49,7 @@ class Limit:
     def __init__(self, most: int, *, adapts: bool = True) -> None:
         self.adapts = adapts
         self._most = most
-        self._limit = float(min(FIRST, most))
+        self._limit = float(min(FEW, most))
         self._in_flight = 0
         self._baseline: float | None = None
         self._quiet: list[float] = []  # seconds that rows took when few were in flight

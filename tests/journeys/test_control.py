@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from bulkimg.engine.control import parse_orders
+from bulkimg.errors import UsageError
+from bulkimg.values import parse_window
 from tests.conftest import Cli, Server, sandbox_process
 from tests.windows import most_within
 
@@ -95,16 +98,23 @@ def test_a_run_that_is_dead_or_done_takes_no_orders(cli: Cli, server: Server) ->
     assert "takes no orders" in cli("ctl", "last", "pause", code=7).err
 
 
-@pytest.mark.parametrize(
-    "order", ["rate=0", "rate=fast", "concurrency=0", "concurrency=1001", "concurrency=x", "faster", "rate", "pause=1"]
-)
-def test_an_order_that_cannot_be_is_refused_and_none_is_obeyed(cli: Cli, server: Server, order: str) -> None:
+def test_an_order_that_cannot_be_is_refused_and_none_is_obeyed(cli: Cli, server: Server) -> None:
     cli = cli.at(server)
     process = started(cli, server, "--rate", "10/s")
-    assert repr(order) in cli("ctl", "last", "pause", order, code=2).err
+    for order in ("rate=0", "concurrency=1001", "faster", "rate"):
+        assert repr(order) in cli("ctl", "last", "pause", order, code=2).err
     assert told(cli, "status")["paused"] == ""
     told(cli, "stop")
     process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    "order",
+    ["rate=0", "rate=fast", "concurrency=0", "concurrency=1001", "concurrency=x", "faster", "rate", "pause=1", ""],
+)
+def test_what_is_no_order(order: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(repr(order))):
+        parse_orders(["pause", order])
 
 
 def test_a_run_that_lies_deep_is_reached_too(cli: Cli, server: Server) -> None:
@@ -180,10 +190,29 @@ def test_outside_its_hours_nothing_is_changed(cli: Cli, server: Server) -> None:
     assert {result["status"] for result in cli.results()} == {"updated"}
 
 
+def test_a_window_that_is_none_is_refused(cli: Cli) -> None:
+    done = cli("check", "m.csv", BULKIMG_WINDOW="25:00-06:00", code=2)
+    assert "BULKIMG_WINDOW '25:00-06:00' is not a window: write 22:00-06:00" in done.err
+
+
 @pytest.mark.parametrize("window", ["22:00", "25:00-06:00", "22:00-22:00", "22:60-06:00", "a-b", "22:00-24:01", ""])
-def test_a_window_that_is_none_is_refused(cli: Cli, server: Server, window: str) -> None:
-    cli = cli.at(server)
-    cli.write("m.csv", manifest(server))
-    done = cli("run", "m.csv", "--yes", "--window", window, code=2)
-    assert "is not a window: write 22:00-06:00" in done.err
-    assert [path.name for path in cli.place.iterdir()] == ["m.csv"]
+def test_what_is_no_window(window: str) -> None:
+    with pytest.raises(ValueError, match="is not a window"):
+        parse_window(window)
+
+
+@pytest.mark.parametrize(
+    ("window", "opened", "closed"),
+    [
+        ("22:00-06:00", ("22:00", "23:59", "00:00", "05:59"), ("06:00", "21:59", "12:00")),
+        ("08:30-12:00, 13:00-24:00", ("08:30", "11:59", "13:00", "23:59"), ("12:00", "12:59", "08:29", "00:00")),
+        ("none", ("00:00", "12:00"), ()),
+    ],
+)
+def test_the_hours_of_a_window(window: str, opened: tuple[str, ...], closed: tuple[str, ...]) -> None:
+    hours_ = parse_window(window)
+    for expected, moments in ((True, opened), (False, closed)):
+        for moment in moments:
+            hour, minute = moment.split(":")
+            assert hours_.is_open(int(hour) * 60 + int(minute)) is expected, moment
+    assert parse_window(str(hours_)) == hours_

@@ -18,6 +18,7 @@ async def run(server: Lies, place: Path, changes: list[dict[str, Any]]) -> bulki
         runs_dir=place,
         rate="unlimited",
         survey=False,
+        adaptive=False,
     )
     async for _ in one:
         pass
@@ -91,7 +92,7 @@ def test_the_documented_dialect_confirms_every_field(cli: Cli) -> None:
     with sandbox_process("--images", "30", "--dialect", "documented") as server:
         rows = sorted(server.images())
         cli.write("m.csv", "uuid,name,description,guestOsType,virtio\n" + "".join(f"{u},n,d,g,false\n" for u in rows))
-        cli.at(server)("run", "m.csv", "--yes", "--rate", "unlimited", "--no-survey")
+        cli.at(server)("run", "m.csv", "--yes", "--rate", "unlimited", "--no-survey", "--no-adaptive")
         results = cli.results()
         assert {(result["status"], result["message"]) for result in results} == {("updated", "")}
         assert all(result["after"]["description"] == "d" for result in results)
