@@ -1,8 +1,8 @@
 # The two commands of the README are `make demo` and `make test`; both set up by themselves.
 PY ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-# One more than there are cores: tests wait for servers and processes now and then.
-JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n + 1 : 8)))
+# A test process for each core.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 
 .PHONY: venv demo test pytest bench battery lint lock clean
 

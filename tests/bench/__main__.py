@@ -84,6 +84,7 @@ class Peers:
             "unlimited",
             "--progress",
             "none",
+            "--no-adaptive",
         ]
         command += ["--concurrency", str(self.concurrency), "--runs-dir", str(runs), "--json"]
         done = subprocess.run(command, env=environment, capture_output=True, check=False, text=True)
