@@ -15,10 +15,10 @@ from asyncio_throttle.throttler import Throttler
 
 from bulkimg.pace.slots import OwnSlots, Slot, Slots
 
-# Requests reach the server a little earlier or later than they leave us. Slots 1.2 % farther apart than they need be make up for
+# Requests reach the server a little earlier or later than they leave us. Slots 1.7 % farther apart than they need be make up for
 # those that are caught up on (CATCH_UP), and leave the server's own count of any second within the cap.
-STRETCH = 1.012
-GUARD = 1.002  # of a second, of which the throttler keeps count
+STRETCH = 1.017
+GUARD = 1.008  # of a second, of which the throttler keeps count
 FEWEST = 20  # requests a second: below it the throttler counts single requests
 
 UNLIMITED = 500.0  # what a share of an unlimited rate is a share of, requests a second
