@@ -23,7 +23,8 @@ test: venv
 	@$(MAKE) --no-print-directory -j2 lint pytest
 
 pytest: venv
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not alone"
+	$(BIN)/pytest -m alone
 
 lint: venv
 	$(BIN)/ruff check .

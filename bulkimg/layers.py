@@ -26,6 +26,8 @@ def variables() -> tuple[str, ...]:
     return tuple(_ENVIRONMENT)
 
 
+PACE = ("rate", "concurrency", "adaptive", "timeout", "job_timeout", "max_duration", "window", "max_outage", "retries")
+
 # A job file's tables, and the option each key sets (PRODUCT.md §7).
 _JOB_KEYS: Mapping[str, Mapping[str, str]] = {
     "job": {"name": "job_name"}
@@ -46,20 +48,7 @@ _JOB_KEYS: Mapping[str, Mapping[str, str]] = {
         )
     },
     "target": {key: key for key in ("profile", "endpoint", "base_path", "ca_file", "require_tls", "action_key")},
-    "pace": {
-        key: key
-        for key in (
-            "rate",
-            "concurrency",
-            "adaptive",
-            "timeout",
-            "job_timeout",
-            "max_duration",
-            "window",
-            "max_outage",
-            "retries",
-        )
-    },
+    "pace": {key: key for key in PACE},
     "guard": {key: key for key in ("max_errors", "max_changes", "allow_field", "canary", "survey")},
     "results": {"path": "results"},
 }

@@ -22,7 +22,9 @@ CORPORA = ROOT.parent / "shared" / "corpora"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Name in one line what was left out, and how to get it."""
+    """Name in one line what was left out, and how to get it; once, when `make test` begins a second time with few tests."""
+    if terminalreporter.config.option.markexpr == "alone":
+        return
     if not CORPORA.is_dir():
         terminalreporter.write_line("left out: the tests of ../shared/corpora, which is not beside this checkout")
     if shutil.which("strace") is None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bulkimg import layers
 from bulkimg.cli import screen
 from bulkimg.credentials import CREDENTIAL_VARIABLES, PROFILE_KEYS, Account, Credentials, find_credentials
 from bulkimg.engine.shape import PLAN_SHAPE
@@ -108,18 +109,7 @@ OPTIONS: dict[str, Any] = {
     "dry_run": _switch("--dry-run -n", "Offline: check, and show what is asked for. `plan` looks at the images."),
 }
 TARGET = ("endpoint", "base_path", "profile", "ca_file", "action_key")
-PACE = (
-    "rate",
-    "concurrency",
-    "adaptive",
-    "timeout",
-    "job_timeout",
-    "max_duration",
-    "window",
-    "max_outage",
-    "retries",
-    "max_errors",
-)
+PACE = (*layers.PACE, "max_errors")
 MANIFEST = (
     "format",
     "encoding",

@@ -1,8 +1,8 @@
 """This file carries an open run out: login, plan, canary, sending, logout, the files at the end. It can be stopped at any time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -89,15 +89,19 @@ class Engine:
         self._tell(event)
 
     def _keep(self, **options: Any) -> None:
-        """What somebody has changed on the way holds for whoever resumes the run, too."""
+        """What somebody has changed on the way holds for whoever resumes the run, too: written down at once while rows are sent,
+        else when sending begins or ends; a survey is one transaction."""
         self._run = replace(self._run, settings=self._run.settings.model_copy(update=options))
-        kept = kept_options(self._run.settings)
-        if self._writer is None:
-            self._run.ledger.set_meta(settings=kept)
-            return
-        task = asyncio.ensure_future(self._writer.ask(lambda ledger: ledger.set_meta(settings=kept)))
-        self._keeping.add(task)
-        task.add_done_callback(self._keeping.discard)
+        if self._writer:
+            kept = kept_options(self._run.settings)
+            task = asyncio.ensure_future(self._writer.ask(lambda ledger: ledger.set_meta(settings=kept)))
+            self._keeping.add(task)
+            task.add_done_callback(self._kept)
+
+    def _kept(self, task: "asyncio.Task[None]") -> None:
+        self._keeping.discard(task)
+        if not task.cancelled():
+            task.exception()  # a ledger that fails ends the run by itself: Writer tells the runner
 
     def stop(self, exit_code: Exit, why: str) -> None:
         """Start no new row; rows in flight finish."""
@@ -148,24 +152,16 @@ class Engine:
             async with self._world.listen(run.directory.path, self.steering.obey) as deaf:
                 if deaf:
                     self._observe(NoControl(deaf))
-                with self.pace.rate.shared(self._world.slots(settings.target)), self._time_box():
+                with (
+                    self.pace.rate.shared(self._world.slots(settings.target)),
+                    self.steering.time_box(settings.max_duration),
+                ):
                     stop = await self._work(transport)
         finally:
             await transport.close()
+        if self._run is not run:
+            run.ledger.set_meta(settings=kept_options(self._run.settings))
         return finish(self._run, stop, self._world.now(), sending_seconds=self._sending, requests=transport.requests)
-
-    @contextmanager
-    def _time_box(self) -> Iterator[None]:
-        seconds = self._run.settings.max_duration
-        if seconds is None:
-            yield
-            return
-        why = f"--max-duration: {seconds:g} s have passed"
-        timer = asyncio.get_running_loop().call_later(seconds, self.stop, Exit.TIME_BOX, why)
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     async def _work(self, transport: Transport) -> Stop | None:
         settings = self._run.settings
@@ -258,8 +254,8 @@ class Engine:
             looked += count
             self._observe(Surveyed(looked, images))
 
-        replace = settings.tags_mode == "replace"
-        await survey(self._run.ledger, reader, settings.target, replace_tags=replace, looked=more)
+        replaces = settings.tags_mode == "replace"
+        await survey(self._run.ledger, reader, settings.target, replace_tags=replaces, looked=more)
 
     async def _approved(self, what: PlanMade | CanaryPassed) -> Stop | None:
         if self._approve is None:
@@ -280,7 +276,7 @@ class Engine:
         run = self._run
         paths = run.result_paths
         write_results(run.ledger, paths, settled_only=True)
-        run.ledger.set_meta(state="running")
+        run.ledger.set_meta(state="running", settings=kept_options(run.settings))
         run.ledger.checkpoint()
         pending, rows = tally.rows_to_do(run.ledger), tally.rows_in_all(run.ledger)
         target = run.settings.target

@@ -110,7 +110,7 @@ def write_plan(run: OpenRun) -> None:
 
 def _exit_code(counts: Mapping[str, int], stop: Stop | None, to_do: int, *, is_plan: bool) -> int:
     """A stop's own code; one that came too late to leave a row undone does not count. A plan's rows are not done yet."""
-    if stop and (to_do or stop.exit_code not in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.TARGET)):
+    if stop and (to_do or stop.exit_code not in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.TARGET, Exit.TIME_BOX)):
         return int(stop.exit_code)
     fine = sum(counts[status] for status in GOOD) + (counts[Status.UNPROCESSED] if is_plan else 0)
     return int(Exit.OK if fine == sum(counts.values()) else Exit.SOME_ROWS_NOT)

@@ -63,9 +63,10 @@ async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    writer.write(_answered(await reader.readline(), handle))
+                    line = await reader.readuntil(b"\n")
+                    writer.write(_answered(line, handle))
                     await writer.drain()
-            except (OSError, TimeoutError, ValueError):
+            except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 pass  # whoever asked has gone, says nothing, or does not stop: nobody is there to be answered
             finally:
                 writer.close()
@@ -80,13 +81,20 @@ async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
 
 def _answered(line: bytes, handle: Handler) -> bytes:
     try:
-        words = json.loads(line)
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise UsageError("a request is a JSON list of texts")
-        found: dict[str, Any] = {"status": handle(parse_orders(words))}
-    except (UsageError, ValueError, RecursionError) as error:
+        found: dict[str, Any] = {"status": handle(parse_orders(_words(line)))}
+    except UsageError as error:
         found = {"error": str(error)}
     return json.dumps(found).encode() + b"\n"
+
+
+def _words(line: bytes) -> list[str]:
+    try:
+        words = json.loads(line)
+    except (ValueError, RecursionError):
+        words = None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UsageError("a request is a line with a JSON list of texts")
+    return words
 
 
 def ask(directory: Path, words: list[str]) -> dict[str, Any]:

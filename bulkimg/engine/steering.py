@@ -80,7 +80,7 @@ class Steering:
             "in_flight": limit.in_flight,
             "paused": pace.paused,
             "held_s": round(pace.gate.remaining, 1),
-            "server_down": pace.gate.closed,
+            "waiting_for_server": pace.gate.closed,
             "baseline_s": round(limit.baseline, 4) if limit.baseline is not None else None,
         }
 
@@ -91,6 +91,19 @@ class Steering:
     def go(self, why: str) -> None:
         if self._pace.go(why):
             self._observe(Paused(self._pace.paused))
+
+    @contextmanager
+    def time_box(self, seconds: float | None) -> Iterator[None]:
+        """Stop the run after so long; None never does."""
+        if seconds is None:
+            yield
+            return
+        why = f"--max-duration: {seconds:g} s have passed"
+        timer = asyncio.get_running_loop().call_later(seconds, self._stop, Exit.TIME_BOX, why)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @contextmanager
     def within(
@@ -130,6 +143,6 @@ def in_words(status: dict[str, Any]) -> str:
     ]
     if status["paused"]:
         said.append(f"paused: {status['paused']}")
-    if status["server_down"]:
+    if status["waiting_for_server"]:
         said.append(f"waiting for the server ({status['held_s']:g} s)")
     return "; ".join(said)

@@ -120,7 +120,7 @@ class Pace:
     def set_concurrency(self, most: int) -> None:
         """Change its cap; rows in flight above a lower one finish first."""
         self.limit.most = most
-        self._on_change()
+        self._tell_of_change()
 
     @property
     def paused(self) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from asyncio_throttle.throttler import Throttler
 
-from bulkimg.pace.slots import OwnSlots, Slot, Slots
+from bulkimg.pace.slots import OwnSlots, Slots
 
 # Requests reach the server a little earlier or later than they leave us. Slots 1.7 % farther apart than they need be make up for
 # those that are caught up on (CATCH_UP), and leave the server's own count of any second within the cap.
@@ -22,20 +22,18 @@ GUARD = 1.008  # of a second, of which the throttler keeps count
 FEWEST = 20  # requests a second: below it the throttler counts single requests
 
 UNLIMITED = 500.0  # what a share of an unlimited rate is a share of, requests a second
-SOONEST = 0.0005  # seconds: uvloop counts whole milliseconds, so a shorter wait is none
-BUSY = 0.001  # seconds until the slots are asked again
-PATIENCE = 100  # times; after that this request goes on without them
 
 
 class Rate:
     """At most `per_second` admissions in any second, evenly, first come first served; `inf` admits at once."""
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._slots: Slots = OwnSlots()
+        self._own = OwnSlots()
+        self._theirs: Slots | None = None  # that are shared with other processes
         self._clock = clock
         self._throttler = Throttler(rate_limit=1)
         self._turn = asyncio.Lock()
-        self._alarm: asyncio.Future[bool] | None = None
+        self._alarm: asyncio.Future[None] | None = None
         self._share = 1.0
         self.per_second = per_second
         self.set(per_second)
@@ -53,12 +51,12 @@ class Rate:
 
     @contextmanager
     def shared(self, slots: Slots) -> Iterator[None]:
-        """For so long take these slots, which others take too. They are closed in the end."""
-        own, self._slots = self._slots, slots
+        """For so long take turns with whoever takes these slots too. They are closed in the end."""
+        self._theirs = slots
         try:
             yield
         finally:
-            self._slots = own
+            self._theirs = None
             slots.close()
 
     @property
@@ -73,46 +71,33 @@ class Rate:
             self._throttler.rate_limit, self._throttler.period = guard(present)
             # Not less than 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
             self._throttler.retry_interval = max(0.001, min(0.005, self._throttler.period / 50))
-        if self._alarm and not self._alarm.done():
-            self._alarm.set_result(False)
+        if self._alarm:
+            _ring(self._alarm)
 
     async def admit(self) -> None:
         """Return when one more request may go out. Cancelling a waiter takes nothing from the budget."""
         if math.isinf(self._present):
             return
         async with self._turn:
-            while not math.isinf(present := self._present):
-                slot = await self._slot(STRETCH / present)
-                if await self._has_come(slot):
-                    await self._throttler.acquire()
-                    return
+            for slots in (self._own, self._theirs):
+                while slots and not math.isinf(self._present):
+                    seconds = slots.take(self._clock(), STRETCH / self._present)
+                    if not seconds:
+                        break
+                    await self._sleep_or_change(seconds)
+            if not math.isinf(self._present):
+                await self._throttler.acquire()
 
-    async def _slot(self, spacing: float) -> Slot:
-        for _ in range(PATIENCE):
-            slot = self._slots.take(self._clock(), spacing)
-            if slot is not None:
-                return slot
-            await asyncio.sleep(BUSY)
-        return Slot(self._clock() + spacing, self._clock())
-
-    async def _has_come(self, slot: Slot) -> bool:
-        """Wait for its moment. False, and the slot is given back, when the rate is changed before."""
-        seconds = slot.at - self._clock()
-        if seconds <= SOONEST:
-            return True
+    async def _sleep_or_change(self, seconds: float) -> None:
+        """So long, or until the rate is changed."""
         loop = asyncio.get_running_loop()
-        alarm: asyncio.Future[bool] = loop.create_future()
-        self._alarm = alarm
+        self._alarm = alarm = loop.create_future()
         timer = loop.call_later(seconds, _ring, alarm)
-        came = False
         try:
-            came = await alarm
+            await alarm
         finally:
             timer.cancel()
             self._alarm = None
-            if not came:
-                self._slots.give_back(slot)
-        return came
 
 
 def guard(per_second: float) -> tuple[int, float]:
@@ -123,6 +108,6 @@ def guard(per_second: float) -> tuple[int, float]:
     return whole, GUARD * whole / per_second
 
 
-def _ring(alarm: "asyncio.Future[bool]") -> None:
+def _ring(alarm: "asyncio.Future[None]") -> None:
     if not alarm.done():
-        alarm.set_result(True)
+        alarm.set_result(None)

@@ -1,12 +1,13 @@
 """This file hands out moments at which requests may go out, evenly spaced: to one process, or to all that share a target.
 
-It is the generic cell rate algorithm (ITU-T I.371, Annex A): one number, the moment of the last slot, tells all there is to
-tell, so that it fits into a file which many processes share. A process takes a slot only for a request that is waiting: one that
-is idle takes none from the others, and two that are busy take turns.
+It is the generic cell rate algorithm (ITU-T I.371, Annex A): the moment of the last slot tells nearly all there is to tell, so
+that it fits into a file which many processes share. A process takes a slot only for a request that could go out now by its own
+rate: one that is idle takes none from the others, two that are busy take turns, and a slow one does not slow a fast one down.
 
-Why the file is safe: the number is read and written under a lock that the kernel frees when its holder dies; a process that dies
-with a slot leaves a gap of one request and no more. Nobody waits for the lock: where a stopped process holds it, the others go on
-at their own rate. The clock is the machine's own (CLOCK_MONOTONIC), and the file lies where a restart of the machine empties it.
+Why the file is safe: it is read and written under a lock that the kernel frees when its holder dies; nobody takes a slot that
+lies in the future, so a process that dies leaves no gap. Nobody waits for the lock for long: where a stopped process holds it,
+the others go on at their own rate. The clock is the machine's own (CLOCK_MONOTONIC), and the file lies where a restart of the
+machine empties it.
 """
 
 import contextlib
@@ -19,32 +20,28 @@ import struct
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 CATCH_UP = 0.010  # seconds: a slot that nobody could take in time is good for so long
 FORGET = 7 * 86400.0  # seconds after which the file of a target that nobody talks to is removed
-FARTHEST = 3600.0  # seconds ahead
-_MOMENT = struct.Struct("<d")
-
-
-class Slot(NamedTuple):
-    """A moment at which one request may go out, and that of the request before it; seconds of the clock."""
-
-    at: float
-    before: float
+FARTHEST = 1.0  # seconds ahead: no slot is taken before its time
+SOONEST = 0.0005  # seconds: uvloop counts whole milliseconds, so a shorter wait is none
+BUSY = 0.001  # seconds until the lock is asked for again
+DEAF = 0.1  # seconds for which that is done; a holder that is alive has it for microseconds
+_KEPT = struct.Struct("<dd")
 
 
 class Slots(Protocol):
-    """`take(now, spacing)`: the next slot, `spacing` seconds after the last one; None when it cannot be told now, to be asked again
-    a little later. `give_back` undoes it, if nobody has taken a later one."""
+    """`take(now, spacing)`: 0 when one request may go out now, `spacing` seconds after the last one, and it is then the last one;
+    else the seconds until it may be asked for again, and nothing is taken."""
 
-    def take(self, now: float, spacing: float) -> Slot | None: ...
-    def give_back(self, slot: Slot) -> None: ...
+    def take(self, now: float, spacing: float) -> float: ...
     def close(self) -> None: ...
 
 
-def following(last: float, now: float, spacing: float) -> Slot:
-    return Slot(max(last + spacing, now - CATCH_UP), last)
+def due(last: float, now: float, spacing: float) -> float:
+    """The moment of the slot after the last one."""
+    return max(last + spacing, now - CATCH_UP)
 
 
 class OwnSlots:
@@ -53,14 +50,12 @@ class OwnSlots:
     def __init__(self) -> None:
         self._last = -math.inf
 
-    def take(self, now: float, spacing: float) -> Slot | None:
-        slot = following(self._last, now, spacing)
-        self._last = slot.at
-        return slot
-
-    def give_back(self, slot: Slot) -> None:
-        if self._last == slot.at:
-            self._last = slot.before
+    def take(self, now: float, spacing: float) -> float:
+        slot = due(self._last, now, spacing)
+        if slot > now + SOONEST:
+            return slot - now
+        self._last = slot
+        return 0.0
 
     def close(self) -> None:
         pass
@@ -77,26 +72,21 @@ class SharedSlots:
         self._path = self._place / hashlib.sha256(target.encode()).hexdigest()[:32]
         _check(self._place)
         self._file = self._open()
+        self._deaf_since: float | None = None
         _sweep(self._place)
 
-    def take(self, now: float, spacing: float) -> Slot | None:
+    def take(self, now: float, spacing: float) -> float:
         if not self._lock():
-            return None
+            self._deaf_since = self._deaf_since or now
+            return 0.0 if now - self._deaf_since > DEAF else BUSY
+        self._deaf_since = None
         try:
-            last = self._read()
-            # A moment that is farther ahead than any slot is no number of ours.
-            slot = following(last if 0 <= last < now + FARTHEST else 0.0, now, spacing)
-            os.pwrite(self._file, _MOMENT.pack(slot.at), 0)
-            return slot
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-
-    def give_back(self, slot: Slot) -> None:
-        if not self._lock():
-            return
-        try:
-            if self._read() == slot.at:
-                os.pwrite(self._file, _MOMENT.pack(slot.before), 0)
+            last, theirs = self._read(now)
+            slot = due(last, now, min(spacing, theirs))  # the faster of two neighbours says how far apart they are
+            if slot > now + SOONEST:
+                return slot - now
+            os.pwrite(self._file, _KEPT.pack(slot, spacing), 0)
+            return 0.0
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
@@ -110,10 +100,11 @@ class SharedSlots:
             return False
         return True
 
-    def _read(self) -> float:
-        kept = os.pread(self._file, _MOMENT.size, 0)
-        moment: float = _MOMENT.unpack(kept)[0] if len(kept) == _MOMENT.size else 0.0
-        return moment
+    def _read(self, now: float) -> tuple[float, float]:
+        """The last slot, and how far apart the one who took it wants them; anything else than that was not written by us."""
+        kept = os.pread(self._file, _KEPT.size, 0)
+        last, spacing = _KEPT.unpack(kept) if len(kept) == _KEPT.size else (0.0, 0.0)
+        return (last, spacing) if 0 <= last < now + FARTHEST and 0 < spacing < math.inf else (0.0, math.inf)
 
     def _open(self) -> int:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -34,9 +34,9 @@ def one(workers: int, concurrency: int, *, adaptive: bool) -> Reached:
         cli.write("m.csv", "uuid,name\n" + "".join(f"{uuid},n-{uuid[:8]}\n" for uuid in server.images()))
         how = "--adaptive" if adaptive else "--no-adaptive"
         cli("run", "m.csv", "--yes", "--no-survey", "--rate", "unlimited", "--concurrency", str(concurrency), how)
-        lines_ = (cli.run_dir() / "results.jsonl").read_text().splitlines()
+        results = (cli.run_dir() / "results.jsonl").read_text().splitlines()
     took = []
-    for result in map(json.loads, lines_):
+    for result in map(json.loads, results):
         begun = datetime.fromisoformat(result["started_at"].replace("Z", "+00:00")).timestamp()
         took.append((begun, result["duration_ms"]))
     first, last = min(took)[0], max(took)[0]

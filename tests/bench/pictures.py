@@ -10,7 +10,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def bars(path: Path, title: str, unit: str, values: Mapping[str, float]) -> None:
-    """One horizontal bar for each value, longest scale first come."""
+    """One horizontal bar for each value, the first in a colour of its own; the longest fills the picture."""
     most = max(values.values())
     parts = []
     for number, (name, value) in enumerate(values.items()):

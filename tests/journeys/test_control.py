@@ -172,6 +172,30 @@ def test_a_time_box_ends_it_and_it_can_be_resumed(cli: Cli, server: Server) -> N
     assert {result["status"] for result in cli.results()} == {"updated"}
 
 
+def test_a_time_box_that_leaves_nothing_undone_does_not_count(cli: Cli) -> None:
+    with sandbox_process("--images", "3", "--service-time", "2500", "--dialect", "documented") as server:
+        cli.write("m.csv", manifest(server))
+        cli.at(server)("run", "m.csv", "--yes", "--no-survey", "--no-adaptive", "--max-duration", "3s")
+    assert {result["status"] for result in cli.results()} == {"updated"}
+
+
+def test_what_is_told_while_the_images_are_looked_at_holds_for_whoever_resumes(cli: Cli) -> None:
+    with sandbox_process("--images", "3000") as server:
+        cli = cli.at(server)
+        cli.write("m.csv", manifest(server))
+        process = cli.start("run", "m.csv", "--yes", "--rate", "2/s")
+        wait_for(lambda: len(server.requests()) >= 2)
+        told(cli, "rate=77/s", "stop")
+        process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert server.puts() == []
+        process = cli.start("resume", "last")
+        wait_for(lambda: len(server.puts()) >= 1)
+        assert told(cli, "status")["rate"] == 77.0
+        told(cli, "stop")
+        process.communicate(timeout=60)
+
+
 def hours(begin: timedelta, end: timedelta) -> str:
     now = datetime.now().astimezone()
     return f"{now + begin:%H:%M}-{now + end:%H:%M}"

@@ -187,4 +187,4 @@ def with_server(server: Server) -> type[Editors]:
 @pytest.mark.parametrize("dialect", ["documented", "zstack"])
 def test_two_editors(dialect: str) -> None:
     with sandbox_process("--images", str(IMAGES), "--dialect", dialect) as server:
-        explore(with_server(server), examples=7, steps=14)
+        explore(with_server(server), examples=10, steps=14)

@@ -3,8 +3,12 @@
 import signal
 import time
 
+import pytest
+
 from tests.conftest import Cli, sandbox_process
 from tests.windows import most_within
+
+pytestmark = pytest.mark.alone
 
 RATE = 100
 

@@ -19,7 +19,7 @@ MOST = 64 * MB
 # aiohttp reads on while interim answers come; it levels off there, for 1 s as for 5 s (README, «Limits»).
 MOST_GROWTH = {"endless 1xx": 160 * MB}
 TIMEOUT = 1.0  # seconds a request may take
-SLACK = 20.0  # seconds to start, to ask what became of the change and to end, on a busy machine
+SLACK = 5.0  # seconds to start, to ask what became of the change and to end, on a busy machine
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
