@@ -78,7 +78,7 @@ def main(sizes: list[int]) -> None:
     lines(HERE / "memory.svg", "Memory over rows", "thousand rows", "MB at most", {"peak memory": points})
     text = [
         f"{machine()}; `--no-survey`, concurrency 64, a transport that answers at once. `python -m tests.bench.scale` prints this;",
-        "so does `python -m tests.bench.scale 10000000`, with ten million rows. «Opening» is what `resume` does before it goes on,",
+        "`python -m tests.bench.scale 10000000` does ten million rows. «Opening» is what `resume` does before it goes on,",
         "with all check sums.",
         "",
         "| rows | s reading and checking | s sending and writing results | µs a row | MB at most | ledger bytes a row | s opening again |",
