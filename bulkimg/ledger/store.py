@@ -85,7 +85,8 @@ class Ledger:
         """StorageError unless everything in it is as it was written; before a run is gone on with."""
         try:
             found = seal.damage(self.db)
-            self.journal = seal.journal(self.db)
+            if not found:
+                self.journal = seal.kept_journal(self.db)  # reading them all once is long enough
         except (sqlite3.Error, ValueError) as error:
             found = str(error)
         if found:
