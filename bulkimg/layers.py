@@ -26,7 +26,18 @@ def variables() -> tuple[str, ...]:
     return tuple(_ENVIRONMENT)
 
 
-PACE = ("rate", "concurrency", "adaptive", "timeout", "job_timeout", "max_duration", "window", "max_outage", "retries")
+PACE = (
+    "rate",
+    "concurrency",
+    "adaptive",
+    "processes",
+    "timeout",
+    "job_timeout",
+    "max_duration",
+    "window",
+    "max_outage",
+    "retries",
+)
 
 # A job file's tables, and the option each key sets (PRODUCT.md §7).
 _JOB_KEYS: Mapping[str, Mapping[str, str]] = {

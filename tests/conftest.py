@@ -180,8 +180,8 @@ class Cli:
         assert "Traceback" not in done.stderr, done.stderr
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        """Start, and go on."""
+    def start(self, *arguments: str, group: bool = False, **environment: str) -> "subprocess.Popen[str]":
+        """Start, and go on. `group`: in a process group of its own, to which a test may send signals."""
         return subprocess.Popen(
             [sys.executable, "-m", "bulkimg", *arguments],
             cwd=self.place,
@@ -190,6 +190,7 @@ class Cli:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            process_group=0 if group else None,
         )
 
     def env(self, **more: str) -> dict[str, str]:

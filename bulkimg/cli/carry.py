@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.process import allow_files, event_loop, leave_no_core
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Engine, OpenRun, in_words, summary_document
 from bulkimg.errors import Exit
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary
+from bulkimg.process import allow_files, event_loop, leave_no_core
 from bulkimg.settings import Settings
 
 _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}

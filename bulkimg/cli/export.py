@@ -12,7 +12,6 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.options import Asked, Flags, takes
-from bulkimg.cli.process import event_loop, leave_no_core
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import all_images, reading
@@ -20,6 +19,7 @@ from bulkimg.errors import UsageError
 from bulkimg.ledger.files import replacing
 from bulkimg.manifest.writer import ManifestWriter
 from bulkimg.model import FIELDS, TAGS
+from bulkimg.process import event_loop, leave_no_core
 from bulkimg.settings import Settings
 from bulkimg.values import nearest
 

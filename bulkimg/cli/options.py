@@ -57,6 +57,9 @@ OPTIONS: dict[str, Any] = {
         "--adaptive/--no-adaptive",
         "Find out, below --concurrency, how many rows the server works on.  [default: adaptive]",
     ),
+    "processes": _text(
+        "--processes", "N", "Processor cores to use: HTTP in N-1 processes beside this one.  [default: 1]"
+    ),
     "timeout": _text("--timeout", "TIME", "Longest wait for one answer.  [default: 30s]"),
     "job_timeout": _text("--job-timeout", "TIME", "Longest wait for the job of a 202 answer.  [default: 30m]"),
     "max_duration": _text("--max-duration", "TIME", "Stop, resumable, after so long: exit code 6.  [default: none]"),

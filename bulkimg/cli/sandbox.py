@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.process import event_loop
 from bulkimg.errors import UsageError
+from bulkimg.process import event_loop
 from bulkimg.sandbox import Options, serve
 from bulkimg.sandbox.faults import KINDS, parse_faults
 from bulkimg.sandbox.server import Sandbox

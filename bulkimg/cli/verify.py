@@ -7,7 +7,6 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.options import Asked, Flags, takes
-from bulkimg.cli.process import event_loop, leave_no_core
 from bulkimg.cli.progress import Watcher
 from bulkimg.cli.resume import Run, find
 from bulkimg.credentials import Credentials
@@ -15,6 +14,7 @@ from bulkimg.engine import Drift, drift, reading, stored_settings
 from bulkimg.errors import Exit
 from bulkimg.ledger import Ledger, RunDirectory, plans
 from bulkimg.plan.diff import show
+from bulkimg.process import event_loop, leave_no_core
 from bulkimg.settings import Settings
 
 MOST = 100  # lines on a screen; --json has them all

@@ -1,4 +1,4 @@
-"""This file sets up the process that a command runs in: its event loop, its open files, and that it leaves no core behind."""
+"""This file sets up a process of ours: its event loop, its open files, and that it leaves no core behind."""
 
 import asyncio
 import ctypes
@@ -26,13 +26,21 @@ def allow_files(concurrency: int) -> None:
     Otherwise rows would wait for connections that cannot be made, and libuv ends the process where it cannot make a pipe.
     """
     needed = concurrency + OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < needed:
         fewer = f"lower --concurrency to {hard - OTHER_FILES}, or " if hard > OTHER_FILES else ""
         raise UsageError(
             f"{concurrency} rows at once need {needed} open files, the system allows {hard}; "
             f"{fewer}raise the limit (ulimit -n), then bulkimg resume last"
         )
+    raise_files(needed)
+
+
+def raise_files(needed: int) -> None:
+    """Our own limit of open files, as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 

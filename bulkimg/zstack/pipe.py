@@ -1,0 +1,69 @@
+"""This file is one end of the pipe between a run and a process that sends for it: Python values, in batches.
+
+The run says (number, method, url, headers, body), numbers from 1 on, and (number,) to break one off; the other end says
+(READY, None), and (number, the values of an Answer).
+
+Both ends are processes of ours, started by the other, on a socket pair that has no name; so marshal may be trusted with it.
+"""
+
+import asyncio
+import marshal
+from collections.abc import Callable
+from typing import Any, cast
+
+READY = 0
+_SIZE = 4  # bytes before each batch
+
+
+class Pipe(asyncio.Protocol):
+    """`took` is called with each value that has come, `lost` once, when the other end is gone."""
+
+    def __init__(self, took: Callable[[Any], None], lost: Callable[[], None]) -> None:
+        self._took = took
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._waiting: list[Any] = []
+        self._come = bytearray()
+
+    def put(self, value: Any) -> None:
+        """Send a value (of what marshal knows) with all others of this turn of the event loop: a system call a batch."""
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(value)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it owns its socket."""
+        return self._transport is not None
+
+    def close(self) -> None:
+        """What has been put is still sent."""
+        self._flush()
+        if self._transport:
+            self._transport.close()
+
+    def _flush(self) -> None:
+        batch, self._waiting = self._waiting, []
+        if batch and self._transport and not self._transport.is_closing():
+            raw = marshal.dumps(batch)
+            self._transport.write(len(raw).to_bytes(_SIZE, "big") + raw)
+
+    # -- asyncio calls these --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._come += data
+        while len(self._come) >= _SIZE:
+            end = _SIZE + int.from_bytes(self._come[:_SIZE], "big")
+            if len(self._come) < end:
+                return
+            batch = marshal.loads(self._come[_SIZE:end])  # noqa: S302 - see above
+            del self._come[:end]
+            for value in batch:
+                self._took(value)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost()

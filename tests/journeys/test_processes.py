@@ -1,0 +1,146 @@
+"""`--processes`: whichever process puts a request on the wire, and however it ends, every row has one honest outcome."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli, Server, sandbox_process
+from tests.journeys.test_faults import FAULTS, attempts, manifest, puts_by_image
+from tests.windows import most_within
+
+ROWS = 300
+QUICK = ("--rate", "unlimited", "--concurrency", "16", "--progress", "none")
+
+
+def senders(pid: int) -> list[int]:
+    """The pids of a run's sending processes, zombies left out."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            found.append(int(child))
+    return found
+
+
+def wait_for(come: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not come():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def check_complete(cli: Cli, server: Server, wanted: dict[str, str]) -> None:
+    results = cli.results()
+    assert Counter(result["status"] for result in results) == {"updated": len(wanted)}
+    assert [result["uuid"] for result in results] == list(wanted)
+    images = server.images()
+    assert all(images[uuid]["name"] == name for uuid, name in wanted.items())
+    known = attempts(cli)
+    assert all(count <= known[uuid] for uuid, count in puts_by_image(server).items()), "a PUT the ledger does not know"
+
+
+def test_every_row_is_updated_through_a_storm_of_faults(cli: Cli) -> None:
+    with sandbox_process("--images", "150", "--faults", FAULTS, "--seed", "7") as sick:
+        text, wanted = manifest(sick, "storm")
+        cli.write("m.csv", text)
+        cli.at(sick)("run", "m.csv", "--yes", *QUICK, "--retries", "12", "--processes", "3", code=None)
+        check_complete(cli, sick, wanted)
+
+
+def test_the_rate_is_one_for_all_processes(cli: Cli) -> None:
+    with sandbox_process("--images", str(ROWS)) as server:
+        cli.write("m.csv", manifest(server, "pace")[0])
+        cli.at(server)("run", "m.csv", "--yes", "--no-survey", "--rate", "100/s", "--processes", "3")
+        moments = sorted(put["at"] for put in server.puts())
+        assert most_within(0.98, moments) <= 100
+
+
+def test_a_sending_process_that_is_killed_costs_no_row(cli: Cli) -> None:
+    with sandbox_process("--images", str(ROWS), "--workers", "8", "--service-time", "30") as server:
+        text, wanted = manifest(server, "kill")
+        cli.write("m.csv", text)
+        process = cli.at(server).start("run", "m.csv", "--yes", *QUICK, "--processes", "3")
+        server.wait_for_put()
+        for pid in senders(process.pid):
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.3)
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, "Traceback" in said) == (0, False), said
+        check_complete(cli, server, wanted)
+
+
+def test_a_run_that_is_killed_takes_its_processes_along_and_is_resumed(cli: Cli) -> None:
+    with sandbox_process("--images", str(ROWS), "--workers", "8", "--service-time", "30") as server:
+        text, wanted = manifest(server, "gone")
+        cli.write("m.csv", text)
+        process = cli.at(server).start("run", "m.csv", "--yes", *QUICK, "--processes", "2")
+        server.wait_for_put()
+        pids = senders(process.pid)
+        assert len(pids) == 1
+        process.kill()
+        process.communicate(timeout=30)
+        wait_for(lambda: all(is_gone(pid) for pid in pids))
+        cli.at(server)("resume", "last", "--progress", "none")
+        check_complete(cli, server, wanted)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_whole_group_drains(cli: Cli, number: signal.Signals, code: int) -> None:
+    """As a terminal sends it, and systemd: to the sending processes, too."""
+    with sandbox_process("--images", str(ROWS), "--workers", "8", "--service-time", "30") as server:
+        text, wanted = manifest(server, "drain")
+        cli.write("m.csv", text)
+        process = cli.at(server).start("run", "m.csv", "--yes", "--rate", "100/s", "--processes", "2", group=True)
+        server.wait_for_put()
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=35)
+        assert process.returncode == code, said
+        counts = cli.summary()["counts"]
+        assert 0 < counts["updated"] < ROWS
+        assert counts["updated"] + counts["unprocessed"] == ROWS, "what was in flight has finished"
+        cli.at(server)("resume", "last", "--rate", "unlimited")
+        check_complete(cli, server, wanted)
+
+
+def test_the_second_signal_breaks_off_what_the_processes_send(cli: Cli) -> None:
+    with sandbox_process("--images", str(ROWS), "--service-time", "20000", "--workers", "100") as server:
+        cli.write("m.csv", manifest(server, "twice")[0])
+        process = cli.at(server).start("run", "m.csv", "--yes", "--no-survey", *QUICK, "--processes", "2", group=True)
+        server.wait_for_put()
+        pids = senders(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, time.monotonic() - begun < 4) == (130, True), said
+        assert all(is_gone(pid) for pid in pids)
+        counts = cli.summary()["counts"]
+        assert counts["unknown"] > 0
+        assert counts["unknown"] + counts["unprocessed"] == ROWS
+
+
+def test_what_is_wrong_with_an_authority_is_said_before_any_process(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(server, "tls")[0])
+    cli.write("ca.pem", "no certificate")
+    done = cli.at(server)("run", "m.csv", "--yes", "--processes", "2", "--ca-file", "ca.pem", code=2)
+    assert "--ca-file" in done.err
+    assert not server.requests()
+
+
+@pytest.mark.parametrize("count", ["0", "65", "many"])
+def test_an_odd_number_of_processes_is_refused(cli: Cli, server: Server, count: str) -> None:
+    cli.write("m.csv", manifest(server, "odd")[0])
+    done = cli.at(server)("run", "m.csv", "--yes", "--processes", count, code=2)
+    assert f"--processes '{count}' is not valid" in done.err
