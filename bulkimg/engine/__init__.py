@@ -13,10 +13,11 @@ from bulkimg.engine.begin import (
     rows_left,
     stored_settings,
 )
-from bulkimg.engine.carry import Approve, Engine
+from bulkimg.engine.carry import Engine
 from bulkimg.engine.close import next_command, refusal, refuse, summary_document
 from bulkimg.engine.control import ask
 from bulkimg.engine.look import Drift, all_images, drift, reading
+from bulkimg.engine.planning import Approve
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.steering import in_words
 from bulkimg.engine.world import World

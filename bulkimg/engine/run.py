@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bulkimg.ledger import Ledger, RunDirectory
 from bulkimg.settings import Settings
@@ -9,13 +10,17 @@ from bulkimg.settings import Settings
 RESULT_FILES = ("results.csv", "results.jsonl")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OpenRun:
-    """A run that this process holds: its directory, its ledger, what was asked."""
+    """A run that this process holds: its directory, its ledger, what was asked, and changed on the way."""
 
     directory: RunDirectory
     ledger: Ledger
     settings: Settings
+
+    def change(self, **options: Any) -> None:
+        """What holds from now on; writing it down is another's work."""
+        self.settings = self.settings.model_copy(update=options)
 
     def close(self) -> None:
         self.ledger.close()

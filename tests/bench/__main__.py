@@ -65,7 +65,7 @@ class Peers:
         (self.place / "curl.conf").write_text("next\n".join(entries))
         (self.place / "uuids.txt").write_text("\n".join(uuids(str(self.manifest))) + "\n")
 
-    def bulkimg(self) -> float:
+    def bulkimg(self, processes: int = 1) -> float:
         runs = self.place / "runs"
         environment = {
             **os.environ,
@@ -87,6 +87,7 @@ class Peers:
             "--no-adaptive",
         ]
         command += ["--concurrency", str(self.concurrency), "--runs-dir", str(runs), "--json"]
+        command += ["--processes", str(processes)]
         done = subprocess.run(command, env=environment, capture_output=True, check=False, text=True)
         if done.returncode:
             raise RuntimeError(f"bulkimg exited {done.returncode}: {done.stderr[-500:]}")
@@ -94,6 +95,9 @@ class Peers:
         assert summary["counts"]["updated"] == summary["rows"], summary["counts"]
         shutil.rmtree(runs)
         return float(summary["pace"]["sending_s"])
+
+    def bulkimg2(self) -> float:
+        return self.bulkimg(processes=2)
 
     def aiohttp(self) -> float:
         return self._python_peer("aiohttp", self.concurrency)
@@ -124,6 +128,7 @@ class Peers:
 
 NAMES = {
     "bulkimg": "bulkimg, ledger on",
+    "bulkimg2": "bulkimg --processes 2, ledger on",
     "aiohttp": "bare aiohttp loop (uvloop)",
     "curl": "curl --parallel --parallel-max 64",
     "requests": "requests, 64 threads",
@@ -134,7 +139,7 @@ NAMES = {
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
     asked = parser.parse_args()

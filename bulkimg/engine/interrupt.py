@@ -1,0 +1,42 @@
+"""This file is how a run is stopped from outside: why, and the step that is broken off then."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from bulkimg.apply import Stop
+from bulkimg.errors import TargetError
+
+
+class Interrupt:
+    """`stop`: why the run must end, once somebody has said so. `at_once`: not even rows in flight are waited for."""
+
+    def __init__(self) -> None:
+        self.stop: Stop | None = None
+        self.at_once = False
+        self._step: asyncio.Future[None] | None = None  # login, survey, question or logout under way
+
+    def break_off(self) -> None:
+        """End the step under way: a login that hangs, a survey that is long."""
+        if self._step:
+            self._step.cancel()
+
+    async def until_stopped(self, step: Awaitable[None]) -> Stop | None:
+        """One step that may be broken off; why the run must stop, or None."""
+        if self.stop:
+            return self.stop
+        self._step = asyncio.ensure_future(step)
+        try:
+            await self._step
+        except TargetError as error:
+            return Stop(error.exit_code, str(error))
+        except asyncio.CancelledError:
+            if self.stop is None:
+                raise
+        finally:
+            self._step = None
+        return self.stop
+
+    async def whatever_comes_of_it(self, step: Awaitable[None]) -> None:
+        """One step of a run that is over: taken though it was stopped, and broken off like any other."""
+        self._step = asyncio.ensure_future(step)
+        await asyncio.gather(self._step, return_exceptions=True)

@@ -1,0 +1,112 @@
+"""This file makes the plan of an open run, and has it approved, before anything is sent."""
+
+from collections.abc import Awaitable, Callable
+
+from bulkimg.apply import Stop
+from bulkimg.engine.close import write_plan
+from bulkimg.engine.interrupt import Interrupt
+from bulkimg.engine.run import OpenRun
+from bulkimg.errors import Exit
+from bulkimg.ledger import plans, tally
+from bulkimg.model import CanaryPassed, NoSurvey, Observer, PlanMade, Surveyed
+from bulkimg.plan import CannotRead, Reader, refusal, survey, too_many_missing
+
+Approve = Callable[[PlanMade | CanaryPassed], Awaitable[bool]]
+
+
+class Planning:
+    """One run's plan. `checksum` is the beginning of the hash of the plan that somebody has looked at; `plan_only` wants no
+    approval. `missing` is how many images the survey did not find."""
+
+    def __init__(
+        self,
+        run: OpenRun,
+        observe: Observer,
+        interrupt: Interrupt,
+        approve: Approve | None,
+        *,
+        checksum: str | None,
+        plan_only: bool,
+    ) -> None:
+        self._run = run
+        self._observe = observe
+        self._interrupt = interrupt
+        self._approve = approve
+        self._checksum = checksum
+        self._plan_only = plan_only
+        self.missing = 0
+
+    async def plan(self, reader: Reader) -> Stop | None:
+        """Make it, unless there is one, and have it approved, unless it has been begun; why nothing may be sent, or None."""
+        ledger, settings = self._run.ledger, self._run.settings
+        if ledger.meta("state") == "ready" and (stop := await self._make(reader)):
+            return stop
+        if ledger.meta("state") != "planned":
+            return None
+        if not (self._run.directory.path / "plan.html").exists():
+            write_plan(self._run)  # a process that died in between did not
+        counts = plans.counts(ledger)
+        self._observe(PlanMade(counts))
+        if self._checksum is not None and not counts.digest.startswith(self._checksum.lower()):
+            why = f"--checksum {self._checksum}: the plan's is {counts.digest}; look at it again"
+            return Stop(Exit.REFUSED, why, cure=None)
+        if why := too_many_missing(counts, settings.max_errors):
+            return Stop(Exit.ERROR_LIMIT, why)
+        self.missing = counts.actions["missing"]
+        if self._plan_only or not counts.actions["update"]:
+            return None
+        if refused := refusal(counts, settings.max_changes, settings.allow_field):
+            return Stop(Exit.REFUSED, *refused)
+        return await approved(PlanMade(counts), self._approve, self._interrupt)
+
+    async def _make(self, reader: Reader) -> Stop | None:
+        ledger, settings = self._run.ledger, self._run.settings
+        if not settings.survey and ledger.meta("has_expectations"):
+            return Stop(
+                Exit.REFUSED, "its rows have preconditions, and --no-survey does not look at the images", cure=None
+            )
+        if settings.survey:
+            try:
+                stop = await self._interrupt.until_stopped(self._survey(reader))
+            except CannotRead as why:
+                if ledger.meta("has_expectations"):
+                    return Stop(
+                        Exit.REFUSED,
+                        f"the server cannot be asked how the images are ({why}), so no if_ value can be compared",
+                    )
+                self._observe(NoSurvey(str(why)))
+            else:
+                if stop is None:
+                    write_plan(self._run)
+                return stop
+        with ledger.transaction():
+            plans.make(ledger, settings.target, surveyed=False)
+        write_plan(self._run)
+        return None
+
+    async def _survey(self, reader: Reader) -> None:
+        settings, images = self._run.settings, tally.images_to_do(self._run.ledger)
+        looked = 0
+
+        def more(count: int) -> None:
+            nonlocal looked
+            looked += count
+            self._observe(Surveyed(looked, images))
+
+        replaces = settings.tags_mode == "replace"
+        await survey(self._run.ledger, reader, settings.target, replace_tags=replaces, looked=more)
+
+
+async def approved(what: PlanMade | CanaryPassed, approve: Approve | None, interrupt: Interrupt) -> Stop | None:
+    """Ask whoever has to approve it; why nothing may be sent, or None."""
+    if approve is None:
+        return None
+    answers: list[bool] = []
+
+    async def ask(approve: Approve) -> None:
+        answers.append(await approve(what))
+
+    if stop := await interrupt.until_stopped(ask(approve)):
+        return stop
+    more = "more " if isinstance(what, CanaryPassed) else ""
+    return None if answers == [True] else Stop(Exit.REFUSED, f"you said no; nothing {more}was sent")

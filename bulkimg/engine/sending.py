@@ -1,0 +1,143 @@
+"""This file sends what is planned: a few rows as a canary, then all, while one lane writes down what becomes of them."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from bulkimg.apply import Policy, Runner, Stop
+from bulkimg.engine.begin import kept_options
+from bulkimg.engine.interrupt import Interrupt
+from bulkimg.engine.planning import Approve, approved
+from bulkimg.engine.run import OpenRun
+from bulkimg.engine.world import World
+from bulkimg.errors import Exit
+from bulkimg.ledger import LiveResults, Writer, plans, tally, write_results
+from bulkimg.model import CanaryPassed, Observer, Settled, Started
+from bulkimg.pace import Pace
+from bulkimg.plan import Reader
+from bulkimg.zstack import ImageApi
+
+
+class Sending:
+    """One run's rows on their way. `seconds` it took, without those in which somebody was asked; `runner` carries rows out,
+    from the first one on."""
+
+    def __init__(
+        self,
+        run: OpenRun,
+        pace: Pace,
+        observe: Observer,
+        world: World,
+        interrupt: Interrupt,
+        approve: Approve | None,
+    ) -> None:
+        self._run = run
+        self._pace = pace
+        self._observe = observe
+        self._world = world
+        self._interrupt = interrupt
+        self._approve = approve
+        self._writer: Writer | None = None
+        self._keeping: set[asyncio.Task[None]] = set()
+        self.runner: Runner | None = None
+        self.seconds = 0.0
+
+    def keep(self, **options: Any) -> None:
+        """What somebody has changed on the way holds for whoever resumes the run, too: written down at once while rows are sent,
+        else when sending begins or the run ends; a survey is one transaction."""
+        self._run.change(**options)
+        if self._writer:
+            kept = kept_options(self._run.settings)
+            task = asyncio.ensure_future(self._writer.ask(lambda ledger: ledger.set_meta(settings=kept)))
+            self._keeping.add(task)
+            task.add_done_callback(self._kept)
+
+    def _kept(self, task: "asyncio.Task[None]") -> None:
+        self._keeping.discard(task)
+        if not task.cancelled():
+            task.exception()  # a ledger that fails ends the run by itself: Writer tells the runner
+
+    async def send(
+        self, api: ImageApi, reader: Reader, hours: AbstractContextManager[None], *, errors_before: int
+    ) -> Stop | None:
+        """Every row that has no outcome yet; why it stopped before all had one, or None. `hours` pauses it outside of its own."""
+        run = self._run
+        paths = run.result_paths
+        write_results(run.ledger, paths, settled_only=True)
+        run.ledger.set_meta(state="running", settings=kept_options(run.settings))
+        run.ledger.checkpoint()
+        pending, rows = tally.rows_to_do(run.ledger), tally.rows_in_all(run.ledger)
+        target = run.settings.target
+        self._observe(Started(run.directory.run_id, str(run.directory.path), target, pending, rows))
+        if not pending:
+            return None
+        live = LiveResults(paths)
+        writer = Writer(
+            run.ledger,
+            live,
+            lambda done: self._observe(Settled(done)),
+            lambda error: self.runner.fail(error) if self.runner else None,
+            self._world.lane(),
+        )
+        self._writer = writer
+        policy = self._policy(errors_before)
+        try:
+            with hours:
+                stop = await self._canary(writer, api, reader, policy)
+                if stop is None:
+                    stop = await self._carry(writer, api, reader, policy)
+        finally:
+            await asyncio.gather(*self._keeping, return_exceptions=True)
+            self._writer = None
+            await writer.close()
+            live.close()
+        writer.raise_failure()
+        return stop
+
+    def _policy(self, errors_before: int) -> Policy:
+        settings = self._run.settings
+        return Policy(
+            settings.retries,
+            settings.max_errors,
+            settings.job_timeout,
+            settings.timeout,
+            settings.tags,
+            replace_tags=settings.tags_mode == "replace",
+            errors_before=errors_before,
+        )
+
+    async def _carry(
+        self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy, only: Sequence[int] | None = None
+    ) -> Stop | None:
+        """All rows, or only these ordinals."""
+        runner = Runner(writer, api, reader, self._pace, policy, self._observe, self._world, only=only)
+        self.runner = runner
+        if stop := self._interrupt.stop:
+            runner.stop(stop.exit_code, stop.why)
+        begun = self._world.clock()
+        try:
+            return await runner.run()
+        finally:
+            self.seconds += self._world.clock() - begun
+
+    async def _canary(self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy) -> Stop | None:
+        """A few rows, spread over the plan, before all others: go on only if every one of them has become as it should."""
+        count = self._run.settings.canary
+        if not count or await writer.ask(lambda ledger: ledger.meta("canary_passed")):
+            return None
+        chosen = await writer.ask(lambda ledger: plans.canary(ledger, count))
+        if stop := await self._carry(writer, api, reader, policy, chosen):
+            return stop
+        self.runner = None
+        bad = await writer.ask(lambda ledger: plans.not_updated(ledger, chosen))
+        if bad:
+            line, status, message = bad[0]
+            why = f"{len(bad)} of the {len(chosen)} canary rows are not as they should be, the first in line {line}: {status}"
+            why = f"{why}: {message}" if message else why
+            return Stop(Exit.ERROR_LIMIT, f"{why}; --canary 0 goes on all the same", "--canary 0")
+        self._observe(CanaryPassed(len(chosen)))
+        stop = await approved(CanaryPassed(len(chosen)), self._approve, self._interrupt)
+        if stop is None:
+            await writer.ask(lambda ledger: ledger.set_meta(canary_passed=True))
+        return stop
