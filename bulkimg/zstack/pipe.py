@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 READY = 0
+BATCH = 8  # values at most, so that the other end has something to do while this one goes on with its turn
 _SIZE = 4  # bytes before each batch
 
 
@@ -27,15 +28,12 @@ class Pipe(asyncio.Protocol):
         self._come = bytearray()
 
     def put(self, value: Any) -> None:
-        """Send a value (of what marshal knows) with all others of this turn of the event loop: a system call a batch."""
+        """Send a value (of what marshal knows) with others of this turn of the event loop: a system call a batch."""
         if not self._waiting:
             self._loop.call_soon(self._flush)
         self._waiting.append(value)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether it owns its socket."""
-        return self._transport is not None
+        if len(self._waiting) >= BATCH:
+            self._flush()
 
     def close(self) -> None:
         """What has been put is still sent."""

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +22,31 @@ from bulkimg.zstack.wire import Answer
 
 GRACE = 5.0  # seconds beyond a request's own timeout, after which its process is taken for stuck
 LOOK = 1.0  # seconds between two looks at the oldest request
-START = 30.0  # seconds for a process to be there
 _ENDED = Answer(None, failure="NO_ANSWER", detail="the process that was sending it ended", sent=True)
 
 
 class Senders:
-    """Sends requests by `count` processes; by itself, once none of them is left. The arguments are HttpClient's.
+    """Sends requests by `count` processes; by itself until the first of them is there, and once none is left.
 
-    UsageError where a process cannot be started.
+    The arguments are HttpClient's. UsageError where a process cannot be started.
     """
 
     def __init__(self, count: int, *, timeout: float, ca_file: Path | None, now: Callable[[], float]) -> None:
         self._alone = HttpClient(timeout=timeout, ca_file=ca_file, now=now)
         self._all = [_Sender(timeout, ca_file) for _ in range(count)]
-        self._there: list[_Sender] = []
-        self._starting = asyncio.ensure_future(self._start())
-
-    async def _start(self) -> None:
-        await asyncio.gather(*(sender.start() for sender in self._all))
-        self._there = self._all
+        self._starting = [asyncio.ensure_future(sender.start()) for sender in self._all]
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         """One request and its answer, or why there is none."""
-        if not self._starting.done():
-            await asyncio.shield(self._starting)
         least: _Sender | None = None
-        for sender in self._there:
+        for sender in self._all:
             if sender.is_there and (least is None or len(sender.open) < len(least.open)):
                 least = sender
         return await (least or self._alone).send(method, url, headers, body)
 
     async def close(self) -> None:
-        self._starting.cancel()
-        await asyncio.gather(self._starting, *(sender.close() for sender in self._all), return_exceptions=True)
+        """Ends the processes, and whatever they still send."""
+        await asyncio.gather(*self._starting, *(sender.close() for sender in self._all))
         await self._alone.close()
 
 
@@ -79,7 +70,6 @@ class _Sender:
                 raise UsageError(f"--processes: no process can be started: {error.strerror}; use 1") from None
         self._ours = ours
         self._loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[None] = self._loop.create_future()
         self._pipe = Pipe(self._take, self._lost)
         self._longest = timeout + GRACE
         self._look: asyncio.Handle | None = None
@@ -88,10 +78,8 @@ class _Sender:
         self.open: dict[int, tuple[asyncio.Future[Answer], float]] = {}  # the oldest first
 
     async def start(self) -> None:
-        """Until it is there, or is known not to come."""
+        """Listen to it; it says by itself when it is there."""
         await self._loop.create_unix_connection(lambda: self._pipe, sock=self._ours)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._ready), START)
         self._look = self._loop.call_later(LOOK, self._look_at_oldest, READY)
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
@@ -106,13 +94,10 @@ class _Sender:
                 self._pipe.put((number,))
 
     async def close(self) -> None:
-        """Whatever is still open is broken off."""
+        """Whatever is still open is broken off. After `start`."""
         if self._look:
             self._look.cancel()
-        if self._pipe.is_connected:
-            self._pipe.close()
-        else:
-            self._ours.close()
+        self._pipe.close()
         try:
             await asyncio.to_thread(self._process.wait, GRACE)
         except subprocess.TimeoutExpired:
@@ -123,7 +108,6 @@ class _Sender:
         number, said = value
         if number == READY:
             self.is_there = True
-            self._ready.set_result(None)
         elif (waits := self.open.pop(number, None)) and not waits[0].done():
             if isinstance(said, str):
                 waits[0].set_exception(RuntimeError(f"a process that sends failed: {said}"))
@@ -132,8 +116,6 @@ class _Sender:
 
     def _lost(self) -> None:
         self.is_there = False
-        if not self._ready.done():
-            self._ready.set_result(None)
         while self.open:
             done, _ = self.open.pop(next(iter(self.open)))
             if not done.done():

@@ -45,6 +45,7 @@ async def sending(count: int = 1, timeout: float = 5.0) -> AsyncIterator[tuple[S
     pids = senders_of(known)
     assert len(pids) == count
     try:
+        await until(lambda: all(sender.is_there for sender in client._all))
         yield client, pids
     finally:
         await client.close()
