@@ -104,19 +104,20 @@ class Agenda:
     def _pick(self) -> Errand | None:
         if self._due and self._due[0][0] <= self._clock() and self._may_retry():
             return heapq.heappop(self._due)[2]
-        if (
-            len(self._ready) <= min(2 * self._pace.concurrency, self._ahead())
-            and not self._exhausted
-            and self._refill is None
-        ):
+        if self._refill is None and not self._exhausted and len(self._ready) <= self._few():
             self._refill = asyncio.create_task(self._claim_more())
         return self._ready.popleft() if self._ready and self._fresh_ones else None
+
+    def _few(self) -> int:
+        """So many rows are left when more are claimed."""
+        return min(2 * self._pace.concurrency, self._ahead())
 
     @property
     def _fresh_ones(self) -> bool:
         """Whether rows that have not been tried yet can still be begun; those that wait are bounded too."""
-        most = max(MOST_WAITING, 8 * self._pace.concurrency)
-        return (bool(self._ready) or not self._exhausted) and len(self._due) < most
+        if not self._ready and self._exhausted:
+            return False
+        return len(self._due) < MOST_WAITING or len(self._due) < 8 * self._pace.concurrency
 
     def _may_retry(self) -> bool:
         """Within the budget. While the gate is closed fresh rows go first, so that no row spends its tries on finding out."""

@@ -10,7 +10,7 @@ from bulkimg.apply.errorwatch import ErrorWatch
 from bulkimg.apply.journey import Errand, Journey
 from bulkimg.apply.policy import Policy
 from bulkimg.apply.tagging import Tagging
-from bulkimg.apply.verdict import Next, Verdict, not_confirmed
+from bulkimg.apply.verdict import Next, Verdict, message_of
 from bulkimg.errors import Exit, TargetError
 from bulkimg.model import Claim, Event, Outcome, Retrying, Status, Stopping
 from bulkimg.pace import HELD, Pace, Patience, full_jitter
@@ -321,7 +321,7 @@ class Runner:
                 uuid=claim.uuid,
                 status=status,
                 code=verdict.code,
-                message="; ".join(part for part in (verdict.message, not_confirmed(verdict)) if part),
+                message=message_of(verdict),
                 hint=verdict.hint,
                 http_status=verdict.http_status,
                 attempts=claim.attempt,

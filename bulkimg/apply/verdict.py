@@ -276,11 +276,12 @@ def _evidence(value: Any) -> str | bool:
     return value if isinstance(value, bool) else str(value)[:MOST_EVIDENCE]
 
 
-def not_confirmed(verdict: Verdict) -> str:
-    """What a row's message says of fields that nothing has shown."""
-    return (
-        f"not confirmed, the answer does not carry it: {', '.join(verdict.unconfirmed)}" if verdict.unconfirmed else ""
-    )
+def message_of(verdict: Verdict) -> str:
+    """A row's message, with the fields that nothing has shown."""
+    if not verdict.unconfirmed:
+        return verdict.message
+    left = f"not confirmed, the answer does not carry it: {', '.join(verdict.unconfirmed)}"
+    return f"{verdict.message}; {left}" if verdict.message else left
 
 
 def _by_rule(answer: Answer, body: Any) -> Verdict:

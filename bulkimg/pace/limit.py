@@ -9,9 +9,9 @@ long an error took tells nothing, so that fast ones never speed a run up.
 Decisions only: time is an argument, and nobody waits here.
 """
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from statistics import fmean
+from typing import NamedTuple
 
 FEW = 4  # rows in flight at the beginning, and while the baseline is measured: fewer than the workers of any server
 SAMPLES = 32  # of the baseline, at most; and of a window, at least a quarter as many
@@ -32,8 +32,7 @@ class Heard(Enum):
     ELSE = auto()  # refused, or done in a way that tells nothing of the server's load
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
+class Flight(NamedTuple):
     """One row in flight: since when, and how many were in flight with it, itself counted."""
 
     since: float

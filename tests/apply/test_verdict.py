@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkimg.apply.verdict import Next, judge_poll, judge_read, judge_update, not_confirmed
+from bulkimg.apply.verdict import Next, judge_poll, judge_read, judge_update, message_of
 from bulkimg.model import Claim, Status
 from bulkimg.zstack.rules import CODES, STATUSES, Move, rule_for_status
 from bulkimg.zstack.wire import Answer
@@ -109,7 +109,7 @@ def test_what_a_server_says_is_made_safe_to_show_and_to_keep() -> None:
 
 def test_fields_that_the_answer_does_not_carry_are_named() -> None:
     verdict = judge_update(answer(200, image(name="new")), CLAIM)
-    assert not_confirmed(verdict) == "not confirmed, the answer does not carry it: virtio, userTags"
+    assert message_of(verdict) == "not confirmed, the answer does not carry it: virtio, userTags"
     assert verdict.after == {"name": "new"}
 
 
