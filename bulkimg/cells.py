@@ -3,8 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
 
 from bulkimg.model import BLANK, CHOICES, FLAGS, TAGS, Value
 
@@ -68,14 +68,21 @@ def write_cell(value: Value | None, empty_token: str) -> str:
     return value if value.strip(BLANK) else empty_token
 
 
-def csv_text(records: Iterable[Iterable[Any]], delimiter: str = ",") -> str:
-    """Records as CSV that every strict reader reads back the same."""
-    buffer = io.StringIO()
-    plain = csv.writer(buffer, delimiter=delimiter, lineterminator="\n")
-    quoted = csv.writer(buffer, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for cells in map(list, records):
+def write_csv(file: TextIO, records: Iterable[Sequence[Any]], delimiter: str = ",") -> int:
+    """Records as CSV that every strict reader reads back the same; returns how many."""
+    count = 0
+    plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for count, cells in enumerate(records, 1):  # noqa: B007 - returned
         # Before Python 3.13 a bare CR is not quoted, and every reader takes it for the end of the record.
-        (quoted if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
+        (quoted if any(isinstance(cell, str) and "\r" in cell for cell in cells) else plain).writerow(cells)
+    return count
+
+
+def csv_text(records: Iterable[Sequence[Any]], delimiter: str = ",") -> str:
+    """The same as a text."""
+    buffer = io.StringIO()
+    write_csv(buffer, records, delimiter)
     return buffer.getvalue()
 
 

@@ -123,6 +123,10 @@ def _json(value: Any) -> str | None:
     return None if value is None else to_json(value).decode()
 
 
-def followers(ledger: Ledger, leader: int) -> list[tuple[int, int]]:
-    """(ordinal, line) of the rows that the leader's PUT carries too."""
-    return ledger.db.execute("SELECT ordinal, line FROM row WHERE leader = ? ORDER BY ordinal", (leader,)).fetchall()
+def followers(ledger: Ledger, leaders: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
+    """(ordinal, line) of the rows that the PUTs of these leaders carry too, by leader."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    query = "SELECT leader, ordinal, line FROM row WHERE leader IN (SELECT value FROM json_each(?)) ORDER BY ordinal"
+    for leader, ordinal, line in ledger.db.execute(query, (to_json(leaders).decode(),)):
+        found.setdefault(leader, []).append((ordinal, line))
+    return found

@@ -2,14 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from pydantic_core import to_json
 
-from bulkimg.cells import csv_text, harmless, write_cell
+from bulkimg.cells import csv_text, harmless, write_cell, write_csv
 from bulkimg.ledger import plans, tally
 from bulkimg.ledger.store import Ledger, storage_errors
 from bulkimg.model import FIELDS, Row, Status, Value
@@ -76,18 +76,20 @@ def write_results(ledger: Ledger, paths: Sequence[Path], *, settled_only: bool =
 
 def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[str, int]:
     """failed.csv and unprocessed.csv: manifests again, in the manifest's own columns. Returns rows by file name."""
-    written = {}
+    written: dict[str, int] = {}
     own = ledger.meta("columns")
     for name, statuses in FED_BACK.items():
         columns, row_of = _own_columns(own) if own is not None else _field_columns(ledger, statuses, empty_token)
-        written[name] = 0
         with replacing(directory / name) as file:
-            file.write(csv_text([[*columns, *OURS]]))
-            for fate in tally.fates(ledger, *statuses):
-                o = fate.outcome
-                file.write(csv_text([[*row_of(fate), o.status.value, o.code, harmless(o.message), harmless(o.hint)]]))
-                written[name] += 1
+            write_csv(file, [[*columns, *OURS]])
+            written[name] = write_csv(file, _fed_back(row_of, tally.fates(ledger, *statuses)))
     return written
+
+
+def _fed_back(row_of: Callable[[tally.Fate], list[str]], fates: Iterable[tally.Fate]) -> Iterator[list[str]]:
+    for fate in fates:
+        o = fate.outcome
+        yield [*row_of(fate), o.status.value, o.code, harmless(o.message), harmless(o.hint)]
 
 
 def _own_columns(own: list[str]) -> tuple[list[str], Callable[[tally.Fate], list[str]]]:
@@ -115,14 +117,17 @@ def _field_columns(
 def write_plan(ledger: Ledger, path: Path) -> None:
     """plan.csv: a line for each field that changes, and one for each row of which nothing is sent."""
     with replacing(path) as file:
-        file.write(csv_text([("line", "uuid", "plan", "field", "before", "after", "message")]))
-        for row in plans.rows(ledger):
-            begin = (row.line, row.uuid, row.action)
-            for name, value in row.send.items():
-                texts = (harmless(write_cell(shown, "")) for shown in (row.before.get(name), value))
-                file.write(csv_text([(*begin, name, *texts, "")]))
-            if not row.send:
-                file.write(csv_text([(*begin, "", "", "", harmless(row.message))]))
+        write_csv(file, [("line", "uuid", "plan", "field", "before", "after", "message")])
+        write_csv(file, _planned(ledger))
+
+
+def _planned(ledger: Ledger) -> Iterator[tuple[Any, ...]]:
+    for row in plans.rows(ledger):
+        begin = (row.line, row.uuid, row.action)
+        for name, value in row.send.items():
+            yield (*begin, name, harmless(write_cell(row.before.get(name), "")), harmless(write_cell(value, "")), "")
+        if not row.send:
+            yield (*begin, "", "", "", harmless(row.message))
 
 
 def write_undo(rows: Callable[[], Iterator[Row]], path: Path, empty_token: str) -> None:
@@ -131,13 +136,16 @@ def write_undo(rows: Callable[[], Iterator[Row]], path: Path, empty_token: str) 
     used = {name for row in rows() for name in (*row.fields, *(f"if_{name}" for name in row.expects))}
     columns = [name for name in (*FIELDS, *(f"if_{name}" for name in FIELDS)) if name in used]
     with replacing(path) as file:
-        file.write(csv_text([("uuid", *columns, "_line", "_message")]))
-        for row in rows():
-            values: dict[str, Value] = {**row.fields, **{f"if_{name}": value for name, value in row.expects.items()}}
-            values = {name: value for name, value in values.items() if value != empty_token}
-            cells = (write_cell(values.get(name), empty_token) for name in columns)
-            said = harmless("; ".join([*(problem.text for problem in row.problems), *_unsayable(row, empty_token)]))
-            file.write(csv_text([(row.uuid, *cells, row.line, said)]))
+        write_csv(file, [("uuid", *columns, "_line", "_message")])
+        write_csv(file, (_undoing(row, columns, empty_token) for row in rows()))
+
+
+def _undoing(row: Row, columns: Sequence[str], empty_token: str) -> tuple[Any, ...]:
+    values: dict[str, Value] = {**row.fields, **{f"if_{name}": value for name, value in row.expects.items()}}
+    values = {name: value for name, value in values.items() if value != empty_token}
+    cells = (write_cell(values.get(name), empty_token) for name in columns)
+    said = harmless("; ".join([*(problem.text for problem in row.problems), *_unsayable(row, empty_token)]))
+    return (row.uuid, *cells, row.line, said)
 
 
 def _unsayable(row: Row, empty_token: str) -> list[str]:

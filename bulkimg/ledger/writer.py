@@ -157,10 +157,11 @@ class Writer:
     def _with_followers(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         if not self._merged:
             return outcomes
+        followers = claims.followers(self._ledger, [outcome.ordinal for outcome in outcomes])
         return [
             outcome._replace(ordinal=ordinal, line=line)
             for outcome in outcomes
-            for ordinal, line in [(outcome.ordinal, outcome.line), *claims.followers(self._ledger, outcome.ordinal)]
+            for ordinal, line in [(outcome.ordinal, outcome.line), *followers.get(outcome.ordinal, ())]
         ]
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:

@@ -69,6 +69,34 @@ def test_duplicates_that_agree_or_touch_different_fields_are_one_put(tmp_path: P
     assert tally.counts(ledger)["updated"] == 4
 
 
+def test_no_statement_of_a_group_reads_a_whole_table(tmp_path: Path) -> None:
+    """A manifest has millions of rows, and one duplicate in it must not make every outcome look at all of them."""
+    ledger = ledger_of(
+        tmp_path, [*(row(n + 2, n, {"name": "a"}) for n in range(50)), row(60, 7, {"platform": "Linux"})]
+    )
+    said: list[str] = []
+    ledger.db.set_trace_callback(said.append)
+    with ledger.transaction() as db:
+        found = claims.claim(ledger, 0, 20, job, 1.0)
+        claims.close_attempt(ledger, found[0], "refused", "X", 503)
+        claims.add_attempts(ledger, [found[0]._replace(attempt=2)], 1.0)
+        claims.release(ledger, [found[1]])
+        claims.settle(ledger, [outcome(item) for item in found[2:]])
+        followers = claims.followers(ledger, [item.ordinal for item in found])
+        lines = LiveResults([tmp_path / "results.csv", tmp_path / "results.jsonl"])
+        lines.append(ledger, [item.ordinal for item in found[2:]])
+    lines.close()
+    ledger.db.set_trace_callback(None)
+    assert followers == {8: [(51, 60)]}
+    queries = [text for text in said if text.split()[0] in ("SELECT", "UPDATE", "DELETE")]
+    assert len(queries) >= 6
+    for query in queries:
+        steps = [step for *_, step in db.execute(f"EXPLAIN QUERY PLAN {query}")]
+        assert not [
+            step for step in steps if step.split()[:2] in [["SCAN", t] for t in ("row", "outcome", "attempt")]
+        ], query
+
+
 def test_duplicates_that_contradict_each_other_are_all_refused(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"}), row(3, 1, {"name": "b"}), row(4, 2, {"name": "c"})])
     assert [item.line for item in claim_all(ledger)] == [4]
