@@ -376,6 +376,13 @@ class NoControl:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessLost:
+    """One of the processes that `--processes` asked for has ended by itself; `left` go on, or the run alone."""
+
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """No new row starts; rows in flight finish."""
 
@@ -408,6 +415,7 @@ Event = (
     | Reopened
     | Paused
     | NoControl
+    | ProcessLost
     | Stopping
     | Summary
 )

@@ -18,6 +18,7 @@ from bulkimg.model import (
     Paused,
     PlanCounts,
     PlanMade,
+    ProcessLost,
     Reopened,
     Retrying,
     Settled,
@@ -191,6 +192,9 @@ def _of_steering(event: Event) -> str:
         return f"paused: {event.why}; what is in flight finishes" if event.why else "goes on"
     if isinstance(event, NoControl):
         return f"bulkimg ctl cannot reach this run ({event.why})"
+    if isinstance(event, ProcessLost):
+        rest = f"{event.left} of its kind left" if event.left else "the run sends by itself from now on"
+        return f"a process that was sending has ended; what it had sent is asked about; {rest}"
     if isinstance(event, Stopping):
         return f"stopping: {event.why}; rows in flight finish, Ctrl-C ends at once"
     return ""

@@ -22,12 +22,13 @@ from bulkimg.model import (
     Held,
     NoControl,
     Observer,
+    ProcessLost,
     Reopened,
     Summary,
 )
 from bulkimg.pace import Pace
 from bulkimg.plan import Reader
-from bulkimg.zstack import Auth, ImageApi, Transport, make_auth
+from bulkimg.zstack import Auth, ImageApi, Senders, Transport, make_auth
 
 LOGOUT_TIMEOUT = 5.0  # seconds
 LAST_ANSWER = 0.5  # seconds from the last answer of a run that gives up to its end
@@ -119,7 +120,10 @@ class Engine:
         if not tally.rows_to_do(run.ledger):
             run.ledger.set_meta(state="running")
             return finish(run, None, self._world.now())
-        transport = Transport(self._world.connect(settings, self._world.now), settings.target, Paced(self.pace))
+        client = self._world.connect(settings, self._world.now)
+        if isinstance(client, Senders):
+            client.on_lost = lambda left: self._observe(ProcessLost(left))
+        transport = Transport(client, settings.target, Paced(self.pace))
         try:
             async with self._world.listen(run.directory.path, self.steering.obey) as deaf:
                 if deaf:

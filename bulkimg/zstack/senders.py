@@ -28,12 +28,15 @@ _ENDED = Answer(None, failure="NO_ANSWER", detail="the process that was sending 
 class Senders:
     """Sends requests by `count` processes; by itself until the first of them is there, and once none is left.
 
-    The arguments are HttpClient's. UsageError where a process cannot be started.
+    The arguments are HttpClient's. UsageError where a process cannot be started. `on_lost` is told how many processes are left,
+    when one has ended by itself.
     """
 
     def __init__(self, count: int, *, timeout: float, ca_file: Path | None, now: Callable[[], float]) -> None:
+        self.on_lost: Callable[[int], None] = lambda left: None
+        self._closing = False
         self._alone = HttpClient(timeout=timeout, ca_file=ca_file, now=now)
-        self._all = [_Sender(timeout, ca_file) for _ in range(count)]
+        self._all = [_Sender(timeout, ca_file, self._lost) for _ in range(count)]
         self._starting = [asyncio.ensure_future(sender.start()) for sender in self._all]
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
@@ -44,16 +47,22 @@ class Senders:
                 least = sender
         return await (least or self._alone).send(method, url, headers, body)
 
+    def _lost(self) -> None:
+        if not self._closing:
+            self.on_lost(sum(not sender.is_lost for sender in self._all))
+
     async def close(self) -> None:
         """Ends the processes, and whatever they still send."""
-        await asyncio.gather(*self._starting, *(sender.close() for sender in self._all))
+        self._closing = True
+        await asyncio.gather(*self._starting)
+        await asyncio.gather(*(sender.close() for sender in self._all))
         await self._alone.close()
 
 
 class _Sender:
-    """One process that sends, and what it has been handed."""
+    """One process that sends, and what it has been handed. `lost` is called when it has ended."""
 
-    def __init__(self, timeout: float, ca_file: Path | None) -> None:
+    def __init__(self, timeout: float, ca_file: Path | None, lost: Callable[[], None]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-P", "-m", "bulkimg.zstack.sender", str(theirs.fileno())]
@@ -74,7 +83,8 @@ class _Sender:
         self._longest = timeout + GRACE
         self._look: asyncio.Handle | None = None
         self._number = READY
-        self.is_there = False
+        self._tell_lost = lost
+        self.is_there = self.is_lost = False
         self.open: dict[int, tuple[asyncio.Future[Answer], float]] = {}  # the oldest first
 
     async def start(self) -> None:
@@ -115,11 +125,12 @@ class _Sender:
                 waits[0].set_result(Answer(*said))
 
     def _lost(self) -> None:
-        self.is_there = False
+        self.is_there, self.is_lost = False, True
         while self.open:
             done, _ = self.open.pop(next(iter(self.open)))
             if not done.done():
                 done.set_result(_ENDED)
+        self._tell_lost()
 
     def _look_at_oldest(self, late: int) -> None:
         """End a process that is stuck. `late`: the request that was too late a look ago; between two looks its answer was taken,

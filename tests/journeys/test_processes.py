@@ -77,6 +77,8 @@ def test_a_sending_process_that_is_killed_costs_no_row(cli: Cli) -> None:
             time.sleep(0.3)
         _, said = process.communicate(timeout=60)
         assert (process.returncode, "Traceback" in said) == (0, False), said
+        assert "a process that was sending has ended; what it had sent is asked about; 1 of its kind left" in said
+        assert "asked about; the run sends by itself from now on" in said
         check_complete(cli, server, wanted)
 
 
