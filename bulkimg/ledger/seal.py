@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 SIZE = 7  # bytes of a sum: SQLite's integers are signed and have eight
+_EMPTY = blake2b(digest_size=SIZE)
 CHUNK = 64  # records: few, because a row may be as large as its line, 1 MiB
 _IN_ORDER = {
     "rows": "SELECT ordinal, line, uuid, fields, expects, cells, leader, problems FROM row ORDER BY ordinal",
@@ -36,7 +37,9 @@ def _bytes(values: Any) -> bytes:
 
 
 def _sum(values: Any) -> int:
-    return int.from_bytes(blake2b(_bytes(values), digest_size=SIZE).digest(), "big")
+    digest = _EMPTY.copy()  # a third faster than a new one
+    digest.update(_bytes(values))
+    return int.from_bytes(digest.digest(), "big")
 
 
 def opened(ordinal: int, n: int, job_uuid: str) -> int:
