@@ -19,11 +19,14 @@ if TYPE_CHECKING:
         CanaryPassed,
         Event,
         Held,
+        NoControl,
         NoSurvey,
         Outcome,
+        Paused,
         PlanCounts,
         PlanMade,
         Problem,
+        ProcessLost,
         Reopened,
         Retrying,
         Settled,
@@ -41,16 +44,16 @@ _HOMES = {
     "bulkimg.errors": ("BulkimgError", "LoginRefused", "ManifestRefused", "RunRefused", "StorageError", "TargetError", "UsageError"),
     "bulkimg.library": ("Run",),
     "bulkimg.model": (
-        "CanaryPassed", "Event", "Held", "NoSurvey", "Outcome", "PlanCounts", "PlanMade", "Problem", "Reopened", "Retrying",
-        "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
+        "CanaryPassed", "Event", "Held", "NoControl", "NoSurvey", "Outcome", "Paused", "PlanCounts", "PlanMade", "Problem",
+        "ProcessLost", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessKey", "Account", "BulkimgError", "CanaryPassed", "Event", "Held", "LoginRefused", "ManifestRefused",
-    "NoSurvey", "Outcome", "PlanCounts", "PlanMade", "Problem", "Reopened", "Retrying", "Run", "RunRefused",
-    "Session", "Settled", "Started", "Status", "Stopping", "StorageError", "Summary", "Surveyed", "TargetError",
+    "NoControl", "NoSurvey", "Outcome", "Paused", "PlanCounts", "PlanMade", "Problem", "ProcessLost", "Reopened", "Retrying",
+    "Run", "RunRefused", "Session", "Settled", "Started", "Status", "Stopping", "StorageError", "Summary", "Surveyed", "TargetError",
     "UsageError", "__version__",
 ]  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import pytest
 
@@ -11,12 +11,20 @@ from tests.conftest import ROOT, Server, sandbox_process
 from tests.windows import most_within
 
 
+@pytest.mark.parametrize("processes", [1, 2])
 async def test_a_run_is_a_stream_of_events_and_a_summary(
-    tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str], processes: int
 ) -> None:
-    changes = [{"uuid": uuid, "name": f"lib-{n}"} for n, uuid in enumerate(sorted(server.images())[:40])]
+    changes = [{"uuid": uuid, "name": f"lib-{processes}-{n}"} for n, uuid in enumerate(sorted(server.images())[:40])]
     credentials = bulkimg.Session(server.session)
-    run = bulkimg.Run(changes, credentials=credentials, endpoint=server.url, rate="unlimited", runs_dir=tmp_path)
+    run = bulkimg.Run(
+        changes,
+        credentials=credentials,
+        endpoint=server.url,
+        rate="unlimited",
+        runs_dir=tmp_path,
+        processes=processes,
+    )
     settled = [outcome async for event in run if isinstance(event, bulkimg.Settled) for outcome in event.outcomes]
     assert {(outcome.status, outcome.uuid) for outcome in settled} == {
         (bulkimg.Status.UPDATED, c["uuid"]) for c in changes
@@ -24,6 +32,13 @@ async def test_a_run_is_a_stream_of_events_and_a_summary(
     assert run.summary is not None
     assert (run.summary.exit_code, run.summary.counts["updated"]) == (0, 40)
     assert capfd.readouterr() == ("", "")
+
+
+def test_every_event_has_a_public_name() -> None:
+    kinds = get_args(bulkimg.Event)
+    assert len(kinds) > 10
+    assert {kind.__name__ for kind in kinds} <= set(bulkimg.__all__)
+    assert all(getattr(bulkimg, kind.__name__) is kind for kind in kinds)
 
 
 async def test_a_refused_manifest_raises_with_all_its_problems(tmp_path: Path, server: Server) -> None:
