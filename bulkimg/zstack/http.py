@@ -58,7 +58,7 @@ class HttpClient:
     def __init__(self, *, timeout: float, ca_file: Path | None = None, now: Callable[[], float]) -> None:
         self._now = now
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=_tls(ca_file), ttl_dns_cache=60, keepalive_timeout=10),
+            connector=_Connector(limit=0, ssl=tls_of(ca_file), ttl_dns_cache=60, keepalive_timeout=10),
             cookie_jar=aiohttp.DummyCookieJar(),
             # The total is safe here: no request ever waits for a place in the pool, nor in a middleware, while it runs.
             timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout, ceil_threshold=math.inf),
@@ -100,7 +100,8 @@ class HttpClient:
         await self._session.close()
 
 
-def _tls(ca_file: Path | None) -> ssl.SSLContext | bool:
+def tls_of(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """What aiohttp takes for `ssl`; UsageError where the authority's file cannot be used."""
     if ca_file is None:
         return True
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkimg.errors import UsageError
-from bulkimg.zstack.http import HttpClient
+from bulkimg.zstack.http import HttpClient, tls_of
 from bulkimg.zstack.pipe import READY, Pipe
 from bulkimg.zstack.wire import Answer
 
@@ -35,8 +35,9 @@ class Senders:
     def __init__(self, count: int, *, timeout: float, ca_file: Path | None, now: Callable[[], float]) -> None:
         self.on_lost: Callable[[int], None] = lambda left: None
         self._closing = False
-        self._alone = HttpClient(timeout=timeout, ca_file=ca_file, now=now)
+        tls_of(ca_file)  # what is wrong with it is said before any process is started
         self._all = [_Sender(timeout, ca_file, self._lost) for _ in range(count)]
+        self._alone = HttpClient(timeout=timeout, ca_file=ca_file, now=now)
         self._starting = [asyncio.ensure_future(sender.start()) for sender in self._all]
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
@@ -73,10 +74,11 @@ class _Sender:
                     env=_environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # ours may be a log of JSON
                 )
             except OSError as error:
                 ours.close()
-                raise UsageError(f"--processes: no process can be started: {error.strerror}; use 1") from None
+                raise UsageError(f"--processes: no other process can be started: {error.strerror}; use 1") from None
         self._ours = ours
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(self._take, self._lost)

@@ -1,5 +1,6 @@
 """`--processes`: whichever process puts a request on the wire, and however it ends, every row has one honest outcome."""
 
+import json
 import os
 import signal
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli, Server, sandbox_process
+from tests.conftest import ROOT, Cli, Server, sandbox_process
 from tests.journeys.test_faults import FAULTS, attempts, manifest, puts_by_image
 from tests.windows import most_within
 
@@ -146,3 +147,19 @@ def test_an_odd_number_of_processes_is_refused(cli: Cli, server: Server, count: 
     cli.write("m.csv", manifest(server, "odd")[0])
     done = cli.at(server)("run", "m.csv", "--yes", "--processes", count, code=2)
     assert f"--processes '{count}' is not valid" in done.err
+
+
+def test_where_processes_cannot_be_loaded_the_run_goes_on_alone(cli: Cli) -> None:
+    """No memory for them, say: what they would say of it has no place on a screen or in a log of JSON."""
+    broken = (
+        "import os, sys\nif 'bulkimg.zstack.sender' in sys.orig_argv:\n    os.write(2, b'Traceback')\n    os._exit(3)\n"
+    )
+    cli.write("sitecustomize.py", broken)
+    with sandbox_process("--images", "20") as server:
+        text, wanted = manifest(server, "small")
+        cli.write("m.csv", text)
+        how = ("--rate", "20/s", "--processes", "3", "--log-format", "json", "--progress", "none")
+        done = cli.at(server)("run", "m.csv", "--yes", *how, PYTHONPATH=f"{cli.place}:{ROOT}")
+        check_complete(cli, server, wanted)
+    said = [json.loads(line) for line in done.err.splitlines()]
+    assert [line["event"] for line in said].count("processlost") == 2

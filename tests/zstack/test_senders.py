@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bulkimg.errors import UsageError
 from bulkimg.zstack import senders
 from bulkimg.zstack.http import MAX_BODY, HttpClient
 from bulkimg.zstack.senders import Senders
@@ -210,3 +211,11 @@ async def test_signals_are_the_runs_business(number: signal.Signals) -> None:
         os.kill(pids[0], number)
         assert (await put(client, server.url)).status == 200
         assert client._all[0].is_there
+
+
+async def test_where_no_process_can_be_started_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(
+        UsageError, match="--processes: no other process can be started: No such file or directory; use 1"
+    ):
+        Senders(1, timeout=5.0, ca_file=None, now=time.time)
