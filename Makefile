@@ -37,6 +37,7 @@ bench: venv
 	$(BIN)/python -m tests.bench.exactness
 	$(BIN)/python -m tests.bench.adaptive
 	$(BIN)/python -m tests.bench.scale
+	$(BIN)/python -m tests.bench.asked
 
 battery: venv
 	$(BIN)/python -m tests.battery
