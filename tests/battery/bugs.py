@@ -83,7 +83,7 @@ BUGS = (
     Bug("outside its hours nothing is changed", "engine/steering.py", "if window.is_open(wall.hour * 60 + wall.minute)", "if True", "tests/journeys/test_control.py -k hours"),
     Bug("a time box ends the run", "engine/steering.py", "self._stop, Exit.TIME_BOX, why)", "print, why)", "tests/journeys/test_control.py -k time_box"),
     Bug("what a killed process was sending may have gone out", "zstack/senders.py", "sent=True)", "sent=False)"),
-    Bug("a process that sends ends with its run", "zstack/sender.py", "        await gone.wait()\n", "        await asyncio.Event().wait()\n"),
+    Bug("a process that sends ends with its run", "zstack/sender.py", "        await gone.wait()\n", "        await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=90)\n"),
     Bug("a process that sends is handed no credential but in its requests", "zstack/senders.py", ' if not name.startswith("BULKIMG_")', ""),
     Bug("a process that sends leaves signals to its run", "zstack/sender.py", "        signal.signal(number, signal.SIG_IGN)\n", "        pass\n"),
     Bug("one duplicate does not make every outcome read all rows", "ledger/intake.py", '        db.execute("CREATE INDEX row_leader', '        print("CREATE INDEX row_leader'),

@@ -219,3 +219,9 @@ async def test_where_no_process_can_be_started_one_sentence_says_so(monkeypatch:
         UsageError, match="--processes: no other process can be started: No such file or directory; use 1"
     ):
         Senders(1, timeout=5.0, ca_file=None, now=time.time)
+
+
+async def test_they_end_by_themselves_when_the_pipe_does() -> None:
+    async with raw_server(always(http(b"{}"), stays=True)) as server, sending(2) as (client, _):
+        assert (await put(client, server.url)).status == 200
+    assert [sender._process.returncode for sender in client._all] == [0, 0], "nobody had to end them"
