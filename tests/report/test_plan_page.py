@@ -13,7 +13,8 @@ from bulkimg.model import Row
 from bulkimg.plan.diff import plan
 from bulkimg.report import write_plan_page
 
-HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'>\u2028\u202e&amp;"
+# «</script » ends a script without its «>», «<!--<script» makes a browser pass over the real end.
+HOSTILE = "</script ></script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'><!--<script \u2028\u202e&amp;"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
