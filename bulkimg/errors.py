@@ -11,6 +11,7 @@
 A bad row is a value (`model.Problem`, `model.Outcome`), never an exception.
 """
 
+import errno
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
@@ -73,3 +74,17 @@ class StorageError(BulkimgError):
     """The local disk or the ledger failed; the run stops and can be resumed when there is space."""
 
     exit_code = Exit.STORAGE
+
+
+def out_of_resources(error: BaseException | None) -> str:
+    """What the system did not give us, if that is the reason; Python and its event loop may say only what could not be done
+    without it."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return "out of memory"
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            return f"the system gives us no more: {error.strerror}"
+        if isinstance(error, RuntimeError) and "start new thread" in str(error):
+            return str(error)
+        error = error.__context__
+    return ""

@@ -377,9 +377,13 @@ class NoControl:
 
 @dataclass(frozen=True, slots=True)
 class ProcessLost:
-    """One of the processes that `--processes` asked for has ended by itself; `left` go on, or the run alone."""
+    """One of the processes that `--processes` asked for has ended by itself; `left` go on, or the run alone.
+
+    `was_there`: it could be sent by; one that never came up had nothing to lose.
+    """
 
     left: int
+    was_there: bool
 
 
 @dataclass(frozen=True, slots=True)

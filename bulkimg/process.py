@@ -2,14 +2,25 @@
 
 import asyncio
 import ctypes
+import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 
 from bulkimg.errors import UsageError
 
 OTHER_FILES = 32  # open files beside the connections; 23 were counted, and the end of a run opens a few more
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_DUMPABLE = 4
+
+
+def end_with(parent: int) -> None:
+    """Be killed when the process that started us ends, however it ends and even while we are stopped; at once where it has."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(1)
 
 
 def leave_no_core() -> None:
@@ -20,15 +31,17 @@ def leave_no_core() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def allow_files(concurrency: int) -> None:
-    """A connection for every row in flight: raise our own limit as far as the system lets us, and say it when that is not enough.
+def allow_files(concurrency: int, processes: int = 1) -> None:
+    """A connection for every row in flight, and a pipe for every other process: raise our own limit as far as the system lets
+    us, and say it when that is not enough.
 
     Otherwise rows would wait for connections that cannot be made, and libuv ends the process where it cannot make a pipe.
     """
-    needed = concurrency + OTHER_FILES
+    others = OTHER_FILES + (processes - 1)
+    needed = concurrency + others
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < needed:
-        fewer = f"lower --concurrency to {hard - OTHER_FILES}, or " if hard > OTHER_FILES else ""
+        fewer = f"lower --concurrency to {hard - others}, or " if hard > others else ""
         raise UsageError(
             f"{concurrency} rows at once need {needed} open files, the system allows {hard}; "
             f"{fewer}raise the limit (ulimit -n), then bulkimg resume last"

@@ -33,9 +33,10 @@ def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     leave_no_core()
     watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
     try:
-        allow_files(run.settings.concurrency)
+        allow = partial(allow_files, processes=run.settings.processes)
+        allow(run.settings.concurrency)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            return runner.run(_with_signals(Engine(run, credentials, watcher, allow=allow_files, **how)))
+            return runner.run(_with_signals(Engine(run, credentials, watcher, allow=allow, **how)))
     finally:
         watcher.close()
         run.close()

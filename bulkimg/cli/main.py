@@ -1,6 +1,5 @@
 """This file is the program's door. Commands are imported when they are called, so that `bulkimg --help` answers at once."""
 
-import errno
 import importlib
 import os
 import signal
@@ -12,7 +11,7 @@ from typer.core import TyperGroup
 
 from bulkimg import __version__
 from bulkimg.cli import screen
-from bulkimg.errors import BulkimgError, Exit
+from bulkimg.errors import BulkimgError, Exit, out_of_resources
 
 # Command → (module in bulkimg.cli, what it does), in the order of a newcomer's need.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -109,7 +108,7 @@ def _end(error: Exception) -> Exit | None:
         return Exit.USAGE
     if isinstance(error, typer.Abort):
         return Exit.INTERRUPTED
-    if why := _out_of_resources(error):
+    if why := out_of_resources(error):
         screen.error(f"{why}; raise the limits (ulimit -n, -v, -u), then bulkimg resume last")
         return Exit.STORAGE
     if isinstance(error, OSError):
@@ -137,16 +136,3 @@ def _say_misuse(error: Any) -> None:
     screen.error(screen.one_line(error.format_message()))
     if error.ctx:
         screen.note(f"Try '{error.ctx.command_path} --help' for help.")
-
-
-def _out_of_resources(error: BaseException | None) -> str:
-    """What the system did not give us; Python and its event loop may say only what could not be done without it."""
-    while error is not None:
-        if isinstance(error, MemoryError):
-            return "out of memory"
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            return f"the system gives us no more: {error.strerror}"
-        if isinstance(error, RuntimeError) and "start new thread" in str(error):
-            return str(error)
-        error = error.__context__
-    return ""

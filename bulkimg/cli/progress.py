@@ -194,6 +194,8 @@ def _of_steering(event: Event) -> str:
         return f"bulkimg ctl cannot reach this run ({event.why})"
     if isinstance(event, ProcessLost):
         rest = f"{event.left} of its kind left" if event.left else "the run sends by itself from now on"
+        if not event.was_there:
+            return f"a process that was to send has not come up; {rest}"
         return f"a process that was sending has ended; what it had sent is asked about; {rest}"
     if isinstance(event, Stopping):
         return f"stopping: {event.why}; rows in flight finish, Ctrl-C ends at once"

@@ -34,6 +34,8 @@ def out_json(document: Any, *, indent: int | None = 2) -> None:
 
 def note(text: str) -> None:
     """A message beside the results. Nobody has to listen: a closed or full standard error does not disturb the run."""
+    if sys.stderr is None:
+        return  # closed before we began; print would take standard output instead
     try:
         print(clean(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):

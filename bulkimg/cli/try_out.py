@@ -19,7 +19,7 @@ from bulkimg.manifest.columns import Columns
 from bulkimg.model import Fields, normal_uuid
 from bulkimg.pace import Pace
 from bulkimg.settings import Settings
-from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, make_auth
+from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, make_auth, read_authority
 from bulkimg.zstack.wire import DOCUMENTED_KEY, SERVER_KEY, update_body
 
 
@@ -75,7 +75,7 @@ def _curl(image: str, fields: Fields, settings: Settings) -> str:
 
 
 async def _send(image: str, fields: Fields, settings: Settings, credentials: Credentials) -> Answer:
-    client = HttpClient(timeout=settings.timeout, ca_file=settings.ca_file, now=time.time)
+    client = HttpClient(timeout=settings.timeout, authority=read_authority(settings.ca_file), now=time.time)
     transport = Transport(client, settings.target, Paced(Pace(settings.rate, 1)))
     try:
         auth = make_auth(credentials, transport, time.time)

@@ -22,7 +22,6 @@ from bulkimg.model import (
     Held,
     NoControl,
     Observer,
-    ProcessLost,
     Reopened,
     Summary,
 )
@@ -122,7 +121,8 @@ class Engine:
             return finish(run, None, self._world.now())
         client = self._world.connect(settings, self._world.now)
         if isinstance(client, Senders):
-            client.on_lost = lambda left: self._observe(ProcessLost(left))
+            client.on_lost = self._observe
+            client.lateness = lambda: self.pace.rate.lateness
         transport = Transport(client, settings.target, Paced(self.pace))
         try:
             async with self._world.listen(run.directory.path, self.steering.obey) as deaf:

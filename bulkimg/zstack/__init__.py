@@ -2,9 +2,9 @@
 
 from bulkimg.zstack.auth import Auth, make_auth
 from bulkimg.zstack.client import ImageApi
-from bulkimg.zstack.http import HttpClient
+from bulkimg.zstack.http import HttpClient, read_authority
 from bulkimg.zstack.senders import Senders
 from bulkimg.zstack.transport import Client, Transport
 from bulkimg.zstack.wire import Answer
 
-__all__ = ["Answer", "Auth", "Client", "HttpClient", "ImageApi", "Senders", "Transport", "make_auth"]
+__all__ = ["Answer", "Auth", "Client", "HttpClient", "ImageApi", "Senders", "Transport", "make_auth", "read_authority"]

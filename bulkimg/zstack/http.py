@@ -53,12 +53,15 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class HttpClient:
-    """Sends requests; `timeout` is seconds to the last byte of an answer, `now` seconds since the epoch."""
+    """Sends requests; `timeout` is seconds to the last byte of an answer, `now` seconds since the epoch.
 
-    def __init__(self, *, timeout: float, ca_file: Path | None = None, now: Callable[[], float]) -> None:
+    `authority` is what `read_authority` has read; without one, the system's are trusted.
+    """
+
+    def __init__(self, *, timeout: float, authority: str | None = None, now: Callable[[], float]) -> None:
         self._now = now
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=tls_of(ca_file), ttl_dns_cache=60, keepalive_timeout=10),
+            connector=_Connector(limit=0, ssl=_tls_of(authority), ttl_dns_cache=60, keepalive_timeout=10),
             cookie_jar=aiohttp.DummyCookieJar(),
             # The total is safe here: no request ever waits for a place in the pool, nor in a middleware, while it runs.
             timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout, ceil_threshold=math.inf),
@@ -100,14 +103,21 @@ class HttpClient:
         await self._session.close()
 
 
-def tls_of(ca_file: Path | None) -> ssl.SSLContext | bool:
-    """What aiohttp takes for `ssl`; UsageError where the authority's file cannot be used."""
+def read_authority(ca_file: Path | None) -> str | None:
+    """The certificates of an authority's file, in PEM: read once, for a pipe has them once. UsageError where they are of no use."""
     if ca_file is None:
-        return True
+        return None
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        authority = ca_file.read_bytes().decode("ascii", "ignore")  # names beside the certificates may be in any tongue
+        _tls_of(authority)
     except (OSError, ssl.SSLError) as error:
         raise UsageError(f"--ca-file {ca_file}: cannot be used: {getattr(error, 'strerror', None) or error}") from None
+    return authority
+
+
+def _tls_of(authority: str | None) -> ssl.SSLContext | bool:
+    """What aiohttp takes for `ssl`."""
+    return True if authority is None else ssl.create_default_context(cadata=authority or " ")  # "" means the system's
 
 
 def _failed(error: Exception, *, sent: bool) -> Answer:

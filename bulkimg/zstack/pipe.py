@@ -1,7 +1,8 @@
 """This file is one end of the pipe between a run and a process that sends for it: Python values, in batches.
 
-The run says (number, method, url, headers, body), numbers from 1 on, and (number,) to break one off; the other end says
-(READY, None), and (number, the values of an Answer).
+The run says (READY, timeout, authority) first, then (number, latest, method, url, headers, body), numbers from 1 on, and
+(number,) to break one off; the other end says (READY, None), and (number, the values of an Answer), or None for what it has
+not sent because the latest moment for it, on the monotonic clock, was over.
 
 Both ends are processes of ours, started by the other, on a socket pair that has no name; so marshal may be trusted with it.
 """
@@ -42,8 +43,10 @@ class Pipe(asyncio.Protocol):
             self._transport.close()
 
     def _flush(self) -> None:
+        if self._transport is None:
+            return  # connection_made comes back to it
         batch, self._waiting = self._waiting, []
-        if batch and self._transport and not self._transport.is_closing():
+        if batch and not self._transport.is_closing():
             raw = marshal.dumps(batch)
             self._transport.write(len(raw).to_bytes(_SIZE, "big") + raw)
 
@@ -51,6 +54,7 @@ class Pipe(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
         self._come += data

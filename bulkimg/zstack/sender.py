@@ -1,19 +1,18 @@
 """This file is a process that puts requests on the wire for a run (senders.py), and knows nothing of rows.
 
-`python -m bulkimg.zstack.sender FD TIMEOUT CA_FILE`, FD being its end of the pipe. Signals are the run's business: this
-process ends when the pipe does, and what it was sending is broken off then, as it would be in the run's own process.
+Signals are the run's business: this process ends when the run or its pipe does, and what it was sending is broken off then, as
+it would be in the run's own process.
 """
 
 import asyncio
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from bulkimg.process import event_loop, leave_no_core, raise_files
+from bulkimg.errors import out_of_resources
+from bulkimg.process import end_with, event_loop, leave_no_core, raise_files
 from bulkimg.zstack.http import HttpClient
 from bulkimg.zstack.pipe import READY, Pipe
 
@@ -22,70 +21,80 @@ MOST_FILES = 1100  # a run has at most 1,000 rows in flight
 
 
 class Workers:
-    """Send requests, each worker one at a time: a task for each request would cost a fifth of what HTTP does."""
+    """Send requests, each worker one at a time: a task for each request costs more.
 
-    def __init__(self, client: HttpClient, say: Callable[[Any], None]) -> None:
+    `say` is told (number, what came of it); `give_up` is called where the system does not give us what sending takes.
+    """
+
+    def __init__(self, client: HttpClient, say: Callable[[Any], None], give_up: Callable[[], None]) -> None:
         self._client = client
         self._say = say
+        self._give_up = give_up
         self._loop = asyncio.get_running_loop()
-        self._idle: list[asyncio.Future[Request]] = []
+        self._idle: list[tuple[asyncio.Task[None], asyncio.Future[Request]]] = []
         self._busy: dict[int, asyncio.Task[None]] = {}
-        self._all: set[asyncio.Task[None]] = set()
 
     def take(self, value: Request) -> None:
         """A request, or the number of one that nobody waits for any more."""
-        number = value[0]
-        if len(value) == 1:
-            if worker := self._busy.get(number):
+        number, *rest = value
+        if not rest:
+            if worker := self._busy.pop(number, None):
                 worker.cancel()
         elif self._idle:
-            self._idle.pop().set_result(value)
+            worker, turn = self._idle.pop()
+            self._busy[number] = worker
+            turn.set_result(value)
         else:
-            worker = self._loop.create_task(self._work(value))
-            self._all.add(worker)
-            worker.add_done_callback(self._all.discard)
+            self._busy[number] = self._loop.create_task(self._work(value))
 
     async def _work(self, request: Request) -> None:
         me = asyncio.current_task()
         assert me is not None
         while True:
-            number, *asked = request
-            self._busy[number] = me
-            try:
-                said: Any = tuple(await self._client.send(*asked))
-            except Exception as error:  # a bug: the run tells it
-                said = type(error).__name__  # its text may hold headers
-            finally:
-                del self._busy[number]
+            number, latest, *asked = request
+            said = await self._said(asked) if time.monotonic() <= latest else None
             self._say((number, said))
-            next_one: asyncio.Future[Request] = self._loop.create_future()
-            self._idle.append(next_one)
-            request = await next_one
+            del self._busy[number]
+            turn: asyncio.Future[Request] = self._loop.create_future()
+            self._idle.append((me, turn))
+            request = await turn
+
+    async def _said(self, asked: list[Any]) -> tuple[Any, ...] | str:
+        try:
+            return tuple(await self._client.send(*asked))
+        except Exception as error:
+            if out_of_resources(error):
+                self._give_up()
+                await asyncio.Event().wait()  # the run asks what became of it, as of all that we still send
+            return type(error).__name__  # a bug: the run tells it; its text may hold headers
 
 
-async def serve(end: socket.socket, timeout: float, ca_file: Path | None) -> None:  # noqa: ASYNC109 - the requests'
+async def serve(end: socket.socket) -> None:
     """Send what the pipe brings, until the other end is gone."""
-    client = HttpClient(timeout=timeout, ca_file=ca_file, now=time.time)
-    gone = asyncio.Event()
-    workers = Workers(client, lambda value: pipe.put(value))  # noqa: PLW0108 - the pipe comes after
-    pipe = Pipe(workers.take, gone.set)
+    over = asyncio.Event()
+    workers: Workers | None = None
+
+    def take(value: Request) -> None:
+        nonlocal workers
+        if workers:
+            workers.take(value)
+        else:
+            _, timeout, authority = value
+            client = HttpClient(timeout=timeout, authority=authority, now=time.time)
+            workers = Workers(client, pipe.put, over.set)
+            pipe.put((READY, None))
+
+    pipe = Pipe(take, over.set)
     await asyncio.get_running_loop().create_unix_connection(lambda: pipe, sock=end)
-    pipe.put((READY, None))
-    try:
-        await gone.wait()
-    finally:
-        await client.close()
+    await over.wait()
 
 
-def main(fd: str, timeout: str, ca_file: str) -> None:
-    """Until the pipe ends."""
+def main(end: str, run: str) -> None:
+    """`end` is the number of our end of the pipe, `run` of the process at the other one. Returns when that is gone."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    end_with(int(run))
     leave_no_core()
     raise_files(MOST_FILES)
     with asyncio.Runner(loop_factory=event_loop()) as runner:
-        runner.run(serve(socket.socket(fileno=int(fd)), float(timeout), Path(ca_file) if ca_file else None))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        runner.run(serve(socket.socket(fileno=int(end))))

@@ -3,136 +3,175 @@
 Everything that decides stays in the run's process: claims, pace, gate, verdicts, the ledger. A process that sends is
 handed one finished request at a time and gives back one Answer, so there is one ledger, one rate and one outcome a row,
 however many processes there are. When such a process ends, what it had been handed may have gone out: those requests are
-«sent, no answer», and every row of theirs is asked about like any other that was cut off.
+«sent, no answer», and every row of theirs is asked about like any other that was cut off. What one comes to too late, because
+it stood still, it hands back unsent: whoever admitted that request did so for another moment.
 """
 
 import asyncio
+import contextlib
+import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from bulkimg.errors import UsageError
-from bulkimg.zstack.http import HttpClient, tls_of
+from bulkimg.model import ProcessLost
+from bulkimg.zstack.http import HttpClient
 from bulkimg.zstack.pipe import READY, Pipe
-from bulkimg.zstack.wire import Answer
+from bulkimg.zstack.wire import SENDER, Answer
 
 GRACE = 5.0  # seconds beyond a request's own timeout, after which its process is taken for stuck
 LOOK = 1.0  # seconds between two looks at the oldest request
-_ENDED = Answer(None, failure="NO_ANSWER", detail="the process that was sending it ended", sent=True)
+LATEST = 1.0  # seconds from handing a request over to the first byte, where the pace allows no less
+_ENDED = Answer(None, failure=SENDER, detail="the process that was sending it ended", sent=True)
+_HANDED_BACK = Answer(None, failure=SENDER, detail="the process that was to send it stood still", sent=False)
+# Our own modules are looked for where we found them, and nowhere else: each place is an argument, for its name may hold a colon.
+_START = "import sys; sys.path[:] = sys.argv[3:]; from bulkimg.zstack import sender; sender.main(*sys.argv[1:3])"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # a terminal sends them to all of us
 
 
 class Senders:
     """Sends requests by `count` processes; by itself until the first of them is there, and once none is left.
 
-    The arguments are HttpClient's. UsageError where a process cannot be started. `on_lost` is told how many processes are left,
-    when one has ended by itself.
+    The other arguments are HttpClient's. UsageError where a process cannot be started. `on_lost` is told when one has ended by
+    itself. `lateness` tells how many seconds a request may take from here to the wire.
     """
 
-    def __init__(self, count: int, *, timeout: float, ca_file: Path | None, now: Callable[[], float]) -> None:
-        self.on_lost: Callable[[int], None] = lambda left: None
+    def __init__(self, count: int, *, timeout: float, authority: str | None, now: Callable[[], float]) -> None:
+        self.on_lost: Callable[[ProcessLost], None] = lambda event: None
+        self.lateness: Callable[[], float] = lambda: math.inf
         self._closing = False
-        tls_of(ca_file)  # what is wrong with it is said before any process is started
-        self._all = [_Sender(timeout, ca_file, self._lost) for _ in range(count)]
-        self._alone = HttpClient(timeout=timeout, ca_file=ca_file, now=now)
+        self._handed_back = (
+            0  # as many are sent by ourselves, so that on a machine that is too busy each one goes out sometime
+        )
+        self._all: list[_Sender] = []
+        try:
+            for _ in range(count):
+                self._all.append(_Sender(timeout, authority, self._lost))
+            self._alone = HttpClient(timeout=timeout, authority=authority, now=now)
+        except BaseException:
+            for sender in self._all:
+                sender.abandon()
+            raise
         self._starting = [asyncio.ensure_future(sender.start()) for sender in self._all]
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         """One request and its answer, or why there is none."""
+        least = self._least_busy()
+        if least is None or self._handed_back:
+            self._handed_back -= least is not None
+            return await self._alone.send(method, url, headers, body)
+        latest = time.monotonic() + min(LATEST, self.lateness())
+        answer = await least.send((latest, method, url, dict(headers), body))
+        self._handed_back += answer is _HANDED_BACK
+        return answer
+
+    def _least_busy(self) -> "_Sender | None":
         least: _Sender | None = None
         for sender in self._all:
             if sender.is_there and (least is None or len(sender.open) < len(least.open)):
                 least = sender
-        return await (least or self._alone).send(method, url, headers, body)
+        return least
 
-    def _lost(self) -> None:
+    def _lost(self, sender: "_Sender") -> None:
         if not self._closing:
-            self.on_lost(sum(not sender.is_lost for sender in self._all))
+            self.on_lost(ProcessLost(sum(not other.is_lost for other in self._all), sender.was_there))
 
     async def close(self) -> None:
-        """Ends the processes, and whatever they still send."""
+        """Ends the processes, and whatever they still send: all at once, and without a thread, which the system may not give us."""
         self._closing = True
+        for sender in self._all:
+            sender.kill()
         await asyncio.gather(*self._starting)
-        await asyncio.gather(*(sender.close() for sender in self._all))
+        await asyncio.gather(*(sender.buried() for sender in self._all))
         await self._alone.close()
 
 
 class _Sender:
     """One process that sends, and what it has been handed. `lost` is called when it has ended."""
 
-    def __init__(self, timeout: float, ca_file: Path | None, lost: Callable[[], None]) -> None:
-        ours, theirs = socket.socketpair()
+    def __init__(self, timeout: float, authority: str | None, lost: Callable[["_Sender"], None]) -> None:
+        self._ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-P", "-m", "bulkimg.zstack.sender", str(theirs.fileno())]
             try:
-                self._process = subprocess.Popen(
-                    [*command, str(timeout), str(ca_file or "")],
-                    pass_fds=[theirs.fileno()],
-                    env=_environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # ours may be a log of JSON
-                )
+                self._process = _started(theirs.fileno())
             except OSError as error:
-                ours.close()
+                self._ours.close()
                 raise UsageError(f"--processes: no other process can be started: {error.strerror}; use 1") from None
-        self._ours = ours
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(self._take, self._lost)
+        self._pipe.put((READY, timeout, authority))
         self._longest = timeout + GRACE
         self._look: asyncio.Handle | None = None
         self._number = READY
         self._tell_lost = lost
-        self.is_there = self.is_lost = False
+        self.is_there = self.was_there = self.is_lost = False
         self.open: dict[int, tuple[asyncio.Future[Answer], float]] = {}  # the oldest first
 
     async def start(self) -> None:
         """Listen to it; it says by itself when it is there."""
-        await self._loop.create_unix_connection(lambda: self._pipe, sock=self._ours)
-        self._look = self._loop.call_later(LOOK, self._look_at_oldest, READY)
+        try:
+            await self._loop.create_unix_connection(lambda: self._pipe, sock=self._ours)
+        except OSError:  # no memory, say
+            self._lost()
+        else:
+            self._look = self._loop.call_later(LOOK, self._look_at_oldest, READY)
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+    async def send(self, request: tuple[Any, ...]) -> Answer:
+        """`request` as the pipe takes it, without its number."""
         self._number = number = self._number + 1
         done: asyncio.Future[Answer] = self._loop.create_future()
         self.open[number] = done, self._loop.time()
-        self._pipe.put((number, method, url, dict(headers), body))
+        self._pipe.put((number, *request))
         try:
             return await done
         finally:
             if self.open.pop(number, None) and self.is_there:  # given up: nobody waits for its answer
                 self._pipe.put((number,))
 
-    async def close(self) -> None:
-        """Whatever is still open is broken off. After `start`."""
+    def kill(self) -> None:
+        """What it still sends is broken off; its connections are closed by the system."""
+        self._process.kill()
+
+    def abandon(self) -> None:
+        """As if it had never been started. Only before `start`."""
+        self._ours.close()
+        self._process.kill()
+        self._process.wait()
+
+    async def buried(self) -> None:
+        """Once it has ended. A process that cannot even be killed, because it waits for a disk, is not waited for."""
         if self._look:
             self._look.cancel()
         self._pipe.close()
-        try:
-            await asyncio.to_thread(self._process.wait, GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                while self._process.poll() is None:  # noqa: ASYNC110 - nobody else would tell us
+                    await asyncio.sleep(0.002)
 
     def _take(self, value: tuple[int, Any]) -> None:
         number, said = value
         if number == READY:
-            self.is_there = True
+            self.is_there = self.was_there = True
         elif (waits := self.open.pop(number, None)) and not waits[0].done():
             if isinstance(said, str):
                 waits[0].set_exception(RuntimeError(f"a process that sends failed: {said}"))
             else:
-                waits[0].set_result(Answer(*said))
+                waits[0].set_result(Answer(*said) if said else _HANDED_BACK)
 
     def _lost(self) -> None:
         self.is_there, self.is_lost = False, True
+        self._process.kill()  # for whatever reason the pipe is broken, nothing of it goes out any more
         while self.open:
             done, _ = self.open.pop(next(iter(self.open)))
             if not done.done():
                 done.set_result(_ENDED)
-        self._tell_lost()
+        self._tell_lost(self)
 
     def _look_at_oldest(self, late: int) -> None:
         """End a process that is stuck. `late`: the request that was too late a look ago; between two looks its answer was taken,
@@ -144,8 +183,19 @@ class _Sender:
         self._look = self._loop.call_later(LOOK, self._look_at_oldest, number if is_late else READY)
 
 
-def _environment() -> dict[str, str]:
-    """Ours without what may be a credential, and with the path that our own modules were found on: the working directory,
-    where anybody may have put an ssl.py, is in it only if it is in ours."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BULKIMG_")}
-    return {**kept, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+def _started(end: int) -> "subprocess.Popen[bytes]":
+    """A process at that end of a pipe. Until it can ignore signals itself, they are kept from it."""
+    isolation = "-I" if sys.flags.isolated else "-P"
+    places = [path or os.curdir for path in sys.path if isinstance(path, str)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        return subprocess.Popen(
+            [sys.executable, isolation, "-c", _START, str(end), str(os.getpid()), *places],
+            pass_fds=[end],
+            env={name: value for name, value in os.environ.items() if not name.startswith("BULKIMG_")},  # no credential
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,  # ours may be a log of JSON
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

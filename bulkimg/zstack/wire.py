@@ -61,6 +61,9 @@ def new_job_uuid(rng: random.Random) -> str:
     return f"{bits:032x}"
 
 
+SENDER = "SENDER"  # a failure of the process of ours that was to send: it tells nothing of the server
+
+
 class Answer(NamedTuple):
     """What the wire said to one request: a complete HTTP answer, or why there is none.
 

@@ -3,18 +3,23 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from bulkimg.errors import UsageError
 from bulkimg.zstack import senders
 from bulkimg.zstack.http import MAX_BODY, HttpClient
+from bulkimg.zstack.sender import Workers
 from bulkimg.zstack.senders import Senders
 from bulkimg.zstack.transport import Client
 from bulkimg.zstack.wire import Answer
@@ -42,7 +47,7 @@ def senders_of(known: list[int]) -> list[int]:
 async def sending(count: int = 1, timeout: float = 5.0) -> AsyncIterator[tuple[Senders, list[int]]]:
     """The client and the pids of its processes."""
     known = children()
-    client = Senders(count, timeout=timeout, ca_file=None, now=time.time)
+    client = Senders(count, timeout=timeout, authority=None, now=time.time)
     pids = senders_of(known)
     assert len(pids) == count
     try:
@@ -86,7 +91,7 @@ ANSWERS = {
 
 
 async def test_every_answer_is_the_one_that_http_client_gives() -> None:
-    alone = HttpClient(timeout=5.0, ca_file=None, now=time.time)
+    alone = HttpClient(timeout=5.0, authority=None, now=time.time)
     async with sending() as (client, _):
         for name, raw in ANSWERS.items():
             async with raw_server(always(raw)) as server:
@@ -128,7 +133,7 @@ async def test_what_a_killed_process_was_sending_may_have_gone_out_and_the_other
         os.kill(pids[0], signal.SIGKILL)
         ended = [await tasks[n] for n in (0, 2, 4)]
         release.set()
-        assert {(answer.status, answer.failure, answer.sent) for answer in ended} == {(None, "NO_ANSWER", True)}
+        assert {(answer.status, answer.failure, answer.sent) for answer in ended} == {(None, "SENDER", True)}
         assert {(await tasks[n]).status for n in (1, 3, 5)} == {200}
         assert (await put(client, server.url)).status == 200, "by the other one"
         os.kill(pids[1], signal.SIGKILL)
@@ -143,7 +148,7 @@ async def test_a_process_that_hangs_costs_one_timeout(monkeypatch: pytest.Monkey
         assert (await put(client, server.url)).status == 200
         os.kill(pids[0], signal.SIGSTOP)
         answer = await asyncio.wait_for(put(client, server.url), 10)
-        assert (answer.failure, answer.sent) == ("NO_ANSWER", True)
+        assert (answer.failure, answer.sent) == ("SENDER", True)
         assert (await put(client, server.url)).status == 200
 
 
@@ -152,7 +157,7 @@ async def test_a_process_that_does_not_come_up_is_done_without(
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     async with raw_server(always(http(b"{}"), stays=True)) as server:
-        client = Senders(2, timeout=5.0, ca_file=None, now=time.time)
+        client = Senders(2, timeout=5.0, authority=None, now=time.time)
         assert (await put(client, server.url)).status == 200
         await client.close()
 
@@ -193,10 +198,19 @@ async def test_a_process_shows_no_credential_and_imports_nothing_of_the_working_
     monkeypatch.setenv("BULKIMG_SESSION", "secret-of-the-environment")
     (tmp_path / "ssl.py").write_text("raise SystemExit('taken from the working directory')")
     monkeypatch.chdir(tmp_path)
+    given: list[dict[str, str]] = []
+    start: Any = subprocess.Popen
+
+    def started_with(*command: Any, env: dict[str, str], **how: Any) -> Any:
+        given.append(env)
+        return start(*command, env=env, **how)
+
+    monkeypatch.setattr(subprocess, "Popen", started_with)
     async with raw_server(always(http(b"{}"), stays=True)) as server, sending() as (client, pids):
         started = Path(f"/proc/{pids[0]}")
-        assert b"bulkimg.zstack.sender" in (started / "cmdline").read_bytes()
-        assert "BULKIMG_SESSION" not in senders._environment()
+        assert b"from bulkimg.zstack import sender" in (started / "cmdline").read_bytes()
+        assert len(given) == 1
+        assert not any(name.startswith("BULKIMG_") for name in given[0])
         assert (await put(client, server.url)).status == 200
         assert client._all[0].is_there, "it is the process that has sent it"
         limits = (started / "limits").read_text()
@@ -218,10 +232,169 @@ async def test_where_no_process_can_be_started_one_sentence_says_so(monkeypatch:
     with pytest.raises(
         UsageError, match="--processes: no other process can be started: No such file or directory; use 1"
     ):
-        Senders(1, timeout=5.0, ca_file=None, now=time.time)
+        Senders(1, timeout=5.0, authority=None, now=time.time)
 
 
-async def test_they_end_by_themselves_when_the_pipe_does() -> None:
-    async with raw_server(always(http(b"{}"), stays=True)) as server, sending(2) as (client, _):
+async def test_one_ends_by_itself_when_the_pipe_does() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = senders._started(theirs.fileno())
+    assert process.wait(20) == 0
+
+
+async def test_one_whose_run_is_gone_before_it_is_there_does_not_begin() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        of_nobody = f"from bulkimg.zstack import sender; sender.main('{theirs.fileno()}', '1')"
+        process = subprocess.Popen([sys.executable, "-c", of_nobody], pass_fds=[theirs.fileno()])
+        assert process.wait(20) == 1
+
+
+async def test_what_comes_to_its_turn_too_late_is_handed_back_and_not_sent() -> None:
+    """A process that stood still would let out at once what was admitted for many moments; or for a run that is no more."""
+    async with raw_server(always(http(b"{}"), stays=True)) as server, sending(timeout=30.0) as (client, pids):
         assert (await put(client, server.url)).status == 200
-    assert [sender._process.returncode for sender in client._all] == [0, 0], "nobody had to end them"
+        client.lateness = lambda: 0.2
+        os.kill(pids[0], signal.SIGSTOP)
+        tasks = [asyncio.ensure_future(put(client, server.url)) for _ in range(5)]
+        await asyncio.sleep(0.4)
+        os.kill(pids[0], signal.SIGCONT)
+        late = await asyncio.gather(*tasks)
+        assert {(answer.status, answer.failure, answer.sent) for answer in late} == {(None, "SENDER", False)}
+        assert len(server.requests) == 1
+        os.kill(pids[0], signal.SIGSTOP)
+        again = [await asyncio.wait_for(put(client, server.url), 10) for _ in range(5)]
+        assert {answer.status for answer in again} == {200}, "as many are sent by ourselves: each goes out sometime"
+        os.kill(pids[0], signal.SIGCONT)
+        client.lateness = lambda: 60.0
+        assert (await put(client, server.url)).status == 200
+        assert not client._alone._session.connector or len(server.requests) == 7
+
+
+async def test_close_ends_at_once_what_is_stopped_and_what_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(senders, "GRACE", 600.0)
+    known = children()
+    async with asyncio.timeout(60):
+        async with sending(timeout=30.0) as (_, pids):
+            os.kill(pids[0], signal.SIGSTOP)
+        client = Senders(8, timeout=5.0, authority=None, now=time.time)
+        for pid in senders_of(known):
+            os.kill(pid, signal.SIGSTOP)  # it will never be there
+        await client.close()
+    assert not senders_of(known)
+
+
+async def test_close_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives us none, a run that has finished is not to end without its summary."""
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with sending(2):
+        monkeypatch.setattr(threading.Thread, "start", none_left)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+async def test_a_signal_while_it_starts_is_not_its_business_either(number: signal.Signals) -> None:
+    known = children()
+    client = Senders(3, timeout=5.0, authority=None, now=time.time)
+    for pid in senders_of(known):
+        os.kill(pid, number)
+    await until(lambda: all(sender.is_there for sender in client._all))
+    await client.close()
+
+
+async def test_where_one_cannot_be_started_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = children()
+    start: Any = subprocess.Popen
+    count = 0
+
+    def two_at_most(*command: Any, **how: Any) -> Any:
+        nonlocal count
+        count += 1
+        return start(["/nowhere/python"] if count > 2 else command[0], **how)
+
+    monkeypatch.setattr(subprocess, "Popen", two_at_most)
+    with pytest.raises(UsageError) as refused:
+        Senders(3, timeout=5.0, authority=None, now=time.time)
+    await until(lambda: not senders_of(known))
+    assert refused.value.exit_code == 2  # the error is still there, and so is all that it refers to
+
+
+async def test_a_colon_in_the_name_of_a_directory_opens_no_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A list of places joined by colons would name «a» where ours is «a:b»."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "ssl.py").write_text("raise SystemExit('taken from a foreign directory')")
+    monkeypatch.syspath_prepend(str(tmp_path / "a:b"))
+    async with raw_server(always(http(b"{}"), stays=True)) as server, sending() as (client, _):
+        assert (await put(client, server.url)).status == 200
+
+
+class Stub:
+    """A client that does as it is told, and counts."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.sent = 0
+        self._error = error
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        self.sent += 1
+        if self._error:
+            raise self._error
+        return Answer(200)
+
+
+REQUEST: tuple[Any, ...] = (float("inf"), "PUT", "http://x", {}, None)
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_what_is_given_up_before_its_turn_is_not_sent() -> None:
+    stub, said = Stub(), list[Any]()
+    workers = Workers(cast(HttpClient, stub), said.append, lambda: None)
+    workers.take((1, *REQUEST))
+    workers.take((1,))
+    await turns()
+    assert (stub.sent, said) == (0, [])
+    workers.take((2, *REQUEST))
+    await turns()
+    assert [number for number, _ in said] == [2], "its worker waits for more"
+    workers.take((3, *REQUEST))
+    workers.take((3,))
+    workers.take((4, *REQUEST))
+    await turns()
+    assert (stub.sent, [number for number, _ in said]) == (2, [2, 4])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")])
+async def test_what_the_system_does_not_give_it_ends_the_process_and_not_the_run(error: Exception) -> None:
+    said, given_up = list[Any](), list[bool]()
+    workers = Workers(cast(HttpClient, Stub(error)), said.append, lambda: given_up.append(True))
+    workers.take((1, *REQUEST))
+    await turns()
+    assert (said, given_up) == ([], [True]), "the run asks what became of it"
+
+
+async def test_a_bug_in_it_is_told_by_its_name_alone() -> None:
+    said = list[Any]()
+    workers = Workers(cast(HttpClient, Stub(KeyError("a header"))), said.append, lambda: None)
+    workers.take((1, *REQUEST))
+    await turns()
+    assert said == [(1, "KeyError")]
+
+
+async def test_a_process_without_memory_ends_and_its_request_may_have_gone_out() -> None:
+    large = http(b"x" * MAX_BODY)
+    async with raw_server(always(large, stays=True)) as server, sending(timeout=30.0) as (client, pids):
+        assert (await put(client, server.url)).status == 200
+        used = int(Path(f"/proc/{pids[0]}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(pids[0], resource.RLIMIT_AS, (used + (1 << 20), used + (1 << 20)))
+        answers = await asyncio.gather(*(put(client, server.url) for _ in range(20)))
+        failures = {(answer.failure, answer.sent) for answer in answers if answer.status is None}
+        assert failures == {("SENDER", True)}
+        assert (await put(client, server.url)).status == 200, "by ourselves"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bulkimg.zstack.http import MAX_BODY, HttpClient
+from bulkimg.zstack.http import MAX_BODY, HttpClient, read_authority
 from bulkimg.zstack.transport import Transport
 from bulkimg.zstack.wire import Answer
 from tests.conftest import UUID, corpus
@@ -37,7 +37,9 @@ class Unpaced:
 
 
 def transport(url: str, timeout: float = 5.0, ca_file: Path | None = None) -> Transport:
-    return Transport(HttpClient(timeout=timeout, ca_file=ca_file, now=time.time), f"{url}/zstack", Unpaced())
+    return Transport(
+        HttpClient(timeout=timeout, authority=read_authority(ca_file), now=time.time), f"{url}/zstack", Unpaced()
+    )
 
 
 async def put(url: str, times: int = 1, timeout: float = 5.0) -> list[Answer]:
