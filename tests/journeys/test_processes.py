@@ -107,6 +107,8 @@ def test_a_sending_process_that_is_killed_costs_no_row(cli: Cli) -> None:
         process = cli.at(server).start("run", "m.csv", "--yes", *QUICK, "--processes", "3", "--retries", "0")
         server.wait_for_put()
         for pid in ready_senders(process.pid):
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.3)  # it is handed what it will never send
             os.kill(pid, signal.SIGKILL)
             time.sleep(0.3)
         _, said = process.communicate(timeout=60)

@@ -275,8 +275,11 @@ async def test_close_ends_at_once_what_is_stopped_and_what_is_not_there_yet(monk
     monkeypatch.setattr(senders, "GRACE", 600.0)
     known = children()
     async with asyncio.timeout(60):
-        async with sending(timeout=30.0) as (_, pids):
+        async with sending(timeout=30.0) as (client, pids):
             os.kill(pids[0], signal.SIGSTOP)
+            much = asyncio.ensure_future(client.send("PUT", "http://127.0.0.1:9", HEADERS, bytes(2 << 20)))
+            await asyncio.sleep(0.1)  # more than the pipe holds: what is left of it would be waited for
+            much.cancel()
         client = Senders(8, timeout=5.0, authority=None, now=time.time)
         for pid in senders_of(known):
             os.kill(pid, signal.SIGSTOP)  # it will never be there
