@@ -98,6 +98,7 @@ def test_the_rate_is_kept_when_a_sending_process_stands_still(cli: Cli) -> None:
         assert process.returncode == 0, said
         check_complete(cli, server, wanted)
         assert most_within(0.98, sorted(put["at"] for put in server.puts())) <= 20
+        assert set(attempts(cli).values()) == {1}, "what was not sent is no attempt"
 
 
 def test_a_sending_process_that_is_killed_costs_no_row(cli: Cli) -> None:
@@ -107,8 +108,6 @@ def test_a_sending_process_that_is_killed_costs_no_row(cli: Cli) -> None:
         process = cli.at(server).start("run", "m.csv", "--yes", *QUICK, "--processes", "3", "--retries", "0")
         server.wait_for_put()
         for pid in ready_senders(process.pid):
-            os.kill(pid, signal.SIGSTOP)
-            time.sleep(0.3)  # it is handed what it will never send
             os.kill(pid, signal.SIGKILL)
             time.sleep(0.3)
         _, said = process.communicate(timeout=60)
@@ -117,6 +116,23 @@ def test_a_sending_process_that_is_killed_costs_no_row(cli: Cli) -> None:
         assert "asked about; the run sends by itself from now on" in said
         assert "the server" not in said, "it is not to blame, and nobody waits for it"
         check_complete(cli, server, wanted)
+
+
+def test_what_a_killed_process_never_sent_is_sent_again_and_costs_no_try(cli: Cli) -> None:
+    with sandbox_process("--images", "150") as server:
+        text, wanted = manifest(server, "never")
+        cli.write("m.csv", text)
+        how = ("--rate", "100/s", "--concurrency", "64", "--no-adaptive", "--processes", "2", "--retries", "0")
+        process = cli.at(server).start("run", "m.csv", "--yes", "--no-survey", *how)
+        server.wait_for_put(5)
+        (pid,) = ready_senders(process.pid)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.3)  # it is handed what it will never send
+        os.kill(pid, signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        check_complete(cli, server, wanted)
+        assert sum(attempts(cli).values()) > len(wanted)
 
 
 def test_a_run_that_is_killed_takes_its_processes_along_and_is_resumed(cli: Cli) -> None:
