@@ -85,7 +85,17 @@ def test_the_rate_is_kept_when_a_sending_process_stands_still(cli: Cli) -> None:
     with sandbox_process("--images", "100") as server:
         text, wanted = manifest(server, "still")
         cli.write("m.csv", text)
-        how = ("--rate", "20/s", "--concurrency", "64", "--no-adaptive", "--processes", "2", "--retries", "0")
+        how = (
+            "--rate",
+            "20/s",
+            "--concurrency",
+            "64",
+            "--no-adaptive",
+            "--processes",
+            "2",
+            "--action-key",
+            "updateImage",
+        )
         process = cli.at(server).start("run", "m.csv", "--yes", "--no-survey", *how)
         server.wait_for_put(5)
         (pid,) = ready_senders(process.pid)
