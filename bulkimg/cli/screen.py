@@ -34,8 +34,6 @@ def out_json(document: Any, *, indent: int | None = 2) -> None:
 
 def note(text: str) -> None:
     """A message beside the results. Nobody has to listen: a closed or full standard error does not disturb the run."""
-    if sys.stderr is None:
-        return  # closed before we began; print would take standard output instead
     try:
         print(clean(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):
@@ -49,7 +47,14 @@ def note_json(document: Any) -> None:
 
 
 def set_up() -> None:
-    """What the terminal's encoding cannot show is written out, instead of ending the program."""
+    """What the terminal's encoding cannot show is written out, instead of ending the program; what is closed stays empty."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # or the next file of ours would get this number, and whatever others write to it
+            os.open(os.devnull, os.O_RDWR)
+    # What was closed is None, and print would take the other one instead.
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -17,6 +17,7 @@ from bulkimg.zstack.http import HttpClient
 from bulkimg.zstack.pipe import READY, Pipe
 
 Request = tuple[Any, ...]  # as the pipe brings it
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # a terminal sends them to us, too
 MOST_FILES = 1100  # a run has at most 1,000 rows in flight
 
 
@@ -90,9 +91,13 @@ async def serve(end: socket.socket) -> None:
 
 
 def main(end: str, run: str) -> None:
-    """`end` is the number of our end of the pipe, `run` of the process at the other one. Returns when that is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    """`end` is the number of our end of the pipe, `run` that of the process at the other one. Returns when it is gone.
+
+    Whoever starts us keeps SIGNALS from us until we ignore them.
+    """
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     end_with(int(run))
     leave_no_core()
     raise_files(MOST_FILES)

@@ -23,6 +23,7 @@ from bulkimg.errors import UsageError
 from bulkimg.model import ProcessLost
 from bulkimg.zstack.http import HttpClient
 from bulkimg.zstack.pipe import READY, Pipe
+from bulkimg.zstack.sender import SIGNALS
 from bulkimg.zstack.wire import SENDER, Answer
 
 GRACE = 5.0  # seconds beyond a request's own timeout, after which its process is taken for stuck
@@ -32,7 +33,6 @@ _ENDED = Answer(None, failure=SENDER, detail="the process that was sending it en
 _HANDED_BACK = Answer(None, failure=SENDER, detail="the process that was to send it stood still", sent=False)
 # Our own modules are looked for where we found them, and nowhere else: each place is an argument, for its name may hold a colon.
 _START = "import sys; sys.path[:] = sys.argv[3:]; from bulkimg.zstack import sender; sender.main(*sys.argv[1:3])"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # a terminal sends them to all of us
 
 
 class Senders:
@@ -187,7 +187,7 @@ def _started(end: int) -> "subprocess.Popen[bytes]":
     """A process at that end of a pipe. Until it can ignore signals itself, they are kept from it."""
     isolation = "-I" if sys.flags.isolated else "-P"
     places = [path or os.curdir for path in sys.path if isinstance(path, str)]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return subprocess.Popen(
             [sys.executable, isolation, "-c", _START, str(end), str(os.getpid()), *places],

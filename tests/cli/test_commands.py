@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pty
+import resource
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ import pytest
 
 from bulkimg.cli.main import COMMANDS
 from bulkimg.cli.options import OPTIONS
+from bulkimg.errors import UsageError
+from bulkimg.process import OTHER_FILES, allow_files
 from bulkimg.settings import Settings
 from tests.conftest import ROOT, UUID, Cli, Server
 
@@ -247,6 +250,14 @@ def test_the_readme_names_every_command() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert [name for name in COMMANDS if f"bulkimg {name}" not in text] == []
     assert Path(ROOT / "CHANGELOG.md").exists()
+
+
+def test_the_pipes_of_other_processes_need_open_files_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    hard = 20 + OTHER_FILES + 2
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (hard, hard))
+    allow_files(20, processes=3)
+    with pytest.raises(UsageError, match=f"20 rows at once need {hard + 1} open files.*lower --concurrency to 19"):
+        allow_files(20, processes=4)
 
 
 @pytest.mark.parametrize(("limits", "code"), [("ulimit -n 40", 2), ("ulimit -Sn 40", 0), ("ulimit -n 8", 8)])

@@ -58,6 +58,22 @@ def test_nobody_has_to_read_standard_error(cli: Cli, server: Server) -> None:
     assert done.returncode == 0
 
 
+def test_messages_that_nobody_can_read_are_not_put_among_the_results(cli: Cli, server: Server) -> None:
+    """Closed before we begin, there is no standard error at all, and `print` would take standard output."""
+    cli.write("m.csv", manifest(some_images(server, 2)))
+    words = ("run", "m.csv", "--yes", "--rate", "unlimited", "--json")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m bulkimg "$@" 2>&-', sys.executable, *words],
+        cwd=cli.place,
+        env=cli.at(server).env(),
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["counts"]["updated"] == 2
+
+
 def test_a_full_standard_output_is_one_sentence(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 2)))
     with Path("/dev/full").open("w") as full:

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from bulkimg.credentials import Session
+from bulkimg.engine.look import reading
+from bulkimg.engine.world import World
+from bulkimg.errors import UsageError
+from bulkimg.settings import Settings
+from bulkimg.zstack import Client
 from tests.conftest import ROOT, Cli, Server, sandbox_process
 from tests.journeys.test_faults import FAULTS, attempts, manifest, puts_by_image
 from tests.windows import most_within
@@ -203,6 +209,20 @@ def test_what_is_wrong_with_an_authority_is_said_before_any_process(cli: Cli, se
     done = cli.at(server)("run", "m.csv", "--yes", "--processes", "2", "--ca-file", "ca.pem", code=2)
     assert "--ca-file" in done.err
     assert not server.requests()
+
+
+async def test_who_asks_one_question_at_a_time_starts_no_process() -> None:
+    asked_for: list[int] = []
+
+    def connect(settings: Settings, now: Callable[[], float]) -> Client:
+        asked_for.append(settings.processes)
+        raise UsageError("far enough")
+
+    settings = Settings(endpoint="http://127.0.0.1:9", processes=4)
+    with pytest.raises(UsageError, match="far enough"):
+        async with reading(settings, Session("5" * 32), lambda event: None, World(connect=connect)):
+            pass
+    assert asked_for == [1]
 
 
 @pytest.mark.parametrize("count", ["0", "65", "many"])

@@ -5,9 +5,11 @@ Certificates are made by each test: of an unknown authority, of another host, ex
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import struct
+import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ import pytest
 import trustme
 
 import bulkimg
+from bulkimg.errors import UsageError
+from bulkimg.zstack.http import read_authority
 from bulkimg.zstack.wire import Answer
 from tests.conftest import UUID
 from tests.zstack.raw import http, read_request
@@ -212,3 +216,26 @@ async def test_a_certificate_that_is_not_accepted_sends_no_row_and_is_tried_once
         assert one.summary is not None
         assert (one.summary.exit_code, one.summary.counts["unprocessed"], server.bodies) == (5, 50, [])
         assert server.handshakes <= 2
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+async def test_an_authority_that_can_be_read_once_is_read_once(
+    authority: trustme.CA, tmp_path: Path, processes: int
+) -> None:
+    """As `--ca-file <(command)` is. What is read twice may also be another one the second time."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(authority.cert_pem.bytes(),))
+    writer.start()
+    async with tls_server(authority.issue_cert(HOST)) as server, asyncio.timeout(30):
+        await carry_out(server, tmp_path, 10, ca_file=pipe, processes=processes)
+        assert len(server.bodies) >= 10
+    writer.join()
+
+
+async def test_an_empty_authority_is_not_the_systems(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("# nobody, «né»\n")
+    (tmp_path / "nothing.pem").write_bytes(b"")
+    for name in ("empty.pem", "nothing.pem"):
+        with pytest.raises(UsageError, match=f"--ca-file .*{name}: cannot be used: "):
+            read_authority(tmp_path / name)
