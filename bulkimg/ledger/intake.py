@@ -84,9 +84,8 @@ def _add_problems(db: Any, ordinal: int | None, problems: Iterable[Problem]) -> 
 def merge_duplicates(ledger: Ledger) -> int:
     """Merge rows that name the same image into its first one, or mark them all where they contradict each other.
 
-    Returns the number of rows merged into others. The index by uuid is of no use later: it would cost 27 bytes a row, and
-    SQLite would read rows in its order, which is twenty times slower than in theirs. The other one leads from an outcome
-    to the rows that share it.
+    Returns the number of rows merged into others. The index by uuid is of no use later: it would cost space, and SQLite
+    would read rows in its order, all over the file. The other one leads from an outcome to the rows that share it.
     """
     merged = 0
     with ledger.transaction() as db:
