@@ -19,7 +19,7 @@ from bulkimg.manifest.columns import Columns
 from bulkimg.model import Fields, normal_uuid
 from bulkimg.pace import Pace
 from bulkimg.settings import Settings
-from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, make_auth, read_authority
+from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, log_out, make_auth, read_authority
 from bulkimg.zstack.wire import DOCUMENTED_KEY, SERVER_KEY, update_body
 
 
@@ -86,7 +86,7 @@ async def _send(image: str, fields: Fields, settings: Settings, credentials: Cre
             ):
                 screen.note(f"{what}: {f'HTTP {answer.status}' if answer.status else answer.detail}")
         finally:
-            await auth.close()
+            await log_out(auth)
     finally:
         await transport.close()
     shown = answer.to_show

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from bulkimg.apply import Paced, Stop
 from bulkimg.credentials import AccessKey, Account, Credentials
@@ -27,9 +26,8 @@ from bulkimg.model import (
 )
 from bulkimg.pace import Pace
 from bulkimg.plan import Reader
-from bulkimg.zstack import Auth, ImageApi, Senders, Transport, make_auth
+from bulkimg.zstack import Auth, ImageApi, Senders, Transport, log_out, make_auth
 
-LOGOUT_TIMEOUT = 5.0  # seconds
 LAST_ANSWER = 0.5  # seconds from the last answer of a run that gives up to its end
 
 
@@ -175,13 +173,6 @@ class Engine:
     async def _log_out(self, auth: Auth) -> None:
         if not self._interrupt.at_once and not self.pace.gate.closed:
             await self._interrupt.whatever_comes_of_it(log_out(auth))
-
-
-async def log_out(auth: Auth) -> None:
-    """At most a few seconds: a session that is left over expires by itself, a process that does not end is worse."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LOGOUT_TIMEOUT):
-            await auth.close()
 
 
 def _check_identity(ledger: Ledger, credentials: Credentials) -> None:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from bulkimg.apply import Paced
 from bulkimg.credentials import Credentials
-from bulkimg.engine.carry import log_out
 from bulkimg.engine.world import World
 from bulkimg.errors import TargetError
 from bulkimg.ledger import Ledger, plans
@@ -18,7 +17,7 @@ from bulkimg.plan import CannotRead, Reader
 from bulkimg.plan.diff import fulfilled, present, written
 from bulkimg.plan.reading import BATCH, Image
 from bulkimg.settings import Settings
-from bulkimg.zstack import ImageApi, Transport, make_auth
+from bulkimg.zstack import ImageApi, Transport, log_out, make_auth
 
 
 class Drift(NamedTuple):

@@ -1,10 +1,21 @@
 """The only room with HTTP: the image API of PROTOCOL.md, in both its dialects."""
 
-from bulkimg.zstack.auth import Auth, make_auth
+from bulkimg.zstack.auth import Auth, log_out, make_auth
 from bulkimg.zstack.client import ImageApi
 from bulkimg.zstack.http import HttpClient, read_authority
 from bulkimg.zstack.senders import Senders
 from bulkimg.zstack.transport import Client, Transport
 from bulkimg.zstack.wire import Answer
 
-__all__ = ["Answer", "Auth", "Client", "HttpClient", "ImageApi", "Senders", "Transport", "make_auth", "read_authority"]
+__all__ = [
+    "Answer",
+    "Auth",
+    "Client",
+    "HttpClient",
+    "ImageApi",
+    "Senders",
+    "Transport",
+    "log_out",
+    "make_auth",
+    "read_authority",
+]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from bulkimg.zstack import wire
 from bulkimg.zstack.transport import Transport
 
 LOGIN_TRIES = 3  # in a row; more could lock the account
+LOGOUT_TIMEOUT = 5.0  # seconds
 SHORT_LIFE = 60.0  # seconds: a session that dies sooner was kicked out, it did not expire
 _SIGNATURE = rb"[A-Za-z0-9+/_-]{27}(?:=|%3[dD]|\\u003[dD])"  # SHA-1 in base64: good for 15 minutes
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -35,6 +37,13 @@ class Auth(Protocol):
 
     async def close(self) -> None:
         """Leave nothing behind on the server."""
+
+
+async def log_out(auth: Auth) -> None:
+    """At most a few seconds: a session that is left over expires by itself, a process that does not end is worse."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LOGOUT_TIMEOUT):
+            await auth.close()
 
 
 def make_auth(
