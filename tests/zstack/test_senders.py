@@ -399,5 +399,8 @@ async def test_a_process_without_memory_ends_and_its_request_may_have_gone_out()
         resource.prlimit(pids[0], resource.RLIMIT_AS, (used + (1 << 20), used + (1 << 20)))
         answers = await asyncio.gather(*(put(client, server.url) for _ in range(20)))
         failures = {(answer.failure, answer.sent) for answer in answers if answer.status is None}
-        assert failures == {("SENDER", True)}
+        assert ("SENDER", True) in failures
+        assert failures <= {("SENDER", True), ("NOT_CONNECTED", False)}, (
+            "where there was not even a socket's worth left"
+        )
         assert (await put(client, server.url)).status == 200, "by ourselves"
