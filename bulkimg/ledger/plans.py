@@ -154,8 +154,7 @@ def not_updated(ledger: Ledger, ordinals: Sequence[int]) -> list[tuple[int, str,
     ).fetchall()
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRow:
+class PlannedRow(NamedTuple):
     """One row of the plan as people look at it."""
 
     line: int

@@ -14,6 +14,7 @@ from bulkimg.ledger.files import replacing
 
 _DATA = "/*ROWS*/"
 _HEAD = "/*HEAD*/"
+_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for every row
 
 
 def write_plan_page(ledger: Ledger, path: Path, title: str, target: str) -> None:
@@ -46,5 +47,5 @@ def _rows(ledger: Ledger) -> Iterator[str]:
 
 def _harmless(value: Any) -> str:
     """JSON that cannot end the script it stands in, whatever an image is called."""
-    text = json.dumps(value, separators=(",", ":"))  # ASCII, so U+2028 and its like are escaped too
+    text = _json(value)  # ASCII, so U+2028 and its like are escaped too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
