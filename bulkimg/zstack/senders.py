@@ -27,6 +27,7 @@ from bulkimg.zstack.sender import SIGNALS
 from bulkimg.zstack.wire import SENDER, Answer
 
 GRACE = 5.0  # seconds beyond a request's own timeout, after which its process is taken for stuck
+REST = 1.0  # seconds for which a process that has come to a request too late is handed no other
 LOOK = 1.0  # seconds between two looks at the oldest request
 LATEST = 1.0  # seconds from handing a request over to the first byte, where the pace allows no less
 _ENDED = Answer(None, failure=SENDER, detail="the process that was sending it ended", sent=True)
@@ -36,7 +37,7 @@ _START = "import sys; sys.path[:] = sys.argv[3:]; from bulkimg.zstack import sen
 
 
 class Senders:
-    """Sends requests by `count` processes; by itself until the first of them is there, and once none is left.
+    """Sends requests by `count` processes; by itself until the first of them is there, and once none is left or all of them rest.
 
     The other arguments are HttpClient's. UsageError where a process cannot be started. `on_lost` is told when one has ended by
     itself. `lateness` tells how many seconds a request may take from here to the wire.
@@ -46,9 +47,6 @@ class Senders:
         self.on_lost: Callable[[ProcessLost], None] = lambda event: None
         self.lateness: Callable[[], float] = lambda: math.inf
         self._closing = False
-        self._handed_back = (
-            0  # as many are sent by ourselves, so that on a machine that is too busy each one goes out sometime
-        )
         self._all: list[_Sender] = []
         try:
             for _ in range(count):
@@ -62,19 +60,16 @@ class Senders:
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         """One request and its answer, or why there is none."""
-        least = self._least_busy()
-        if least is None or self._handed_back:
-            self._handed_back -= least is not None
+        now = time.monotonic()
+        least = self._least_busy(now)
+        if least is None:
             return await self._alone.send(method, url, headers, body)
-        latest = time.monotonic() + min(LATEST, self.lateness())
-        answer = await least.send((latest, method, url, dict(headers), body))
-        self._handed_back += answer is _HANDED_BACK
-        return answer
+        return await least.send((now + min(LATEST, self.lateness()), method, url, dict(headers), body))
 
-    def _least_busy(self) -> "_Sender | None":
+    def _least_busy(self, now: float) -> "_Sender | None":
         least: _Sender | None = None
         for sender in self._all:
-            if sender.is_there and (least is None or len(sender.open) < len(least.open)):
+            if sender.is_there and now >= sender.rests_until and (least is None or len(sender.open) < len(least.open)):
                 least = sender
         return least
 
@@ -111,6 +106,7 @@ class _Sender:
         self._number = READY
         self._tell_lost = lost
         self.is_there = self.was_there = self.is_lost = False
+        self.rests_until = 0.0  # on the monotonic clock
         self.open: dict[int, tuple[asyncio.Future[Answer], float]] = {}  # the oldest first
 
     async def start(self) -> None:
@@ -158,7 +154,10 @@ class _Sender:
         number, said = value
         if number == READY:
             self.is_there = self.was_there = True
-        elif (waits := self.open.pop(number, None)) and not waits[0].done():
+            return
+        if said is None:
+            self.rests_until = time.monotonic() + REST
+        if (waits := self.open.pop(number, None)) and not waits[0].done():
             if isinstance(said, str):
                 waits[0].set_exception(RuntimeError(f"a process that sends failed: {said}"))
             else:
