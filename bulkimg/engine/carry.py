@@ -120,7 +120,7 @@ class Engine:
         client = self._world.connect(settings, self._world.now)
         if isinstance(client, Senders):
             client.on_lost = self._observe
-            client.lateness = lambda: self.pace.rate.lateness
+            client.lateness = lambda: self.pace.lateness
         transport = Transport(client, settings.target, Paced(self.pace))
         try:
             async with self._world.listen(run.directory.path, self.steering.obey) as deaf:

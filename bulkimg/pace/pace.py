@@ -64,6 +64,11 @@ class Pace:
         self._sent()
         return NOBODY
 
+    @property
+    def lateness(self) -> float:
+        """Seconds that a request may take from its admission to the wire; any, where a closed gate lets one out at a time."""
+        return math.inf if self.gate.closed else self.rate.lateness
+
     async def _passed_in_turn(self) -> int:
         era = await self.gate.passed()
         try:

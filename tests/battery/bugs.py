@@ -86,7 +86,7 @@ BUGS = (
     Bug("a process that sends ends with its pipe", "zstack/sender.py", "    await over.wait()\n", "    await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=90)\n"),
     Bug("a process that sends ends with its run, even when it is stopped", "process.py", "_PR_SET_PDEATHSIG, signal.SIGKILL", "_PR_SET_PDEATHSIG, 0", "tests/journeys/test_processes.py -k killed_takes"),
     Bug("what comes to its turn too late is not sent", "zstack/sender.py", " if time.monotonic() <= latest else None", ""),
-    Bug("a process that stood still does not break the rate", "engine/carry.py", "            client.lateness = lambda: self.pace.rate.lateness\n", "", "tests/journeys/test_processes.py -k rate"),
+    Bug("a process that stood still does not break the rate", "engine/carry.py", "            client.lateness = lambda: self.pace.lateness\n", "", "tests/journeys/test_processes.py -k rate"),
     Bug("the death of a process that sends is not the server's", "apply/health.py", '"BODY_TOO_LARGE", SENDER', '"BODY_TOO_LARGE"', "tests/journeys/test_processes.py -k killed"),
     Bug("the death of a process that sends costs no row a try", "apply/runner.py", " or verdict.code == SENDER", "", "tests/journeys/test_processes.py -k never"),
     Bug("a colon opens no foreign directory", "zstack/senders.py", "str(os.getpid()), *places", 'str(os.getpid()), *":".join(places).split(":")'),
