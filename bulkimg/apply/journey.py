@@ -180,7 +180,7 @@ class Journey:
         if errand.claim.before is not None and not self._is_fresh(errand):
             raise _Stale
         self._begin(errand)
-        errand.flight = errand.flight or self._pace.row_sent()  # a second time, where nothing went out the first
+        errand.flight = self._pace.row_sent()
 
     async def _put(self, errand: Errand) -> Verdict:
         claim = errand.claim

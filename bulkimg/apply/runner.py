@@ -238,6 +238,10 @@ class Runner:
                 await self._other_key(errand, verdict)
             case Next.RENEW:
                 await self._at_once(errand, verdict)
+            case Next.AGAIN if verdict.code == SENDER and not verdict.maybe_applied:
+                await self._take_back(errand)
+                errand.last = verdict
+                self._agenda.at_once(errand)
             case Next.AGAIN if errand.claim.interrupted or verdict.code == SENDER:
                 await self._at_once(errand, verdict)  # a crash is not the row's fault either
             case Next.HALT:
@@ -303,11 +307,15 @@ class Runner:
         self.stop(Exit.TARGET, f"{why}; {verdict.hint}" if verdict.hint else why)
 
     async def _settle_unsent(self, errand: Errand, verdict: Verdict) -> None:
-        """The attempt that was claimed for it is taken back: nothing was sent under it."""
         self._first_answer.set()
+        await self._take_back(errand)
+        self._settle(errand, verdict)
+
+    async def _take_back(self, errand: Errand) -> None:
+        """The attempt that was claimed for it: nothing was sent under it."""
         await self._store.release([errand.claim])
         errand.claim = errand.claim._replace(attempt=errand.claim.attempt - 1)
-        self._settle(errand, verdict)
+        errand.in_flight = False
 
     def _settle(self, errand: Errand, verdict: Verdict) -> None:
         claim = errand.claim

@@ -75,17 +75,16 @@ class Transport:
     ) -> Answer:
         """One request, after the pace admits it. `headers` and `on_sending` are called at that moment, so signatures are fresh.
 
-        `probe`: the gate's own question, which a closed gate does not hold. What a process of ours
-        has not sent, or not asked to the end, is admitted once more: that is nobody's answer.
+        `probe`: the gate's own question, which a closed gate does not hold. What a process of ours has not sent, or not asked to
+        the end, is nobody's answer: it is admitted once more, unless somebody keeps account of it (`on_sending`).
         """
         if not _PATHS.fullmatch(path):
             raise AssertionError(f"{path!r} is not one of our paths")  # a bug: every uuid was checked when it was read
         url = f"{self._base}{path}{_query(query)}"
         while True:
             answer = await self._admitted(method, url, headers, body, on_sending, probe=probe)
-            if answer.failure != SENDER or (answer.sent and method != "GET"):
+            if answer.failure != SENDER or on_sending or (answer.sent and method != "GET"):
                 return answer
-            self.requests -= not answer.sent
 
     async def _admitted(
         self,
@@ -104,6 +103,7 @@ class Transport:
                 on_sending()
             self.requests += 1
             answer = await self._client.send(method, url, headers(), body)
+            self.requests -= answer.failure == SENDER and not answer.sent
         finally:
             streak = self._pacing.heard(era, answer)
         if answer.status is not None:

@@ -134,6 +134,37 @@ def test_a_sending_process_that_is_killed_costs_no_row(cli: Cli) -> None:
         check_complete(cli, server, wanted)
 
 
+def test_a_signal_gives_back_what_a_process_was_handed_and_has_not_sent(cli: Cli) -> None:
+    with sandbox_process("--images", "100") as server:
+        cli.write("m.csv", manifest(server, "back")[0])
+        how = (
+            "--rate",
+            "20/s",
+            "--concurrency",
+            "64",
+            "--no-adaptive",
+            "--processes",
+            "2",
+            "--action-key",
+            "updateImage",
+        )
+        process = cli.at(server).start("run", "m.csv", "--yes", "--no-survey", *how)
+        server.wait_for_put(5)
+        (pid,) = ready_senders(process.pid)
+        time.sleep(0.5)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1)
+        sent = len(server.puts())
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        os.kill(pid, signal.SIGCONT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130, said
+        assert len(server.puts()) <= sent + 1, "no new row starts"
+        counts = cli.summary()["counts"]
+        assert counts["updated"] + counts["unprocessed"] == 100
+
+
 def test_what_a_killed_process_never_sent_is_sent_again_and_costs_no_try(cli: Cli) -> None:
     with sandbox_process("--images", "150") as server:
         text, wanted = manifest(server, "never")

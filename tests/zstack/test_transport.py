@@ -213,23 +213,26 @@ OF_OURS = Answer(None, failure=SENDER, detail="of a process of ours", sent=True)
 
 
 @pytest.mark.parametrize(
-    ("method", "first", "again"),
+    ("method", "first", "counted", "again"),
     [
-        ("PUT", OF_OURS._replace(sent=False), True),  # it never went out
-        ("PUT", OF_OURS, False),  # it may have: whoever sent it asks
-        ("GET", OF_OURS, True),  # it changes nothing
-        ("GET", Answer(None, failure="NO_ANSWER"), False),  # that is the server's
+        ("PUT", OF_OURS._replace(sent=False), False, True),  # it never went out
+        ("PUT", OF_OURS._replace(sent=False), True, False),  # whoever keeps account of it takes it back
+        ("PUT", OF_OURS, False, False),  # it may have gone out: whoever sent it asks
+        ("GET", OF_OURS, False, True),  # it changes nothing
+        ("GET", Answer(None, failure="NO_ANSWER"), False, False),  # that is the server's
     ],
 )
 async def test_what_a_process_of_ours_did_not_send_is_admitted_once_more(
-    method: str, first: Answer, again: bool
+    method: str, first: Answer, *, counted: bool, again: bool
 ) -> None:
     client, pace, begun = Told(first, Answer(200)), Unpaced(), list[int]()
     one = Transport(client, "http://x/zstack", pace)
-    answer = await one.exchange(method, PATH, headers=dict, on_sending=lambda: begun.append(1))
+    on_sending = (lambda: begun.append(1)) if counted else None
+    answer = await one.exchange(method, PATH, headers=dict, on_sending=on_sending)
     assert (answer.status == 200) is again
     assert client.sent == [method] * (1 + again)
-    assert (pace.admitted, len(pace.told), len(begun)) == (1 + again,) * 3
+    assert (pace.admitted, len(pace.told)) == (1 + again,) * 2
+    assert len(begun) == counted
     assert one.requests == len(client.sent) - (not first.sent), "what the server may have seen"
 
 
