@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,20 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+@contextmanager
+def sending_by_one(cli: Cli, *how: str) -> "Iterator[tuple[Server, dict[str, str], subprocess.Popen[str], int]]":
+    """A server, the names wanted there, and a run whose requests one other process sends: its pid."""
+    with sandbox_process("--images", "120") as server:
+        text, wanted = manifest(server, "one")
+        cli.write("m.csv", text)
+        fixed = ("--concurrency", "64", "--no-adaptive", "--processes", "2", "--action-key", "updateImage")
+        process = cli.at(server).start("run", "m.csv", "--yes", "--no-survey", *fixed, *how)
+        server.wait_for_put(5)
+        (pid,) = ready_senders(process.pid)
+        time.sleep(0.2)
+        yield server, wanted, process, pid
+
+
 def check_complete(cli: Cli, server: Server, wanted: dict[str, str]) -> None:
     results = cli.results()
     assert Counter(result["status"] for result in results) == {"updated": len(wanted)}
@@ -88,23 +104,7 @@ def test_the_rate_is_one_for_all_processes(cli: Cli) -> None:
 
 def test_the_rate_is_kept_when_a_sending_process_stands_still(cli: Cli) -> None:
     """It was handed requests for many moments, and must not let them out in one."""
-    with sandbox_process("--images", "100") as server:
-        text, wanted = manifest(server, "still")
-        cli.write("m.csv", text)
-        how = (
-            "--rate",
-            "20/s",
-            "--concurrency",
-            "64",
-            "--no-adaptive",
-            "--processes",
-            "2",
-            "--action-key",
-            "updateImage",
-        )
-        process = cli.at(server).start("run", "m.csv", "--yes", "--no-survey", *how)
-        server.wait_for_put(5)
-        (pid,) = ready_senders(process.pid)
+    with sending_by_one(cli, "--rate", "20/s") as (server, wanted, process, pid):
         for seconds in (1.5, 0.3):
             os.kill(pid, signal.SIGSTOP)
             time.sleep(seconds)
@@ -135,23 +135,7 @@ def test_a_sending_process_that_is_killed_costs_no_row(cli: Cli) -> None:
 
 
 def test_a_signal_gives_back_what_a_process_was_handed_and_has_not_sent(cli: Cli) -> None:
-    with sandbox_process("--images", "100") as server:
-        cli.write("m.csv", manifest(server, "back")[0])
-        how = (
-            "--rate",
-            "20/s",
-            "--concurrency",
-            "64",
-            "--no-adaptive",
-            "--processes",
-            "2",
-            "--action-key",
-            "updateImage",
-        )
-        process = cli.at(server).start("run", "m.csv", "--yes", "--no-survey", *how)
-        server.wait_for_put(5)
-        (pid,) = ready_senders(process.pid)
-        time.sleep(0.5)
+    with sending_by_one(cli, "--rate", "20/s") as (server, wanted, process, pid):
         os.kill(pid, signal.SIGSTOP)
         time.sleep(1)
         sent = len(server.puts())
@@ -162,17 +146,11 @@ def test_a_signal_gives_back_what_a_process_was_handed_and_has_not_sent(cli: Cli
         assert process.returncode == 130, said
         assert len(server.puts()) <= sent + 1, "no new row starts"
         counts = cli.summary()["counts"]
-        assert counts["updated"] + counts["unprocessed"] == 100
+        assert counts["updated"] + counts["unprocessed"] == len(wanted)
 
 
 def test_what_a_killed_process_never_sent_is_sent_again_and_costs_no_try(cli: Cli) -> None:
-    with sandbox_process("--images", "150") as server:
-        text, wanted = manifest(server, "never")
-        cli.write("m.csv", text)
-        how = ("--rate", "100/s", "--concurrency", "64", "--no-adaptive", "--processes", "2", "--retries", "0")
-        process = cli.at(server).start("run", "m.csv", "--yes", "--no-survey", *how)
-        server.wait_for_put(5)
-        (pid,) = ready_senders(process.pid)
+    with sending_by_one(cli, "--rate", "30/s", "--retries", "0") as (server, wanted, process, pid):
         os.kill(pid, signal.SIGSTOP)
         time.sleep(0.3)  # it is handed what it will never send
         os.kill(pid, signal.SIGKILL)

@@ -23,7 +23,7 @@ from bulkimg.zstack.sender import Workers
 from bulkimg.zstack.senders import Senders
 from bulkimg.zstack.transport import Client
 from bulkimg.zstack.wire import Answer
-from tests.zstack.raw import Raw, always, http, raw_server
+from tests.zstack.raw import Raw, Reply, always, http, raw_server
 
 HEADERS = {"Authorization": "OAuth 0123456789abcdef0123456789abcdef", "X-Job-UUID": "5" * 32}
 
@@ -77,6 +77,17 @@ def shut_port() -> Iterator[str]:
         yield f"http://127.0.0.1:{held.getsockname()[1]}"
 
 
+def once(release: asyncio.Event) -> Reply:
+    """Answers are held back until then."""
+
+    async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
+        await release.wait()
+        writer.write(http(b"{}"))
+        return True
+
+    return reply
+
+
 ANSWERS = {
     "an answer": http(b'{"inventory":{"name":"\xc3\xa9"}}'),
     "a refusal with headers": http(
@@ -105,13 +116,7 @@ async def test_every_answer_is_the_one_that_http_client_gives() -> None:
 
 async def test_requests_are_shared_out_among_the_processes() -> None:
     release = asyncio.Event()
-
-    async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
-        await release.wait()
-        writer.write(http(b"{}"))
-        return True
-
-    async with raw_server(reply) as server, sending(3) as (client, _):
+    async with raw_server(once(release)) as server, sending(3) as (client, _):
         tasks = [asyncio.ensure_future(put(client, server.url)) for _ in range(12)]
         await until(lambda: len(server.requests) == 12)
         assert [len(sender.open) for sender in client._all] == [4, 4, 4]
@@ -121,13 +126,7 @@ async def test_requests_are_shared_out_among_the_processes() -> None:
 
 async def test_what_a_killed_process_was_sending_may_have_gone_out_and_the_others_go_on() -> None:
     release = asyncio.Event()
-
-    async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
-        await release.wait()
-        writer.write(http(b"{}"))
-        return True
-
-    async with raw_server(reply) as server, sending(2) as (client, pids):
+    async with raw_server(once(release)) as server, sending(2) as (client, pids):
         tasks = [asyncio.ensure_future(put(client, server.url)) for _ in range(6)]
         await until(lambda: len(server.requests) == 6)
         os.kill(pids[0], signal.SIGKILL)
