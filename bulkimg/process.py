@@ -16,7 +16,10 @@ _PR_SET_DUMPABLE = 4
 
 
 def end_with(parent: int) -> None:
-    """Be killed when the process that started us ends, however it ends and even while we are stopped; at once where it has."""
+    """Be killed when the process that started us ends, however it ends and even while we are stopped; at once where it has.
+
+    To the kernel it is the thread that started us: the one that the run's event loop is in, which outlives us in any case.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -42,8 +45,9 @@ def allow_files(concurrency: int, processes: int = 1) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < needed:
         fewer = f"lower --concurrency to {hard - others}, or " if hard > others else ""
+        beside = f" and {processes} processes" if processes > 1 else ""
         raise UsageError(
-            f"{concurrency} rows at once need {needed} open files, the system allows {hard}; "
+            f"{concurrency} rows at once{beside} need {needed} open files, the system allows {hard}; "
             f"{fewer}raise the limit (ulimit -n), then bulkimg resume last"
         )
     raise_files(needed)

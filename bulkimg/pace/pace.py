@@ -66,8 +66,9 @@ class Pace:
 
     @property
     def lateness(self) -> float:
-        """Seconds that a request may take from its admission to the wire; any, where a closed gate lets one out at a time."""
-        return math.inf if self.gate.closed else self.rate.lateness
+        """Seconds that a request may take from its admission to the wire; none at a closed gate, whose one question at a time
+        others are counted from."""
+        return 0.0 if self.gate.closed else self.rate.lateness
 
     async def _passed_in_turn(self) -> int:
         era = await self.gate.passed()

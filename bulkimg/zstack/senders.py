@@ -29,7 +29,7 @@ from bulkimg.zstack.wire import SENDER, Answer
 GRACE = 5.0  # seconds beyond a request's own timeout, after which its process is taken for stuck
 REST = 1.0  # seconds for which a process that has come to a request too late is handed no other
 LOOK = 1.0  # seconds between two looks at the oldest request
-LATEST = 1.0  # seconds from handing a request over to the first byte, where the pace allows no less
+LATEST = 1.0  # seconds from handing a request over to its first byte, however many the pace allows
 _ENDED = Answer(None, failure=SENDER, detail="the process that was sending it ended", sent=True)
 _HANDED_BACK = Answer(None, failure=SENDER, detail="the process that was to send it stood still", sent=False)
 # Our own modules are looked for where we found them, and nowhere else: each place is an argument, for its name may hold a colon.
@@ -40,7 +40,7 @@ class Senders:
     """Sends requests by `count` processes; by itself until the first of them is there, and once none is left or all of them rest.
 
     The other arguments are HttpClient's. UsageError where a process cannot be started. `on_lost` is told when one has ended by
-    itself. `lateness` tells how many seconds a request may take from here to the wire.
+    itself. `lateness` tells how many seconds a request may take from here to the wire: where none, we send it ourselves.
     """
 
     def __init__(self, count: int, *, timeout: float, authority: str | None, now: Callable[[], float]) -> None:
@@ -60,11 +60,11 @@ class Senders:
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         """One request and its answer, or why there is none."""
-        now = time.monotonic()
-        least = self._least_busy(now)
+        now, lateness = time.monotonic(), self.lateness()
+        least = self._least_busy(now) if lateness else None
         if least is None:
             return await self._alone.send(method, url, headers, body)
-        return await least.send((now + min(LATEST, self.lateness()), method, url, dict(headers), body))
+        return await least.send((now + min(LATEST, lateness), method, url, dict(headers), body))
 
     def _least_busy(self, now: float) -> "_Sender | None":
         least: _Sender | None = None
@@ -175,6 +175,9 @@ class _Sender:
     def _look_at_oldest(self, late: int) -> None:
         """End a process that is stuck. `late`: the request that was too late a look ago; between two looks its answer was taken,
         if it had come while we ourselves were stopped."""
+        if self.is_lost:
+            self._process.poll()  # so that the system can forget it
+            return
         number, (_, since) = next(iter(self.open.items()), (READY, (None, self._loop.time())))
         is_late = self._loop.time() - since > self._longest
         if is_late and number == late:
@@ -184,12 +187,13 @@ class _Sender:
 
 def _started(end: int) -> "subprocess.Popen[bytes]":
     """A process at that end of a pipe. Until it can ignore signals itself, they are kept from it."""
-    isolation = "-I" if sys.flags.isolated else "-P"
+    ours = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
+    flags = ["-P", *(flag for flag, is_set in ours.items() if is_set)]
     places = [path or os.curdir for path in sys.path if isinstance(path, str)]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         return subprocess.Popen(
-            [sys.executable, isolation, "-c", _START, str(end), str(os.getpid()), *places],
+            [sys.executable or "", *flags, "-c", _START, str(end), str(os.getpid()), *places],
             pass_fds=[end],
             env={name: value for name, value in os.environ.items() if not name.startswith("BULKIMG_")},  # no credential
             stdin=subprocess.DEVNULL,

@@ -256,7 +256,9 @@ def test_the_pipes_of_other_processes_need_open_files_too(monkeypatch: pytest.Mo
     hard = 20 + OTHER_FILES + 2
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (hard, hard))
     allow_files(20, processes=3)
-    with pytest.raises(UsageError, match=f"20 rows at once need {hard + 1} open files.*lower --concurrency to 19"):
+    with pytest.raises(
+        UsageError, match=f"20 rows at once and 4 processes need {hard + 1} open files.*lower --concurrency to 19"
+    ):
         allow_files(20, processes=4)
 
 

@@ -273,6 +273,19 @@ async def test_what_comes_to_its_turn_too_late_is_handed_back_and_not_sent() -> 
         assert (await task).status == 200
 
 
+async def test_where_no_moment_may_be_lost_none_is_handed_over() -> None:
+    async with raw_server(always(http(b"{}"), stays=True)) as server, sending(timeout=30.0) as (client, pids):
+        client.lateness = lambda: 0.0
+        os.kill(pids[0], signal.SIGSTOP)
+        assert (await asyncio.wait_for(put(client, server.url), 10)).status == 200
+
+
+async def test_one_that_has_ended_is_buried_while_the_run_goes_on() -> None:
+    async with sending(2) as (_, pids):
+        os.kill(pids[0], signal.SIGKILL)
+        await until(lambda: not Path(f"/proc/{pids[0]}").exists())
+
+
 async def test_close_ends_at_once_what_is_stopped_and_what_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(senders, "GRACE", 600.0)
     known = children()
