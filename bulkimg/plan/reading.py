@@ -97,7 +97,10 @@ class Reader:
         return await answer
 
     def _ask_gathered(self) -> None:
-        gathered, self._gathered = self._gathered, {}
+        gathered = {
+            uuid: asked for uuid, asked in self._gathered.items() if not asked[1].done()
+        }  # the others were given up
+        self._gathered = {}
         if gathered:
             task = asyncio.create_task(self._answer(gathered))
             self._asking.add(task)

@@ -18,6 +18,7 @@ from bulkimg.engine import World
 from bulkimg.errors import TargetError
 from bulkimg.pace import Pace
 from bulkimg.plan import CannotRead, Reader
+from bulkimg.plan.reading import GATHER
 from bulkimg.zstack import Answer, ImageApi, Transport, make_auth
 
 COUNT = 1000
@@ -220,3 +221,19 @@ async def test_a_credential_in_an_image_is_compared_and_never_written_down() -> 
     assert image["name"] == f"it is {SESSION}"
     assert re.fullmatch(r"it is \[hidden\]", image.shown["name"])
     assert image.shown["platform"] == "Other"
+
+
+async def test_what_nobody_waits_for_any_more_is_not_asked() -> None:
+    """Two rows ask at about the same time, and the run is stopped before they are asked for together; or one of them is."""
+    server = Server()
+    reader = reader_of(server)
+    first, second, *_ = IMAGES
+    for left in ([], [second]):
+        tasks = {uuid: asyncio.ensure_future(reader.one(uuid, {"name"})) for uuid in (first, second)}
+        await asyncio.sleep(0)
+        for uuid, task in tasks.items():
+            if uuid not in left:
+                task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await asyncio.sleep(3 * GATHER)
+        assert [query["q"] for query in server.asked] == [[f"uuid?={uuid}"] for uuid in left]
