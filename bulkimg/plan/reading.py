@@ -97,9 +97,8 @@ class Reader:
         return await answer
 
     def _ask_gathered(self) -> None:
-        gathered = {
-            uuid: asked for uuid, asked in self._gathered.items() if not asked[1].done()
-        }  # the others were given up
+        # The others were given up meanwhile.
+        gathered = {uuid: asked for uuid, asked in self._gathered.items() if not asked[1].done()}
         self._gathered = {}
         if gathered:
             task = asyncio.create_task(self._answer(gathered))
