@@ -316,10 +316,12 @@ async def test_close_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_signal_while_it_starts_is_not_its_business_either(number: signal.Signals) -> None:
     known = children()
     client = Senders(3, timeout=5.0, authority=None, now=time.time)
-    for pid in senders_of(known):
-        os.kill(pid, number)
-    await until(lambda: all(sender.is_there for sender in client._all))
-    await client.close()
+    try:
+        for pid in senders_of(known):
+            os.kill(pid, number)
+        await until(lambda: all(sender.is_there for sender in client._all))
+    finally:
+        await client.close()
 
 
 async def test_where_one_cannot_be_started_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
