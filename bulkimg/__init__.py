@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         Event,
         Held,
         NoControl,
-        NoSurvey,
         Outcome,
         Paused,
         PlanCounts,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
         Stopping,
         Summary,
         Surveyed,
+        Unreadable,
     )
 
 __version__ = "0.1.0"
@@ -44,17 +44,44 @@ _HOMES = {
     "bulkimg.errors": ("BulkimgError", "LoginRefused", "ManifestRefused", "RunRefused", "StorageError", "TargetError", "UsageError"),
     "bulkimg.library": ("Run",),
     "bulkimg.model": (
-        "CanaryPassed", "Event", "Held", "NoControl", "NoSurvey", "Outcome", "Paused", "PlanCounts", "PlanMade", "Problem",
+        "CanaryPassed", "Event", "Held", "NoControl", "Unreadable", "Outcome", "Paused", "PlanCounts", "PlanMade", "Problem",
         "ProcessLost", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AccessKey", "Account", "BulkimgError", "CanaryPassed", "Event", "Held", "LoginRefused", "ManifestRefused",
-    "NoControl", "NoSurvey", "Outcome", "Paused", "PlanCounts", "PlanMade", "Problem", "ProcessLost", "Reopened", "Retrying",
-    "Run", "RunRefused", "Session", "Settled", "Started", "Status", "Stopping", "StorageError", "Summary", "Surveyed", "TargetError",
-    "UsageError", "__version__",
+    "AccessKey",
+    "Account",
+    "BulkimgError",
+    "CanaryPassed",
+    "Event",
+    "Held",
+    "LoginRefused",
+    "ManifestRefused",
+    "NoControl",
+    "Outcome",
+    "Paused",
+    "PlanCounts",
+    "PlanMade",
+    "Problem",
+    "ProcessLost",
+    "Reopened",
+    "Retrying",
+    "Run",
+    "RunRefused",
+    "Session",
+    "Settled",
+    "Started",
+    "Status",
+    "Stopping",
+    "StorageError",
+    "Summary",
+    "Surveyed",
+    "TargetError",
+    "Unreadable",
+    "UsageError",
+    "__version__",
 ]  # fmt: skip
 
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-from bulkimg.model import BLANK, CHOICES, FLAGS, TAGS, Value
+from bulkimg.blank import is_blank, trim
+from bulkimg.model import CHOICES, FLAGS, SERVER_TRIMS, TAGS, Value
 
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})
@@ -19,20 +20,20 @@ _PASSED_OVER = "\t\n\r \"'"
 
 def read_cell(name: str, text: str, empty_token: str) -> Value | None:
     """The value a cell asks for; None (leave the field as it is) when it is blank. ValueError: `what is wrong; what to do`."""
-    if not text.strip(BLANK):
+    if is_blank(text):
         return None
-    if text == empty_token:
+    if text == empty_token or trim(text) == empty_token:
         return [] if name in TAGS else ""
     if name in FLAGS:
         return read_flag(text)
     if name in TAGS:
         return _read_tags(text)
-    return text.strip() if name in CHOICES else text
+    return trim(text) if name in CHOICES else text
 
 
 def read_flag(text: str) -> bool:
     """true, yes, 1, false, no, 0, in any case. ValueError for anything else."""
-    folded = text.strip().lower()
+    folded = trim(text).lower()
     if folded in _TRUE:
         return True
     if folded in _FALSE:
@@ -42,14 +43,14 @@ def read_flag(text: str) -> bool:
 
 def _read_tags(text: str) -> list[str]:
     """Tags separated by `;`; a JSON array is taken too, for tags that hold a `;` themselves."""
-    if text.lstrip().startswith("["):
+    if trim(text).startswith("["):
         try:
-            value = json.loads(text)
+            value = json.loads(trim(text))
         except (ValueError, RecursionError):
             value = None
         if isinstance(value, list) and all(isinstance(tag, str) for tag in value):
             return value
-    return [tag.strip() for tag in text.split(";") if tag.strip()]
+    return [trim(tag) for tag in text.split(";") if not is_blank(tag)]
 
 
 def write_cell(value: Value | None, empty_token: str) -> str:
@@ -62,10 +63,10 @@ def write_cell(value: Value | None, empty_token: str) -> str:
         if not value:
             return empty_token
         plain = value != [empty_token] and all(
-            ";" not in tag and tag == tag.strip() == tag.strip(BLANK) and not tag.startswith("[") for tag in value
+            ";" not in tag and tag == trim(tag) and not is_blank(tag) and not tag.startswith("[") for tag in value
         )
         return ";".join(value) if plain else json.dumps(value, ensure_ascii=False)
-    return value if value.strip(BLANK) else empty_token
+    return value if value.strip(SERVER_TRIMS) else empty_token
 
 
 def write_csv(file: TextIO, records: Iterable[Sequence[Any]], delimiter: str = ",") -> int:

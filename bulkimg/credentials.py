@@ -1,4 +1,4 @@
-"""This file finds the credentials: environment, files and the profile; never arguments (PRODUCT.md §4)."""
+"""Find the credentials: environment, files, $CREDENTIALS_DIRECTORY, the profile; never arguments (PRODUCT.md §4)."""
 
 import os
 import shlex
@@ -6,10 +6,12 @@ import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bulkimg.errors import UsageError
+from bulkimg.values import expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,11 @@ class Account:
 
     name: str
     password: str = field(repr=False)
+
+    @property
+    def is_quoted(self) -> bool:
+        """Whether the password is in quotation marks, as `docker --env-file` leaves them."""
+        return len(self.password) > 1 and self.password[0] in "\"'" and self.password[0] == self.password[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ _KINDS: dict[str, tuple[str, ...]] = {  # by its secret: what makes a kind compl
     "password": ("account", "password"),
     "access_key_secret": ("access_key_id", "access_key_secret"),
 }
+_SECRETS = frozenset(_KINDS)
+_NEVER_QUOTED = frozenset(_VARIABLES) - {"password", "account"}  # both may be what people like
 _PLAIN_IN_PROFILE = ("account", "access_key_id")  # names, not secrets
 PROFILE_KEYS = (
     *_VARIABLES,
@@ -61,13 +70,15 @@ PROFILE_KEYS = (
 def find_credentials(environ: Mapping[str, str], profile: Mapping[str, Any]) -> Credentials:
     """The one kind of credential that is set. UsageError when there is none, or half of one, or more than one.
 
-    The environment wins over the profile as a whole, so that a session in the environment is not mixed with a
-    profile's account.
+    Each place wins over the next one as a whole, so that a session in the environment is not mixed with a profile's
+    account. `$CREDENTIALS_DIRECTORY` is systemd's, and holds files such as `bulkimg.session`.
     """
-    found = {name: value for name in _VARIABLES if (value := _from_environment(name, environ))}
-    if found and not {"session", "password", "access_key_secret"} & found.keys():
-        found = {**_from_profile(profile), **found}  # a name in the environment, its secret in the profile
-    return _one_kind(found or _from_profile(profile))
+    place = environ.get("CREDENTIALS_DIRECTORY", "")
+    found = {name: value for name in _VARIABLES if (value := _from_environment(name, environ, place))}
+    for others in (partial(_from_directory, place), partial(_from_profile, profile, place)):
+        if not _SECRETS & found.keys():  # a name may stand in one place, its secret in the next
+            found = {**others(), **found}
+    return _one_kind(found)
 
 
 def _one_kind(found: Mapping[str, str]) -> Credentials:
@@ -95,16 +106,26 @@ def _build(kind: str, found: Mapping[str, str]) -> Credentials:
     return AccessKey(found["access_key_id"], found["access_key_secret"])
 
 
-def _from_environment(name: str, environ: Mapping[str, str]) -> str | None:
+def _from_environment(name: str, environ: Mapping[str, str], place: str) -> str | None:
     variable = _VARIABLES[name]
     if value := environ.get(variable):
-        return _fit(value, variable)
+        return _fit(name, value, variable)
     if path := environ.get(f"{variable}_FILE"):
-        return _fit(_read_private(Path(path), f"{variable}_FILE"), f"{variable}_FILE")
+        source = f"{variable}_FILE"
+        return _fit(name, _read_private(_path(path, source), source, place), f"{source} {path}")
     return None
 
 
-def _from_profile(profile: Mapping[str, Any]) -> dict[str, str]:
+def _from_directory(place: str) -> dict[str, str]:
+    """What lies in `$CREDENTIALS_DIRECTORY` under our names."""
+    paths = {name: Path(place) / f"bulkimg.{name}" for name in _VARIABLES} if place else {}
+    source = "CREDENTIALS_DIRECTORY"
+    return {
+        name: _fit(name, _read_private(path, source, place), str(path)) for name, path in paths.items() if path.exists()
+    }
+
+
+def _from_profile(profile: Mapping[str, Any], place: str) -> dict[str, str]:
     found = {}
     for name in _VARIABLES:
         if name in profile:
@@ -114,14 +135,26 @@ def _from_profile(profile: Mapping[str, Any]) -> dict[str, str]:
         elif path := profile.get(f"{name}_file"):
             if not isinstance(path, str) or "\0" in path:
                 raise UsageError(f"{name}_file in the profile is not a path")
-            found[name] = _fit(_read_private(Path(path).expanduser(), f"{name}_file"), f"{name}_file")
+            source = f"{name}_file"
+            found[name] = _fit(name, _read_private(_path(path, source), source, place), f"{source} {path}")
         elif command := profile.get(f"{name}_command"):
-            found[name] = _fit(_run(command, f"{name}_command"), f"{name}_command")
+            found[name] = _fit(name, _run(command, f"{name}_command"), f"{name}_command")
     return found
 
 
-def _fit(value: str, source: str) -> str:
+def _path(text: str, source: str) -> Path:
+    try:
+        return expanded(text)
+    except ValueError as error:
+        raise UsageError(f"{source}: {text} {error}") from None
+
+
+def _fit(name: str, value: str, source: str) -> str:
     """A credential travels in a header or a signature: one line of printable characters."""
+    if value.startswith("\ufeff"):
+        raise UsageError(f"{source} begins with a byte order mark (UTF-8 with BOM); save it without one")
+    if name in _NEVER_QUOTED and value[:1] in "\"'" and value[:1] == value[-1:]:
+        raise UsageError(f"{source} is in quotation marks, which would be part of it; remove them")
     if not value or not value.isprintable():
         raise UsageError(
             f"{source} is empty or has characters that no credential has (a line break, a control character)"
@@ -129,19 +162,38 @@ def _fit(value: str, source: str) -> str:
     return value
 
 
-def _read_private(path: Path, source: str) -> str:
+def _read_private(path: Path, source: str, place: str) -> str:
+    """The text of a file that not everybody can read. `place`: `$CREDENTIALS_DIRECTORY`, or "" where there is none."""
     try:
         with path.open(encoding="utf-8") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise UsageError(
-                    f"{source}: {path} can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 it"
-                )
+            if why := _too_open(os.fstat(file.fileno()), path, place):
+                raise UsageError(f"{source}: {path} {why}")
             return file.read(65536).strip()
     except OSError as error:
         raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{source}: {path} is not text in UTF-8") from None
+
+
+def _too_open(found: os.stat_result, path: Path, place: str) -> str:
+    """Why a credential's file is not used, and what to do; "" where it may be.
+
+    systemd and Kubernetes give a service's user its secrets through the group bits: LoadCredential by an access list (mode
+    0440), a Secret by fsGroup. Where root owns the file, or it lies in `$CREDENTIALS_DIRECTORY`, that is somebody's decision.
+    """
+    mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
+    if found.st_mode & stat.S_IRWXO:
+        mounted = (
+            "where it is mounted read-only, give the mount mode 0440 or less, or hand it over by a command in a profile"
+        )
+        return f"can be read by everybody ({mode}); chmod 600 it, or, {mounted}"
+    if found.st_mode & stat.S_IRWXG and found.st_uid != 0 and not _lies_in(path, place):
+        return f"can be read by its group ({mode}); chmod 600 it"
+    return ""
+
+
+def _lies_in(path: Path, place: str) -> bool:
+    return bool(place) and path.resolve().is_relative_to(Path(place).resolve())
 
 
 def _run(command: Any, source: str) -> str:

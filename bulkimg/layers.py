@@ -1,11 +1,11 @@
-"""This file turns flags, environment, job file and profile into one Settings object, in that order of precedence.
+"""Flags, environment, job file and profile become one Settings object, in that order of precedence.
 
 A wrong value is a UsageError that names the place it came from.
 """
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from bulkimg.errors import UsageError
 from bulkimg.settings import Settings
-from bulkimg.values import nearest
+from bulkimg.values import expanded, nearest
 
 _OPTIONS = {field.alias or name: name for name, field in Settings.model_fields.items()}
-_FROM_JOB_ONLY = frozenset({"manifest", "job_name"})
+_FROM_JOB_ONLY = frozenset({"manifest", "job_name", "encoding_is_configured"})
 _ENVIRONMENT = {f"BULKIMG_{option.upper()}": option for option in _OPTIONS if option not in _FROM_JOB_ONLY}
 
 
@@ -40,7 +40,7 @@ PACE = (
 )
 
 # A job file's tables, and the option each key sets (PRODUCT.md §7).
-_JOB_KEYS: Mapping[str, Mapping[str, str]] = {
+_JOB_KEYS: dict[str, Mapping[str, str]] = {
     "job": {"name": "job_name"}
     | {
         key: key
@@ -50,20 +50,29 @@ _JOB_KEYS: Mapping[str, Mapping[str, str]] = {
             "encoding",
             "empty_token",
             "skip_invalid",
+            "strict",
             "skip_rows",
             "max_rows",
             "where",
             "tags",
             "tags_mode",
             "note",
+            "run_id",
         )
     },
     "target": {key: key for key in ("profile", "endpoint", "base_path", "ca_file", "require_tls", "action_key")},
     "pace": {key: key for key in PACE},
-    "guard": {key: key for key in ("max_errors", "max_changes", "allow_field", "canary", "survey")},
+    "guard": {key: key for key in ("max_errors", "max_changes", "allow_field", "canary", "survey", "allow_overlap")},
     "results": {"path": "results"},
 }
-_JOB_PATHS = frozenset({"manifest", "results", "ca_file"})
+# [run] takes every other option that a flag can set.
+_JOB_KEYS["run"] = {
+    option: option
+    for option in _OPTIONS
+    if option not in {*_FROM_JOB_ONLY, "map", "set", "profile"}
+    and not any(option in keys.values() for keys in _JOB_KEYS.values())
+}
+_JOB_PATHS = frozenset({"manifest", "results", "ca_file", "runs_dir"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,61 +94,118 @@ def flags_layer(flags: Mapping[str, Any]) -> Layer:
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
-    """`BULKIMG_<OPTION>`; an empty variable counts as not set."""
-    options = {option: environ[name] for name, option in _ENVIRONMENT.items() if environ.get(name)}
+    """`BULKIMG_<OPTION>`; an empty variable counts as not set, and a file's line end is no part of one."""
+    given = {option: environ.get(name, "").rstrip("\r\n") for name, option in _ENVIRONMENT.items()}
+    options = {option: value for option, value in given.items() if value}
     return Layer(options, lambda option: f"BULKIMG_{option.upper()}")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file's tables; UsageError with line and column where it is not TOML."""
+    """The file's tables, with or without a byte order mark; UsageError with line and column where it is not TOML."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: is not TOML: {error}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = "UTF-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "not UTF-8"
+        line = raw[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}:{line}: the file is {what}; save it as UTF-8") from None
 
 
 def job_layer(path: Path) -> tuple[Layer, str | None]:
     """A job file's options, and the profile it names. Paths in it are relative to the file."""
     options: dict[str, Any] = {}
+    tables: dict[str, str] = {}  # of each option
     for table, content in read_toml(path).items():
         if table in {"map", "set"}:
-            options[table] = content
+            options[table], tables[table] = content, table
             continue
         if table not in _JOB_KEYS or not isinstance(content, dict):
-            raise UsageError(
-                f"{_place(path, table)}: unknown table [{table}]{nearest(table, [*_JOB_KEYS, 'map', 'set'])}"
-            )
+            raise UsageError(f"{place(path, '', table)}: {_unknown_table(table)}")
         for key, value in content.items():
             if key not in _JOB_KEYS[table]:
-                raise UsageError(
-                    f"{_place(path, key)}: unknown option {key!r} in [{table}]{nearest(key, _JOB_KEYS[table])}"
-                )
+                raise UsageError(f"{place(path, table, key)}: {_unknown_key(table, key)}")
             option = _JOB_KEYS[table][key]
-            options[option] = (
-                path.parent / value if option in _JOB_PATHS and isinstance(value, str) and value != "-" else value
-            )
+            options[option] = _beside(path, table, key, value) if option in _JOB_PATHS else value
+            tables[option] = table
     if "manifest" not in options:
         raise UsageError(f'{path}: [job] names no manifest; add manifest = "FILE"')
     profile = options.pop("profile", None)
     if not isinstance(profile, str | None):
-        raise UsageError(f"{_place(path, 'profile')}: profile {profile!r} is not a name")
-    return Layer(options, lambda option: f"{path}: {option}"), profile
+        raise UsageError(f"{place(path, 'target', 'profile')}: profile {profile!r} is not a name")
+
+    def label(option: str) -> str:
+        table = tables.get(option, "")
+        names = {known: key for key, known in _JOB_KEYS.get(table, {}).items()}
+        key = names.get(option, option)
+        shown = f"[{table}]" if table in {"map", "set"} else f"[{table}] {key} ="
+        return f"{place(path, '' if table in {'map', 'set'} else table, key)}: {shown}"
+
+    return Layer(options, label), profile
 
 
-def _place(path: Path, key: str) -> str:
-    """`file:line` of a key; tomllib does not tell positions, so the first line that begins with the key is named."""
-    for number, text in enumerate(path.read_text("utf-8").splitlines(), 1):
-        if re.match(rf"\s*\[?\s*[\"']?{re.escape(key)}\b", text):
+def _beside(path: Path, table: str, key: str, value: Any) -> Any:
+    """A path of a job file, relative to that file; `-` and what is no text stay."""
+    if not isinstance(value, str) or value == "-":
+        return value
+    try:
+        return path.parent / expanded(value)
+    except ValueError as error:
+        raise UsageError(f"{place(path, table, key)}: [{table}] {key} = {value!r} {error}") from None
+
+
+def _unknown_table(name: str) -> str:
+    """What to say of a table that is none: perhaps it is a key that stands outside its table."""
+    if homes := [table for table, keys in _JOB_KEYS.items() if name in keys]:
+        return f"{name!r} stands outside a table; it belongs in [{homes[0]}]"
+    return f"unknown table [{name}]{nearest(name, [*_JOB_KEYS, 'map', 'set'])}"
+
+
+def _unknown_key(table: str, key: str) -> str:
+    """What to say of a key that its table does not take: perhaps another one does."""
+    if homes := [other for other, keys in _JOB_KEYS.items() if key in keys]:
+        return f"{key!r} in [{table}] belongs in [{homes[0]}]"
+    near = nearest(key, _JOB_KEYS[table], whole=False)
+    everywhere = {name: home for home, keys in _JOB_KEYS.items() for name in keys}
+    if not near and (found := nearest(key, everywhere, whole=False)):
+        word = found.removeprefix("; did you mean '").removesuffix("'?")
+        near = f"; did you mean {word!r} in [{everywhere[word]}]?"
+    return f"unknown option {key!r} in [{table}]{near or nearest(key, _JOB_KEYS[table])}"
+
+
+def place(path: Path, table: str, key: str) -> str:
+    """`file:line` of a key in a table ("" for one of the top level); tomllib does not tell positions."""
+    inside = not table
+    for number, text in enumerate(_text(path).splitlines(), 1):
+        if header := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", text):
+            name = header[1].replace('"', "").replace("'", "")
+            if not table and name == key:
+                return f"{path}:{number}"
+            inside = not table or name == table
+        elif inside and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", text):
             return f"{path}:{number}"
     return str(path)
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
     """`$XDG_CONFIG_HOME/bulkimg/config.toml`, by default under ~/.config."""
-    home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~").expanduser() / ".config"
-    return Path(home) / "bulkimg" / "config.toml"
+    try:
+        if given := environ.get("XDG_CONFIG_HOME"):
+            return expanded(given) / "bulkimg" / "config.toml"
+        return expanded(environ.get("HOME") or "~") / ".config" / "bulkimg" / "config.toml"
+    except ValueError:
+        raise UsageError(
+            "no home directory is known, so there is no configuration file to read a profile from; set HOME or XDG_CONFIG_HOME"
+        ) from None
 
 
 def read_profile(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -156,12 +222,19 @@ def read_profile(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]
     return dict(profiles[name])
 
 
-def profile_layer(name: str | None, table: Mapping[str, Any], path: Path) -> Layer:
-    """A profile's options, with an unknown key refused."""
+def profile_layer(
+    name: str | None, table: Mapping[str, Any], environ: Mapping[str, str], others: Collection[str] = ()
+) -> Layer:
+    """A profile's options, with an unknown key refused. `others`: keys that a profile may have too."""
+    if not name:
+        return Layer({}, str)
+    path, home = config_file(environ), f"profile.{name}"
+    known = [option for option in _OPTIONS if option not in _FROM_JOB_ONLY]
     for key in table:
-        if key not in _OPTIONS or key in _FROM_JOB_ONLY:
-            raise UsageError(f"{_place(path, key)}: unknown option {key!r} in [profile.{name}]{nearest(key, _OPTIONS)}")
-    return Layer(table, lambda option: f"{path}: [profile.{name}] {option}")
+        if key not in known:
+            near = nearest(key, [*known, *others])
+            raise UsageError(f"{place(path, home, key)}: unknown option {key!r} in [{home}]{near}")
+    return Layer(table, lambda option: f"{place(path, home, option)}: [{home}] {option} =")
 
 
 def merge(*layers: Layer) -> Settings:
@@ -172,6 +245,7 @@ def merge(*layers: Layer) -> Settings:
         for option, value in layer.options.items():
             if option not in options:
                 options[option], labels[option] = value, layer.label(option)
+    options["encoding_is_configured"] = labels.get("encoding", flag("encoding")) != flag("encoding")
     try:
         settings = Settings.model_validate(options)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""This file holds the nouns, in the order a row meets them: Field, Change, Row, Problem, Claim, Outcome, Event, Summary."""
+"""The nouns, in the order a row meets them: Field, Change, Row, Problem, Claim, Outcome, Event, Summary."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +9,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 from pydantic_core import PydanticCustomError
+
+from bulkimg.blank import is_blank
 
 Value = str | bool | list[str]
 Fields = dict[str, Value]
@@ -28,13 +30,13 @@ TAGS = ("systemTags", "userTags")
 MAY_BE_EMPTY = ("description", "guestOsType")
 
 # What Java's String.trim() removes, as the server does with every string before it checks and stores it.
-BLANK = "".join(map(chr, range(0x21)))
+SERVER_TRIMS = "".join(map(chr, range(0x21)))
 
 
 def as_stored(value: Value) -> Value:
     """The value as the server keeps it: strings trimmed of characters up to U+0020, tags as a sorted list."""
     if isinstance(value, str):
-        return value.strip(BLANK)
+        return value.strip(SERVER_TRIMS)
     return sorted(value) if isinstance(value, list) else value
 
 
@@ -60,7 +62,7 @@ def refuse_unfit(text: str) -> str:
 def _text(limit: int, *, may_be_empty: bool) -> Callable[[str], str]:
     def check(value: str) -> str:
         refuse_unfit(value)
-        stored = value.strip(BLANK)
+        stored = value.strip(SERVER_TRIMS)
         if not stored and not may_be_empty:
             raise PydanticCustomError(
                 "EMPTY_VALUE",
@@ -102,7 +104,7 @@ def _tags(value: list[str], info: ValidationInfo) -> list[str]:
         raise PydanticCustomError("EMPTY_VALUE", "is an empty list", {"fix": fix})
     for tag in value:
         refuse_unfit(tag)
-        if not tag.strip(BLANK):
+        if is_blank(tag):
             raise PydanticCustomError("EMPTY_VALUE", "has an empty tag", {"fix": "remove it"})
     return value
 
@@ -181,6 +183,7 @@ class Row:
     cells: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
     written: str = ""  # the uuid as the manifest writes it
+    warnings: tuple[Problem, ...] = ()  # allowed, and hardly ever meant
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -309,9 +312,10 @@ class Surveyed:
 
 
 @dataclass(frozen=True, slots=True)
-class NoSurvey:
-    """The server cannot be asked how the images are: there is no difference to show, nothing to skip and no undo."""
+class Unreadable:
+    """The server does not show one kind of tags: rows that name it are sent without a difference in it, and undo leaves it out."""
 
+    kind: str
     why: str
 
 
@@ -409,7 +413,7 @@ class Summary:
 
 Event = (
     Surveyed
-    | NoSurvey
+    | Unreadable
     | PlanMade
     | CanaryPassed
     | Started

@@ -48,7 +48,7 @@ def allow_files(concurrency: int, processes: int = 1) -> None:
         beside = f" and {processes} processes" if processes > 1 else ""
         raise UsageError(
             f"{concurrency} rows at once{beside} need {needed} open files, the system allows {hard}; "
-            f"{fewer}raise the limit (ulimit -n), then bulkimg resume last"
+            f"{fewer}raise the limit (ulimit -n), then resume the run"
         )
     raise_files(needed)
 

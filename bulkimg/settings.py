@@ -1,4 +1,4 @@
-"""This file is every option of a run, as one frozen object.
+"""Every option of a run, as one frozen object.
 
 Every option has one name: `--max-errors` is `BULKIMG_MAX_ERRORS`, `max_errors` in a job file or a profile, and
 `Settings.max_errors`. Where the values come from is told in layers.py.
@@ -26,6 +26,7 @@ from bulkimg.values import (
     parse_maps,
     parse_path,
     parse_rate,
+    parse_run_id,
     parse_targets,
     parse_window,
 )
@@ -62,6 +63,8 @@ class Settings(BaseModel):
     tags: Literal["auto", "body", "api"] = "auto"
     tags_mode: Literal["add", "replace"] = "add"
     note: str = ""
+    run_id: Annotated[str, BeforeValidator(parse_run_id)] | None = None
+    allow_overlap: bool = False
     # the manifest
     format: Literal["csv", "tsv", "jsonl", "ndjson"] | None = None
     encoding: Annotated[str, BeforeValidator(parse_encoding)] = "utf-8"
@@ -69,6 +72,7 @@ class Settings(BaseModel):
     set: Annotated[Pairs, BeforeValidator(parse_targets)] = ()
     empty_token: Annotated[str, Field(min_length=1)] = "<empty>"  # noqa: S105 - not a password
     allow_value: Annotated[Pairs, BeforeValidator(parse_admitted)] = ()
+    strict: bool = False
     skip_invalid: bool = False
     skip_rows: Annotated[int, Field(ge=0)] = 0
     max_rows: Annotated[int, Field(ge=1)] | None = None
@@ -79,6 +83,7 @@ class Settings(BaseModel):
     progress: Literal["auto", "bar", "plain", "json", "none"] = "auto"
     json_summary: Annotated[bool, Field(alias="json")] = False
     log_format: Literal["text", "json"] = "text"
+    quiet: bool = False
     verbose: bool = False
     yes: bool = False
     dry_run: bool = False
@@ -86,6 +91,8 @@ class Settings(BaseModel):
     # set by a job file
     manifest: Annotated[Path, BeforeValidator(parse_path)] | None = None
     job_name: str = ""
+    # set by layers.merge
+    encoding_is_configured: bool = False  # `encoding` comes from environment, job file or profile, not from a flag
 
     @property
     def is_readable_on_the_way(self) -> bool:

@@ -1,4 +1,4 @@
-"""This file is the texts of options: as a user writes one → what the program works with. ValueError carries the rest of the sentence."""
+"""The texts of options: as a user writes one → what the program works with. ValueError carries the rest of the sentence."""
 
 import codecs
 import difflib
@@ -36,6 +36,14 @@ def parse_duration(value: Any) -> float:
     if not 0 < seconds <= MOST_SECONDS:
         raise ValueError("is not a duration: write 30s, 500ms, 5m or 2h; 30 days at most")
     return seconds
+
+
+def parse_age(value: str) -> float:
+    """`90d`, `12w`, `36h` → seconds."""
+    found = re.fullmatch(r"(\d{1,6})(h|d|w)", value.strip().lower(), re.ASCII)
+    if not found:
+        raise ValueError("is not an age: write 90d, 12w or 36h")
+    return float(found[1]) * {"h": 3600, "d": 86400, "w": 7 * 86400}[found[2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +242,23 @@ def parse_encoding(value: Any) -> str:
 def parse_path(value: Any) -> Path:
     if not isinstance(value, str | Path) or "\0" in str(value):
         raise ValueError("is not a path")
-    return Path(value).expanduser()
+    return expanded(value)
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` and `~name` replaced by the home directory; ValueError where the system knows none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with ~, and the system knows no such home directory; write the whole path") from None
+
+
+def parse_run_id(value: Any) -> str:
+    """The name of a run's directory: letters, digits, `.`, `_` and `-`."""
+    text = str(value).strip()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text, re.ASCII) or text.lower() == "last":
+        raise ValueError("is not a name for a run: at most 100 letters, digits, . _ and -, and not «last»")
+    return text
 
 
 def parse_fields(value: Any) -> tuple[str, ...]:

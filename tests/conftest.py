@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -213,8 +214,16 @@ class Cli:
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return name
 
+    def runs(self) -> list[str]:
+        """The ids of the runs, oldest first; one that a test named comes where it was begun."""
+        places = [path for path in (self.place / "runs").iterdir() if (path / "run.db").exists()]
+        begun = {
+            path: (path / ".begun").stat().st_mtime if (path / ".begun").exists() else _stamp(path) for path in places
+        }
+        return [path.name for path in sorted(places, key=lambda path: begun[path])]
+
     def run_dir(self) -> Path:
-        return max((self.place / "runs").iterdir())
+        return self.place / "runs" / self.runs()[-1]
 
     def results(self) -> list[dict[str, Any]]:
         """results.jsonl of the newest run."""
@@ -222,6 +231,11 @@ class Cli:
 
     def summary(self) -> dict[str, Any]:
         return json.loads((self.run_dir() / "summary.json").read_text())  # type: ignore[no-any-return]
+
+
+def _stamp(path: Path) -> float:
+    """The time that a run's id tells."""
+    return datetime.strptime(path.name[:19], "%Y%m%d-%H%M%S.%f").replace(tzinfo=UTC).timestamp()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""This file is one row's way: look, send, wait for its job, ask when the answer was lost, look again; until a verdict that
+"""One row's way: look, send, wait for its job, ask when the answer was lost, look again; until a verdict that
 the runner acts on."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,18 +9,19 @@ from bulkimg.apply.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
 from bulkimg.apply.tagging import Tagging
 from bulkimg.apply.verdict import Next, Verdict, confirm, judge_look, judge_poll, judge_read, judge_update
 from bulkimg.errors import TargetError
-from bulkimg.model import TAGS, Claim, Status
+from bulkimg.model import TAGS, Claim, Fields, Status
 from bulkimg.pace import HELD, Flight, Heard, Pace, Patience
 from bulkimg.pace.outside import Outside
 from bulkimg.plan.diff import left_to_send, written
 from bulkimg.plan.reading import QUESTIONS, CannotRead, Image, Reader
 from bulkimg.zstack import Answer, ImageApi
+from bulkimg.zstack.wire import endpoint_hint, foreign
 
 POLLS_IN_VAIN = 5  # of any rows, without one good answer in between, until images are looked at first
 LOOKS = 5  # times that a row is looked at before one attempt
 FRESH = 30.0  # seconds between looking at an image and sending its change, unless the rate takes longer over one round
 IS_IT_THERE = "is the server there, and --endpoint right?"
-LOOK = "look at the image, then `bulkimg retry last`"
+LOOK = "look at the image; a retry of the run sends the row again"
 JOB_LOST = Verdict(
     Next.ASK, None, "JOB_TIMEOUT", "the job was accepted and has no result yet", LOOK, 202, maybe_applied=True
 )
@@ -38,6 +40,7 @@ class Errand:
     in_flight: bool = False  # bytes of the present attempt may be out
     key: str = ""  # the action key it was last sent with
     flight: Flight | None = None  # while the server works on it, as far as we know
+    key_was_switched: bool = False  # because of its answer, so that it is sent again with the other one
     looked_at: float | None = None  # on the monotonic clock: when the image was last compared with the plan
 
     @property
@@ -77,6 +80,8 @@ class Journey:
         self._can_read = True  # as far as it is known
         self._polls_in_vain = 0
         self.jobs_exist = False  # this server answers 202
+        self._is_the_api = False  # it has answered a PUT as the API does
+        self._spelling = asyncio.Lock()  # held by the one PUT that finds out how the server spells the action key
 
     async def look(self, errands: Sequence[Errand]) -> dict[int, Verdict]:
         """Compare many rows with their images in one question, before any of them is sent: verdicts by ordinal of those that
@@ -104,7 +109,7 @@ class Journey:
     def _as_it_is_now(self, claim: Claim, image: Image) -> Claim:
         """The row with what still differs, and with the tags that there are now: they may have changed without a conflict."""
         left = left_to_send(claim.fields, image, replace_tags=self._replace_tags)
-        tags = {kind: written(image, kind) for kind in TAGS if kind in claim.fields}
+        tags = {kind: written(image, kind) for kind in TAGS if kind in claim.fields and kind in image}
         return claim._replace(fields=left, before={**(claim.before or {}), **tags})
 
     async def take(self, errand: Errand) -> Verdict:
@@ -113,15 +118,14 @@ class Journey:
 
     async def _sent_or_asked(self, errand: Errand) -> Verdict:
         if not errand.claim.interrupted:
-            return await self._send(errand)
+            return again_if_unknown(await self._send(errand))
         self._begin(errand)
         verdict = await self._ask(errand, Verdict(Next.ASK, maybe_applied=True))
         if not self._api.reached:
             return verdict._replace(
                 next=Next.HALT, status=None, code="NOT_CONNECTED", message="no connection", hint=IS_IT_THERE
             )
-        # Nobody can say what became of the interrupted request: the same absolute values are sent once more.
-        return verdict._replace(next=Next.AGAIN, status=None) if verdict.status is Status.UNKNOWN else verdict
+        return again_if_unknown(verdict)
 
     async def second_look(self, errand: Errand, verdict: Verdict) -> Verdict:
         """The end of a row whose tries are spent while one of them may have been applied: what job and image show.
@@ -185,18 +189,14 @@ class Journey:
     async def _put(self, errand: Errand) -> Verdict:
         claim = errand.claim
         ticket = self._api.auth.ticket
-        errand.key = self._api.action_key
         body = self._tagging.body(claim)
         if not body:  # tags only, which go another way
             self._begin(errand)
             return Verdict(Next.SETTLED, Status.UPDATED, unconfirmed=tuple(claim.fields))
         heard = Heard.ELSE
         try:
-            answer = await self._api.update(claim.uuid, body, claim.job_uuid, lambda: self._admitted(errand))
+            answer, verdict = await self._answered(errand, body)
             heard = _load_told_by(answer)
-            verdict = judge_update(answer, claim)
-            if verdict.next in (Next.WAIT, Next.READ) or (verdict.next is Next.SETTLED and answer.status == 200):
-                self._accepted(errand.key)
             if verdict.next is Next.ASK:
                 verdict = await self._ask(errand, verdict)
             elif verdict.next is Next.READ:
@@ -211,6 +211,31 @@ class Journey:
                 self._pace.row_heard(errand.flight, heard)
                 errand.flight = None
         return await self._renewed(verdict, ticket) if verdict.next is Next.RENEW else verdict
+
+    async def _answered(self, errand: Errand, body: Fields) -> tuple[Answer, Verdict]:
+        """The answer to the row's PUT. While nobody knows how the server spells the action key, one PUT goes out at a time."""
+        if self._is_the_api or self._api.key_is_known:
+            return await self._update(errand, body)
+        async with self._spelling:
+            answer, verdict = await self._update(errand, body)
+            if verdict.next is Next.OTHER_KEY:
+                errand.key_was_switched = self._api.switch_key()
+            return answer, verdict
+
+    async def _update(self, errand: Errand, body: Fields) -> tuple[Answer, Verdict]:
+        claim = errand.claim
+        errand.key = self._api.action_key
+        answer = await self._api.update(claim.uuid, body, claim.job_uuid, lambda: self._admitted(errand))
+        verdict = judge_update(answer, claim)
+        if verdict.next in (Next.WAIT, Next.READ) or (verdict.next is Next.SETTLED and answer.status == 200):
+            self._accepted(errand.key)
+        if verdict.next in (Next.WAIT, Next.READ) or verdict.from_server or verdict.status is Status.UPDATED:
+            self._is_the_api = True
+        elif not self._is_the_api and (said := foreign(answer)) and not answer.streak:
+            hint = f"{endpoint_hint(answer)} Nothing else was sent"
+            halt = Verdict(Next.HALT, code="NOT_THE_API", message=said, hint=hint, http_status=answer.status)
+            return answer, halt._replace(maybe_applied=answer.status == 200)
+        return answer, verdict
 
     async def _renewed(self, verdict: Verdict, ticket: str) -> Verdict:
         """The verdict once there is a new session; HALT, with the same doubt, when there is none to be had."""
@@ -330,6 +355,16 @@ class Journey:
 def _load_told_by(answer: Answer) -> Heard:
     """A lost answer, or one of a server in trouble, tells of too much load; what was refused, or asked to wait, does not."""
     return Heard.SICK if answer.streak and answer.streak != HELD else Heard.ELSE
+
+
+def again_if_unknown(verdict: Verdict) -> Verdict:
+    """A row that nobody can tell about is sent again: its values are absolute. Its tries are counted like all others.
+
+    One whose job was accepted and has no result is not: the job may still come to its turn.
+    """
+    if verdict.status is not Status.UNKNOWN or verdict.code == JOB_LOST.code or not verdict.sent:
+        return verdict
+    return verdict._replace(next=Next.AGAIN, status=None, maybe_applied=True)
 
 
 def unknown(doubt: Verdict) -> Verdict:

@@ -1,4 +1,4 @@
-"""This file carries all rows out: keeps as many journeys as allowed, and does what their verdicts say."""
+"""Carry all rows out: keeps as many journeys as allowed, and does what their verdicts say."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ _ERRORS = (Status.FAILED, Status.UNKNOWN, Status.DRIFTED)
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a run ended before its rows did, the exit code that says so, and what has to be added to the next command; None
-    where going on would be stopped again."""
+    """Why a run ended before its rows did, and the exit code that says so. `resumable`: typing resume or apply may do better;
+    a guard would stop it again."""
 
     exit_code: Exit
     why: str
-    cure: str | None = ""
+    resumable: bool = True
 
 
 class Store(Protocol):
@@ -73,7 +73,6 @@ class Runner:
         self._errors = ErrorWatch(policy.max_errors, policy.errors_before)
         self._agenda = Agenda(self._claim, self._errand, self._look, pace, self._clock, self.fail, self._ahead)
         self._workers: dict[asyncio.Task[None], Errand | None] = {}
-        self._first_answer = asyncio.Event()
         self._stop: Stop | None = None
         self._failure: BaseException | None = None
 
@@ -81,8 +80,6 @@ class Runner:
 
     async def run(self) -> Stop | None:
         """Until every row is settled, or a stop has drained. Raises what a worker raised: a bug, or a StorageError."""
-        if not self._api.key_is_known and (first := await self._agenda.next()):
-            await self._alone(first)  # so that one request, not a thousand, finds out how the server spells the key
         self._pace.on_concurrency_change(self._spawn)
         self._spawn()
         while self._workers:
@@ -116,16 +113,8 @@ class Runner:
 
     # -- workers --------------------------------------------------------------------------------------------------------
 
-    async def _alone(self, errand: Errand) -> None:
-        """Until this row's PUT is answered; its job, if there is one, is waited for beside the others."""
-        worker = asyncio.create_task(self._work(errand))
-        self._workers[worker] = errand
-        worker.add_done_callback(self._ended)
-        await self._first_answer.wait()
-
     def _key_accepted(self, key: str) -> None:
         """The server's own answer to a PUT shows that it knows the action by this name."""
-        self._first_answer.set()
         if not self._api.key_is_known and key == self._api.action_key:
             self._api.key_is_known = True
             self._store.remember_key(key)
@@ -139,7 +128,6 @@ class Runner:
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
         errand = self._workers.pop(worker, None)
-        self._first_answer.set()
         if worker.cancelled():
             if errand is not None and not errand.in_flight:
                 self._agenda.not_begun(errand)  # run() gives it back
@@ -151,17 +139,16 @@ class Runner:
         self._failure = self._failure or error
         self._stop = self._stop or Stop(Exit.STORAGE, str(error))
         self.stop_now()
-        self._first_answer.set()
         self._agenda.close()
 
-    async def _work(self, errand: Errand | None = None) -> None:
-        """Carry errands, beginning with the given one, until there are no more or the workers are too many."""
+    async def _work(self) -> None:
+        """Carry errands until there are no more or the workers are too many."""
         me = asyncio.current_task()
         assert me is not None
-        while errand := errand or await self._agenda.next():
+        while errand := await self._agenda.next():
             self._workers[me] = errand
             await self._carry(errand)
-            self._workers[me] = errand = None
+            self._workers[me] = None
             if len(self._workers) > self._pace.concurrency:
                 del self._workers[me]  # at once, so that not all of them leave
                 return
@@ -232,7 +219,6 @@ class Runner:
             case Next.SETTLED if verdict.status is Status.FAILED and errand.maybe_applied:
                 await self._last_word(errand, verdict)
             case Next.SETTLED:
-                self._first_answer.set()  # a refusal, too: the server has understood the request
                 self._settle(errand, verdict)
             case Next.OTHER_KEY:
                 await self._other_key(errand, verdict)
@@ -251,7 +237,8 @@ class Runner:
 
     async def _other_key(self, errand: Errand, verdict: Verdict) -> None:
         """Send again with the spelling the server knows; there are two, and an operator may have fixed one."""
-        if errand.key == self._api.action_key and not self._api.switch_key():
+        switched, errand.key_was_switched = errand.key_was_switched, False
+        if not switched and errand.key == self._api.action_key and not self._api.switch_key():
             hint = "is this the image API of a ZStack server? check --endpoint, --base-path and --action-key"
             await self._halt(errand, verdict._replace(hint=hint))
         else:
@@ -307,7 +294,6 @@ class Runner:
         self.stop(Exit.TARGET, f"{why}; {verdict.hint}" if verdict.hint else why)
 
     async def _settle_unsent(self, errand: Errand, verdict: Verdict) -> None:
-        self._first_answer.set()
         await self._take_back(errand)
         self._settle(errand, verdict)
 

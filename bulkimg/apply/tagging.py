@@ -1,4 +1,4 @@
-"""This file makes tags really happen: UpdateImage takes them and real servers ignore them (PROTOCOL.md §6, «Tags»).
+"""Make tags really happen: UpdateImage takes them and real servers ignore them (PROTOCOL.md §6, «Tags»).
 
 Every call here may be made twice without harm: a tag that exists is refused or passed over, one that is gone is gone. So
 nothing of it is in the ledger: after a crash the tags are read again, and what is missing is done.
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from bulkimg.apply.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
 from bulkimg.apply.verdict import Verdict, drifted
-from bulkimg.model import BLANK, HIDDEN, TAGS, Claim, Fields, Status
+from bulkimg.model import HIDDEN, SERVER_TRIMS, TAGS, Claim, Fields, Status
 from bulkimg.pace import full_jitter
 from bulkimg.pace.outside import Outside
 from bulkimg.plan.diff import BOOT_MODE, fulfilled, missing_tags, written
@@ -57,6 +57,8 @@ class Tagging:
             image = await self._reader.one(claim.uuid, kinds)
             if image is None:
                 return _cannot_tell(verdict, "the image is gone, so its tags cannot be read")
+            if hidden := [kind for kind in kinds if kind not in image]:
+                raise CannotRead(self._reader.unreadable[hidden[0]])
             wrong = [k for k in kinds if not fulfilled(k, claim.fields[k], image[k], replace_tags=self._replace)]
             after = {**(verdict.after or {}), **{kind: written(image, kind) for kind in kinds}}
             verdict = verdict._replace(after=after)
@@ -66,7 +68,7 @@ class Tagging:
                 break
             if number > 1:
                 await self._sleep(full_jitter(number, self._rng))
-            made, refused = await self._mend(claim, wrong)
+            made, refused = await self._sync(claim, wrong)
             said = refused or said
             if not made:
                 said = "it has tags that were not there when the row was sent, and they are kept"
@@ -78,7 +80,7 @@ class Tagging:
             )
         return found._replace(message=f"{found.message}: {said}") if said else found
 
-    async def _mend(self, claim: Claim, kinds: list[str]) -> tuple[int, str]:
+    async def _sync(self, claim: Claim, kinds: list[str]) -> tuple[int, str]:
         """Add and remove what is wrong: the number of changes made, and what the server said where it refused one."""
         made, said = 0, ""
         for kind in kinds:
@@ -92,7 +94,7 @@ class Tagging:
         has = (await self._reader.tags(kind, [image])).get(image, {})
         if self._replace:
             assert isinstance(asked, list)
-            gone = has.keys() - {tag.strip(BLANK) for tag in asked}
+            gone = has.keys() - {tag.strip(SERVER_TRIMS) for tag in asked}
             if claim.before is not None:  # what came after the image was looked at is somebody else's
                 known = claim.before.get(kind)
                 ours = set(known) if isinstance(known, list) else set()
@@ -122,5 +124,5 @@ class Tagging:
 
 
 def _cannot_tell(verdict: Verdict, message: str) -> Verdict:
-    hint = "look at the image, then `bulkimg retry last`"
+    hint = "look at the image; a retry of the run sends the row again"
     return verdict._replace(status=Status.UNKNOWN, code="TAGS", message=message, hint=hint, unconfirmed=())

@@ -1,4 +1,4 @@
-"""This file is `bulkimg apply`: carry a planned run out."""
+"""`bulkimg apply`: carry a planned run out."""
 
 import re
 from typing import Annotated

@@ -1,18 +1,21 @@
-"""This file carries an open run out for a command: event loop, signals, progress, the closing words and the exit code."""
+"""Carry an open run out for a command: event loop, signals, progress, the closing words and the exit code."""
 
 import asyncio
+import shlex
 import signal
+import sys
 from functools import partial
 from typing import Any, NoReturn
 
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.progress import Watcher
+from bulkimg.cli.problems import count
+from bulkimg.cli.progress import Watcher, plan_line
 from bulkimg.credentials import Credentials
-from bulkimg.engine import Engine, OpenRun, in_words, summary_document
-from bulkimg.errors import Exit
-from bulkimg.model import CanaryPassed, PlanMade, Status, Summary
+from bulkimg.engine import Engine, OpenRun, in_words, runs_dir_option, summary_document
+from bulkimg.errors import Exit, RunRefused
+from bulkimg.model import CanaryPassed, PlanMade, Status, Summary, iso_utc
 from bulkimg.process import allow_files, event_loop, leave_no_core
 from bulkimg.settings import Settings
 
@@ -22,7 +25,9 @@ _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, si
 def carry(run: OpenRun, credentials: Credentials, *, ask: bool = True, checksum: str | None = None) -> NoReturn:
     """Carry the run out, show what came of it, and leave with its exit code. `ask`: where there is somebody to be asked."""
     asks = ask and not run.settings.yes and screen.can_ask()
-    approve = partial(_approve, run.settings.target) if asks else None
+    approve = partial(_approve, run) if asks else None
+    if what := undoing(run):
+        screen.note(screen.one_line(what))
     summary = carry_out(run, credentials, approve=approve, checksum=checksum)
     show(summary, run.settings)
     raise typer.Exit(summary.exit_code)
@@ -31,24 +36,38 @@ def carry(run: OpenRun, credentials: Credentials, *, ask: bool = True, checksum:
 def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     """What the engine makes of the run; `how` is the engine's own."""
     leave_no_core()
+    run.command = shlex.join(["bulkimg", *sys.argv[1:]])
     watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
     try:
         allow = partial(allow_files, processes=run.settings.processes)
         allow(run.settings.concurrency)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             return runner.run(_with_signals(Engine(run, credentials, watcher, allow=allow, **how)))
+    except RunRefused:
+        raise
+    except Exception:
+        screen.note(f"next:    bulkimg resume {run.directory.run_id}{runs_dir_option(run.settings.runs_dir)}")
+        raise
     finally:
         watcher.close()
         run.close()
 
 
-async def _approve(target: str, what: PlanMade | CanaryPassed) -> bool:
+def nothing_to_do(why: Exception | str) -> None:
+    """Say that an earlier run left nothing to retry, or to undo: no error."""
+    if screen.wants_document():
+        screen.out_json({"schema": 1, "exit_code": 0, "message": str(why)})
+    else:
+        screen.note(screen.one_line(str(why)))
+
+
+async def _approve(run: OpenRun, what: PlanMade | CanaryPassed) -> bool:
     """Whether the person at the terminal says yes; only a plain yes is one."""
     if isinstance(what, PlanMade):
-        question = f"Send changes of {what.counts.actions['update']:,} images to {target}?"
+        screen.prompt(_question(run, what), plan_line(what.counts))
     else:
-        question = f"The first {what.rows:,} rows are as they should be. Go on with the others?"
-    screen.prompt(question)
+        passed = f"canary: {count(what.rows, 'row')} sent, all of them are fine"
+        screen.prompt(f"Send the others to {run.settings.target}?", passed)
     loop, answered = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(0, answered.set)  # not a thread that waits for a line: nobody could end it
     try:
@@ -56,6 +75,25 @@ async def _approve(target: str, what: PlanMade | CanaryPassed) -> bool:
     finally:
         loop.remove_reader(0)
     return screen.said_yes()
+
+
+def _question(run: OpenRun, plan: PlanMade) -> str:
+    images, target = count(plan.counts.actions["update"], "image"), run.settings.target
+    if what := undoing(run):
+        verb = "Redo the changes" if run.ledger.meta("undoes", {}).get("undo_of") else "Put the old values back"
+        return f"{what[0].upper()}{what[1:]}. {verb} on {images} of {target}?"
+    return f"Send changes of {images} to {target}?"
+
+
+def undoing(run: OpenRun) -> str:
+    """What an undo takes back, in one phrase: the run, its manifest, when it was and how many rows it updated; "" for others."""
+    undone, known = run.ledger.meta("undo_of"), run.ledger.meta("undoes", {})
+    if not undone or not known:
+        return ""
+    details = [str(known["manifest"]), iso_utc(known["started_at"])[:16].replace("T", " ") + " UTC"]
+    details += [f"{known['updated']:,} updated", *([known["note"]] if known["note"] else [])]
+    itself = f", itself the undo of {known['undo_of']}: this redoes its changes" if known["undo_of"] else ""
+    return f"undo of run {undone} ({', '.join(details)}){itself}"
 
 
 async def _with_signals(engine: Engine) -> Summary:
@@ -73,6 +111,8 @@ async def _with_signals(engine: Engine) -> Summary:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, lambda: screen.note(f"bulkimg: {in_words(engine.steering.status())}"))
     for number in _SIGNALS:
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup: it keeps away what we would stop at
         loop.add_signal_handler(number, on_signal, number)
     return await engine.carry_out()
 
@@ -98,3 +138,7 @@ def show(summary: Summary, settings: Settings) -> None:
     screen.note(f"results: {summary.directory}/results.csv")
     if summary.details["next"]:
         screen.note(f"next:    {summary.details['next']}")
+    elif summary.exit_code == Exit.OK and summary.counts[Status.UPDATED]:
+        where = runs_dir_option(settings.runs_dir)
+        undo = f" · take back: bulkimg undo {summary.run_id}{where}" if summary.details["plan"]["surveyed"] else ""
+        screen.note(f"check:   bulkimg verify {summary.run_id}{where}{undo}")

@@ -1,4 +1,4 @@
-"""This file is `bulkimg check`: every problem of a manifest, offline."""
+"""`bulkimg check`: every problem and warning of a manifest, offline."""
 
 import tempfile
 from dataclasses import asdict
@@ -8,30 +8,53 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.options import MANIFEST, Flags, takes
-from bulkimg.cli.problems import document
+from bulkimg.cli.problems import count, document, remarks
 from bulkimg.cli.run import Source, ask_for
-from bulkimg.engine import begin
+from bulkimg.engine import OpenRun, begin
 from bulkimg.errors import Exit
 from bulkimg.ledger import tally
 
 
-@takes(*MANIFEST, "json")
+@takes(*MANIFEST, "json", "log_format", "quiet")
 def command(source: Source, flags: Flags) -> None:
     """List every problem with its fix; sends nothing."""
     asked, source = ask_for(source, flags)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
         run = begin(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
-        found, bad, _ = tally.problem_counts(run.ledger)
-        rows, merged = tally.rows_in_all(run.ledger), run.ledger.meta("merged")
-        if asked.settings.json_summary:
-            listed = [asdict(problem) for problem in tally.problems(run.ledger)]
-            head = {"manifest": source, "sha256": run.ledger.meta("sha256"), "rows": rows, "merged": merged}
-            screen.out_json(head | {"rows_with_problems": bad, "problems": listed})
-        else:
-            for line in document(run.ledger):
-                screen.out(line)
-            also = f", {merged:,} merged into others of the same image" if merged else ""
-            screen.note(f"{source}: {rows:,} rows, {found:,} problems in {bad:,} of them{also}")
-        run.close()
-    if found:
-        raise typer.Exit(Exit.MANIFEST)
+        try:
+            found, bad, _ = tally.problem_counts(run.ledger)
+            exit_code = Exit.MANIFEST if found else Exit.OK
+            if asked.settings.json_summary:
+                screen.out_json(_document(run, source, bad, exit_code))
+            else:
+                for line in document(run.ledger):
+                    screen.out(line)
+                _note(run, source, found, bad)
+        finally:
+            run.close()
+    raise typer.Exit(exit_code)
+
+
+def _note(run: OpenRun, source: str, found: int, bad: int) -> None:
+    for line in remarks(run.ledger):
+        screen.note(screen.one_line(line))
+    rows, merged = tally.rows_in_all(run.ledger), run.ledger.meta("merged")
+    also = f", {merged:,} merged into others of the same image" if merged else ""
+    problems = f"{count(found, 'problem')} in {bad:,} of them" if found else "0 problems"
+    screen.note(screen.one_line(f"{source}: {count(rows, 'row')}, {problems}{also}"))
+
+
+def _document(run: OpenRun, source: str, bad: int, exit_code: Exit) -> dict[str, object]:
+    meta = run.ledger.meta
+    return {
+        "schema": 1,
+        "exit_code": int(exit_code),
+        "manifest": source,
+        "sha256": meta("sha256"),
+        "rows": tally.rows_in_all(run.ledger),
+        "merged": meta("merged"),
+        "blank_records": meta("blank_records", 0),
+        "rows_with_problems": bad,
+        "problems": [asdict(problem) for problem in tally.problems(run.ledger)],
+        "warnings": [asdict(warning) for warning in tally.warnings(run.ledger)],
+    }

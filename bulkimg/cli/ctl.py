@@ -1,11 +1,11 @@
-"""This file is `bulkimg ctl`: tell a run that another process carries out to go faster, to pause or to stop."""
+"""`bulkimg ctl`: tell a run that another process carries out to go faster, to pause or to stop."""
 
 from typing import Annotated
 
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import Asked, Flags, takes
+from bulkimg.cli.options import SPEECH, Asked, Flags, takes
 from bulkimg.cli.resume import Run, find
 from bulkimg.engine import ask, in_words
 
@@ -15,7 +15,7 @@ Orders = Annotated[
 ]
 
 
-@takes("runs_dir", "json")
+@takes("runs_dir", *SPEECH)
 def command(run: Run, orders: Orders, flags: Flags) -> None:
     """What is changed holds for the rest of the run, also when it is resumed. Shows the status once the run has obeyed."""
     status = ask(find(run, flags).path, orders)

@@ -1,4 +1,4 @@
-"""This file is `bulkimg export`: images as a manifest, to be edited and run."""
+"""`bulkimg export`: images as a manifest, to be edited and run."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import Asked, Flags, takes
+from bulkimg.cli.options import Asked, Flags, takes, user_path
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import all_images, reading
@@ -56,8 +56,9 @@ Expectations = Annotated[
 
 
 @takes(
-    "endpoint", "base_path", "profile", "ca_file", "rate", "timeout", "max_outage", "retries", "format", "empty_token"
-)
+    "endpoint", "base_path", "profile", "ca_file", "rate", "timeout", "max_outage", "retries", "format", "empty_token",
+    "log_format", "quiet",
+)  # fmt: skip
 def command(
     flags: Flags,
     output: Output = "-",
@@ -74,9 +75,12 @@ def command(
     asked.require_endpoint()
     credentials = asked.credentials()
     leave_no_core()
-    with asyncio.Runner(loop_factory=event_loop()) as runner, _writing(output) as file:
+    with asyncio.Runner(loop_factory=event_loop()) as runner, _writing(output, kind) as file:
         writer = ManifestWriter(file.write, kind, names, settings.empty_token, expectations=with_expectations)
-        runner.run(_export(settings, credentials, conditions, names, writer.write))
+        with screen.reader_may_leave():
+            runner.run(_export(settings, credentials, conditions, names, writer.write))
+            writer.close()
+            file.flush()
     for name, count in writer.left_out.items():
         screen.note(f"{name} of {count:,} images has a value that UpdateImage does not take; its cells are blank")
     screen.note(f"{writer.count:,} images exported")
@@ -96,18 +100,19 @@ async def _export(
 
 
 @contextmanager
-def _writing(output: str) -> Iterator[TextIO]:
+def _writing(output: str, kind: str) -> Iterator[TextIO]:
     """A file is replaced as a whole, or not at all."""
     if output == "-":
         yield sys.stdout
-        sys.stdout.flush()
         return
-    path = Path(output)
+    path = user_path(output)
     if not path.parent.is_dir():
         raise UsageError(f"--output {output}: there is no directory {path.parent}; create it, or name another")
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UsageError(f"--output {output}: is not a plain file; name another")
     with replacing(path) as file:
+        if kind != "jsonl":
+            file.write("\ufeff")  # so that a spreadsheet, and bulkimg whatever is configured, read UTF-8
         yield file
 
 

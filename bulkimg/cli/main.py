@@ -1,9 +1,10 @@
-"""This file is the program's door. Commands are imported when they are called, so that `bulkimg --help` answers at once."""
+"""The program's door. Commands are imported when they are called, so that `bulkimg --help` answers at once."""
 
 import importlib
 import os
 import signal
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import typer
@@ -81,7 +82,7 @@ def bulkimg(
 
 def main() -> NoReturn:
     """Run the command line; errors of ours are one sentence and their exit code, never a traceback."""
-    screen.set_up()
+    screen.set_up(sys.argv[1:], os.environ)
     signal.signal(
         signal.SIGUSR1, signal.SIG_IGN
     )  # asks for the status of what is sending (carry.py), and ends nothing else
@@ -92,8 +93,11 @@ def main() -> NoReturn:
         code = Exit.INTERRUPTED
     except Exception as error:
         if (known := _end(error)) is None:
-            raise
+            screen.bug(traceback.format_exc())
+            known = Exit.SOME_ROWS_NOT
         code = known
+    screen.finish(int(code))
+    _flush()
     sys.exit(code)
 
 
@@ -109,21 +113,29 @@ def _end(error: Exception) -> Exit | None:
     if isinstance(error, typer.Abort):
         return Exit.INTERRUPTED
     if why := out_of_resources(error):
-        screen.error(f"{why}; raise the limits (ulimit -n, -v, -u), then bulkimg resume last")
+        screen.error(f"{why}; raise the limits (ulimit -n, -v, -u), then resume the run")
         return Exit.STORAGE
     if isinstance(error, OSError):
         return _end_of_output(error)
     if sqlite3 is not None and isinstance(error, sqlite3.Error):
-        screen.error(f"the ledger failed: {error}; free space or mend the disk, then bulkimg resume last")
+        screen.error(f"the ledger failed: {error}; free space or fix the disk, then resume the run")
         return Exit.STORAGE
     return None
 
 
 def _end_of_output(error: OSError) -> Exit:
-    if not isinstance(error, BrokenPipeError):
-        screen.error(f"{error.filename or 'standard output'}: {error.strerror}")
+    """A reader that has gone away is no failure; a full disk is."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's flush has somewhere to go
-    return Exit.SOME_ROWS_NOT if isinstance(error, BrokenPipeError) else Exit.STORAGE
+    if isinstance(error, BrokenPipeError):
+        return Exit.OK
+    screen.error(f"{error.filename or 'standard output'}: {error.strerror}")
+    return Exit.STORAGE
+
+
+def _flush() -> None:
+    """Before Python does it, which would print a traceback and exit 120 where the reader has gone."""
+    with screen.reader_may_leave():
+        sys.stdout.flush()
 
 
 def _say_misuse(error: Any) -> None:

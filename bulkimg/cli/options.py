@@ -1,7 +1,8 @@
-"""This file is the options that commands share: each is declared once, and a command names the ones it takes."""
+"""The options that commands share: each is declared once, and a command names the ones it takes."""
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,6 @@ from bulkimg.engine.shape import PLAN_SHAPE
 from bulkimg.errors import UsageError
 from bulkimg.layers import (
     Layer,
-    config_file,
     environment_layer,
     flags_layer,
     job_layer,
@@ -26,7 +26,7 @@ from bulkimg.layers import (
     variables,
 )
 from bulkimg.settings import Settings
-from bulkimg.values import nearest, parse_endpoint
+from bulkimg.values import nearest, parse_endpoint, parse_path
 
 Flags = dict[str, Any]
 
@@ -81,6 +81,7 @@ OPTIONS: dict[str, Any] = {
         "--empty-token", "TEXT", "The cell that sets a field to the empty string.  [default: <empty>]"
     ),
     "allow_value": _many("--allow-value", "FIELD=VALUE", "Admit a value that bulkimg does not know yet. Repeatable."),
+    "strict": _switch("--strict", "Take warnings for problems: a manifest with one is refused."),
     "skip_invalid": _switch("--skip-invalid", "Record bad rows as invalid and run the others."),
     "tags_mode": _text(
         "--tags-mode", "MODE", "add keeps an image's other tags, replace removes those not listed.  [default: add]"
@@ -97,6 +98,8 @@ OPTIONS: dict[str, Any] = {
     ),
     "canary": _text("--canary", "N", "Send N rows first, spread over the plan; go on only if all of them are fine."),
     "note": _text("--note", "TEXT", "A ticket or a reason, kept with the run."),
+    "run_id": _text("--run-id", "NAME", "Name the run; a run of that name that can be resumed is resumed."),
+    "allow_overlap": _switch("--allow-overlap", "Run although another run of this manifest or job is under way."),
     "skip_rows": _text("--skip-rows", "N", "Leave out the first N rows."),
     "max_rows": _text("--max-rows", "N", "Leave out what comes after N rows."),
     "where": _many(
@@ -107,6 +110,7 @@ OPTIONS: dict[str, Any] = {
     "progress": _text("--progress", "KIND", "auto, bar, plain, json or none.  [default: auto]"),
     "json": _switch("--json", "One summary document on standard output."),
     "log_format": _text("--log-format", "FORMAT", "text or json, for messages on standard error.  [default: text]"),
+    "quiet": _switch("--quiet -q", "Nothing on standard error when the exit code is 0."),
     "verbose": _switch("--verbose -v", "Say what is tried again, and why."),
     "yes": _switch("--yes -y", "Do not ask."),
     "dry_run": _switch("--dry-run -n", "Offline: check, and show what is asked for. `plan` looks at the images."),
@@ -120,15 +124,25 @@ MANIFEST = (
     "set",
     "empty_token",
     "allow_value",
+    "strict",
     "skip_invalid",
     "skip_rows",
     "max_rows",
     "where",
     "tags_mode",
 )
-GUARD = ("max_changes", "allow_field", "canary")
-PLAN = ("survey", "tags", "note", *GUARD)
-REPORT = ("results", "runs_dir", "progress", "json", "log_format", "verbose")
+GUARD = ("max_changes", "allow_field", "canary", "allow_overlap")
+PLAN = ("survey", "tags", "note", "run_id", *GUARD)
+REPORT = ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose")
+SPEECH = ("json", "log_format", "quiet")
+
+
+def user_path(text: str) -> Path:
+    """A path argument with `~` replaced; UsageError where there is no such home directory."""
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} {error}") from None
 
 
 def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -162,16 +176,19 @@ def _known_variables() -> frozenset[str]:
     return frozenset(names | {f"BULKIMG_{name}" for name in _OF_ONE_COMMAND})
 
 
+# What Kubernetes puts into every container for a Service called bulkimg or bulkimg-anything.
+_SERVICE_LINK = re.compile(
+    r"BULKIMG_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)"
+)
+
+
 @lru_cache(maxsize=1)  # a command may look at its options twice
 def _warn_of_unknown(names: frozenset[str]) -> None:
     """A guard that is misspelled is no guard."""
     known = _known_variables()
     for name in sorted(name for name in names if name.startswith("BULKIMG_") and name not in known):
-        screen.note(
-            screen.one_line(
-                f"bulkimg: warning: {name} is not a variable that bulkimg knows{nearest(name, known, whole=False)}"
-            )
-        )
+        if not _SERVICE_LINK.fullmatch(name):
+            screen.warning(f"{name} is not a variable that bulkimg knows{nearest(name, known, whole=False)}")
 
 
 class Asked:
@@ -181,9 +198,8 @@ class Asked:
         """`stored`: the options of a run that is gone on with; its target then cannot be changed by the environment."""
         environment = environment_layer(os.environ)
         if stored is not None:
-            kept = {
-                option: value for option, value in environment.options.items() if option not in (*TARGET, *PLAN_SHAPE)
-            }
+            others = (*TARGET, *PLAN_SHAPE, "run_id")  # of the run that is stored, or of another one
+            kept = {option: value for option, value in environment.options.items() if option not in others}
             environment = Layer(kept, environment.label)
         layers = [flags_layer(flags), environment]
         job_profile = None
@@ -200,19 +216,24 @@ class Asked:
             raise UsageError(
                 f"--profile {name}: is of {table['endpoint']}, the run's target is {stored.get('endpoint')}"
             )
-        _warn_of_unknown(frozenset(os.environ))
         self._secrets = {key: table.pop(key) for key in PROFILE_KEYS if key in table}
-        layers.append(profile_layer(name, table, config_file(os.environ)))
+        layers.append(profile_layer(name, table, os.environ, PROFILE_KEYS))
         if job_profile:
             layers.append(Layer({"profile": job_profile}, str))
         self.settings: Settings = merge(*layers)
+        screen.use(
+            as_json=self.settings.log_format == "json",
+            wants_document=self.settings.json_summary,
+            quiet=self.settings.quiet,
+        )
+        _warn_of_unknown(frozenset(os.environ))
 
     def credentials(self) -> Credentials:
         """UsageError when there are none, half of one, or two kinds. A password that others may read is worth a word."""
         found = find_credentials(os.environ, self._secrets)
         if isinstance(found, Account) and self.settings.is_readable_on_the_way:
-            screen.note(
-                f"bulkimg: warning: the password goes to {self.settings.endpoint} over plain http, where others on the way "
+            screen.warning(
+                f"the password goes to {self.settings.endpoint} over plain http, where others on the way "
                 "can read it (its hash is as good); use https, or an access key; require_tls = true in a profile refuses it"
             )
         return found

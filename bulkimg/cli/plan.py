@@ -1,4 +1,4 @@
-"""This file is `bulkimg plan`: a run that stops at its plan, and how a plan looks on a screen."""
+"""`bulkimg plan`: a run that stops at its plan, and how a plan looks on a screen."""
 
 from dataclasses import asdict
 from itertools import islice
@@ -32,10 +32,10 @@ Detailed = Annotated[
 
 @takes(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT)
 def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -> None:
-    """Look at the images and show what would change. `bulkimg apply last` sends it."""
+    """Look at the images and show what would change. `bulkimg apply` sends it."""
     asked, source = ask_for(source, flags)
     asked.refuse_dry_run("plan")
-    run, credentials = begin_or_refuse(asked, source)
+    run, credentials = begin_or_refuse(asked, source, plan_only=True)
     summary = carry_out(run, credentials, plan_only=True)
     counts = show_plan(summary, run)
     changes = counts is not None and counts.actions["update"] > 0
@@ -88,10 +88,9 @@ def _warn(counts: PlanCounts, summary: Summary, run: OpenRun) -> None:
     if summary.reason:
         screen.note(screen.one_line(f"stopped: {summary.reason}"))
     elif refused:
-        screen.note(f"apply would refuse it: {refused[0]}")
+        screen.note(f"apply would refuse it: {refused}")
     screen.note(f"look at it: {summary.directory}/plan.html, plan.csv")
     following = summary.details["next"]
-    if following and following.startswith("bulkimg apply"):
-        following += f" --checksum {counts.digest[:16]}{f' {refused[1]}' if refused else ''}"
     if following:
-        screen.note(f"next:       {following}")
+        checksum = f" --checksum {counts.digest[:16]}" if following.startswith("bulkimg apply") else ""
+        screen.note(f"next:       {following}{checksum}")

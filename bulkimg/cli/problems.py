@@ -1,4 +1,4 @@
-"""This file shows a manifest's problems: each with line, column, value and fix; a capped list on a terminal."""
+"""A manifest's problems and warnings on the screen: each with line, column, value and fix; a capped list on a terminal."""
 
 import sys
 from collections.abc import Iterator
@@ -10,10 +10,15 @@ from bulkimg.model import Problem
 MOST = 20
 
 
-def problem_line(name: str, problem: Problem) -> str:
+def count(number: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {noun if number == 1 else f'{noun}s'}"
+
+
+def problem_line(name: str, problem: Problem, kind: str = "") -> str:
     """`relabel.csv:17: platform 'Linx': is not one of …; did you mean 'Linux'?`"""
     fix = f"; {problem.fix}" if problem.fix else ""
-    return screen.one_line(f"{name}:{problem.line}: {problem.text}{fix}")
+    return screen.one_line(f"{name}:{problem.line}: {kind}{problem.text}{fix}")
 
 
 def show_problems(ledger: Ledger) -> None:
@@ -31,3 +36,14 @@ def document(ledger: Ledger) -> Iterator[str]:
     limit = MOST * 5 if sys.stdout.isatty() else -1
     for problem in tally.problems(ledger, limit=limit):
         yield problem_line(name, problem)
+    for warning in tally.warnings(ledger, limit=limit):
+        yield problem_line(name, warning, "warning: ")
+
+
+def remarks(ledger: Ledger) -> Iterator[str]:
+    """One line each, where there is something to say: blank records passed over, and how many warnings there are."""
+    name = ledger.meta("manifest")
+    if blank := ledger.meta("blank_records", 0):
+        yield f"{name}: {count(blank, 'blank record')} passed over, the first in line {ledger.meta('first_blank')}"
+    if warned := tally.warning_count(ledger):
+        yield f"{name}: {count(warned, 'warning')}; bulkimg check lists them, --strict refuses them"

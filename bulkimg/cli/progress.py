@@ -1,10 +1,10 @@
-"""This file shows a run while it runs: a bar, plain lines, JSON lines or nothing; all observers of the same events."""
+"""Show a run while it runs: a bar, plain lines, JSON lines or nothing; all observers of the same events."""
 
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from bulkimg.cli import screen
 from bulkimg.model import (
@@ -14,7 +14,6 @@ from bulkimg.model import (
     Event,
     Held,
     NoControl,
-    NoSurvey,
     Paused,
     PlanCounts,
     PlanMade,
@@ -26,6 +25,7 @@ from bulkimg.model import (
     Status,
     Stopping,
     Surveyed,
+    Unreadable,
 )
 from bulkimg.settings import Settings
 
@@ -121,11 +121,11 @@ class _Plain:
     def see(self, event: Event) -> None:
         if isinstance(event, Settled) and self._clock() - self._last >= PLAIN_EVERY:
             self._last = self._clock()
-            screen.note(self._tally.line)
+            screen.note(self._tally.line, "progress")
 
     def close(self) -> None:
         if self._tally.pending:
-            screen.note(self._tally.line)
+            screen.note(self._tally.line, "progress")
 
 
 class _Json:
@@ -215,6 +215,8 @@ class Watcher:
         kind = settings.progress
         if kind == "auto":
             kind = "bar" if sys.stderr.isatty() else "plain"
+        if kind == "bar" and (self._json or settings.quiet):
+            kind = "json" if self._json else "none"
         kinds: dict[str, Callable[[], Progress]] = {
             "bar": lambda: _Bar(self._tally),
             "plain": lambda: _Plain(self._tally),
@@ -232,13 +234,10 @@ class Watcher:
     def _words(self, event: Event) -> str:
         if isinstance(event, PlanMade):
             return plan_line(event.counts) if self._tells_plan else ""
-        if isinstance(event, NoSurvey):
-            return (
-                f"the server does not tell how the images are ({event.why}): no difference, nothing skipped, and no undo "
-                "for this run"
-            )
+        if isinstance(event, Unreadable):
+            return f"{event.kind} cannot be read ({event.why}): they are sent without a difference, and undo leaves them out"
         if isinstance(event, CanaryPassed):
-            return f"canary: the first {event.rows:,} rows are as they should be"
+            return f"canary: {event.rows:,} {'row' if event.rows == 1 else 'rows'} sent, all of them are fine"
         if isinstance(event, Surveyed) and event.images < event.of and self._is_time():
             return f"looked at {event.images:,} of {event.of:,} images"
         if isinstance(event, Started):
@@ -267,11 +266,7 @@ class Watcher:
         return last is None or last.why != event.why or event.seconds >= SAY_AGAIN * last.seconds
 
     def _say(self, event: Event, text: str) -> None:
-        if self._json:
-            fields: dict[str, Any] = {"at": time.time(), "event": type(event).__name__.lower(), "message": text}
-            screen.note_json(fields)
-        else:
-            screen.note(screen.one_line(text))
+        screen.note(screen.one_line(text), type(event).__name__.lower())
 
     def close(self) -> None:
         self._progress.close()

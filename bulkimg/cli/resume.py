@@ -1,13 +1,14 @@
-"""This file is `bulkimg resume`: go on with a run from its ledger; the manifest is not needed."""
+"""`bulkimg resume`: take a run up again from its ledger; the manifest is not needed."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.carry import carry
-from bulkimg.cli.options import GUARD, PACE, REPORT, Asked, Flags, takes
-from bulkimg.engine import reopen, stored_settings
+from bulkimg.cli.options import GUARD, PACE, REPORT, SPEECH, Asked, Flags, takes, user_path
+from bulkimg.engine import edited_manifest, reopen, stored_settings
 from bulkimg.ledger import find_run
 from bulkimg.ledger.rundir import RunDirectory
 
@@ -16,7 +17,12 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginni
 
 def find(name: str, flags: Flags) -> RunDirectory:
     """The run that RUN names, in the runs directory that flags and environment say."""
-    return find_run(Asked({key: flags[key] for key in ("runs_dir",) if key in flags}).settings.runs_dir, name)
+    return find_run(runs_dir(flags), str(user_path(name)) if name.startswith("~") else name)
+
+
+def runs_dir(flags: Flags) -> Path:
+    """The runs directory that flags and environment say."""
+    return Asked({key: flags[key] for key in ("runs_dir", *SPEECH) if key in flags}).settings.runs_dir
 
 
 @takes("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, "yes")
@@ -28,4 +34,8 @@ def command(run: Run, flags: Flags) -> None:
     credentials = asked.credentials()
     opened = reopen(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
     screen.note(f"resuming run {directory.run_id}")
+    if edited := edited_manifest(directory):
+        screen.note(
+            screen.one_line(f"{edited} has changed since the run began; the run's own copy of its rows is used")
+        )
     carry(opened, credentials)

@@ -1,10 +1,9 @@
-"""This file is `bulkimg retry`: a new run of the rows that an earlier one left failed, unknown or unprocessed."""
+"""`bulkimg retry`: a new run of the rows that an earlier one left failed, unknown or unprocessed."""
 
-from bulkimg.cli import screen
-from bulkimg.cli.carry import carry
+from bulkimg.cli.carry import carry, nothing_to_do
 from bulkimg.cli.options import PACE, PLAN, REPORT, Asked, Flags, takes
 from bulkimg.cli.resume import Run, find
-from bulkimg.engine import NothingToDo, begin_retry, stored_settings
+from bulkimg.engine import NothingToDo, begin_retry, named_run, reopen, stored_settings
 
 
 @takes("profile", "ca_file", "action_key", *PACE, *PLAN, *REPORT, "yes")
@@ -16,8 +15,10 @@ def command(run: Run, flags: Flags) -> None:
     asked.refuse_dry_run("retry")
     credentials = asked.credentials()
     try:
-        opened = begin_retry(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
+        settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
+        named = named_run(settings)
+        opened = reopen(named, settings) if named else begin_retry(directory, settings)
     except NothingToDo as nothing:
-        screen.note(str(nothing))
+        nothing_to_do(nothing)
         return
     carry(opened, credentials)

@@ -1,4 +1,4 @@
-"""This file is `bulkimg run`: a manifest or a job file, checked, confirmed, carried out."""
+"""`bulkimg run`: a manifest or a job file, checked, confirmed, carried out."""
 
 import tempfile
 from pathlib import Path
@@ -8,12 +8,24 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.carry import carry, show
-from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Asked, Flags, takes
-from bulkimg.cli.problems import show_problems
+from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Asked, Flags, takes, user_path
+from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.credentials import Credentials
-from bulkimg.engine import OpenRun, begin, check_outputs, refusal, refuse
-from bulkimg.errors import Exit
-from bulkimg.ledger import tally
+from bulkimg.engine import (
+    OpenRun,
+    begin,
+    check_outputs,
+    edited_manifest,
+    named_run,
+    refusal,
+    refuse,
+    reopen,
+    stored_settings,
+)
+from bulkimg.engine.shape import PLAN_SHAPE
+from bulkimg.errors import Exit, RunRefused
+from bulkimg.layers import Layer, merge
+from bulkimg.ledger import RunDirectory, tally
 from bulkimg.plan import diff
 
 Source = Annotated[
@@ -33,22 +45,44 @@ def command(source: Source, flags: Flags) -> None:
         _dry_run(source, asked)
         return
     run, credentials = begin_or_refuse(asked, source)
-    carry(run, credentials, ask=source != "-")
+    carry(run, credentials)
 
 
-def begin_or_refuse(asked: Asked, source: str) -> tuple[OpenRun, Credentials]:
-    """A run whose manifest is sound; otherwise its problems are shown, and that is the end."""
+def begin_or_refuse(asked: Asked, source: str, *, plan_only: bool = False) -> tuple[OpenRun, Credentials]:
+    """A run whose manifest is sound, or the one that --run-id names; otherwise the problems are shown, and that is the end."""
     asked.require_endpoint()
     credentials = asked.credentials()
-    run = begin(source, asked.settings)
+    if named := named_run(asked.settings):
+        return _resumed(named, asked, source), credentials
+    run = begin(source, asked.settings, plan_only=plan_only)
+    for remark in remarks(run.ledger):
+        screen.note(screen.one_line(remark))
     if why := refusal(run):
         _refuse(run, why)
     return run, credentials
 
 
+def _resumed(named: RunDirectory, asked: Asked, source: str) -> OpenRun:
+    """The run of that name, to be resumed: what it plans and where it sends to stays, guards and pace are those given now."""
+    stored = stored_settings(named)
+    if (stored.get("endpoint"), stored.get("base_path")) != (asked.settings.endpoint, asked.settings.base_path):
+        target = f"{stored.get('endpoint')}{stored.get('base_path')}"
+        raise RunRefused(f"run {named.run_id} is of {target}, not of {asked.settings.target}; give another --run-id")
+    if edited := edited_manifest(named, source):
+        raise RunRefused(
+            f"{edited}: is not the manifest that run {named.run_id} was begun with; give another --run-id, or "
+            f"bulkimg resume {named.run_id} to send what it holds"
+        )
+    kept = merge(Layer({name: stored[name] for name in PLAN_SHAPE if name in stored}, str))
+    shape = {name: getattr(kept, name) for name in PLAN_SHAPE}
+    screen.note(f"resuming run {named.run_id}")
+    return reopen(named, asked.settings.model_copy(update=shape))
+
+
 def ask_for(source: str, flags: Flags) -> tuple[Asked, str]:
     """The settings and the manifest that SOURCE and the flags mean."""
-    if not source.endswith(".toml"):
+    source = str(user_path(source)) if source.startswith("~") else source
+    if not source.lower().endswith(".toml"):
         return Asked(flags), source
     asked = Asked(flags, job=Path(source))
     return asked, str(asked.settings.manifest)
@@ -72,6 +106,8 @@ def _dry_run(source: str, asked: Asked) -> None:
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
         run = begin(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
         why = refusal(run)
+        for remark in remarks(run.ledger):
+            screen.note(screen.one_line(remark))
         show_problems(run.ledger)
         counts = tally.counts(run.ledger)
         to_do = tally.rows_to_do(run.ledger)
@@ -84,7 +120,7 @@ def _dry_run(source: str, asked: Asked) -> None:
         screen.error(why)
         raise typer.Exit(Exit.MANIFEST)
     if asked.settings.json_summary:
-        screen.out_json({"dry_run": True, "to_send": to_do, "counts": counts})
+        screen.out_json({"schema": 1, "exit_code": 0, "dry_run": True, "to_send": to_do, "counts": counts})
         return
     for line, uuid, fields in sample:
         changes = ", ".join(f"{name}={diff.show(value)}" for name, value in fields.items())

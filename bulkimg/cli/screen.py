@@ -1,4 +1,8 @@
-"""This file is the only place that prints: documents to standard output, everything else to standard error, all of it clean."""
+"""The only place that prints: documents to standard output, everything else to standard error, all of it clean.
+
+Standard error is text or, with `--log-format json`, one JSON object a line; with `--quiet` it is held back until the exit code
+is known. Questions go to the terminal itself.
+"""
 
 import contextlib
 import io
@@ -6,10 +10,30 @@ import json
 import os
 import re
 import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 # What a terminal would obey instead of show: C0 but newline, DEL, C1, and the bidirectional overrides.
 _OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+HELD_BACK = 10_000  # lines that --quiet keeps for a run that does not end well
+
+
+@dataclass
+class _State:
+    """How this process prints."""
+
+    as_json: bool = False  # standard error
+    wants_document: bool = False  # standard output carries one JSON document
+    quiet: bool = False
+    held: deque[str] = field(default_factory=lambda: deque(maxlen=HELD_BACK))
+    has_document: bool = False
+    last_error: str = ""
+
+
+_state = _State()
 
 
 def clean(text: str) -> str:
@@ -22,32 +46,14 @@ def one_line(text: str) -> str:
     return clean(text).replace("\n", "\\n")
 
 
-def out(text: str) -> None:
-    """A document or a result."""
-    print(clean(text), flush=True)
+# -- how to print -------------------------------------------------------------------------------------------------------
 
 
-def out_json(document: Any, *, indent: int | None = 2) -> None:
-    """One JSON document. Escapes keep it exact and harmless at once."""
-    print(json.dumps(document, indent=indent), flush=True)
+def set_up(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Before the command line is parsed: an error in it is already printed in the form that it asks for.
 
-
-def note(text: str) -> None:
-    """A message beside the results. Nobody has to listen: a closed or full standard error does not disturb the run."""
-    try:
-        print(clean(text), file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # so that the flush at exit finds somebody
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
-def note_json(document: Any) -> None:
-    """A message as one JSON line."""
-    note(json.dumps(document))
-
-
-def set_up() -> None:
-    """What the terminal's encoding cannot show is written out, instead of ending the program; what is closed stays empty."""
+    What the terminal's encoding cannot show is written out, instead of ending the program; what is closed stays empty.
+    """
     for number in range(3):
         try:
             os.fstat(number)
@@ -58,22 +64,80 @@ def set_up() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    ours = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    log_format = environ.get("BULKIMG_LOG_FORMAT", "")
+    for at, word in enumerate(ours):
+        if word.startswith("--log-format"):
+            log_format = word.partition("=")[2] or "".join(ours[at + 1 : at + 2])
+    use(
+        as_json=log_format.strip() == "json",
+        wants_document="--json" in ours or _is_true(environ.get("BULKIMG_JSON")),
+        quiet="--quiet" in ours or any(re.fullmatch("-[a-zA-Z]*q[a-zA-Z]*", word) for word in ours)
+        or _is_true(environ.get("BULKIMG_QUIET")),
+    )  # fmt: skip
 
 
-def error(text: str) -> None:
-    """A sentence that says what, where and what to do next."""
-    note(f"bulkimg: {text}")
+def _is_true(text: str | None) -> bool:
+    return (text or "").strip().lower() in {"1", "true", "yes", "on", "t", "y"}
 
 
-def prompt(question: str) -> None:
-    """Ask on the terminal; `said_yes` reads the answer."""
-    print(clean(f"{question} [y/N] "), end="", file=sys.stderr, flush=True)
+def use(*, as_json: bool, wants_document: bool, quiet: bool) -> None:
+    """Print like this from now on: what flags, environment, job file and profile say together."""
+    _state.as_json, _state.wants_document, _state.quiet = as_json, wants_document, quiet
 
 
-def said_yes() -> bool:
-    """Only a plain yes is one. A terminal gives one line at a time; Python would keep what was typed ahead to itself."""
-    assert sys.stdin is not None, "can_ask() was asked first"
-    return os.read(sys.stdin.fileno(), 4096).decode("utf-8", "replace").strip().lower() in {"y", "yes"}
+def is_quiet() -> bool:
+    """Whether standard error is held back."""
+    return _state.quiet
+
+
+def wants_document() -> bool:
+    """Whether standard output is to carry one JSON document."""
+    return _state.wants_document
+
+
+def finish(exit_code: int) -> None:
+    """The last words: what --quiet held back of a run that did not end well, and the one document that --json promises."""
+    if _state.wants_document and not _state.has_document and (exit_code or _state.last_error):
+        what, _, to_do = _state.last_error.partition("; ")
+        found = {"code": _CODES.get(exit_code, "ERROR"), "message": what or "the command failed", "hint": to_do}
+        out_json({"schema": 1, "exit_code": exit_code, "error": found})
+    held, _state.quiet = list(_state.held), False
+    _state.held.clear()
+    if exit_code:
+        for line in held:
+            _print(line)
+
+
+_CODES = {
+    1: "NOT_FINE", 2: "USAGE", 3: "MANIFEST", 4: "ERROR_LIMIT", 5: "TARGET", 6: "TIME_BOX", 7: "REFUSED", 8: "STORAGE",
+    130: "INTERRUPTED", 143: "TERMINATED",
+}  # fmt: skip
+
+
+# -- standard output ----------------------------------------------------------------------------------------------------
+
+
+def out(text: str) -> None:
+    """A document or a result."""
+    with reader_may_leave():
+        print(clean(text), flush=True)
+
+
+def out_json(document: Any, *, indent: int | None = 2) -> None:
+    """One JSON document. Escapes keep it exact and harmless at once."""
+    _state.has_document = True
+    with reader_may_leave():
+        print(json.dumps(document, indent=indent), flush=True)
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """A reader of standard output that goes away changes no exit code: what is left goes nowhere."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def change(name: str, before: str | None, after: str) -> None:
@@ -81,12 +145,8 @@ def change(name: str, before: str | None, after: str) -> None:
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     red, green, plain = ("\x1b[31m", "\x1b[32m", "\x1b[0m") if coloured else ("", "", "")
     was = "" if before is None else f"{red}{one_line(before)}{plain} → "
-    print(f"    {one_line(name)}: {was}{green}{one_line(after)}{plain}", flush=True)
-
-
-def can_ask() -> bool:
-    """Whether there is somebody to ask."""
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    with reader_may_leave():
+        print(f"    {one_line(name)}: {was}{green}{one_line(after)}{plain}", flush=True)
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
@@ -96,3 +156,81 @@ def table(rows: list[tuple[str, ...]]) -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in rows
     )
+
+
+# -- standard error -----------------------------------------------------------------------------------------------------
+
+
+def note(text: str, event: str = "message") -> None:
+    """A message; `event` is its kind, for programs. A closed or full standard error does not disturb the run."""
+    _say(json.dumps({"at": time.time(), "event": event, "message": text}) if _state.as_json else clean(text))
+
+
+def note_json(document: Any) -> None:
+    """A message as one JSON line, whatever the format of the others."""
+    _say(json.dumps(document))
+
+
+def warning(text: str) -> None:
+    """Something that is allowed, and perhaps not meant."""
+    note(text if _state.as_json else f"bulkimg: warning: {one_line(text)}", "warning")
+
+
+def error(text: str) -> None:
+    """A sentence that says what, where and what to do next."""
+    _state.last_error = text
+    note(text if _state.as_json else f"bulkimg: {text}", "error")
+
+
+def bug(text: str) -> None:
+    """A traceback of ours."""
+    _state.last_error = text.strip().rsplit("\n", 1)[-1]
+    note(text, "bug")
+
+
+def _say(line: str) -> None:
+    if _state.quiet:
+        _state.held.append(line)
+    else:
+        _print(line)
+
+
+def _print(line: str) -> None:
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # so that the flush at exit finds somebody
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+# -- questions ----------------------------------------------------------------------------------------------------------
+
+
+def can_ask() -> bool:
+    """Whether somebody sits at standard input, wherever the outputs go."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def prompt(question: str, shown_before: str) -> None:
+    """Ask on the terminal itself; `said_yes` reads the answer. `shown_before`: what a person must have seen, shown again where
+    standard error is not that terminal. OSError where the terminal takes no text."""
+    seen = sys.stderr.isatty() and not _state.quiet
+    text = clean(f"{question} [y/N] " if seen else f"{shown_before}\n{question} [y/N] ")
+    descriptor = _terminal()
+    try:
+        os.write(descriptor, text.encode(errors="backslashreplace"))
+    finally:
+        os.close(descriptor)
+
+
+def _terminal() -> int:
+    """The terminal of standard input, open for writing."""
+    try:
+        return os.open(os.ttyname(0), os.O_WRONLY | os.O_NOCTTY)
+    except OSError:  # in another namespace it has no name here
+        return os.dup(0)
+
+
+def said_yes() -> bool:
+    """Only a plain yes is one. A terminal gives one line at a time; Python would keep what was typed ahead to itself."""
+    return os.read(0, 4096).decode("utf-8", "replace").strip().lower() in {"y", "yes"}

@@ -1,4 +1,4 @@
-"""This file is `bulkimg status`: what a run has done so far, read from its ledger while it runs or after it died."""
+"""`bulkimg status`: what a run has done so far, read from its ledger while it runs or after it died."""
 
 import time
 from typing import Annotated, Any
@@ -6,16 +6,21 @@ from typing import Annotated, Any
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import Asked, Flags, takes
+from bulkimg.cli.options import SPEECH, Asked, Flags, takes
+from bulkimg.cli.problems import count
+from bulkimg.cli.progress import plan_line
 from bulkimg.cli.resume import find
-from bulkimg.ledger import Ledger, RunDirectory, tally
+from bulkimg.engine import ask, runs_dir_option
+from bulkimg.errors import BulkimgError
+from bulkimg.ledger import Ledger, RunDirectory, plans, tally
 from bulkimg.ledger.store import storage_errors
-from bulkimg.model import iso_utc
+from bulkimg.model import GOOD, iso_utc
 
 Run = Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of one, its directory, or last.")]
+_NEXT = {"interrupted": "resume", "stopped": "resume", "ready": "resume", "planned": "apply"}
 
 
-@takes("runs_dir", "json")
+@takes("runs_dir", *SPEECH)
 def command(flags: Flags, run: Run = "last") -> None:
     """Reads only; never in the way of the run."""
     directory = find(run, flags)
@@ -23,56 +28,92 @@ def command(flags: Flags, run: Run = "last") -> None:
     if Asked(flags).settings.json_summary:
         screen.out_json(found)
         return
-    screen.out(f"run {found['run_id']}: {found['state']}, target {found['target'] or '-'}")
-    screen.out(
-        screen.table([(status, f"{count:,}") for status, count in found["counts"].items() if count]) or "no rows"
-    )
-    if found["rows_per_s"]:
-        screen.out(
-            f"{found['settled']:,} of {found['rows']:,} rows settled, {found['rows_per_s']}/s over the last minute of work"
-        )
-    if found["running"]:
-        screen.out("unknown are those under way, unprocessed those that wait for their turn")
+    _show(found)
+    if found["state"] in _NEXT and not found["running"]:
+        where = runs_dir_option(directory.path.parent)
+        screen.out(f"next: bulkimg {_NEXT[found['state']]} {found['run_id']}{where}")
+
+
+def _show(found: dict[str, Any]) -> None:
+    screen.out(screen.one_line(f"run {found['run_id']}: {found['state']}, target {found['target'] or '-'}"))
+    if found["plan"]:
+        screen.out(found["plan"])
+    else:
+        lines: list[tuple[str, ...]] = [(status, f"{number:,}") for status, number in found["counts"].items() if number]
+        if found["running"]:
+            lines += [("in flight", f"{found['in_flight']:,}"), ("waiting", f"{found['waiting']:,}")]
+        screen.out(screen.table(lines) or "no rows")
+        pace = f", {found['rows_per_s']}/s over the last minute of work" if found["rows_per_s"] else ""
+        screen.out(f"{found['settled']:,} of {count(found['rows'], 'row')} settled{pace}")
     for cause in found["causes"]:
-        if found["running"] and not cause["code"]:
-            continue
-        screen.out(
-            screen.one_line(
-                f"  {cause['rows']:,} {cause['status']} {cause['code']}: {str(cause['message'])[:160]} (first in line {cause['first_line']})"
-            )
-        )
-    following = {"interrupted": "resume", "stopped": "resume", "ready": "resume", "planned": "apply"}
-    if (how := following.get(found["state"])) and not found["running"]:
-        screen.out(f"next: bulkimg {how} {found['run_id']}")
+        where = f"(first in line {cause['first_line']})"
+        text = f"  {cause['rows']:,} {cause['status']} {cause['code']}: {str(cause['message'])[:160]} {where}"
+        screen.out(screen.one_line(text))
 
 
 def report(directory: RunDirectory) -> dict[str, Any]:
-    """A run's state, counts, pace and causes. States: reading, ready, running, stopped, done,
-    refused; a dead process leaves interrupted (resume goes on) or abandoned (its manifest was not read to the end)."""
+    """A run's state, counts, pace and causes as a JSON object.
+
+    States: reading, ready, planned, running, stopped, done, refused; a dead process leaves interrupted (it can be resumed) or
+    abandoned (its manifest was not read to the end). `counts` of a living run are its outcomes; `in_flight` and `waiting` are
+    the other rows, by the run's own word where it gives one.
+    """
+    held = directory.is_held()
+    alive = _asked(directory) if held else None
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
         with storage_errors(directory.ledger):
-            state = ledger.meta("state", "reading")
-            held = directory.is_held()
-            counts = tally.counts(ledger)
-            settings = ledger.meta("settings", {})
-            settled, per_second = tally.recent_pace(ledger)
-            return {
-                "run_id": directory.run_id,
-                "directory": str(directory.path),
-                "state": {"reading": "abandoned", "running": "interrupted"}.get(state, state) if not held else state,
-                "running": held,
-                "target": f"{settings['endpoint']}{settings.get('base_path', '/zstack')}"
-                if "endpoint" in settings
-                else "",
-                "rows": sum(counts.values()),
-                "settled": settled,
-                "rows_per_s": per_second,
-                "counts": counts,
-                "causes": tally.causes(ledger),
-                "manifest": ledger.meta("manifest"),
-                "started_at": iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or time.time()),
-                "exit_code": ledger.meta("exit_code"),
-            }
+            return _report(directory, ledger, alive, held=held)
     finally:
         ledger.close()
+
+
+def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | None, *, held: bool) -> dict[str, Any]:
+    state = ledger.meta("state", "reading")
+    if not held:
+        state = {"reading": "abandoned", "running": "interrupted"}.get(state, state)
+    outcomes, rows = tally.settled_counts(ledger), tally.rows_in_all(ledger)
+    settled = sum(outcomes.values())
+    flying = min(alive["in_flight"] if alive else tally.in_flight(ledger), rows - settled) if held else 0
+    settings = ledger.meta("settings", {})
+    is_plan = state == "planned"
+    counts = outcomes if held else tally.counts(ledger)
+    not_fine = outcomes if held or is_plan else counts
+    return {
+        "schema": 1,
+        "run_id": directory.run_id,
+        "directory": str(directory.path),
+        "kind": _kind(ledger),
+        "state": state,
+        "running": held,
+        "target": f"{settings['endpoint']}{settings.get('base_path', '/zstack')}" if "endpoint" in settings else "",
+        "rows": rows,
+        "settled": settled,
+        "in_flight": flying,
+        "waiting": rows - settled - flying if held else 0,
+        "not_fine": sum(number for status, number in not_fine.items() if status not in GOOD),
+        "rows_per_s": tally.recent_pace(ledger)[1],
+        "plan": plan_line(plans.counts(ledger)) if is_plan else "",
+        "counts": counts,
+        "causes": tally.causes(ledger, settled_only=held or is_plan),
+        "manifest": ledger.meta("manifest"),
+        "note": ledger.meta("note", ""),
+        "undo_of": ledger.meta("undo_of"),
+        "retry_of": ledger.meta("retry_of"),
+        "started_at": iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or time.time()),
+        "exit_code": ledger.meta("exit_code"),
+    }
+
+
+def _kind(ledger: Ledger) -> str:
+    if ledger.meta("undo_of"):
+        return "undo"
+    return "retry" if ledger.meta("retry_of") else "run"
+
+
+def _asked(directory: RunDirectory) -> dict[str, Any] | None:
+    """What the process that carries the run out says of it; None where it takes no questions."""
+    try:
+        return ask(directory.path, ["status"])
+    except BulkimgError:
+        return None

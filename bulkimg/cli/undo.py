@@ -1,15 +1,28 @@
-"""This file is `bulkimg undo`: a new run that puts back what an earlier one changed."""
+"""`bulkimg undo`: a new run that puts back what an earlier one changed."""
 
 from typing import Annotated
 
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.carry import carry, carry_out
+from bulkimg.cli.carry import carry, carry_out, nothing_to_do, undoing
 from bulkimg.cli.options import PACE, REPORT, Asked, Flags, takes
 from bulkimg.cli.plan import show_plan
-from bulkimg.cli.resume import Run, find
-from bulkimg.engine import NothingToDo, begin_undo, rows_left, stored_settings
+from bulkimg.cli.problems import count
+from bulkimg.cli.resume import Run, find, runs_dir
+from bulkimg.engine import (
+    NothingToDo,
+    OpenRun,
+    already_undone,
+    begin_undo,
+    last_that_changed,
+    last_to_undo,
+    named_run,
+    reopen,
+    rows_left,
+    stored_settings,
+)
+from bulkimg.ledger import RunDirectory
 
 Where = Annotated[
     list[str],
@@ -20,32 +33,60 @@ Where = Annotated[
     ),
 ]
 PlanOnly = Annotated[
-    bool, typer.Option("--plan", envvar="BULKIMG_PLAN", help="Stop at the plan; `bulkimg apply last` sends it.")
+    bool, typer.Option("--plan", envvar="BULKIMG_PLAN", help="Stop at the plan; `bulkimg apply` sends it.")
 ]
-_OF_THE_RUN = ("profile", "ca_file", "action_key", *PACE, "max_changes", "canary", "note", *REPORT, "yes")
+_OF_THE_RUN = (
+    "profile",
+    "ca_file",
+    "action_key",
+    *PACE,
+    "max_changes",
+    "canary",
+    "note",
+    "run_id",
+    "allow_overlap",
+    *REPORT,
+    "yes",
+)
 _NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows")
 
 
 @takes(*_OF_THE_RUN)
 def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -> None:  # noqa: B006 - Typer never changes it
     """Only where the present value is still what the run wrote; anything else is a conflict and stays as it is."""
-    directory = find(run, flags)
+    directory = last_to_undo(runs_dir(flags)) if run == "last" else find(run, flags)
     stored = {key: value for key, value in stored_settings(directory).items() if key not in _NOT_TAKEN_OVER}
     asked = Asked(flags, stored=stored)
     asked.refuse_dry_run("undo")
+    if run == "last" and not where and (said := already_undone(directory.path.parent, directory)):
+        nothing_to_do(said)
+        return
     credentials = asked.credentials()
     if left := rows_left(directory):
         screen.note(
-            f"run {directory.run_id} has not ended, {left:,} of its rows are open: what it may have sent is decided by "
-            "reading, and `bulkimg resume` would still send the rest"
+            f"run {directory.run_id} has not ended, {count(left, 'row')} of it are open: what it may have sent is decided by "
+            f"reading, and bulkimg resume {directory.run_id} would still send the rest"
         )
-    try:
-        opened = begin_undo(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}), where)
-    except NothingToDo as nothing:
-        screen.note(str(nothing))
+    opened = _begin(directory, asked, where)
+    if opened is None:
         return
     if not plan:
         carry(opened, credentials)
+    screen.note(screen.one_line(undoing(opened)))
     summary = carry_out(opened, credentials, plan_only=True)
     show_plan(summary, opened)
     raise typer.Exit(summary.exit_code)
+
+
+def _begin(directory: RunDirectory, asked: Asked, where: list[str]) -> OpenRun | None:
+    """The undo of a run; None, and said, where it changed nothing."""
+    settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
+    if named := named_run(settings):
+        return reopen(named, settings)
+    try:
+        return begin_undo(directory, settings, where)
+    except NothingToDo as nothing:
+        other = None if where else last_that_changed(settings.runs_dir)
+        hint = f"; the last run that changed something is {other.run_id}: bulkimg undo {other.run_id}" if other else ""
+        nothing_to_do(f"{nothing}{hint}")
+        return None

@@ -1,4 +1,4 @@
-"""This file is `bulkimg verify`: the images again, beside what a run wanted of them."""
+"""`bulkimg verify`: the images again, next to what a run wanted of them."""
 
 import asyncio
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import Asked, Flags, takes
+from bulkimg.cli.options import SPEECH, Asked, Flags, takes
 from bulkimg.cli.progress import Watcher
 from bulkimg.cli.resume import Run, find
 from bulkimg.credentials import Credentials
@@ -20,7 +20,7 @@ from bulkimg.settings import Settings
 MOST = 100  # lines on a screen; --json has them all
 
 
-@takes("profile", "ca_file", "rate", "timeout", "max_outage", "retries", "runs_dir", "json", "log_format")
+@takes("profile", "ca_file", "rate", "timeout", "max_outage", "retries", "runs_dir", *SPEECH)
 def command(run: Run, flags: Flags) -> None:
     """Changes nothing. Exit 1 when something has drifted."""
     directory = find(run, flags)
@@ -31,7 +31,10 @@ def command(run: Run, flags: Flags) -> None:
         images, found = runner.run(_look(directory, asked.settings, credentials))
     if asked.settings.json_summary:
         listed = [item._asdict() for item in found]
-        screen.out_json({"run_id": directory.run_id, "images": images, "drifted": listed})
+        code = int(Exit.SOME_ROWS_NOT if found else Exit.OK)
+        screen.out_json(
+            {"schema": 1, "exit_code": code, "run_id": directory.run_id, "images": images, "drifted": listed}
+        )
     else:
         _show(directory, images, found)
     raise typer.Exit(Exit.SOME_ROWS_NOT if found else Exit.OK)

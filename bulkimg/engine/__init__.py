@@ -9,20 +9,49 @@ from bulkimg.engine.begin import (
     begin_retry,
     begin_undo,
     check_outputs,
+    edited_manifest,
+    named_run,
     reopen,
     rows_left,
     stored_settings,
 )
 from bulkimg.engine.carry import Engine
-from bulkimg.engine.close import next_command, refusal, refuse, summary_document
+from bulkimg.engine.close import next_command, refusal, refuse, runs_dir_option, summary_document
 from bulkimg.engine.control import ask
 from bulkimg.engine.look import Drift, all_images, drift, reading
 from bulkimg.engine.planning import Approve
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.steering import in_words
+from bulkimg.engine.undone import already_undone, last_that_changed, last_to_undo
 from bulkimg.engine.world import World
 
 __all__ = [
-    "Approve", "Drift", "Engine", "NothingToDo", "OpenRun", "World", "all_images", "ask", "begin", "begin_retry", "begin_undo", "check_outputs", "drift", "in_words", "next_command", "reading", "refusal", "refuse",
-    "reopen", "rows_left", "stored_settings", "summary_document",
-]  # fmt: skip
+    "Approve",
+    "Drift",
+    "Engine",
+    "NothingToDo",
+    "OpenRun",
+    "World",
+    "all_images",
+    "already_undone",
+    "ask",
+    "begin",
+    "begin_retry",
+    "begin_undo",
+    "check_outputs",
+    "drift",
+    "edited_manifest",
+    "in_words",
+    "last_that_changed",
+    "last_to_undo",
+    "named_run",
+    "next_command",
+    "reading",
+    "refusal",
+    "refuse",
+    "reopen",
+    "rows_left",
+    "runs_dir_option",
+    "stored_settings",
+    "summary_document",
+]

@@ -1,15 +1,18 @@
-"""This file begins runs: from a manifest, from an interrupted run, from the rows an earlier run left."""
+"""Begin runs: from a manifest, from an interrupted run, from the rows an earlier run left."""
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 from bulkimg import __version__
 from bulkimg.cells import write_cell
+from bulkimg.engine.overlap import Work, refuse_overlap, work_of
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.engine.shape import PLAN_SHAPE
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
@@ -30,14 +33,22 @@ def begin(
     settings: Settings,
     changes: Iterable[Mapping[str, Any]] | None = None,
     now: Callable[[], float] = time.time,
+    *,
+    plan_only: bool = False,
 ) -> OpenRun:
-    """Take the manifest (or changes) into a new run's ledger. UsageError and StorageError before anything is sent."""
+    """Take the manifest (or changes) into a new run's ledger. UsageError and StorageError before anything is sent.
+
+    RunRefused where another run of the same work is under way, unless this one is only planned (`plan_only`).
+    """
     manifest = Manifest(source, settings, changes)
     check_outputs(source, settings)
     _probe(source, changes)
-    directory = new_run(settings.runs_dir, now())
+    path = str(Path(source).absolute()) if changes is None and source != "-" else ""
+    if not plan_only and not settings.allow_overlap:
+        refuse_overlap(settings.runs_dir, Work(settings.target, path, settings.job_name, ""))
+    directory = new_run(settings.runs_dir, now(), settings.run_id)
     ledger = Ledger.create(directory.ledger)
-    _write_header(ledger, settings, now())
+    _write_header(ledger, directory, settings, now(), manifest_path=path, plan_only=plan_only)
     take_in(ledger, manifest)
     ledger.set_meta(state="ready")
     return OpenRun(directory, ledger, settings)
@@ -77,9 +88,10 @@ def _same_file(path: Path, source: str) -> bool:
     return os.path.samestat(path.stat(), given)
 
 
-def _write_header(ledger: Ledger, settings: Settings, created_at: float, **more: Any) -> None:
+def _write_header(ledger: Ledger, directory: RunDirectory, settings: Settings, created_at: float, **more: Any) -> None:
     with ledger.transaction():
         ledger.set_meta(
+            run_id=directory.run_id,
             version=__version__,
             created_at=created_at,
             state="reading",
@@ -98,7 +110,10 @@ def _user() -> str:
 
 def kept_options(settings: Settings) -> dict[str, Any]:
     """What was asked, as Settings takes it again; the target whole, so that no later default can change it."""
-    how_it_is_shown = {"runs_dir", "progress", "json_summary", "log_format", "verbose", "yes", "dry_run"}
+    how_it_is_shown = {
+        "runs_dir", "progress", "json_summary", "log_format", "verbose", "quiet", "yes", "dry_run", "run_id",
+        "allow_overlap", "encoding_is_configured",
+    }  # fmt: skip
     kept = settings.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, exclude={*_LIMITS, "results", *how_it_is_shown}
     )
@@ -123,17 +138,70 @@ def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False
             f"run {directory.run_id} ended before its manifest was read, nothing was sent; run the manifest again"
         )
     if state == "refused":
-        raise RunRefused(f"run {directory.run_id}: its manifest was refused; mend it and run it again")
+        raise RunRefused(f"run {directory.run_id}: its manifest was refused; fix it and run it again")
     if planned and state == "done" and not plans.counts(ledger).actions["update"]:
         planned = False  # a plan without changes has nothing left to carry out
     if planned and state != "planned":
-        how = {"done": "has been carried out", "ready": "has no plan yet; bulkimg resume makes one"}
-        raise RunRefused(f"run {directory.run_id} {how.get(state, 'has been begun; bulkimg resume goes on with it')}")
+        again = f"bulkimg resume {directory.run_id}"
+        how = {"done": "has been carried out", "ready": f"has no plan yet; {again} makes one"}
+        raise RunRefused(f"run {directory.run_id} {how.get(state, f'has begun to send; {again} sends the rest')}")
     ledger.verify()
+    if state != "done":
+        ledger.set_meta(plan_only=False)
     if state != "done":
         ledger.set_meta(settings=kept_options(settings))  # guards and pace that were given now hold from now on
     check_outputs(ledger.meta("manifest") or "", settings)
     return OpenRun(directory, ledger, settings)
+
+
+def named_run(settings: Settings) -> RunDirectory | None:
+    """The run that `--run-id` names, where it can be resumed; None where a new one may have the name.
+
+    RunRefused where that run is finished, or a process holds it. One of which nothing was planned or sent gives its name up.
+    """
+    directory = RunDirectory(settings.runs_dir / settings.run_id) if settings.run_id else None
+    if directory is None or not directory.ledger.is_file():
+        return None
+    directory.hold()
+    try:
+        ledger = Ledger.open(directory.ledger, read_only=True)
+        state = ledger.meta("state", "reading")
+        ledger.close()
+        if state == "done":
+            raise RunRefused(
+                f"run {directory.run_id} is finished; give another --run-id, or see bulkimg status {directory.run_id}"
+            )
+        if state in {"reading", "refused"}:
+            directory.remove()
+            return None
+        return directory
+    finally:
+        directory.release()
+
+
+def edited_manifest(directory: RunDirectory, source: str | None = None) -> str:
+    """The name of the run's manifest where it lies on the disk and is not what it was; "" otherwise.
+
+    `source`: the manifest that is given again; without it, the one that the run was begun with.
+    """
+    ledger = Ledger.open(directory.ledger, read_only=True)
+    try:
+        path, digest = source or ledger.meta("manifest_path"), ledger.meta("sha256")
+    finally:
+        ledger.close()
+    try:
+        if not path or not digest or not (path == "-" or Path(path).is_file()):
+            return ""
+        return path if _digest_of(path) != digest else ""
+    except OSError:
+        return ""
+
+
+def _digest_of(path: str) -> str:
+    if path == "-":
+        return sha256(sys.stdin.buffer.read()).hexdigest()
+    with Path(path).open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def stored_settings(directory: RunDirectory) -> dict[str, Any]:
@@ -163,7 +231,10 @@ def begin_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], flo
     with _earlier(earlier) as old:
         if next(_rows_again(old), None) is None:
             raise NothingToDo(f"run {earlier.run_id} left no row to try again")
-        kept = {key: old.meta(key) for key in ("manifest", "sha256", "columns", "has_expectations", "undo_of")}
+        kept = {
+            key: old.meta(key)
+            for key in ("manifest", "manifest_path", "sha256", "columns", "has_expectations", "undo_of", "undoes")
+        }
         return _begin_from(old, _rows_again(old), settings, now, retry_of=earlier.run_id, **kept)
 
 
@@ -184,8 +255,20 @@ def begin_undo(
         settings = settings.model_copy(
             update={"tags_mode": "replace", "allow_field": FIELDS, "survey": True, "skip_invalid": True, "where": ()}
         )
-        kept = {"manifest": f"undo of {earlier.run_id}", "sha256": old.meta("sha256"), "columns": None}
-        return _begin_from(old, wanted.rows(old), settings, now, undo_of=earlier.run_id, has_expectations=True, **kept)
+        kept = {"manifest_path": old.meta("manifest_path"), "sha256": old.meta("sha256"), "columns": None}
+        kept |= {"manifest": f"undo of {earlier.run_id}", "undo_of": earlier.run_id, "undoes": _undoes(old)}
+        return _begin_from(old, wanted.rows(old), settings, now, has_expectations=True, is_partial=bool(where), **kept)
+
+
+def _undoes(ledger: Ledger) -> dict[str, Any]:
+    """What a person needs to know of the run that is taken back."""
+    return {
+        "manifest": ledger.meta("manifest"),
+        "started_at": ledger.meta("started_at"),
+        "updated": tally.counts(ledger)["updated"],
+        "note": ledger.meta("note", ""),
+        "undo_of": ledger.meta("undo_of"),
+    }
 
 
 class _Where:
@@ -218,7 +301,7 @@ def _earlier(earlier: RunDirectory) -> Iterator[Ledger]:
     try:
         old = Ledger.open(earlier.ledger)
         if old.meta("state") in {None, "reading", "refused"}:
-            raise RunRefused(f"run {earlier.run_id} was refused at its manifest; mend it and run it again")
+            raise RunRefused(f"run {earlier.run_id} was refused at its manifest; fix it and run it again")
         old.verify()
         yield old
     finally:
@@ -231,9 +314,11 @@ def _begin_from(
     old: Ledger, rows: Iterator[Row], settings: Settings, now: Callable[[], float], **header: Any
 ) -> OpenRun:
     check_outputs(old.meta("manifest") or "", settings)
-    directory = new_run(settings.runs_dir, now())
+    if not settings.allow_overlap:
+        refuse_overlap(settings.runs_dir, work_of(old)._replace(target=settings.target), RunDirectory(old.path.parent))
+    directory = new_run(settings.runs_dir, now(), settings.run_id)
     ledger = Ledger.create(directory.ledger)
-    _write_header(ledger, settings, now(), left_out=0, **header)
+    _write_header(ledger, directory, settings, now(), left_out=0, **header)
     ordinal = 1
     for batch in batches(rows):
         add_rows(ledger, ordinal, batch)

@@ -1,4 +1,4 @@
-"""This file carries an open run out: login, plan, canary, sending, logout, the files at the end. It can be stopped at any time."""
+"""Carry an open run out: login, plan, canary, sending, logout, the files at the end. It can be stopped at any time."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from bulkimg.credentials import AccessKey, Account, Credentials
 from bulkimg.engine.begin import kept_options
 from bulkimg.engine.close import finish
 from bulkimg.engine.interrupt import Interrupt
+from bulkimg.engine.overlap import refuse_overlap, work_of
 from bulkimg.engine.planning import Approve, Planning
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.sending import Sending
@@ -23,6 +24,7 @@ from bulkimg.model import (
     Observer,
     Reopened,
     Summary,
+    Unreadable,
 )
 from bulkimg.pace import Pace
 from bulkimg.plan import Reader
@@ -109,6 +111,8 @@ class Engine:
         _check_identity(run.ledger, self._credentials)
         if run.ledger.meta("state") == "done":
             return finish(run, None, run.ledger.meta("ended_at"))  # its files once more, as they were
+        if not self._plan_only and not settings.allow_overlap:
+            refuse_overlap(run.directory.path.parent, work_of(run.ledger), run.directory)
         # What cannot be written is found out before anything is asked or sent.
         write_results(run.ledger, run.result_paths, settled_only=True)
         if settings.note:  # perhaps of somebody who applies another's plan
@@ -134,7 +138,14 @@ class Engine:
         finally:
             await transport.close()
         run.ledger.set_meta(settings=kept_options(run.settings))
-        return finish(run, stop, self._world.now(), sending_seconds=self._sending.seconds, requests=transport.requests)
+        return finish(
+            run,
+            stop,
+            self._world.now(),
+            sending_seconds=self._sending.seconds,
+            requests=transport.requests,
+            reached=transport.reached,
+        )
 
     async def _work(self, transport: Transport) -> Stop | None:
         settings = self._run.settings
@@ -142,7 +153,9 @@ class Engine:
         auth = make_auth(self._credentials, transport, world.now, world.sleep)
         key = settings.action_key if settings.action_key != "auto" else self._run.ledger.meta("action_key", "auto")
         api = ImageApi(transport, auth, key)
-        reader = Reader(api, self.pace.gate, world, settings.retries)
+        reader = Reader(
+            api, self.pace.gate, world, settings.retries, lambda kind, why: self._observe(Unreadable(kind, why))
+        )
         self._watch_gate(api)
         if stop := await self._interrupt.until_stopped(auth.open()):
             return stop

@@ -1,4 +1,4 @@
-"""This file ends runs: the refusal before anything is sent, the files, the summary, the exit code, the next command."""
+"""End runs: the refusal before anything is sent, the files, the summary, the exit code, the next command."""
 
 import shlex
 import time
@@ -14,6 +14,7 @@ from bulkimg.ledger import files, plans, tally, write_results
 from bulkimg.ledger.files import write_fed_back, write_json, write_undo
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, RETRYABLE, Status, Summary, iso_utc
+from bulkimg.plan import refusal as guarded
 from bulkimg.plan import undo_rows
 from bulkimg.report import write_plan_page
 
@@ -24,7 +25,9 @@ def refusal(run: OpenRun) -> str:
     name = run.ledger.meta("manifest")
     if fatal or (found and not run.settings.skip_invalid):
         cure = "" if fatal else ", or let the good rows run with --skip-invalid"
-        return f"{name}: {found} {'problem' if found == 1 else 'problems'} in {max(rows, 1)} rows; mend them{cure}"
+        problems = f"{found:,} {'problem' if found == 1 else 'problems'}"
+        where = f" in {rows:,} {'row' if rows == 1 else 'rows'}" if rows else ""
+        return f"{name}: {problems}{where}; fix {'it' if found == 1 else 'them'}{cure}"
     if run.ledger.meta("has_expectations") and not run.settings.survey:
         return f"{name}: has if_ columns, and --no-survey does not look at the images; leave one of them out"
     return ""
@@ -37,9 +40,16 @@ def refuse(run: OpenRun, why: str) -> Summary:
 
 
 def finish(
-    run: OpenRun, stop: Stop | None, ended: float, *, sending_seconds: float = 0.0, requests: int = 0
+    run: OpenRun,
+    stop: Stop | None,
+    ended: float,
+    *,
+    sending_seconds: float = 0.0,
+    requests: int = 0,
+    reached: bool = True,
 ) -> Summary:
-    """Write every file of the run from the ledger, and say what came of it. `ended` is seconds since the epoch."""
+    """Write every file of the run from the ledger, and say what came of it. `ended` is seconds since the epoch; `reached`:
+    the server has answered something."""
     ledger = run.ledger
     with storage_errors(run.directory.ledger):
         counts = tally.counts(ledger)
@@ -87,7 +97,7 @@ def finish(
             "by": ledger.meta("by"),
             "note": ledger.meta("note", ""),
             "version": __version__,
-            "next": next_command(run, counts, to_do, stop.cure if stop else ""),
+            "next": next_command(run, counts, to_do, stop, reached=reached),
         },
     )
     write_results(ledger, run.result_paths)
@@ -116,20 +126,34 @@ def _exit_code(counts: Mapping[str, int], stop: Stop | None, to_do: int, *, is_p
     return int(Exit.OK if fine == sum(counts.values()) else Exit.SOME_ROWS_NOT)
 
 
-def next_command(run: OpenRun, counts: Mapping[str, int], to_do: int, cure: str | None) -> str | None:
-    """The exact command to type next, when there is one. `cure`: what has to be added to it."""
-    if run.ledger.meta("state") == "refused" or cure is None:
+def next_command(
+    run: OpenRun, counts: Mapping[str, int], to_do: int, stop: Stop | None, *, reached: bool = True
+) -> str | None:
+    """The exact command to type next, when there is one that can do better than this one did."""
+    state, run_id = run.ledger.meta("state"), run.directory.run_id
+    if state == "refused" or (stop is not None and not stop.resumable):
         return None
-    where = "" if run.settings.runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(run.settings.runs_dir))}"
+    where = runs_dir_option(run.settings.runs_dir)
+    if state == "planned" and guarded(plans.counts(run.ledger), run.settings.max_changes, run.settings.allow_field):
+        return None
     if to_do:
-        how = "apply" if run.ledger.meta("state") == "planned" else "resume"
-        return f"bulkimg {how} last{where}{f' {cure}' if cure else ''}"
-    return f"bulkimg retry last{where}" if any(counts[status] for status in RETRYABLE) else None
+        if stop is not None and stop.exit_code is Exit.TARGET and state == "ready" and run.command:
+            return run.command  # nothing was read: the same again, once the endpoint is right
+        if not reached and run.command:
+            return run.command
+        return f"bulkimg {'apply' if state == 'planned' else 'resume'} {run_id}{where}"
+    return f"bulkimg retry {run_id}{where}" if any(counts[status] for status in RETRYABLE) else None
+
+
+def runs_dir_option(runs_dir: Path) -> str:
+    """What a command needs so that it finds a run there; "" for the default."""
+    return "" if runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(runs_dir))}"
 
 
 def summary_document(summary: Summary) -> dict[str, Any]:
     """The summary as summary.json and --json show it."""
     return {
+        "schema": 1,
         "run_id": summary.run_id,
         "directory": summary.directory,
         "target": summary.target,

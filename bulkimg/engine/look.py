@@ -1,4 +1,4 @@
-"""This file looks at a server's images without changing any: beside what a run wanted, and all of them for an export."""
+"""Look at a server's images without changing any: next to what a run wanted, and all of them for an export."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
@@ -11,7 +11,7 @@ from bulkimg.credentials import Credentials
 from bulkimg.engine.world import World
 from bulkimg.errors import TargetError
 from bulkimg.ledger import Ledger, plans
-from bulkimg.model import TAGS, Held, Observer, Reopened, Value
+from bulkimg.model import TAGS, Held, Observer, Reopened, Unreadable, Value
 from bulkimg.pace import Pace
 from bulkimg.plan import CannotRead, Reader
 from bulkimg.plan.diff import fulfilled, present, written
@@ -57,7 +57,7 @@ async def reading(
         with pace.rate.shared(world.slots(settings.target)):
             await auth.open()
             try:
-                yield Reader(api, pace.gate, world, settings.retries)
+                yield Reader(api, pace.gate, world, settings.retries, lambda kind, why: observe(Unreadable(kind, why)))
             finally:
                 await log_out(auth)
     except asyncio.CancelledError:
@@ -66,7 +66,7 @@ async def reading(
             raise TargetError(given_up[0]) from None
         raise
     except CannotRead as why:
-        raise TargetError(f"the server does not tell how its images are: {why}") from None
+        raise TargetError(f"the images cannot be read: {why}") from None
     finally:
         await transport.close()
 
@@ -87,6 +87,8 @@ def _drift_of(row: plans.Asked, image: Image | None, *, replace_tags: bool) -> I
         yield Drift(row.line, row.uuid, "", None, None)
         return
     for name, value in row.fields.items():
+        if name in TAGS and name not in image:
+            continue  # the server does not show them, which has been said
         if not fulfilled(name, value, present(image, name), replace_tags=replace_tags):
             yield Drift(row.line, row.uuid, name, value, written(image, name))
 

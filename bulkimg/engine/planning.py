@@ -1,4 +1,4 @@
-"""This file makes the plan of an open run, and has it approved, before anything is sent."""
+"""Make the plan of an open run, and has it approved, before anything is sent."""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,9 +8,10 @@ from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
 from bulkimg.ledger import plans, tally
-from bulkimg.model import CanaryPassed, NoSurvey, Observer, PlanMade, Surveyed
+from bulkimg.model import CanaryPassed, Observer, PlanMade, Surveyed
 from bulkimg.plan import CannotRead, Reader, refusal, survey, too_many_missing
 
+_WITHOUT_SURVEY = "A run without diff, skip and undo has to be asked for: --no-survey"
 Approve = Callable[[PlanMade | CanaryPassed], Awaitable[bool]]
 
 
@@ -49,36 +50,33 @@ class Planning:
         self._observe(PlanMade(counts))
         if self._checksum is not None and not counts.digest.startswith(self._checksum.lower()):
             why = f"--checksum {self._checksum}: the plan's is {counts.digest}; look at it again"
-            return Stop(Exit.REFUSED, why, cure=None)
+            return Stop(Exit.REFUSED, why, resumable=False)
         if why := too_many_missing(counts, settings.max_errors):
-            return Stop(Exit.ERROR_LIMIT, why)
+            return Stop(Exit.ERROR_LIMIT, why, resumable=False)
         self.missing = counts.actions["missing"]
         if self._plan_only or not counts.actions["update"]:
             return None
         if refused := refusal(counts, settings.max_changes, settings.allow_field):
-            return Stop(Exit.REFUSED, *refused)
+            page = self._run.directory.path / "plan.html"
+            return Stop(Exit.REFUSED, f"{refused}; look at {page}", resumable=False)
         return await approved(PlanMade(counts), self._approve, self._interrupt)
 
     async def _make(self, reader: Reader) -> Stop | None:
         ledger, settings = self._run.ledger, self._run.settings
         if not settings.survey and ledger.meta("has_expectations"):
             return Stop(
-                Exit.REFUSED, "its rows have preconditions, and --no-survey does not look at the images", cure=None
+                Exit.REFUSED,
+                "its rows have preconditions, and --no-survey does not look at the images",
+                resumable=False,
             )
         if settings.survey:
             try:
                 stop = await self._interrupt.until_stopped(self._survey(reader))
             except CannotRead as why:
-                if ledger.meta("has_expectations"):
-                    return Stop(
-                        Exit.REFUSED,
-                        f"the server cannot be asked how the images are ({why}), so no if_ value can be compared",
-                    )
-                self._observe(NoSurvey(str(why)))
-            else:
-                if stop is None:
-                    write_plan(self._run)
-                return stop
+                return Stop(Exit.TARGET, f"the images cannot be read: {why}; nothing was sent. {_WITHOUT_SURVEY}")
+            if stop is None:
+                write_plan(self._run)
+            return stop
         with ledger.transaction():
             plans.make(ledger, settings.target, surveyed=False)
         write_plan(self._run)

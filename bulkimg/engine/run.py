@@ -1,4 +1,4 @@
-"""This file is a run that this process holds, and the names of its files."""
+"""A run that this process holds, and the names of its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ class OpenRun:
     directory: RunDirectory
     ledger: Ledger
     settings: Settings
+    command: str = ""  # as it was typed, for a server that was never reached
 
     def change(self, **options: Any) -> None:
         """What holds from now on; writing it down is another's work."""

@@ -1,4 +1,4 @@
-"""This file sends what is planned: a few rows as a canary, then all, while one lane writes down what becomes of them."""
+"""Send what is planned: a few rows as a canary, then all, while one lane writes down what becomes of them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -133,9 +133,9 @@ class Sending:
         bad = await writer.ask(lambda ledger: plans.not_updated(ledger, chosen))
         if bad:
             line, status, message = bad[0]
-            why = f"{len(bad)} of the {len(chosen)} canary rows are not as they should be, the first in line {line}: {status}"
+            why = f"{len(bad)} of the {len(chosen)} canary rows are not fine, the first in line {line}: {status}"
             why = f"{why}: {message}" if message else why
-            return Stop(Exit.ERROR_LIMIT, f"{why}; --canary 0 goes on all the same", "--canary 0")
+            return Stop(Exit.ERROR_LIMIT, f"{why}; nothing else was sent", resumable=False)
         self._observe(CanaryPassed(len(chosen)))
         stop = await approved(CanaryPassed(len(chosen)), self._approve, self._interrupt)
         if stop is None:

@@ -1,4 +1,4 @@
-"""This file makes the run's other files from the ledger: results, failed, unprocessed, summary. CSV is spreadsheet-safe."""
+"""Make the run's other files from the ledger: results, failed, unprocessed, summary. CSV is spreadsheet-safe."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from pydantic_core import to_json
 
+from bulkimg.blank import is_blank
 from bulkimg.cells import csv_text, harmless, write_cell, write_csv
 from bulkimg.ledger import plans, tally
 from bulkimg.ledger.store import Ledger, storage_errors
@@ -80,10 +81,25 @@ def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[st
     own = ledger.meta("columns")
     for name, statuses in FED_BACK.items():
         columns, row_of = _own_columns(own) if own is not None else _field_columns(ledger, statuses, empty_token)
-        with replacing(directory / name) as file:
-            write_csv(file, [[*columns, *OURS]])
-            written[name] = write_csv(file, _fed_back(row_of, tally.fates(ledger, *statuses)))
+        rows = _fed_back(row_of, tally.fates(ledger, *statuses))
+        written[name] = _write_manifest(directory / name, [*columns, *OURS], rows)
     return written
+
+
+def _write_manifest(path: Path, header: Sequence[Any], rows: Iterator[Sequence[Any]]) -> int:
+    """A CSV that is a manifest again, and how many rows it has; no file without a row.
+
+    It begins with a byte order mark: spreadsheets would read the local code page, and so would bulkimg where one is configured.
+    """
+    first = next(rows, None)
+    if first is None:
+        with storage_errors(path), suppress(FileNotFoundError):
+            path.unlink()  # of an earlier part of this run
+        return 0
+    with replacing(path) as file:
+        file.write("\ufeff")
+        write_csv(file, [header, first])
+        return 1 + write_csv(file, rows)
 
 
 def _fed_back(row_of: Callable[[tally.Fate], list[str]], fates: Iterable[tally.Fate]) -> Iterator[list[str]]:
@@ -135,9 +151,8 @@ def write_undo(rows: Callable[[], Iterator[Row]], path: Path, empty_token: str) 
     each call: once for the columns that there are, once for the lines."""
     used = {name for row in rows() for name in (*row.fields, *(f"if_{name}" for name in row.expects))}
     columns = [name for name in (*FIELDS, *(f"if_{name}" for name in FIELDS)) if name in used]
-    with replacing(path) as file:
-        write_csv(file, [("uuid", *columns, "_line", "_message")])
-        write_csv(file, (_undoing(row, columns, empty_token) for row in rows()))
+    lines = (_undoing(row, columns, empty_token) for row in rows())
+    _write_manifest(path, ("uuid", *columns, "_line", "_message"), lines)
 
 
 def _undoing(row: Row, columns: Sequence[str], empty_token: str) -> tuple[Any, ...]:
@@ -151,9 +166,9 @@ def _undoing(row: Row, columns: Sequence[str], empty_token: str) -> tuple[Any, .
 def _unsayable(row: Row, empty_token: str) -> list[str]:
     """Old values that a manifest cannot ask for; `bulkimg undo` can."""
     return [
-        f"the old {name} is the text that empties a field, so it is left out here; bulkimg undo brings it back"
+        f"the old {name} is a text that a cell cannot ask for, so it is left out here; bulkimg undo brings it back"
         for name, value in row.fields.items()
-        if value == empty_token
+        if value == empty_token or (isinstance(value, str) and value and is_blank(value))
     ]
 
 

@@ -41,6 +41,8 @@ def add_rows(ledger: Ledger, first: int, rows: Sequence[Row]) -> int:
         for ordinal, row in enumerate(rows, first):
             if row.problems:
                 _add_problems(db, ordinal, row.problems)
+            if row.warnings:
+                _add_warnings(db, row.warnings)
     return sum(not row.fields for row in rows)
 
 
@@ -73,6 +75,12 @@ def add_problems(ledger: Ledger, problems: Iterable[Problem]) -> None:
     """Problems of the manifest as a whole."""
     with ledger.transaction() as db:
         _add_problems(db, None, problems)
+
+
+def _add_warnings(db: Any, warnings: Iterable[Problem]) -> None:
+    for w in warnings:
+        texts = (storable(text) for text in (w.column, w.value, w.code, w.message, w.fix))
+        db.execute("INSERT INTO warning VALUES (?, ?, ?, ?, ?, ?)", (w.line, *texts))
 
 
 def _add_problems(db: Any, ordinal: int | None, problems: Iterable[Problem]) -> None:

@@ -30,7 +30,7 @@ class ThreadLane:
             try:
                 self._thread.start()
             except RuntimeError as error:  # what Python says when the system has no more memory or threads for us
-                raise StorageError(f"{error}; raise the limits (ulimit -v, -u), then bulkimg resume last") from None
+                raise StorageError(f"{error}; raise the limits (ulimit -v, -u), then resume the run") from None
         self._queue.put(work)
 
     def _run(self) -> None:

@@ -1,15 +1,19 @@
-"""This file is the run's directory: its id, its modes, its lock, and how `last` and the others are found."""
+"""The run's directory: its id, its modes, its lock, and how `last` and the others are found."""
 
 import fcntl
 import os
 import random
+import re
+import shutil
 import stat
-from collections.abc import Iterator
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bulkimg.errors import RunRefused, StorageError, UsageError
 
+_STAMPED = re.compile(r"(\d{8}-\d{6}\.\d{3})-[0-9a-z]{4}")
+LOCK_TRIES, LOCK_WAIT = 5, 0.02  # whoever looks whether a run is held takes its lock for a moment
 _ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # no letters that are read as digits
 
 
@@ -34,7 +38,7 @@ class RunDirectory:
         if why := _strange(os.fstat(descriptor)):
             os.close(descriptor)
             raise RunRefused(f"{self.path}: {why}")
-        if not _lock(descriptor):
+        if not _lock(descriptor, tries=LOCK_TRIES):
             os.close(descriptor)
             raise RunRefused(
                 f"run {self.run_id} is being carried out by another process; see bulkimg status {self.run_id}"
@@ -55,13 +59,33 @@ class RunDirectory:
         finally:
             os.close(descriptor)
 
+    @property
+    def begun_at(self) -> float:
+        """Seconds since the epoch: by its id, or, where somebody named the run, by its directory's first file."""
+        if found := _STAMPED.fullmatch(self.run_id):
+            return datetime.strptime(found[1], "%Y%m%d-%H%M%S.%f").replace(tzinfo=UTC).timestamp()
+        try:
+            return (self.path / NAMED_AT).stat().st_mtime
+        except OSError:
+            return 0.0
 
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    def remove(self) -> None:
+        """Delete the run with everything in it. Only while it is held."""
+        shutil.rmtree(self.path)
+
+
+NAMED_AT = ".begun"  # an empty file in the directory of a run that somebody named: its time is the run's
+
+
+def _lock(descriptor: int, tries: int = 1) -> bool:
+    for left in reversed(range(tries)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if left:
+                time.sleep(LOCK_WAIT)
+    return False
 
 
 def _strange(found: os.stat_result) -> str:
@@ -76,19 +100,27 @@ def _strange(found: os.stat_result) -> str:
     return ""
 
 
-def new_run(runs_dir: Path, now: float) -> RunDirectory:
-    """A new directory (mode 0700), held. Its id sorts by time; `now` is seconds since the epoch."""
+def new_run(runs_dir: Path, now: float, name: str | None = None) -> RunDirectory:
+    """A new directory (mode 0700), held. Its id is `name`, or sorts by time; `now` is seconds since the epoch.
+
+    RunRefused where there is a run of that name.
+    """
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S.%f")[:-3]
     suffix = "".join(random.choices(_ALPHABET, k=4))  # noqa: S311 - tells two runs of one millisecond apart, no secret
-    path = runs_dir / f"{stamp}-{suffix}"
+    path = runs_dir / (name or f"{stamp}-{suffix}")
     try:
         if not runs_dir.is_dir():
             runs_dir.mkdir(0o755, parents=True, exist_ok=True)  # whoever can write in it can move runs away
             _make_durable(runs_dir.parent)
         path.mkdir(mode=0o700)
         path.chmod(0o700)  # whatever the umask
+        if name:
+            (path / NAMED_AT).touch(mode=0o600)
+            os.utime(path / NAMED_AT, (now, now))
         _make_durable(runs_dir)
         return RunDirectory(path).hold()
+    except FileExistsError:
+        raise RunRefused(f"there is a run {path.name} in {runs_dir}; choose another --run-id") from None
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be created: {error.strerror}; choose another place with --runs-dir"
@@ -104,24 +136,25 @@ def _make_durable(directory: Path) -> None:
         os.close(descriptor)
 
 
-def list_runs(runs_dir: Path) -> Iterator[RunDirectory]:
+def list_runs(runs_dir: Path) -> list[RunDirectory]:
     """The runs there are, oldest first."""
     try:
-        names = sorted(entry.name for entry in os.scandir(runs_dir) if entry.is_dir())
+        names = [entry.name for entry in os.scandir(runs_dir) if entry.is_dir()]
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise UsageError(f"{runs_dir}: cannot be read: {error.strerror}") from None
-    for name in names:
-        if (runs_dir / name / "run.db").is_file():
-            yield RunDirectory(runs_dir / name)
+    found = [RunDirectory(runs_dir / name) for name in names if (runs_dir / name / "run.db").is_file()]
+    return sorted(found, key=lambda run: (run.begun_at, run.run_id))
 
 
 def find_run(runs_dir: Path, name: str) -> RunDirectory:
     """The run that an id, the beginning of one, a directory or `last` names."""
     if (Path(name) / "run.db").is_file():
         return RunDirectory(Path(name))
-    runs = list(list_runs(runs_dir))
+    if "/" not in name and (runs_dir / name / "run.db").is_file():
+        return RunDirectory(runs_dir / name)  # the whole id, though another one may begin like it
+    runs = list_runs(runs_dir)
     if name == "last" and runs:
         return runs[-1]
     matching = [run for run in runs if run.run_id.startswith(name)]

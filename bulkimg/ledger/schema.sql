@@ -34,6 +34,16 @@ CREATE TABLE problem (
   fatal   INTEGER NOT NULL
 ) STRICT;
 
+-- What is allowed and hardly ever meant; added after version 0.1.0, so an older ledger has none.
+CREATE TABLE warning (
+  line    INTEGER NOT NULL,
+  column  TEXT NOT NULL,
+  value   TEXT NOT NULL,
+  code    TEXT NOT NULL,
+  message TEXT NOT NULL,
+  fix     TEXT NOT NULL
+) STRICT;
+
 -- What the survey saw, and what would be sent because of it. A run that could not look, or was told not to, has none.
 CREATE TABLE plan (
   ordinal INTEGER PRIMARY KEY,        -- of rows that are sent by themselves: no problems, no leader
@@ -108,9 +118,10 @@ SELECT
       'never sent: the run stopped before it')) END, '') AS message,
   coalesce(settled_hint, CASE status
     WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = fate.ordinal)
-    ELSE iif(planned, 'bulkimg apply sends it', 'bulkimg resume goes on with it') END, '') AS hint,
+    ELSE iif(planned, 'bulkimg apply ', 'bulkimg resume ') || run_id || ' sends it' END, '') AS hint,
   strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch') AS started
-FROM fate, (SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'state' AND value = '"planned"') AS planned);
+FROM fate, (SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'state' AND value = '"planned"') AS planned,
+  coalesce((SELECT json_extract(value, '$') FROM meta WHERE key = 'run_id'), '') AS run_id);
 
 -- And as lines of the result files, made here because a run that appends a line for every row has no time to make it in
 -- Python. JSON is exact. In CSV, a text that a spreadsheet would run gets an apostrophe, as bulkimg.cells.harmless does it.

@@ -25,11 +25,11 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise StorageError(
-            f"{path}: the ledger failed: {error}; free space or mend the disk, then bulkimg resume"
+            f"{path}: the ledger failed: {error}; free space or fix the disk, then resume the run"
         ) from error
     except OSError as error:
         raise StorageError(
-            f"{error.filename or path}: {error.strerror}; free space or mend the disk, then bulkimg resume"
+            f"{error.filename or path}: {error.strerror}; free space or fix the disk, then resume the run"
         ) from error
 
 

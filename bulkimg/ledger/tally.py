@@ -51,6 +51,19 @@ def problems(ledger: Ledger, limit: int = -1) -> Iterator[Problem]:
         yield Problem(line, column, value, code, message, fix, bool(fatal))
 
 
+def warnings(ledger: Ledger, limit: int = -1) -> Iterator[Problem]:
+    """Warnings in the order of their lines, or the first `limit`."""
+    query = "SELECT line, column, value, code, message, fix FROM warning ORDER BY line, rowid LIMIT ?"
+    for values in ledger.db.execute(query, (limit,)):
+        yield Problem(*values)
+
+
+def warning_count(ledger: Ledger) -> int:
+    """How many warnings the manifest gave rise to."""
+    found: int = ledger.db.execute("SELECT count(*) FROM warning").fetchone()[0]
+    return found
+
+
 def problem_counts(ledger: Ledger) -> tuple[int, int, int]:
     """(problems, rows with problems, problems that no --skip-invalid gets past)."""
     return (
@@ -88,10 +101,30 @@ def counts(ledger: Ledger) -> dict[str, int]:
     return {status.value: found.get(status.value, 0) for status in Status}
 
 
-def causes(ledger: Ledger, limit: int = 20) -> list[dict[str, Any]]:
-    """The rows that are not fine, grouped by status and code, most frequent first, each with one row as an example."""
-    query = """SELECT status, code, count(*) AS rows, min(line) AS line, message, hint FROM said
-    WHERE status NOT IN ('updated', 'unchanged') GROUP BY status, code ORDER BY rows DESC, status, code LIMIT ?"""
+def settled_counts(ledger: Ledger) -> dict[str, int]:
+    """Rows that have their outcome, by status, all eight named; rows refused at the manifest are `invalid`."""
+    query = "SELECT status, count(*) FROM fate WHERE settled OR status = 'invalid' GROUP BY status"
+    found = dict(ledger.db.execute(query))
+    return {status.value: found.get(status.value, 0) for status in Status}
+
+
+def in_flight(ledger: Ledger) -> int:
+    """Rows whose last attempt is open: sent, or about to be."""
+    query = """SELECT count(DISTINCT attempt.ordinal) FROM attempt LEFT JOIN outcome USING (ordinal)
+    WHERE attempt.fate IS NULL AND outcome.ordinal IS NULL"""
+    found: int = ledger.db.execute(query).fetchone()[0]
+    return found
+
+
+def causes(ledger: Ledger, limit: int = 20, *, settled_only: bool = False) -> list[dict[str, Any]]:
+    """The rows that are not fine, grouped by status and code, most frequent first, each with one row as an example.
+
+    `settled_only`: of a run that is under way, only what is an outcome.
+    """
+    only = "AND (settled OR status = 'invalid')" if settled_only else ""
+    query = f"""SELECT status, code, count(*) AS rows, min(line) AS line, message, hint FROM said
+    WHERE status NOT IN ('updated', 'unchanged') {only}
+    GROUP BY status, code ORDER BY rows DESC, status, code LIMIT ?"""  # noqa: S608 - constant texts
     names = ("status", "code", "rows", "first_line", "message", "hint")
     return [dict(zip(names, [v or "" for v in row], strict=True)) for row in ledger.db.execute(query, (limit,))]
 

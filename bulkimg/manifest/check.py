@@ -1,13 +1,15 @@
-"""This file checks one record: texts as they stand in a manifest → normalised uuid, fields and expectations, or problems."""
+"""Check one record: texts as they stand in a manifest → normalised uuid, fields and expectations, or problems."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from bulkimg.blank import is_blank, trim, trim_in_line
 from bulkimg.cells import read_cell, read_flag
-from bulkimg.model import FLAGS, MAY_BE_EMPTY, TAGS, Change, Fields, Problem, Value, normal_uuid, refuse_unfit
+from bulkimg.model import CHOICES, FLAGS, MAY_BE_EMPTY, TAGS, Change, Fields, Problem, Value, normal_uuid, refuse_unfit
 from bulkimg.values import Pairs, nearest
 
 _UUID_FIX = "32 hexadecimal digits, with or without dashes"
@@ -25,12 +27,14 @@ class Checker:
 
     def uuid(self, line: int, value: Any) -> tuple[str | None, list[Problem]]:
         """The uuid normalised, or a problem."""
-        uuid = normal_uuid(value) if isinstance(value, str) else None
+        uuid = normal_uuid(trim_in_line(value)) if isinstance(value, str) else None
         if uuid:
             return uuid, []
-        shown = "" if value is None else shorten(value)
-        message = "is not an image uuid" if shown else "is missing"
-        return None, [Problem(line, "uuid", shown, "BAD_UUID", message, _UUID_FIX)]
+        shown = "" if value is None or (isinstance(value, str) and is_blank(value)) else shorten(value)
+        message, fix = "is not an image uuid" if shown else "is missing", _UUID_FIX
+        if _is_a_spreadsheets_number(value):
+            fix = "a spreadsheet or a program has turned it into a number; make the column text and paste the ids again"
+        return None, [Problem(line, "uuid", shown, "BAD_UUID", message, fix)]
 
     def fields(self, line: int, asked: Mapping[str, Any], *, cells: bool) -> tuple[Fields, list[Problem]]:
         """Values to set, validated. `cells`: they are texts of CSV cells, where blank means «leave as it is»."""
@@ -82,7 +86,21 @@ class Checker:
             raise ValueError('is not a list of strings; write ["…", "…"]')
         if not isinstance(value, str):
             raise ValueError("is not a string; put it in quotes")
-        return "" if value == self.empty_token else value
+        if value and is_blank(value):  # as in a cell; JSON can say "" where it means that
+            return None
+        if trim(value) == self.empty_token:
+            return ""
+        return trim(value) if name in CHOICES else value
+
+
+_NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d*)?(?:[eE][+-]?\d+)?|#+")
+
+
+def _is_a_spreadsheets_number(value: Any) -> bool:
+    """`1.23E+31`, digits that have lost their zeros, or the hashes of a narrow column."""
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(trim(value)) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _problem(line: int, error: Any, asked: Mapping[str, Any]) -> Problem:

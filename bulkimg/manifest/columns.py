@@ -1,10 +1,11 @@
-"""This file says which column feeds which field: `--map`, `--set` and its templates, `if_` columns, and what is refused."""
+"""Which column feeds which field: `--map`, `--set` and its templates, `if_` columns, and what is refused."""
 
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bulkimg.blank import is_blank
 from bulkimg.errors import UsageError
 from bulkimg.manifest.check import Checker
 from bulkimg.model import FIELDS, MAY_BE_EMPTY, Problem
@@ -44,7 +45,7 @@ class Template:
             filled.append(literal)
             if column is not None:
                 text = texts.get(column, "")
-                if not text.strip() or text == empty_token:
+                if is_blank(text) or text == empty_token:
                     raise KeyError(column)
                 filled.append(text)
         return "".join(filled)
@@ -104,7 +105,7 @@ class Columns:
     @staticmethod
     def _check_constant(template: Template, checker: Checker) -> None:
         text = template.fill({})
-        if not text.strip():
+        if is_blank(text):
             cure = f"{checker.empty_token} empties a field" if template.field in MAY_BE_EMPTY else "give a value"
             raise UsageError(f"--set {template.field}=: is empty, which would leave the field as it is; {cure}")
         _, problems = checker.fields(0, {template.field: text}, cells=True)
@@ -119,6 +120,9 @@ class Columns:
         return "" if name.startswith("_") or column in self.mentioned else None
 
     def unknown(self, line: int, column: str) -> Problem:
+        if any(char in column for char in "\uff0c\uff1b\u3001\uff5c"):
+            message = "is one name that holds a full-width comma or semicolon"
+            return Problem(line, column, "", "UNKNOWN_COLUMN", message, "separate the columns with a plain , or ;")
         return Problem(
             line,
             column,

@@ -1,11 +1,13 @@
-"""This file reads JSONL: numbered lines → objects, flat or in the API's own shape; a bad line is a problem with its line."""
+"""JSONL: numbered lines → objects, flat or in the API's own shape; a bad line is a problem with its line."""
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bulkimg.manifest.source import MAX_LINE, UNDECODABLE
+from bulkimg.blank import is_blank, trim
+from bulkimg.manifest.encoding import UNDECODABLE
+from bulkimg.manifest.source import MAX_LINE
 from bulkimg.model import Problem
 
 NESTED = ("updateimage", "updateImage")
@@ -29,7 +31,7 @@ class _BadLineError(ValueError):
 def read_objects(lines: Iterable[tuple[int, str | None]]) -> Iterator[JsonRecord]:
     """Objects in order; blank lines are passed over."""
     for number, text in lines:
-        if text is not None and not text.strip(" \t\r\n"):
+        if text is not None and is_blank(text):
             continue
         try:
             yield JsonRecord(number, _flat(_decode(text)))
@@ -45,11 +47,10 @@ def _decode(text: str | None) -> Any:
         fix = "save the file as UTF-8, or name its encoding with --encoding"
         raise _BadLineError(f"character {at + 1}", "ENCODING", "bytes that are not of the encoding", fix)
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        return json.loads(trim(text), object_pairs_hook=_once, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise _BadLineError(
-            f"character {error.pos + 1}", "JSON_SYNTAX", f"is not JSON: {error.msg}", "one object a line"
-        ) from None
+        at = text.find(trim(text)) + error.pos + 1
+        raise _BadLineError(f"character {at}", "JSON_SYNTAX", f"is not JSON: {error.msg}", _fix(text)) from None
     except RecursionError:
         raise _BadLineError("", "JSON_SYNTAX", "is nested too deeply", "one flat object a line") from None
     except _BadLineError:
@@ -58,7 +59,18 @@ def _decode(text: str | None) -> Any:
         raise _BadLineError("", "JSON_SYNTAX", "has a number with too many digits", "write it as a string") from None
 
 
+def _fix(text: str) -> str:
+    """What to do with a line that is a part of an array or of an object written over many lines."""
+    line = trim(text)
+    if line.startswith("[") or (line.startswith("{") and line.endswith(("},", "}]"))):
+        return "one object a line, no array: jq -c '.[]' FILE makes that"
+    if line in ("{", "}", "},", "]") or line.startswith('"'):
+        return "one object a line, not spread over several: jq -c . FILE makes that"
+    return "one object a line"
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    pairs = [(trim(name), value) for name, value in pairs]
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -73,7 +85,9 @@ def _no_constant(name: str) -> Any:
 
 def _flat(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _BadLineError("", "JSON_SHAPE", "is not an object", 'write {"uuid": "…", "name": "…"}')
+        advice = "; jq -c '.[]' FILE makes an array that" if isinstance(value, list) else ""
+        fix = f'write one object a line: {{"uuid": "…", "name": "…"}}{advice}'
+        raise _BadLineError("", "JSON_SHAPE", "is not an object", fix)
     flat = dict(value)
     for key in NESTED:
         inner = flat.pop(key, None)

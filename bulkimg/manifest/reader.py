@@ -1,22 +1,25 @@
-"""This file is the manifest's reader: source, format, columns and checks in one pass, row by row, in bounded memory."""
+"""The manifest's reader: source, format, columns and checks in one pass, row by row, in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Literal
 
+from bulkimg.blank import is_blank, trim
 from bulkimg.errors import UsageError
 from bulkimg.manifest.check import Checker
 from bulkimg.manifest.columns import Columns
+from bulkimg.manifest.doubts import doubts
 from bulkimg.manifest.jsonl import JsonRecord, read_objects
 from bulkimg.manifest.source import Source, Unreadable
-from bulkimg.manifest.tabular import Lines, Record, find_delimiter, read_records
+from bulkimg.manifest.tabular import DELIMITERS, Lines, Record, find_delimiter, read_records, skip_preamble
 from bulkimg.model import FIELDS, Fields, Problem, Row
 from bulkimg.settings import Settings
 
 Format = Literal["csv", "tsv", "jsonl"]
 _NO_TEXTS: dict[str, str] = {}
 _Said = tuple[Any, dict[str, Any], dict[str, Any] | None]  # the uuid as written, what to set, what to expect
+_SPREADSHEETS = frozenset({".xlsx", ".xls", ".xlsm", ".ods", ".numbers"})
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -26,16 +29,23 @@ def find_format(name: str, given: str | None) -> Format:
         return _SUFFIXES[f".{given}"]
     if name == "-":
         return "csv"
-    suffix = PurePath(name.removesuffix(".gz")).suffix.lower()
+    suffix = PurePath(name.lower().removesuffix(".gz")).suffix
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
+    if suffix in _SPREADSHEETS:
+        raise UsageError(f"{name}: {suffix} is not read; save it as CSV UTF-8 where it was made")
+    if suffix == ".json":
+        raise UsageError(
+            f"{name}: is it one object a line? Then --format jsonl; an array becomes that with jq -c '.[]'"
+        )
     raise UsageError(
         f"{name}: what format is it? Name it .csv, .tsv, .jsonl or .ndjson (or .gz of these), or give --format"
     )
 
 
 class Manifest:
-    """A manifest being read. After the last row: `columns`, `problems` of the whole, `sha256`, `left_out`, `has_expectations`.
+    """A manifest being read. After the last row: `columns`, `problems` of the whole, `sha256`, `left_out`, `has_expectations`,
+    and `blank_records`, which were passed over, with the line of the first.
 
     `columns` are the manifest's own, for failed.csv; None for JSONL, whose rows have none.
     """
@@ -48,6 +58,8 @@ class Manifest:
         self.problems: list[Problem] = []
         self.has_expectations = False
         self.left_out = 0
+        self.blank_records = 0
+        self.first_blank = 0
         self.sha256 = ""
         self._settings = settings
         no_tags = settings.tags_mode == "replace"
@@ -65,6 +77,16 @@ class Manifest:
         if not self._seen and not self.problems:
             self.problems.append(Problem(1, "", "", "NO_ROWS", "the manifest has no rows", "add one", fatal=True))
 
+    def _is_blank_record(self, line: int, values: Iterable[Any]) -> bool:
+        """Whether a record shows nothing; counted."""
+        if not all(
+            value is None or value in ([], {}) or (isinstance(value, str) and is_blank(value)) for value in values
+        ):
+            return False
+        self.first_blank = self.first_blank or line
+        self.blank_records += 1
+        return True
+
     def _change_rows(self, changes: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
         for number, change in enumerate(changes, 1):
             row = self._json_row(JsonRecord(number, dict(change)))
@@ -73,12 +95,14 @@ class Manifest:
 
     def _file_rows(self) -> Iterator[Row]:
         try:
-            source = Source(self.name, self._settings.encoding, "\n" if self.format == "jsonl" else "")
+            source = Source(self.name, self._settings, "\n" if self.format == "jsonl" else "")
         except Unreadable as end:
             self.problems.append(end.problem)
             return
         try:
             yield from self._json_rows(source) if self.format == "jsonl" else self._table_rows(source)
+            if found := source.contradiction():
+                self.problems.insert(0, found)
         except Unreadable as end:
             self.problems.append(end.problem)
         finally:
@@ -101,9 +125,11 @@ class Manifest:
 
     def _table_rows(self, source: Source) -> Iterator[Row]:
         lines = Lines(source.lines())
-        first = next((text for _, text in lines.peek(20) if text is not None and text.strip()), "")
+        named = skip_preamble(lines)
+        ahead = [text for _, text in lines.peek(20) if text is not None]
         wanted = {"uuid", *(column.casefold() for column, name in self._settings.map if name == "uuid")}
-        delimiter = "\t" if self.format == "tsv" else find_delimiter(first, wanted)
+        found = find_delimiter(next(iter(ahead), ""), wanted)
+        delimiter = "\t" if self.format == "tsv" else named if named and named in ahead[0] else found
         records = read_records(lines, delimiter)
         header = next(records, None)
         if header is None:
@@ -111,8 +137,10 @@ class Manifest:
         if header.problem:
             self.problems.append(_fatal(header.problem))
             return
-        names = [name.lstrip("\ufeff").strip() for name in header.cells]
+        names = [trim(name) for name in header.cells]
         targets, problems = self._columns.bind(header.line, names)
+        if problems and (advice := _above_the_header(header.line, names, ahead, delimiter, wanted)):
+            problems = [advice]
         self.problems += [_fatal(problem) for problem in problems]
         self.columns = names
         self.has_expectations = any(target.startswith("if_") for target in targets)
@@ -126,9 +154,10 @@ class Manifest:
 
     def _table_row(self, record: Record, bound: "_Bound") -> Row | None:
         cells, problem = record.cells, record.problem
+        if problem is None and self._is_blank_record(record.line, cells):
+            return None
         if problem is None and len(cells) != len(bound.names):
-            message = f"has {len(cells)} cells, the header has {len(bound.names)}"
-            problem = Problem(record.line, "", "", "CELL_COUNT", message, "quote cells that hold the delimiter")
+            problem = _cell_count(record.line, cells, len(bound.names))
         if problem:
             return None if self._sliced_out(None) else Row(record.line, None, {}, {}, tuple(cells), (problem,))
         texts = dict(zip(bound.names, cells, strict=True)) if self._columns.look_at_texts else _NO_TEXTS
@@ -149,6 +178,8 @@ class Manifest:
     def _json_row(self, record: JsonRecord) -> Row | None:
         if record.problem:
             return None if self._sliced_out(None) else Row(record.line, None, {}, {}, (), (record.problem,))
+        if self._is_blank_record(record.line, record.keys.values()):
+            return None
         self._keys.update(record.keys)
         texts = {key: _as_text(value) for key, value in record.keys.items()}
         if self._sliced_out(texts):
@@ -193,7 +224,10 @@ class Manifest:
             fields |= more
             problems += wrong
         kept = "" if uuid or not isinstance(written, str) else written
-        return Row(line, uuid, fields, expects, cells or (), tuple(problems), kept)
+        warnings = tuple(doubts(line, fields))
+        if self._settings.strict:
+            problems, warnings = [*problems, *warnings], ()
+        return Row(line, uuid, fields, expects, cells or (), tuple(problems), kept, warnings)
 
 
 class _Bound:
@@ -213,6 +247,45 @@ def _as_text(value: Any) -> str:
     if isinstance(value, list):
         return ";".join(map(str, value))
     return "" if value is None else str(value)
+
+
+_FULL_WIDTH = "\uff0c\uff1b\u3001\uff5c"  # what a Chinese keyboard types for , ; and |
+
+
+def _cell_count(line: int, cells: list[str], wanted: int) -> Problem:
+    """What is wrong with a record of too few or too many cells, and the fix for that very mistake."""
+    message = f"has {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, the header has {wanted}"
+    missing, more = wanted - len(cells), len(cells) - wanted
+    if any(char in cells[0] for char in _FULL_WIDTH) and missing > 0:
+        fix = "the cells are separated by a full-width comma or semicolon; write the plain one"
+    elif missing > 0 and any(mark in cells[0] and cells[0].count(mark) + 1 >= wanted for mark in DELIMITERS):
+        fix = "this line uses another delimiter than the header; use one in the whole file"
+    elif missing > 0:
+        fix = f"add {_delimiters(missing)} at its end; a blank cell leaves the field as it is"
+    elif all(is_blank(cell) for cell in cells[wanted:]):
+        fix = f"remove the {_delimiters(more)} at its end"
+    else:
+        fix = "quote cells that hold the delimiter"
+    return Problem(line, "", "", "CELL_COUNT", message, fix)
+
+
+def _delimiters(count: int) -> str:
+    return f"{count} {'delimiter' if count == 1 else 'delimiters'}"
+
+
+def _above_the_header(
+    line: int, names: list[str], ahead: list[str], delimiter: str, wanted: set[str]
+) -> Problem | None:
+    """The one problem of a file whose header stands further down, below a title or a comment; None where it does not."""
+    if wanted & {name.casefold() for name in names}:
+        return None
+    for further, text in enumerate(ahead[1:], 1):
+        found = find_delimiter(text, wanted)
+        if wanted & {trim(trim(name).strip('"')).casefold() for name in text.split(found)}:
+            shown = delimiter.join(names)[:40]
+            message = f"this line is not the header; line {line + further} looks like it"
+            return Problem(line, "", shown, "NO_UUID_COLUMN", message, "remove the lines above the header")
+    return None
 
 
 def _fatal(problem: Problem) -> Problem:

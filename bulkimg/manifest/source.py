@@ -1,32 +1,24 @@
-"""This file opens a manifest (plain, gz or standard input; any encoding) and yields its numbered lines in bounded memory."""
+"""Open a manifest (plain, gz or standard input; any encoding) and yield its numbered lines in bounded memory."""
 
-import codecs
 import gzip
 import hashlib
 import io
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from bulkimg.errors import ManifestRefused
+from bulkimg.manifest.encoding import Utf8Watch, choose
+from bulkimg.manifest.formats import other_format
 from bulkimg.model import Problem
+from bulkimg.settings import Settings
 
 # A record of the API's longest fields is under 10 kB; a line past this is damage, and is reported without being kept.
 MAX_LINE = 1 << 20
-
-# Bytes that the encoding does not know become this, a character that no decoder yields and the row's check refuses.
-UNDECODABLE = "\udcff"
-
-
-def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:
-    if isinstance(error, UnicodeDecodeError):
-        return UNDECODABLE, error.end
-    raise error
-
-
-codecs.register_error("bulkimg-mark", _mark_undecodable)
+PEEKED = 1 << 16  # bytes that tell encoding and format
+LONGEST_MAGIC = 16  # bytes that a format is known by
 
 
 class Unreadable(Exception):
@@ -62,22 +54,58 @@ class _Hashing(io.RawIOBase):
         super().close()
 
 
+class _Headed(io.RawIOBase):
+    """Passes bytes through, having read a `head` of them: the first line at least, however little a pipe gives at a time."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._read: Callable[[int], bytes] = getattr(raw, "read1", raw.read)  # what there is, without waiting for more
+        head = b""
+        while len(head) < PEEKED and (len(head) < LONGEST_MAGIC or b"\n" not in head):
+            part = self._read(PEEKED - len(head))
+            if not part:
+                break
+            head += part
+        self.head = head
+        self._left = memoryview(head)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        if self._left:
+            part = self._left[: len(view)]
+            self._left = self._left[len(part) :]
+        else:
+            part = memoryview(self._read(len(view)) or b"")
+        view[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 class Source:
     """A manifest that is being read once, from its first byte to its last."""
 
-    def __init__(self, name: str, encoding: str, newline: str) -> None:
+    def __init__(self, name: str, settings: Settings, newline: str) -> None:
         """`newline`: "" splits lines at CR, LF and CR LF as editors do, "\\n" at LF only, as JSONL asks."""
         self.name = name
         self._raw = _Hashing(_open(name))
         self._number = 0
-        buffered: io.BufferedReader[Any] = io.BufferedReader(self._raw, 1 << 16)
         try:
-            self._text = io.TextIOWrapper(
-                self._plain(buffered, encoding),
-                encoding=self._encoding(encoding),
-                errors="bulkimg-mark",
-                newline=newline,
-            )
+            plain = self._plain(_Headed(self._raw))
+            if foreign := other_format(plain.head, settings.encoding):
+                raise Unreadable(Problem(1, "", "", "OTHER_FORMAT", *foreign, fatal=True))
+            choice = choose(plain.head, settings.encoding, configured=settings.encoding_is_configured)
+            self._watch = Utf8Watch(plain) if choice.contradicted_by_utf8 else None
+            self.encoding = choice.encoding
+            buffered = io.BufferedReader(self._watch or plain, PEEKED)
+            self._text = io.TextIOWrapper(buffered, encoding=choice.encoding, errors="bulkimg-mark", newline=newline)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise Unreadable(self._cut("GZ_DAMAGED", f"the gzip data is damaged: {error}")) from None
         except OSError as error:
             raise _unopened(name, error) from None
 
@@ -86,21 +114,23 @@ class Source:
         """The digest of what has been read so far; of the whole manifest after the last line."""
         return self._raw.sha256.hexdigest()
 
-    def _encoding(self, encoding: str) -> str:
-        return "utf-8-sig" if encoding == "utf-8" else encoding
+    def contradiction(self) -> Problem | None:
+        """What refuses a file that was read in a configured encoding and is UTF-8; ask after the last line."""
+        found = self._watch.contradiction(self.encoding) if self._watch else None
+        if found is None:
+            return None
+        line, as_utf8, as_asked = found
+        message = f"the file is valid UTF-8, and {self.encoding} is configured: {as_utf8!r} as UTF-8, {as_asked!r} as {self.encoding}"
+        fix = f"say which it is with --encoding utf-8 or --encoding {self.encoding}"
+        return Problem(line, "", "", "ENCODING", message, fix, fatal=True)
 
-    def _plain(self, buffered: "io.BufferedReader[Any]", encoding: str) -> "io.BufferedReader[Any]":
+    def _plain(self, packed: "_Headed") -> "_Headed":
         """The bytes without gz. The content decides, not the name, so that a pipe can be compressed too."""
-        start = buffered.peek(4)[:4]
-        if start[:2] == b"\x1f\x8b":
-            return cast("io.BufferedReader[Any]", gzip.GzipFile(fileobj=buffered))  # its read1 gives what there is
-        if self.name.endswith(".gz") and start:
+        if packed.head.startswith(b"\x1f\x8b"):
+            return _Headed(gzip.GzipFile(fileobj=io.BufferedReader(packed, PEEKED)))
+        if self.name.lower().endswith(".gz") and packed.head:
             raise Unreadable(self._cut("GZ_DAMAGED", "the name ends in .gz, but this is not gzip data", "rename it"))
-        if encoding == "utf-8" and start[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
-            raise Unreadable(
-                self._cut("ENCODING", "begins with the byte order mark of UTF-16", "give --encoding utf-16")
-            )
-        return buffered
+        return packed
 
     def lines(self) -> Iterator[tuple[int, str | None]]:
         """(number from 1, text with its line end); the text is None where the line is longer than MAX_LINE."""

@@ -1,11 +1,14 @@
-"""This file reads CSV and TSV: numbered lines → a header and records, with every damaged record found and none swallowed."""
+"""CSV and TSV: numbered lines → a header and records, with every damaged record found and none swallowed."""
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from bulkimg.manifest.source import MAX_LINE, UNDECODABLE
+from bulkimg.blank import PADDING, is_blank, trim
+from bulkimg.manifest.encoding import UNDECODABLE
+from bulkimg.manifest.source import MAX_LINE
 from bulkimg.model import Problem
 
 DELIMITERS = ",;\t|"
@@ -49,7 +52,7 @@ def find_delimiter(header: str, wanted: set[str]) -> str:
     """The delimiter that splits one of the wanted names off the header; what csv.Sniffer says where none does, or a comma."""
     header = header[:MAX_HEADER]
     for delimiter in DELIMITERS:
-        names = {name.strip().strip('"').casefold() for name in header.lstrip("\ufeff").split(delimiter)}
+        names = {trim(trim(name).strip('"')).casefold() for name in header.split(delimiter)}
         if delimiter in header and names & wanted:
             return delimiter
     try:
@@ -58,14 +61,37 @@ def find_delimiter(header: str, wanted: set[str]) -> str:
         return ","
 
 
-def read_records(lines: Lines, delimiter: str) -> Iterator[Record]:
-    """Records in order; blank lines are passed over.
+_SEP = re.compile(r'\ufeff?"?sep=([,;\t|])?"?[,;\t|\s]*', re.IGNORECASE)
+_TYPE = re.compile(r'\ufeff?"?#TYPE\b', re.IGNORECASE)
 
+
+def skip_preamble(lines: Lines) -> str | None:
+    """Pass over what programs write above the header: blank lines, Excel's `sep=;`, PowerShell's `#TYPE …`.
+
+    Returns the delimiter that `sep=` names, if any.
+    """
+    delimiter = None
+    while ahead := lines.peek(1):
+        text = ahead[0][1]
+        if text is None:
+            break
+        if found := _SEP.fullmatch(text):
+            delimiter = found[1]
+        elif not _TYPE.match(text) and not is_blank(re.sub('[,;|"]', "", text)):
+            break
+        next(lines)
+    return delimiter
+
+
+def read_records(lines: Lines, delimiter: str) -> Iterator[Record]:
+    """Records in order; lines without any character are passed over.
+
+    Blanks between a delimiter and an opening quote are passed over too: by the letter of RFC 4180 they make the quotes data.
     The csv module runs strictly. When a record breaks, it is blamed on the line it began on and its other lines are
     read again as records of their own: an unclosed quote costs its own row and no other.
     """
     csv.field_size_limit(MAX_LINE)
-    feed = _Feed(lines)
+    feed = _Feed(lines, delimiter)
     reader = csv.reader(feed, delimiter=delimiter, strict=True)
     while True:
         feed.begin()
@@ -90,8 +116,9 @@ class _BadLine(Exception):
 class _Feed:
     """Hands lines to the csv module, and knows which of them make up the present record."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: Lines, delimiter: str) -> None:
         self._lines = lines
+        self._quotes = _OpeningQuotes(delimiter)
         self.taken: list[Line] = []
         self._size = 0
 
@@ -110,7 +137,38 @@ class _Feed:
         if text is None or _unfit(line) or (self._size and self._size + len(text) > MAX_LINE):
             raise _BadLine
         self._size += len(text)
-        return text
+        return self._quotes.moved(text, inside=len(self.taken) > 1)  # only an open quote asks for another line
+
+
+class _OpeningQuotes:
+    """Removes the blanks before an opening quote, and no other character."""
+
+    def __init__(self, delimiter: str) -> None:
+        blanks = "[" + re.escape("".join(char for char in PADDING if char not in f"{delimiter}\r\n")) + "]+"
+        mark = re.escape(delimiter)
+        self._candidate = re.compile(f'(?:^|{mark}){blanks}"')
+        self._blanks = re.compile(f'{blanks}(?=")')
+        self._quoted = re.compile('(?:[^"]|"")*("?)')
+        self._rest = re.compile(f"[^{mark}]*(?:{mark}|$)")
+
+    def moved(self, text: str, *, inside: bool) -> str:
+        """The line as the csv module takes it. `inside`: it begins within a quoted cell."""
+        if '"' not in text or not self._candidate.search(text):
+            return text
+        made, at = [], 0
+        while at < len(text):
+            if not inside and (found := self._blanks.match(text, at)):
+                at = found.end()
+            begin = at
+            if inside or text.startswith('"', at):
+                found = self._quoted.match(text, at if inside else at + 1)
+                assert found
+                at, inside = found.end(), False
+            found = self._rest.match(text, at)
+            assert found
+            at = found.end() if found.end() > begin else len(text)
+            made.append(text[begin:at])
+        return "".join(made)
 
 
 def _unfit(line: Line) -> Problem | None:

@@ -1,4 +1,4 @@
-"""This file writes images as a manifest that reads back the same: CSV, TSV or JSONL."""
+"""Write images as a manifest that reads back the same: CSV, TSV or JSONL."""
 
 import json
 from collections import Counter
@@ -31,12 +31,24 @@ class ManifestWriter:
         self._expectations = expectations
         self.left_out: Counter[str] = Counter()
         self.count = 0
-        if kind != "jsonl":
-            expected = [f"if_{name}" for name in names] if expectations else []
-            self._record(["uuid", *names, *expected])
+        self._begun = False
+
+    def _begin(self) -> None:
+        """The header, when there is something to say: nothing is written before the server has answered."""
+        self._begun = True
+        if self._kind != "jsonl":
+            expected = [f"if_{name}" for name in self._names] if self._expectations else []
+            self._record(["uuid", *self._names, *expected])
+
+    def close(self) -> None:
+        """A manifest without rows has a header all the same."""
+        if not self._begun:
+            self._begin()
 
     def write(self, image: Mapping[str, Any]) -> None:
         """One image. UsageError when a value is the token that empties a field: a manifest could not say it."""
+        if not self._begun:
+            self._begin()
         shown = {name: image.get(name) for name in self._names}
         asked = {name: self._asked(name, value) for name, value in shown.items()}
         expected = (

@@ -1,9 +1,9 @@
-"""This file compares what a row asks for with the image as it is: what would be sent, and what changed since. Pure."""
+"""Compare what a row asks for with the image as it is: what would be sent, and what changed since. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bulkimg.model import BLANK, MAY_BE_EMPTY, TAGS, Action, Fields, Planned, Seen, Value, as_stored
+from bulkimg.model import MAY_BE_EMPTY, SERVER_TRIMS, TAGS, Action, Fields, Planned, Seen, Value, as_stored
 
 BOOT_MODE = "bootMode::"
 _SHOWN = 60  # characters of a value in a message
@@ -15,6 +15,11 @@ def present(image: Mapping[str, Any], name: str) -> Value | None:
     if isinstance(value, list):
         return sorted(map(str, value))
     return value if value is None or isinstance(value, bool) else str(value)
+
+
+def is_shown(image: Mapping[str, Any], name: str) -> bool:
+    """Whether it is known what the image has: tags that the server does not show are missing (reading.Reader)."""
+    return name not in TAGS or name in image
 
 
 def written(image: Mapping[str, Any], name: str) -> Value | None:
@@ -34,7 +39,7 @@ def same(name: str, asked: Value | None, shown: Value | None) -> bool:
 
 
 def _tag_set(value: Value | None) -> set[str]:
-    return {tag.strip(BLANK) for tag in value} if isinstance(value, list) else set()
+    return {tag.strip(SERVER_TRIMS) for tag in value} if isinstance(value, list) else set()
 
 
 def fulfilled(name: str, asked: Value, shown: Value | None, *, replace_tags: bool) -> bool:
@@ -48,7 +53,7 @@ def missing_tags(asked: Value, shown: Value | None) -> list[str]:
     """The asked tags that the image does not have, as the server would store them."""
     assert isinstance(asked, list)
     has = _tag_set(shown)
-    return [tag for tag in dict.fromkeys(tag.strip(BLANK) for tag in asked) if tag not in has]
+    return [tag for tag in dict.fromkeys(tag.strip(SERVER_TRIMS) for tag in asked) if tag not in has]
 
 
 def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, replace_tags: bool = False) -> Planned:
@@ -58,13 +63,19 @@ def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, re
     """
     if image is None:
         return Planned(Action.MISSING, message="the server has no image with this uuid")
-    now = {name: present(image, name) for name in dict.fromkeys([*fields, *expects])}
+    now = {name: present(image, name) for name in dict.fromkeys([*fields, *expects]) if is_shown(image, name)}
     before = {name: written(image, name) for name in now}
     send = left_to_send(fields, image, replace_tags=replace_tags)
     already = fields.keys() - send.keys()
-    broken = [name for name, value in expects.items() if name not in already and not same(name, value, now[name])]
+    left = {name: value for name, value in expects.items() if name not in already}
+    broken = [name for name, value in left.items() if name not in now or not same(name, value, now[name])]
     if broken:
-        said = (f"if_{name} asks for {show(expects[name])}, the image has {show(before[name])}" for name in broken)
+        said = (
+            f"if_{name} asks for {show(expects[name])}, the image has {show(before[name])}"
+            if name in now
+            else f"if_{name} cannot be compared, the server does not show {name}"
+            for name in broken
+        )
         return Planned(Action.CONFLICT, before, message="; ".join(said))
     if not send:
         return Planned(Action.UNCHANGED, before, message="the image is already so")
@@ -94,7 +105,8 @@ def changed_since(
     return [
         name
         for name, was in before.items()
-        if not same(name, was, written(image, name))
+        if is_shown(image, name)
+        and not same(name, was, written(image, name))
         and not (name in send and _ours(name, send[name], was, present(image, name), replace_tags, partly))
     ]
 
@@ -115,7 +127,7 @@ def left_to_send(fields: Fields, image: Mapping[str, Any], *, replace_tags: bool
     return {
         name: missing_tags(value, now[name]) if name in TAGS and not replace_tags else value
         for name, value in fields.items()
-        if not fulfilled(name, value, now[name], replace_tags=replace_tags)
+        if not is_shown(image, name) or not fulfilled(name, value, now[name], replace_tags=replace_tags)
     }
 
 

@@ -1,4 +1,4 @@
-"""This file says whether a plan may be carried out: not too many changes, no field that needs a word first. Pure."""
+"""Whether a plan may be carried out: not too many changes, no field that needs a word first. Pure."""
 
 from bulkimg.model import PlanCounts
 from bulkimg.values import Limit
@@ -12,21 +12,19 @@ SIDE_EFFECTS = {
 }
 
 
-def refusal(counts: PlanCounts, max_changes: Limit, allowed: tuple[str, ...]) -> tuple[str, str] | None:
-    """Why the plan must not be carried out, in one sentence, and the option with which it may be; None when it may."""
+def refusal(counts: PlanCounts, max_changes: Limit, allowed: tuple[str, ...]) -> str:
+    """Why the plan must not be carried out, in one sentence; "" when it may be. It names the guard, and sells no way around."""
     changes = counts.actions["update"]
-    raised = f"--max-changes {changes}"
     if max_changes.count is not None and changes > max_changes.count:
-        return f"the plan changes {_images(changes)}, --max-changes allows {max_changes.count:,}; {_LOOK}", raised
+        return f"the plan changes {_images(changes)}, --max-changes allows {max_changes.count:,}"
     if max_changes.share is not None and counts.images and changes / counts.images > max_changes.share:
         part = f"{changes:,} of {_images(counts.images)} ({changes / counts.images:.1%})"
-        return f"the plan changes {part}, --max-changes allows {max_changes}; {_LOOK}", raised
+        return f"the plan changes {part}, --max-changes allows {max_changes}"
     asked = [name for name in SIDE_EFFECTS if counts.fields.get(name) and name not in allowed]
     if not asked:
-        return None
+        return ""
     said = (f"{name} of {_images(counts.fields[name])}: {SIDE_EFFECTS[name]}" for name in asked)
-    cure = f"--allow-field {','.join((*allowed, *asked))}"
-    return f"the plan changes {'; '.join(said)}. {cure} allows it", cure
+    return f"the plan changes {'; '.join(said)}. These fields change only where --allow-field names them"
 
 
 def _images(count: int) -> str:
@@ -43,6 +41,3 @@ def too_many_missing(counts: PlanCounts, limit: Limit) -> str:
     if (limit.count is None or missing <= limit.count) and (limit.share is None or share <= limit.share):
         return ""
     return f"{missing:,} of {counts.images:,} images do not exist, --max-errors allows {limit}; is it the right server?"
-
-
-_LOOK = "look at the plan, then raise it or give a smaller manifest"

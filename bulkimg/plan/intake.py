@@ -25,5 +25,7 @@ def take_in(ledger: Ledger, manifest: Manifest) -> None:
             left_out=manifest.left_out,
             has_expectations=manifest.has_expectations,
             merged=merged,
+            blank_records=manifest.blank_records,
+            first_blank=manifest.first_blank,
         )
     ledger.seal()

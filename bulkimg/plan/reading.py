@@ -1,4 +1,4 @@
-"""This file reads many images with one question, and goes on asking until the server says something certain.
+"""Read many images with one question, and ask until the server says something certain.
 
 Batches become smaller where a server finds an address or an answer too long; an image counts as missing only when the
 server has left it out twice; an answer that names images nobody asked for is no answer.
@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from functools import partial
 from typing import Any, NamedTuple
 
-from bulkimg.errors import TargetError
+from bulkimg.errors import LoginRefused, TargetError
 from bulkimg.model import HIDDEN, TAGS, normal_uuid
 from bulkimg.pace import HELD, Gate, Patience, full_jitter
 from bulkimg.pace.outside import Outside
 from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.rules import CODES, TEXTS, Move, rule_for_status
-from bulkimg.zstack.wire import error_of, inventories_of
+from bulkimg.zstack.wire import endpoint_hint, error_of, foreign, inventories_of, printable
 
 BATCH = 200  # images a question: their uuids fit into the 8 KiB of a stock Tomcat (PROTOCOL.md §6)
 PAGE = 1000  # what the server itself takes for a limit when none is given
@@ -55,22 +55,35 @@ class CannotRead(Exception):
 
 
 class Reader:
-    """Asks one server how its images are. `retries` is how often a question is asked again that nobody answers."""
+    """Asks one server how its images are. `retries` is how often a question is asked again that nobody answers.
 
-    def __init__(self, api: ImageApi, gate: Gate, outside: Outside, retries: int) -> None:
+    `on_unreadable(kind, why)` is called once for each kind of tag that this server or account does not show.
+    """
+
+    def __init__(
+        self,
+        api: ImageApi,
+        gate: Gate,
+        outside: Outside,
+        retries: int,
+        on_unreadable: Callable[[str, str], None] = lambda kind, why: None,
+    ) -> None:
         self._api = api
         self._gate = gate
         self._sleep, self._rng = outside.sleep, outside.rng
         self._retries = max(QUESTIONS, retries)
         self._most = BATCH
         self._tells = False  # it has answered a question about images
+        self._names_fields = True  # until the server fails at a question that names them
+        self._on_unreadable = on_unreadable
+        self.unreadable: dict[str, str] = {}  # kinds of tags that the server does not show, and what it says
         self._gathered: dict[str, tuple[Collection[str], asyncio.Future[Image | None]]] = {}
         self._asking: set[asyncio.Task[None]] = set()
 
     async def images(self, uuids: Sequence[str], names: Collection[str]) -> dict[str, Image]:
         """The images that exist, by uuid, each with the named fields as far as it has them; tags as sorted texts.
 
-        CannotRead where this server, or this account, cannot be asked; TargetError where nothing can be asked any more.
+        A kind of tags that the server does not show is missing in every image, and `unreadable` says why. CannotRead where this server, or this account, cannot be asked; TargetError where nothing can be asked any more.
         """
         fields = {"uuid", *(name for name in names if name not in TAGS)}
         found = await self._by_uuid(uuids, fields)
@@ -80,11 +93,33 @@ class Reader:
             found |= again
             missing = [uuid for uuid in missing if uuid not in found] if again else []
         for kind in TAGS:
-            if kind in names and found:
-                tags = await self.tags(kind, list(found))
-                for uuid, image in found.items():
-                    image.add_tags(kind, tags.get(uuid, {}))
+            if kind in names and found and kind not in self.unreadable:
+                await self._add_tags(kind, found)
         return found
+
+    async def _add_tags(self, kind: str, images: Mapping[str, Image]) -> None:
+        """Tags that cannot be read cost only what depends on them."""
+        try:
+            tags = await self.tags(kind, list(images))
+        except CannotRead as why:
+            if kind not in self.unreadable:
+                self.unreadable[kind] = str(why)
+                self._on_unreadable(kind, str(why))
+            return
+        for uuid, image in images.items():
+            image.add_tags(kind, tags.get(uuid, {}))
+
+    async def _query_images(self, conditions: Sequence[str], fields: Collection[str], limit: int) -> Answer:
+        """One question. A server fails at one that names a field which is null in some image, and answers it without
+        `fields` (research/fidelity.md: ZQLMetadata.java:96-97 calls toString() on the null)."""
+        if self._names_fields:
+            answer = await self._api.query_images(conditions, fields, limit)
+            if not _failed_inside(answer):
+                return answer
+        plain = await self._api.query_images(conditions, None, limit)
+        if plain.status == 200:
+            self._names_fields = False
+        return plain
 
     async def one(self, uuid: str, names: Collection[str]) -> Image | None:
         """One image, or None where there is none. What others ask at about the same time is one question with it."""
@@ -147,7 +182,7 @@ class Reader:
         last = ""
         while True:
             asked, most = [*conditions, *([f"uuid>{last}"] if last else [])], self._most
-            answer = await self._ask(lambda a=asked, m=most: self._api.query_images(a, {"uuid", *fields}, m))  # type: ignore[misc]
+            answer = await self._ask(lambda a=asked, m=most: self._query_images(a, {"uuid", *fields}, m))  # type: ignore[misc]
             if answer.failure == "BODY_TOO_LARGE" and most > 1:
                 self._most = most // 2
                 continue
@@ -166,7 +201,7 @@ class Reader:
         at = 0
         while at < len(uuids):
             part = uuids[at : at + self._most]
-            ask = partial(self._api.query_images, [_among("uuid", part)], fields, len(part))
+            ask = partial(self._query_images, [_among("uuid", part)], fields, len(part))
             answer = await self._ask(ask)
             if len(part) > 1 and (answer.failure == "BODY_TOO_LARGE" or answer.status in _TOO_LONG):
                 self._most = min(self._most, len(part) // 2)
@@ -188,7 +223,7 @@ class Reader:
                     raise CannotRead("the server answered a question about images with other ones")
             except CannotRead as why:
                 if last and self._tells:
-                    raise TargetError(f"the images cannot be read any more: {why}; {_WITHOUT}") from None
+                    raise TargetError(f"the images cannot be read any more: {why}") from None
                 if last:
                     raise
                 answer = await self._ask(again)
@@ -205,20 +240,28 @@ class Reader:
             answer = await self.patiently(call)
             move = _move(answer)
             if move is Move.RENEW:
-                await self._api.auth.renew(ticket)
+                await self._renew(ticket, answer)
             elif move is Move.AGAIN and answer.status is not None and left > 0:
                 left -= 1
                 await self._sleep(full_jitter(self._retries - left, self._rng))
             else:
                 return answer
 
+    async def _renew(self, ticket: str, answer: Answer) -> None:
+        try:
+            await self._api.auth.renew(ticket)
+        except LoginRefused as error:
+            said = foreign(answer) or error_text(answer)
+            raise LoginRefused(f"the images cannot be read: {said}; {error}") from None
+
     async def patiently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Ask until the server says anything at all: a question may be asked often, unlike a PUT."""
-        patience = Patience(self._retries, self._gate)
+        patience, silent = Patience(self._retries, self._gate), 0
         while (answer := await call()).streak:
             if answer.streak == HELD:
                 continue
-            if answer.failure == "NOT_CONNECTED" and not self._api.reached:
+            silent += answer.status is None
+            if not self._api.reached and (answer.failure == "NOT_CONNECTED" or silent >= QUESTIONS):
                 break  # it has not been there since this process began
             patience.note(answer.streak)
             if await patience.is_spent():
@@ -266,23 +309,40 @@ def _rows(answer: Answer) -> list[Image]:
     if answer.failure == "BODY_TOO_LARGE":
         raise CannotRead(f"its answer is too large, even about one image: {answer.detail}")
     if answer.status is None:
-        raise TargetError(f"the images cannot be read: {answer.detail}; is the server there, and --endpoint right?")
-    shown = answer.to_show
-    error = error_of(shown.json())
-    said = (
-        f"{error.code} {error.text}" if error else f"HTTP {answer.status} {' '.join(shown.text.split())[:120]}".strip()
-    )
-    said, hopeless = _by_the_table(answer, said)
+        raise TargetError(f"the images cannot be read: {answer.detail}; {unreached_hint(answer)}")
+    if said := foreign(answer):
+        if answer.streak:
+            raise TargetError(f"the images cannot be read: {said}, again and again; is the server well?")
+        raise CannotRead(f"{said}; {endpoint_hint(answer)}")
+    said, hopeless = _by_the_table(answer, error_text(answer))
     if hopeless:
         raise TargetError(f"the images cannot be read: {said}")
+    error = error_of(answer.json())
     if answer.streak or (error and error.code in CODES and CODES[error.code].move is Move.AGAIN):
-        raise TargetError(f"the images cannot be read: {said}, again and again; {_WITHOUT}")
-    if error:  # it knows the question, and does not let this account ask it
-        raise TargetError(f"the images cannot be read: {said}; {_WITHOUT}")
-    raise CannotRead(said)
+        raise TargetError(f"the images cannot be read: {said}, again and again; is the server well?")
+    raise CannotRead(f"{said}; {CODES[error.code].hint if error and error.code in CODES else endpoint_hint(answer)}")
 
 
-_WITHOUT = "--no-survey sends without looking at the images first"
+def error_text(answer: Answer) -> str:
+    """What the server said, in one line: the code and text of its JSON error, or the status and the beginning of its text."""
+    shown = answer.to_show
+    if error := error_of(shown.json()):
+        return f"{error.code} {error.text}"
+    return f"HTTP {answer.status} {printable(' '.join(shown.text.split())[:120])}".strip()
+
+
+def unreached_hint(answer: Answer) -> str:
+    """What to do where there is no answer at all."""
+    if answer.failure == "TLS":
+        return "--ca-file names the authority to trust, and the certificate must be of the host in --endpoint"
+    if answer.failure == "NOT_CONNECTED":
+        return "is the server there, and --endpoint right?"
+    return "is the server there, and --endpoint right? A port for https:// takes no http://"
+
+
+def _failed_inside(answer: Answer) -> bool:
+    error = error_of(answer.json()) if answer.status == 503 else None
+    return error is not None and error.code == "SYS.1000"
 
 
 def _by_the_table(answer: Answer, said: str) -> tuple[str, bool]:

@@ -1,4 +1,4 @@
-"""This file turns what a run wrote into the rows that take it back: old values, and what must still be there. Pure."""
+"""Turn what a run wrote into the rows that take it back: old values, and what must still be there. Pure."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def undo_row(written: Written, *, replace_tags: bool = False) -> Row:
     problems = []
     for name, sent in written.send.items():
         was = written.before.get(name)
-        if why := _irretrievable(name, was):
+        if why := _irretrievable(name, was, is_known=name in written.before or name not in TAGS):
             problems.append(Problem(written.line, name, "", "CANNOT_RESTORE", why, _BY_HAND))
             continue
         fields[name] = was if was is not None else [] if name in TAGS else ""
@@ -29,8 +29,10 @@ def undo_row(written: Written, *, replace_tags: bool = False) -> Row:
 _BY_HAND = "set a value of your own with another manifest"
 
 
-def _irretrievable(name: str, was: Value | None) -> str:
+def _irretrievable(name: str, was: Value | None, *, is_known: bool) -> str:
     """Why an old value cannot be put back, or an empty text."""
+    if not is_known:
+        return "could not be read before, so what was there is not known"
     if was is None and name not in TAGS and name not in MAY_BE_EMPTY:
         return "had no value before, and the API cannot take a value away"
     if any(HIDDEN in text for text in (was if isinstance(was, list) else [was]) if isinstance(text, str)):

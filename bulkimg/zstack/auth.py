@@ -1,4 +1,4 @@
-"""This file proves who we are: a session given, an account that logs in once per run, or an access key that signs."""
+"""Prove who we are: a session given, an account that logs in once per run, or an access key that signs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,6 +11,7 @@ from bulkimg.errors import LoginRefused, TargetError
 from bulkimg.zstack import wire
 from bulkimg.zstack.transport import Transport
 
+_IS_IT_THERE = "is the server there, and --endpoint right?"
 LOGIN_TRIES = 3  # in a row; more could lock the account
 LOGOUT_TIMEOUT = 5.0  # seconds
 SHORT_LIFE = 60.0  # seconds: a session that dies sooner was kicked out, it did not expire
@@ -150,15 +151,19 @@ class _AccountSession:
 
     def _take(self, answer: wire.Answer) -> None:
         if answer.status is None:
-            raise TargetError(f"login failed: {answer.detail}; is the server there, and --endpoint right?")
+            hint = "--ca-file names the authority to trust" if answer.failure == "TLS" else _IS_IT_THERE
+            raise TargetError(f"login failed: {answer.detail}; {hint}")
         if answer.streak:
             raise TargetError(f"login failed: HTTP {answer.status}, again and again; is the server well?")
         said = answer.json()
         session = wire.session_of(said) if answer.status == 200 else None
         if session is None:
+            if said := wire.foreign(answer):
+                raise TargetError(f"login failed: {said}; {wire.endpoint_hint(answer)}")
             error = wire.error_of(answer.to_show.json())
             reason = f"{error.code} {error.text}" if error else f"HTTP {answer.status}"
-            raise LoginRefused(f"the server refused the login of account {self._account.name!r}: {reason}")
+            quoted = "; the password is in quotation marks: are they part of it?" if self._account.is_quoted else ""
+            raise LoginRefused(f"the server refused the login of account {self._account.name!r}: {reason}{quoted}")
         self._session = session
         self._transport.hide(session)
         self._logins += 1

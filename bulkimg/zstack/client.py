@@ -1,4 +1,4 @@
-"""This file is the image API as we use it: update, poll, read, query, tags. Every call returns an Answer; nothing here decides."""
+"""The image API as we use it: update, poll, read, query, tags. Every call returns an Answer; nothing here decides."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -71,8 +71,8 @@ class ImageApi:
         path = f"/v1/images/{uuid}"
         return await self._transport.exchange("GET", path, headers=lambda: self.auth.headers("GET", path))
 
-    async def query_images(self, conditions: Sequence[str], fields: Collection[str], limit: int) -> Answer:
-        """`GET /v1/images?q=…`: at most `limit` images that meet all conditions, by uuid, with the named fields (§6)."""
+    async def query_images(self, conditions: Sequence[str], fields: Collection[str] | None, limit: int) -> Answer:
+        """`GET /v1/images?q=…`: at most `limit` images that meet all conditions, by uuid, with the named fields, or all (§6)."""
         return await self._query("/v1/images", conditions, fields, limit)
 
     async def query_tags(self, kind: str, conditions: Sequence[str], limit: int) -> Answer:
@@ -80,9 +80,11 @@ class ImageApi:
         images_only = ["resourceType=ImageVO", *conditions]
         return await self._query(TAG_PATHS[kind], images_only, ("uuid", "resourceUuid", "tag"), limit)
 
-    async def _query(self, path: str, conditions: Sequence[str], fields: Collection[str], limit: int) -> Answer:
+    async def _query(self, path: str, conditions: Sequence[str], fields: Collection[str] | None, limit: int) -> Answer:
         asked = [("q", condition) for condition in conditions]
-        asked += [("limit", str(limit)), ("sort", "uuid"), ("fields", ",".join(sorted(fields)))]
+        asked += [("limit", str(limit)), ("sort", "uuid")]
+        if fields is not None:
+            asked.append(("fields", ",".join(sorted(fields))))
         return await self._transport.exchange("GET", path, headers=lambda: self.auth.headers("GET", path), query=asked)
 
     async def create_tag(self, kind: str, image: str, tag: str, job_uuid: str) -> Answer:

@@ -24,6 +24,8 @@ from bulkimg.zstack.wire import Answer
 
 MAX_BODY = 2 << 20  # bytes: 200 images with every field are under 1 MiB; as Python objects it may be 30 times as much
 
+LONGEST_LOCATION = 1000  # characters of a redirect's target that a message may name
+
 _connected: ContextVar[list[bool]] = ContextVar("connected")
 
 
@@ -97,7 +99,9 @@ class HttpClient:
             return Answer(None, failure="BODY_TOO_LARGE", detail=f"the answer is larger than {MAX_BODY:,} bytes")
         waits = response.headers.get("Retry-After")
         retry_after = parse_retry_after(waits, self._now()) if waits is not None else None
-        return Answer(response.status, raw, retry_after, parse_rate_limit(response.headers, self._now()))
+        location = response.headers.get("Location", "")[:LONGEST_LOCATION] if 300 <= response.status < 400 else ""
+        quota = parse_rate_limit(response.headers, self._now())
+        return Answer(response.status, raw, retry_after, quota, location=location)
 
     async def close(self) -> None:
         await self._session.close()

@@ -27,7 +27,7 @@ class Rule:
 
 
 _GONE = "no image has this uuid on this server; check it, or was the image deleted?"
-_BUSY = "the server was not ready; bulkimg tried again, and `bulkimg retry last` does once more"
+_BUSY = "the server was not ready, again and again; retry the run when it is"
 _KEY_HINT = "check BULKIMG_ACCESS_KEY_ID and its secret, or use another kind of credential"
 
 # Codes of the JSON error object. A code that is not listed is a refusal (research/reliability.md F5).

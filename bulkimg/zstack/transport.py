@@ -120,6 +120,8 @@ class Transport:
         for escape, undo in _UNDO:
             if escape in raw and (undone := undo(raw)) != (hidden := self._hidden(undone)):
                 raw = hidden
+        if answer.location:
+            answer = answer._replace(location=self._hidden(answer.location.encode()).decode("utf-8", "replace"))
         return answer if raw is answer.raw else answer._replace(shown=raw)
 
     def _hidden(self, raw: bytes) -> bytes:

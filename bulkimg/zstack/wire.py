@@ -1,4 +1,4 @@
-"""This file is the wire, without a socket: request bodies, what answers carry, signatures. Sources: PROTOCOL.md."""
+"""The wire, without a socket: request bodies, what answers carry, signatures. Sources: PROTOCOL.md."""
 
 import base64
 import hashlib
@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic_core import from_json, to_json
 
@@ -71,6 +72,7 @@ class Answer(NamedTuple):
     gone out. It is never taken from an exception. `retry_after` is seconds from now, when the header said so; `quota` is
     (requests the server still takes, seconds until it takes more). `streak` is what the pace made of it (Gate.heard).
     `shown` is the body with its secrets blanked, where it holds any: `raw` is what is judged, and never written down.
+    `location` is where a redirect leads, which is never followed.
     """
 
     status: int | None
@@ -82,6 +84,7 @@ class Answer(NamedTuple):
     sent: bool = True
     streak: int = 0
     shown: bytes | None = None
+    location: str = ""
 
     @property
     def to_show(self) -> "Answer":
@@ -99,6 +102,49 @@ class Answer(NamedTuple):
             return from_json(self.raw, allow_inf_nan=False)
         except ValueError:
             return None
+
+
+def foreign(answer: Answer) -> str:
+    """What an answer says that does not come from the API: a redirect, or a page of a proxy or a login; "" for the API's own.
+
+    It names the redirect's target and the page's title, printable, without secrets.
+    """
+    status = answer.status
+    if status is None:
+        return ""
+    if 300 <= status < 400:
+        to = f" to {printable(answer.location)[:300]}" if answer.location else ""
+        return f"HTTP {status}, a redirect{to}"
+    text = answer.to_show.text
+    if text.startswith("<"):
+        return f"HTTP {status}, a page: {page_title(text)!r}"
+    return ""
+
+
+def page_title(html: str) -> str:
+    """The title of a page, or the first words of its text."""
+    title = re.search(r"<title[^>]*>(.*?)</title>", html, re.IGNORECASE | re.DOTALL)
+    text = title[1] if title else re.sub(r"<[^>]*>", " ", html)
+    return printable(" ".join(text.split())[:100])
+
+
+def endpoint_hint(answer: Answer) -> str:
+    """What to do about an answer that does not come from the API."""
+    status = answer.status or 0
+    if 300 <= status < 400:
+        url = urlsplit(answer.location if answer.location.startswith(("http://", "https://")) else "")
+        to = (
+            f"write --endpoint {url.scheme}://{printable(url.netloc.rpartition('@')[2])}"
+            if url.netloc
+            else "fix --endpoint"
+        )
+        return f"{to}, if that is the API's address; is a login in front of it?"
+    return {
+        401: "is another login needed in front of the API?",
+        403: "may this account do that, and is --endpoint right?",
+        404: "are --endpoint and --base-path right? (/zstack on most servers)",
+        405: "are --endpoint and --base-path right? (/zstack on most servers)",
+    }.get(status, "is --endpoint right, and is a proxy or a login in front of it?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bulkimg.blank import is_blank
 from bulkimg.manifest.tabular import Lines, read_records
 from tests.conftest import corpus
 from tests.manifest.test_tabular import read, uuid, write
@@ -52,7 +53,9 @@ def test_hostile_jsonl_rows_are_each_accounted_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_naughty_strings_survive_as_names(tmp_path: Path, suffix: str) -> None:
     naughty = [
-        text for text in json.loads(corpus("blns/blns.json").read_text("utf-8")) if text.strip() and "\0" not in text
+        text
+        for text in json.loads(corpus("blns/blns.json").read_text("utf-8"))
+        if not is_blank(text) and "\0" not in text
     ]
     path = tmp_path / f"m.{suffix}"
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -115,10 +115,19 @@ def test_encodings_read_the_same_names(tmp_path: Path, encoding: str) -> None:
     assert (problems, rows[0].fields) == ([], {"name": "应用镜像 😀"})
 
 
-def test_utf_16_without_being_told_is_explained(tmp_path: Path) -> None:
-    _, problems, _ = read(write(tmp_path / "m.csv", f"uuid,name\n{uuid(1)},a\n".encode("utf-16")))
-    assert problems[0].fatal
-    assert "--encoding utf-16" in problems[0].fix
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("asked", ["utf-8", "gbk", "cp1252", "utf-16-le"])
+def test_a_byte_order_mark_wins_over_the_encoding_that_was_asked_for(tmp_path: Path, encoding: str, asked: str) -> None:
+    path = write(tmp_path / "m.csv", f"uuid,name\n{uuid(1)},生产镜像\n".encode(encoding))
+    rows, problems, _ = read(path, encoding=asked)
+    assert (problems, rows[0].fields) == ([], {"name": "生产镜像"})
+
+
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_utf_16_without_a_mark_is_named(tmp_path: Path, order: str) -> None:
+    path = write(tmp_path / "m.csv", f"uuid,name\n{uuid(1)},a\n".encode(f"utf-16-{order}"))
+    assert f"--encoding utf-16-{order}" in read(path)[1][0].fix
+    assert read(path, encoding=f"utf-16-{order}")[0][0].fields == {"name": "a"}
 
 
 def test_gz_is_known_by_its_content_and_a_truncated_one_is_refused(tmp_path: Path) -> None:

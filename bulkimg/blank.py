@@ -1,0 +1,36 @@
+"""Blank texts: characters that nobody sees, in cells, names, headers and tags (PRODUCT.md §3)."""
+
+# Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt 15.1), what the server trims, and the braille blank.
+_RANGES = (
+    (0x00, 0x20), (0x85, 0x85), (0xA0, 0xA0), (0xAD, 0xAD), (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x1680, 0x1680),
+    (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2000, 0x200F), (0x2028, 0x202F), (0x205F, 0x206F), (0x2800, 0x2800),
+    (0x3000, 0x3000), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8),
+    (0xE0000, 0xE0FFF),
+)  # fmt: skip
+_INVISIBLE = "".join(chr(code) for first, last in _RANGES for code in range(first, last + 1))
+
+# White space and its invisible kin: what people type or paste next to a text and do not mean.
+PADDING = "".join(
+    char for char in _INVISIBLE if char.isspace() or 0x200B <= ord(char) <= 0x200F or char in "\u2060\u2800\u3164\ufeff"
+)
+_IN_A_LINE = "".join(char for char in PADDING if char not in "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
+
+
+def is_blank(text: str) -> bool:
+    """Whether the text shows nothing: it is empty, or holds invisible characters only."""
+    return not text.strip(_INVISIBLE)
+
+
+def trim(text: str) -> str:
+    """The text without white space and invisible characters at its ends."""
+    return text.strip(PADDING)
+
+
+def trim_in_line(text: str) -> str:
+    """`trim`, but a line break at an end stays, so that an id with one is still refused."""
+    return text.strip(_IN_A_LINE)
+
+
+def has_invisible_end(text: str) -> bool:
+    """Whether the text begins or ends with a character that nobody sees."""
+    return text != text.strip(_INVISIBLE)

@@ -1,0 +1,75 @@
+"""Warnings: values that are allowed and hardly ever meant (PRODUCT.md §3). `--strict` makes them problems. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from bulkimg.blank import has_invisible_end
+from bulkimg.model import SERVER_TRIMS, TAGS, Problem, Value
+
+_TEXTS = ("name", "description", "guestOsType")
+# Other programs' words for nothing (SQL, Python, R, JavaScript, pandas, MySQL's \N) and a spreadsheet's for an error.
+_NOTHING = frozenset(
+    [
+        "null",
+        "none",
+        "nan",
+        "nil",
+        "nat",
+        "na",
+        "n/a",
+        "<na>",
+        "<null>",
+        "<none>",
+        "(null)",
+        "(none)",
+        "[null]",
+        "undefined",
+        "\\n",
+        "#n/a",
+    ]
+)
+_ERROR = re.compile(r"#(?:REF|NAME|VALUE|NUM|NULL|DIV/0|SPILL|CALC|FIELD|BLOCKED|UNKNOWN|CONNECT|BUSY|ERROR|N/A|NV)[!?]?", re.IGNORECASE)  # fmt: skip
+_BREAK = re.compile("[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_QUOTED = re.compile("(?:=\"(.*)\"|'(.*)'|\"(.*)\"|[\u201c\u201d\u201e\u00ab](.*)[\u201d\u201c\u00bb]|[\u2018\u2019](.*)[\u2019\u2018])", re.DOTALL)  # fmt: skip
+_ODD_IN_TAG = re.compile(r",|\||\['|\[\"|\uff1b|\uff0c|^\{.*\}$")
+
+
+def doubts(line: int, fields: Mapping[str, Value]) -> Iterator[Problem]:
+    """A warning for each value of a row that looks like a mistake. A problem's `code` says which kind."""
+    for name, value in fields.items():
+        if name in TAGS and isinstance(value, list):
+            for tag in value:
+                yield from _of_tag(line, name, tag)
+        elif name in _TEXTS and isinstance(value, str):
+            yield from _of_text(line, name, value.strip(SERVER_TRIMS))
+
+
+def _of_text(line: int, name: str, text: str) -> Iterator[Problem]:
+    if text.casefold() in _NOTHING or _ERROR.fullmatch(text):
+        message = "is another program's word for nothing or for an error"
+        yield _warning(line, name, text, "FOREIGN_WORD", message, "leave the cell blank to keep the present value")
+    if has_invisible_end(text):
+        yield _warning(line, name, text, "INVISIBLE_END", "has invisible characters at an end", "remove them")
+    if name == "name" and (found := _BREAK.search(text)):
+        what = "a tab" if found.group() == "\t" else "a line break"
+        yield _warning(line, name, text, "BROKEN_NAME", f"has {what} at character {found.start() + 1}", "remove it")
+    if len(text) > 1 and _QUOTED.fullmatch(text):
+        message = "is in quotation marks, which are part of the value"
+        yield _warning(line, name, text, "QUOTED_VALUE", message, "remove them if they are not meant")
+
+
+def _of_tag(line: int, name: str, tag: str) -> Iterator[Problem]:
+    if tag.strip().casefold() in _NOTHING or _ERROR.fullmatch(tag.strip()):
+        message = "is another program's word for nothing or for an error"
+        yield _warning(line, name, tag, "FOREIGN_WORD", message, "leave the cell blank to keep the present tags")
+    if found := _ODD_IN_TAG.search(tag):
+        what = found.group() if len(found.group()) < 3 else "{…}"
+        message = f"is one tag that holds {what}"
+        yield _warning(line, name, tag, "ODD_TAG", message, "tags are separated by ; in a cell")
+    if has_invisible_end(tag.strip(SERVER_TRIMS)):
+        yield _warning(line, name, tag, "INVISIBLE_END", "has invisible characters at an end", "remove them")
+
+
+def _warning(line: int, name: str, text: str, code: str, message: str, fix: str) -> Problem:
+    shown = text if len(text) <= 60 else f"{text[:59]}…"
+    return Problem(line, name, shown, code, message, fix)

@@ -1,0 +1,37 @@
+"""What a file is that is no CSV and no JSONL, told from its first bytes: (what is wrong, what to do), for a problem."""
+
+_AS_CSV = "open it in the spreadsheet and save it as CSV UTF-8"
+_ADVICE = (
+    (b"PK\x03\x04", "is an Excel workbook or a zip archive, whatever its name says", _AS_CSV),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), whatever its name says", _AS_CSV),
+    (b"%PDF", "is a PDF, whatever its name says", "export the table as CSV UTF-8 where it was made"),
+    (b"SQLite format 3\0", "is a SQLite database", "export the table as CSV"),
+    (b"PAR1", "is a Parquet file", "write it as CSV or JSONL"),
+    (b"{\\rtf", "is a rich text document", "save it as plain text, CSV UTF-8"),
+    (b"BZh", "is compressed with bzip2", "unpack it first: bunzip2"),
+    (b"\xfd7zXZ\0", "is compressed with xz", "unpack it first: unxz"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it first: unzstd"),
+)
+_PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<table", b"<?xml", b"<meta", b"<!--")
+_SAMPLE = 512  # bytes looked at for NULs
+
+
+def other_format(start: bytes, encoding: str) -> tuple[str, str] | None:
+    """What is wrong and what to do, where these are the first bytes of a known other format; None otherwise."""
+    for magic, message, fix in _ADVICE:
+        if start.startswith(magic):
+            return message, fix
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text[:16].lower().startswith(_PAGES):
+        return "is an HTML or XML page, whatever its name says", "export the table as CSV UTF-8; is it a login page?"
+    return None if encoding.startswith(("utf-16", "utf-32")) else _utf_16_without_mark(start[:_SAMPLE])
+
+
+def _utf_16_without_mark(start: bytes) -> tuple[str, str] | None:
+    """ASCII in UTF-16 has a NUL in every other byte."""
+    if len(start) < 8 or start.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+        return None
+    for order, nuls, texts in (("le", start[1::2], start[0::2]), ("be", start[0::2], start[1::2])):
+        if nuls.count(0) > 0.8 * len(nuls) and texts.count(0) < 0.2 * len(texts):
+            return "is UTF-16 without a byte order mark", f"save it as CSV UTF-8, or give --encoding utf-16-{order}"
+    return None

@@ -1,0 +1,41 @@
+"""A command at a pseudo-terminal, with its outputs where a person may send them."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import Cli, Server
+
+
+def on_a_terminal(
+    cli: Cli, server: Server, answer: str, *arguments: str, redirected: str = "", **environment: str
+) -> tuple[int, str, str]:
+    """Run at a terminal and type `answer` ahead: (exit code, what the terminal showed, what went elsewhere).
+
+    `redirected`: "" for no output, or those that go into a file: "err", "out" or "both".
+    """
+    ours, theirs = pty.openpty()
+    elsewhere = Path(cli.place / "elsewhere")
+    with elsewhere.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bulkimg", *arguments],
+            stdin=theirs,
+            stdout=file if redirected in ("out", "both") else theirs,
+            stderr=file if redirected in ("err", "both") else theirs,
+            cwd=cli.place,
+            env={**cli.at(server).env(**environment), "TERM": "xterm", "COLUMNS": "120"},
+            start_new_session=True,
+        )
+    os.close(theirs)
+    os.write(ours, answer.encode())
+    shown = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # the terminal is gone: the process has ended
+            break
+        shown += piece
+    os.close(ours)
+    return process.wait(30), shown.decode(), elsewhere.read_text()
