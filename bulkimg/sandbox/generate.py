@@ -44,21 +44,23 @@ def make_images(count: int, seed: int) -> list[dict[str, Any]]:
 
 def _make_some_special(images: list[dict[str, Any]], seed: int) -> None:
     """Data volumes, system images, images on several storages. Drawn apart: all other images stay what they were."""
-    rng = random.Random(f"special {seed}")
-    storages = shared_storages(rng)
-    volumes = set(_one_in(14, 10, len(images), rng))  # also in a fleet of ten
-    for number in volumes:
-        _make_data_volume(images[number], rng)
-    for number in _one_in(25, 25, len(images), rng):
+    storages = shared_storages(random.Random(f"storages {seed}"))
+    volumes = set(_one_in(14, 10, len(images), f"volumes {seed}"))  # one is also in a fleet of ten
+    for number, image in enumerate(images):
+        if number in volumes:
+            _make_data_volume(image, random.Random(f"volume {number} {seed}"))
+    for number in _one_in(25, 25, len(images), f"system {seed}"):
         images[number]["system"] = number not in volumes
-    for number in _one_in(10, 10, len(images), rng):
+    for number in _one_in(10, 10, len(images), f"copies {seed}"):
+        rng = random.Random(f"copies {number} {seed}")
         _copy_to(images[number], rng.sample(storages, rng.randint(1, 2)), rng)
 
 
-def _one_in(share: int, first: int, count: int, rng: random.Random) -> Iterator[int]:
-    """One number of every `share`, which is not among the first four of them nor after the `first`."""
+def _one_in(share: int, end: int, count: int, seed: str) -> Iterator[int]:
+    """One number of every `share`: the fifth of them at the earliest, and before the `end`."""
+    rng = random.Random(seed)
     for block in range(0, count, share):
-        if (number := block + rng.randrange(_ORDINARY, first)) < count:
+        if (number := block + rng.randrange(_ORDINARY, end)) < count:
             yield number
 
 
