@@ -84,7 +84,7 @@ class Server:
                 if error.code != 400:  # it spells the key differently
                     raise
         deadline = time.monotonic() + 10
-        while any(self.images()[uuid][name] != value for name, value in fields.items()):
+        while any(self.images()[uuid].get(name) != value for name, value in fields.items()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 

@@ -1,8 +1,12 @@
 """This file makes up a fleet of images, the same for the same seed, with names like those people really have."""
 
 import random
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
+
+from bulkimg.sandbox.dates import java_date
+from bulkimg.sandbox.storages import shared_storages
 
 _SYSTEMS = (
     ("ubuntu-22.04-server", "Ubuntu 22.04", "Linux"),
@@ -18,17 +22,13 @@ _SYSTEMS = (
     ("pfsense-2.7", "FreeBSD", "Other"),
     ("应用基础镜像", "CentOS 7", "Linux"),
 )
+_ORDINARY = 4  # the first images have nothing special
 _TEAMS = ("web", "db", "ci-runner", "vdi", "k8s-node", "bastion", "edge", "gold", "staging")
 
 
 def uuid(rng: random.Random) -> str:
     """32 hexadecimal digits."""
     return f"{rng.getrandbits(128):032x}"
-
-
-def java_date(moment: datetime) -> str:
-    """`Apr 27, 2026 3:10:09 PM`: how Gson writes a date, in the server's zone and without saying which."""
-    return f"{moment:%b} {moment.day}, {moment.year} {moment.hour % 12 or 12}:{moment:%M:%S} {'AM' if moment.hour < 12 else 'PM'}"
 
 
 def make_images(count: int, seed: int) -> list[dict[str, Any]]:
@@ -38,7 +38,53 @@ def make_images(count: int, seed: int) -> list[dict[str, Any]]:
     images = [_image(rng, number, start + timedelta(hours=7 * number)) for number in range(count)]
     for image in images[4::9]:
         del image["description"]  # null, which the server does not show (PROTOCOL.md §1)
+    _make_some_special(images, seed)
     return images
+
+
+def _make_some_special(images: list[dict[str, Any]], seed: int) -> None:
+    """Data volumes, system images, images on several storages. Drawn apart: all other images stay what they were."""
+    storages = shared_storages(random.Random(f"storages {seed}"))
+    volumes = set(_one_in(14, 10, len(images), f"volumes {seed}"))  # one is also in a fleet of ten
+    for number, image in enumerate(images):
+        if number in volumes:
+            _make_data_volume(image, random.Random(f"volume {number} {seed}"))
+    for number in _one_in(25, 25, len(images), f"system {seed}"):
+        images[number]["system"] = number not in volumes
+    for number in _one_in(10, 10, len(images), f"copies {seed}"):
+        rng = random.Random(f"copies {number} {seed}")
+        _copy_to(images[number], rng.sample(storages, rng.randint(1, 2)), rng)
+
+
+def _one_in(share: int, end: int, count: int, seed: str) -> Iterator[int]:
+    """One number of every `share`: the fifth of them at the earliest, and before the `end`."""
+    rng = random.Random(seed)
+    for block in range(0, count, share):
+        if (number := block + rng.randrange(_ORDINARY, end)) < count:
+            yield number
+
+
+def _make_data_volume(image: dict[str, Any], rng: random.Random) -> None:
+    """Null platform, architecture and guestOsType, and no driver (CreateDataVolumeTemplateMessage.java:7-43)."""
+    for name in ("platform", "architecture", "guestOsType"):
+        del image[name]
+    image |= {"mediaType": "DataVolumeTemplate", "url": f"volume://{uuid(rng)}", "system": False, "virtio": False}
+    if image["format"] == "iso":
+        image["format"] = "qcow2"
+
+
+def _copy_to(image: dict[str, Any], storages: list[str], rng: random.Random) -> None:
+    """More refs like the first, under ids of their own."""
+    refs = image["backupStorageRefs"]
+    for storage in storages:
+        refs.append(
+            refs[0]
+            | {
+                "id": 1_000_000 * len(refs) + refs[0]["id"],
+                "backupStorageUuid": storage,
+                "installPath": f"ceph://zs-images/{uuid(rng)}",
+            }
+        )
 
 
 def _image(rng: random.Random, number: int, created: datetime) -> dict[str, Any]:

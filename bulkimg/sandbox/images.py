@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from bulkimg.sandbox import refusals
-from bulkimg.sandbox.generate import java_date
+from bulkimg.sandbox.compare import canonical
+from bulkimg.sandbox.dates import java_date
+from bulkimg.sandbox.inventory import IMAGE
 from bulkimg.sandbox.tags import Tags
 
 _LENGTHS = {"name": 255, "description": 2048, "guestOsType": 255, "mediaType": 255, "format": 255, "architecture": 32}
@@ -60,6 +62,7 @@ class ImageTable:
     """All images, and the tags that belong to them."""
 
     indexed = "uuid"
+    inventory = IMAGE
 
     def __init__(self, images: Iterable[dict[str, Any]], now: Callable[[], datetime]) -> None:
         self.rows: dict[str, dict[str, Any]] = {image["uuid"]: image for image in images}
@@ -75,11 +78,19 @@ class ImageTable:
         """The images with these uuids."""
         return [self.rows[uuid] for uuid in dict.fromkeys(values) if uuid in self.rows]
 
+    def tags_of(self, kind: str, uuid: str) -> Iterable[str]:
+        """The texts of an image's tags."""
+        return self.tags.texts(kind, uuid)
+
+    def find(self, uuid: str) -> dict[str, Any] | None:
+        """The image, also by a uuid in upper case (DatabaseFacadeImpl.java:431-438, inferred from the collation)."""
+        return self.rows.get(canonical(uuid))
+
     def load(self, uuid: str) -> dict[str, Any]:
         """The image's columns as one request sees them: what it does not change it will write back as it read it."""
-        if uuid not in self.rows:
+        if (image := self.find(uuid)) is None:
             raise refusals.no_such_image(uuid)
-        return dict(self.rows[uuid])
+        return dict(image)
 
     def store(self, loaded: dict[str, Any], message: Mapping[str, Any]) -> dict[str, Any]:
         """Merge the whole entity back: a change that came between load and store is lost, as on the real server."""

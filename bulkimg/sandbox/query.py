@@ -1,70 +1,58 @@
 """This file answers queries over any table: `q` conditions, limit, start, count, sort, fields (PROTOCOL.md §6)."""
 
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from bulkimg.sandbox.refusals import PlainRefusal
+from bulkimg.sandbox import refusals
+from bulkimg.sandbox.compare import canonical, sort_key
+from bulkimg.sandbox.conditions import Condition, Row, split, test_of
+from bulkimg.sandbox.inventory import Inventory
 
-# In the server's own order; the first found anywhere in the condition splits it.
-_OPERATORS = ("!=", ">=", "<=", "!?=", "!~=", "~=", "?=", "=", ">", "<", "is null", "not null")
-_ORDERS: dict[str, Callable[[Any, Any], bool]] = {
-    ">": operator.gt,
-    "<": operator.lt,
-    ">=": operator.ge,
-    "<=": operator.le,
-}
 _DEFAULT_LIMIT = 1000
-Row = Mapping[str, Any]
+Parameters = Mapping[str, Sequence[str]]
 
 
 class Table(Protocol):
-    """Rows with an index on one column, as a database has one; they come in its order."""
+    """Rows with an index on one column of uuids, as a database has one; they come in its order."""
 
     indexed: str
 
+    @property
+    def inventory(self) -> Inventory: ...
     def all(self, beyond: str = "") -> Iterable[Row]: ...
     def having(self, values: Iterable[str]) -> Iterable[Row]: ...
+    def tags_of(self, kind: str, uuid: str) -> Iterable[str]: ...
 
 
-def run_query(table: Table, parameters: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def run_query(table: Table, parameters: Parameters) -> dict[str, Any]:
     """`{"inventories": […]}`, with `total` when replyWithCount is there; only `{"total": N}` for count=true.
 
-    Parameters that are not known are ignored without a word, as on the real server.
+    Parameters that are not known are ignored without a word, as on the real server; names of columns are not.
     """
-    conditions = parameters.get("q", ())
-    tests = [parse(text) for text in conditions]
+    conditions = [split(text) for text in parameters.get("q", ())]
     start, limit = _integer(parameters, "start", 0), _integer(parameters, "limit", _DEFAULT_LIMIT)
+    tests = [test_of(table.inventory, condition, table.tags_of) for condition in conditions]
+    names, sort = _fields(table.inventory, parameters), _sort(table.inventory, parameters)
     fitting = (row for row in _candidates(table, conditions) if all(test(row) for test in tests))
-    in_order = _first(parameters, "sort").lstrip("+ ") == table.indexed  # as the table gives them
-    counted = any(_first(parameters, name).lower() == "true" for name in ("count", "replyWithCount"))
+    counted = any(_says_true(parameters, name) for name in ("count", "replyWithCount"))
+    in_order = sort == (table.indexed, False)  # as the table gives them
     found = list(islice(fitting, start + limit) if in_order and not counted else fitting)
-    if _first(parameters, "count").lower() == "true":
+    if _says_true(parameters, "count"):
         return {"total": len(found)}
-    answer: dict[str, Any] = {}
-    if _first(parameters, "replyWithCount").lower() == "true":
-        answer["total"] = len(found)
-    if (sort := _first(parameters, "sort")) and not in_order:
-        name = sort.lstrip("+- ")
-        found.sort(key=lambda row: _sortable(row.get(name)), reverse=sort.startswith("-"))
-    page = found[start : start + limit]
-    if fields := _first(parameters, "fields"):
-        names = fields.split(",")
-        page = [{name: row[name] for name in names if name in row} for row in page]
-    return {"inventories": [without_nulls(row) for row in page], **answer}
+    if sort and not in_order:
+        name, down = sort
+        found.sort(key=lambda row: sort_key(table.inventory.fields[name], row.get(name)), reverse=down)
+    page = _shown(table.inventory, found[start : start + limit], names)
+    return {"inventories": page, **({"total": len(found)} if _says_true(parameters, "replyWithCount") else {})}
 
 
-def _candidates(table: Table, conditions: Sequence[str]) -> Iterable[Row]:
-    """By the index where a condition allows it: `uuid?=a,b`, `uuid=a` or `uuid>a`; else every row."""
-    for condition in conditions:
-        for sign in ("?=", "="):
-            name, found, values = condition.partition(sign)
-            if found and name.strip() == table.indexed:
-                return table.having(sorted(values.split(",")))
-    beyond = [text[len(table.indexed) + 1 :] for text in conditions if re.match(rf"{table.indexed}>(?!=)", text)]
-    return table.all(max(beyond, default=""))
+def one_row(table: Table, uuid: str) -> dict[str, Any]:
+    """What a GET with the uuid in its path answers, whatever its parameters say (RestServer.java:1084-1097)."""
+    condition = Condition("uuid", "=", uuid)
+    test = test_of(table.inventory, condition, table.tags_of)
+    return {"inventories": [without_nulls(row) for row in _candidates(table, [condition]) if test(row)]}
 
 
 def without_nulls(row: Row) -> dict[str, Any]:
@@ -72,77 +60,58 @@ def without_nulls(row: Row) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def parse(condition: str) -> Callable[[Row], bool]:
-    """The test that a condition stands for; 400 where it has no operator."""
-    for sign in _OPERATORS:
-        if sign in condition:
-            name, _, value = condition.partition(sign)
-            return _test(name.strip(), sign, value)
-    raise PlainRefusal(
-        400,
-        f"Invalid query parameter. The '{condition}' in the parameter[q] doesn't contain any query operator. Valid query operators are {list(_OPERATORS)}",
-    )
+def _shown(inventory: Inventory, page: list[Row], names: Sequence[str]) -> list[dict[str, Any]]:
+    if not names:
+        return [without_nulls(row) for row in page]
+    for name in inventory.enumerations.intersection(names):
+        if any(row.get(name) is None for row in page):
+            # toString() on the null of an enumeration (ZQLMetadata.java:96-97, ZQL.java:122-139); whole rows are checked.
+            raise refusals.internal("java.lang.NullPointerException")
+    return [without_nulls({name: row.get(name) for name in names}) for row in page]
 
 
-def _test(name: str, sign: str, value: str) -> Callable[[Row], bool]:
-    values = set(value.split(","))
-    like = _like(value) if sign.endswith("~=") else lambda held: False  # a pattern of 200 uuids takes 10 ms to make
-    tests: dict[str, Callable[[str | None], bool]] = {
-        "=": lambda held: held == value,
-        "!=": lambda held: held is not None and held != value,
-        "?=": lambda held: held in values,
-        "!?=": lambda held: held is not None and held not in values,
-        "~=": lambda held: held is not None and like(held),
-        "!~=": lambda held: held is not None and not like(held),
-        "is null": lambda held: held is None,
-        "not null": lambda held: held is not None,
-    }
-    if sign in _ORDERS:
-        return lambda row: _in_order(row.get(name), sign, value)
-    test = tests[sign]
-    return lambda row: test(_text(row.get(name)))
+def _fields(inventory: Inventory, parameters: Parameters) -> list[str]:
+    if not (given := _first(parameters, "fields")):
+        return []
+    names = [name.strip() for name in given.split(",")]
+    for name in names:
+        if name in inventory.joined:
+            raise refusals.not_converted(name)  # ZQLMetadata.java:100
+        if name not in inventory.fields:
+            raise refusals.no_column(inventory.java, name)
+    return names
 
 
-def _like(pattern: str) -> Callable[[str], bool]:
-    """SQL's LIKE, as the server has it: % and _ stand for any text and any character."""
-    made = re.compile(re.escape(pattern).replace("%", ".*").replace("_", "."), re.IGNORECASE | re.DOTALL)
-    return lambda held: made.fullmatch(held) is not None
+def _sort(inventory: Inventory, parameters: Parameters) -> tuple[str, bool] | None:
+    """The column and whether it goes down."""
+    if not (given := _first(parameters, "sort").strip()):
+        return None
+    if (name := given.lstrip("+-")) not in inventory.fields:
+        raise refusals.no_column(inventory.java, name)
+    return name, given.startswith("-")
 
 
-def _in_order(held: Any, sign: str, value: str) -> bool:
-    """Numbers are compared as numbers, texts as texts: a uuid of digits only is a text."""
-    if held is None:
-        return False
-    if isinstance(held, int | float) and not isinstance(held, bool):
-        return _ORDERS[sign](_number(str(held)), _number(value))
-    return _ORDERS[sign](str(_text(held)), value)
+def _candidates(table: Table, conditions: Sequence[Condition]) -> Iterable[Row]:
+    """By the index where a condition allows it: `uuid?=a,b`, `uuid=a` or `uuid>a`; else every row."""
+    ours = [condition for condition in conditions if condition.name == table.indexed]
+    for condition in ours:
+        if condition.sign in ("?=", "="):
+            values = condition.value.split(",") if condition.sign == "?=" else [condition.value]
+            return table.having(sorted(set(map(canonical, values))))
+    return table.all(max((canonical(one.value) for one in ours if one.sign == ">"), default=""))
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _number(text: str) -> tuple[float, str]:
-    try:
-        return float(text), ""
-    except ValueError:
-        return 0.0, text
-
-
-def _sortable(value: Any) -> tuple[bool, float, str]:
-    """Nulls first, then numbers by size, texts by their letters."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return True, float(value), ""
-    return value is not None, 0.0, str(_text(value))
-
-
-def _integer(parameters: Mapping[str, Sequence[str]], name: str, default: int) -> int:
+def _integer(parameters: Parameters, name: str, default: int) -> int:
     text = _first(parameters, name)
     if not re.fullmatch(r"\d*", text, re.ASCII):
-        raise PlainRefusal(400, f"Invalid query parameter. '{name}' must be an integer")
+        raise refusals.PlainRefusal(400, f"Invalid query parameter. '{name}' must be an integer")
     return int(text) if text else default
 
 
-def _first(parameters: Mapping[str, Sequence[str]], name: str) -> str:
+def _says_true(parameters: Parameters, name: str) -> bool:
+    return _first(parameters, name).lower() == "true"
+
+
+def _first(parameters: Parameters, name: str) -> str:
     values = parameters.get(name)
     return values[0] if values else ""

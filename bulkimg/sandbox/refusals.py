@@ -12,6 +12,7 @@ _DESCRIPTIONS = {
     "ID.1006": "Max number of active sessions exceeded",
 }
 _VALIDATOR = "org.zstack.header.message.ApiMessageParamValidator"  # the class name in the real text is the validator's
+RUNTIME = "org.zstack.header.exception.CloudRuntimeException"  # what a query's exceptions are wrapped in
 
 
 class Refusal(Exception):
@@ -32,8 +33,40 @@ class PlainRefusal(Exception):
         self.status = status
 
 
+def internal(text: str) -> Refusal:
+    """What @MessageSafe makes of an exception in a query: SYS.1000 with the text of what it was wrapped in."""
+    return Refusal("SYS.1000", f"{RUNTIME}: {text}")
+
+
+def no_column(java: str, name: str) -> Refusal:
+    return internal(f"inventory class[class {java}] not having field[{name}]")  # ZQLMetadata.java:170-181
+
+
+def no_step(java: str, rest: str, name: str) -> Refusal:
+    where = f"class {java}"
+    return internal(
+        f"invalid nested query condition[{rest}] on {where},the expanded target[{where}] have no expanded query[{name}]"
+    )
+
+
+def not_converted(name: str) -> Refusal:
+    return internal(f"{RUNTIME}: For the field[{name}], fail to convert a vo to a inventory")
+
+
+def broken_text(value: str) -> Refusal:
+    return internal(f"org.antlr.v4.runtime.misc.ParseCancellationException: error token recognition error near {value}")
+
+
+def mandatory(field: str) -> Refusal:
+    return Refusal("SYS.1007", f"field[{field}] of message[{_VALIDATOR}] is mandatory, can not be null")
+
+
+def not_found(field: str, uuid: str, kind: str) -> Refusal:
+    return Refusal("SYS.1003", f"invalid field[{field}], resource[uuid:{uuid}, type:{kind}] not found")
+
+
 def no_such_image(uuid: str) -> Refusal:
-    return Refusal("SYS.1003", f"invalid field[uuid], resource[uuid:{uuid}, type:ImageVO] not found")
+    return not_found("uuid", uuid, "ImageVO")
 
 
 def not_a_choice(field: str, valid: tuple[str, ...], found: str) -> Refusal:

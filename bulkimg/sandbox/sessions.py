@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bulkimg.sandbox import refusals
-from bulkimg.sandbox.generate import java_date
+from bulkimg.sandbox.dates import java_date
 from bulkimg.sandbox.generate import uuid as make_uuid
 
 _MOST_SESSIONS = 500
@@ -35,10 +35,7 @@ class Identity:
         """The session's inventory; the password comes as SHA-512 and is compared as such."""
         for field in ("accountName", "password"):
             if not isinstance(message.get(field), str):
-                raise refusals.Refusal(
-                    "SYS.1007",
-                    f"field[{field}] of message[org.zstack.header.message.ApiMessageParamValidator] is mandatory, can not be null",
-                )
+                raise refusals.mandatory(field)
         expected = hashlib.sha512(self.password.encode()).hexdigest()
         if message["accountName"] != "admin" or not hmac.compare_digest(
             message["password"].encode(), expected.encode()

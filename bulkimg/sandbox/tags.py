@@ -6,7 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from bulkimg.sandbox import refusals
-from bulkimg.sandbox.generate import java_date
+from bulkimg.sandbox.dates import java_date
+from bulkimg.sandbox.inventory import TAGS
+from bulkimg.sandbox.systemtags import check_system_tag
 
 
 class OneKind:
@@ -16,6 +18,7 @@ class OneKind:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.inventory = TAGS[kind]
         self.by_resource: dict[str, dict[str, dict[str, Any]]] = {}
 
     def all(self, beyond: str = "") -> Iterable[dict[str, Any]]:
@@ -27,6 +30,10 @@ class OneKind:
         """The tags of these resources."""
         return [tag for resource in dict.fromkeys(values) for tag in self.by_resource.get(resource, {}).values()]
 
+    def tags_of(self, kind: str, uuid: str) -> Iterable[str]:
+        """A tag has no tags."""
+        return ()
+
 
 class Tags:
     """All tags by their own uuid."""
@@ -37,7 +44,10 @@ class Tags:
         self._now = now
 
     def create(self, kind: str, resource: str, text: str) -> dict[str, Any] | None:
-        """The new tag. A user tag that exists is an error; a system tag that exists is silently not made again."""
+        """The new tag. A user tag that exists is an error; a system tag that exists is silently not made again.
+
+        Whether the text is one that a system tag may have is looked at before, by `check_system_tag`.
+        """
         if any(tag["tag"] == text for tag in self.kinds[kind].having([resource])):
             if kind == "System":
                 return None
@@ -57,16 +67,19 @@ class Tags:
         self._keep(tag)
         return tag
 
+    def texts(self, kind: str, resource: str) -> Iterable[str]:
+        """The texts of a resource's tags of one kind."""
+        return (tag["tag"] for tag in self.kinds[kind].having([resource]))
+
     def _keep(self, tag: dict[str, Any]) -> None:
         self.rows[tag["uuid"]] = tag
         self.kinds[tag["type"]].by_resource.setdefault(tag["resourceUuid"], {})[tag["uuid"]] = tag
 
     def change(self, tag_uuid: str, text: str) -> dict[str, Any]:
-        """A system tag with another text."""
-        if tag_uuid not in self.rows:
-            raise refusals.Refusal(
-                "SYS.1003", f"invalid field[uuid], resource[uuid:{tag_uuid}, type:SystemTagVO] not found"
-            )
+        """A system tag with another text, which has to match a pattern too (TagApiInterceptor.java:67-74)."""
+        if self.rows.get(tag_uuid, {}).get("type") != "System":
+            raise refusals.not_found("uuid", tag_uuid, "SystemTagVO")
+        check_system_tag(text)
         self._keep({**self.rows[tag_uuid], "tag": text, "lastOpDate": java_date(self._now())})
         return self.rows[tag_uuid]
 

@@ -51,9 +51,10 @@ def session_dead() -> Reply:
 
 
 def make_table(count: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Every fifteenth image is a data volume: null platform, architecture and guestOsType (PROTOCOL.md §5.2)."""
     rng = random.Random(f"images {seed}")
     uuids = [f"{rng.getrandbits(128):032x}" for _ in range(count)]
-    return {
+    table = {
         uuid: {
             "uuid": uuid, "name": f"image-{n}", "description": "", "guestOsType": "Linux", "platform": "Other",
             "mediaType": "RootVolumeTemplate", "format": "qcow2", "architecture": "x86_64", "system": False,
@@ -62,6 +63,11 @@ def make_table(count: int, seed: int) -> dict[str, dict[str, Any]]:
         }
         for n, uuid in enumerate(uuids)
     }  # fmt: skip
+    for uuid in uuids[7::15]:
+        for name in ("platform", "architecture", "guestOsType"):
+            del table[uuid][name]
+        table[uuid] |= {"mediaType": "DataVolumeTemplate", "virtio": False}
+    return table
 
 
 @dataclass(slots=True)
@@ -216,6 +222,13 @@ class Api:
         limit, start = int(asked.get("limit", ["1000"])[0]), int(asked.get("start", ["0"])[0])
         listed = [one.partition("?=")[2].split(",") for one in asked.get("q", ()) if one.startswith("uuid?=")]
         found = [uuid for uuid in self.table if all(uuid in uuids for uuids in listed)][start : start + limit]
+        if "platform" in asked.get("fields", [""])[0].split(",") and any(
+            "platform" not in self.table[u] for u in found
+        ):
+            # A real server calls toString() on the null (ZQLMetadata.java:96-97). Otherwise whole images are answered.
+            return error(
+                "SYS.1000", "org.zstack.header.exception.CloudRuntimeException: java.lang.NullPointerException"
+            )
         reply = self._images(found).document
         return Reply.of(200, {**reply, "total": len(found)} if "replyWithCount" in asked else reply)
 

@@ -118,7 +118,7 @@ def test_one_way_or_the_other(cli: Cli, fleet: Server, dialect: str, how: str) -
 def test_the_boot_mode_comes_back_with_the_architecture(cli: Cli, fleet: Server) -> None:
     """Sending an architecture rewrites a system tag; sending the old one again does not bring the old tag back."""
     images = fleet.images()
-    intel = [uuid for uuid in sorted(images) if images[uuid]["architecture"] == "x86_64"]
+    intel = [uuid for uuid in sorted(images) if images[uuid].get("architecture") == "x86_64"]
     fleet.tag(intel[0], "bootMode::Legacy", kind="system")
     fleet.edit(intel[2], system=True)
     before = fleet.table()

@@ -1,0 +1,38 @@
+"""This file writes dates as Gson does and reads them back, and reads the timestamps of SQL that conditions hold."""
+
+import re
+from datetime import datetime
+from functools import lru_cache
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_JAVA = re.compile(r"(\w{3}) (\d+), (\d+) (\d+):(\d+):(\d+) ([AP])M", re.ASCII)
+_SQL = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ T](\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,6}))?)?)?", re.ASCII)
+
+
+def java_date(moment: datetime) -> str:
+    """`Apr 27, 2026 3:10:09 PM`: how Gson writes a date, in the server's zone and without saying which."""
+    return f"{moment:%b} {moment.day}, {moment.year} {moment.hour % 12 or 12}:{moment:%M:%S} {'AM' if moment.hour < 12 else 'PM'}"
+
+
+@lru_cache(maxsize=1 << 17)  # a sort asks for the date of every row
+def read_java_date(text: str) -> datetime:
+    """The moment that `java_date` wrote."""
+    found = _JAVA.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    day, year, hour, minute, second = map(int, found.groups()[1:6])
+    return datetime(year, _MONTHS.index(found[1]) + 1, day, hour % 12 + 12 * (found[7] == "P"), minute, second)
+
+
+def read_sql_date(text: str) -> datetime:
+    """`2024-01-20 00:00:00`, also without the time, the seconds, or with parts of a second; ValueError for all else."""
+    found = _SQL.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(text)
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+    return datetime(year, month, day, hour, minute, second, int((found[7] or "0").ljust(6, "0")))
+
+
+def sql_date(moment: datetime) -> str:
+    """The text that MySQL makes of a timestamp where it needs one."""
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
