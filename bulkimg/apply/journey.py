@@ -81,6 +81,7 @@ class Journey:
         self._polls_in_vain = 0
         self.jobs_exist = False  # this server answers 202
         self._is_the_api = False  # it has answered a PUT as the API does
+        self._halted: Verdict | None = None  # what the first PUT was told, where no other one could do better
         self._spelling = asyncio.Lock()  # held by the one PUT that finds out how the server spells the action key
 
     async def look(self, errands: Sequence[Errand]) -> dict[int, Verdict]:
@@ -217,9 +218,13 @@ class Journey:
         if self._is_the_api or self._api.key_is_known:
             return await self._update(errand, body)
         async with self._spelling:
+            if self._halted:
+                return Answer(None, sent=False), self._halted
             answer, verdict = await self._update(errand, body)
             if verdict.next is Next.OTHER_KEY:
                 errand.key_was_switched = self._api.switch_key()
+            if verdict.next is Next.HALT or (verdict.next is Next.OTHER_KEY and not errand.key_was_switched):
+                self._halted = verdict._replace(next=Next.HALT, sent=False, maybe_applied=False)
             return answer, verdict
 
     async def _update(self, errand: Errand, body: Fields) -> tuple[Answer, Verdict]:
@@ -231,10 +236,9 @@ class Journey:
             self._accepted(errand.key)
         if verdict.next in (Next.WAIT, Next.READ) or verdict.from_server or verdict.status is Status.UPDATED:
             self._is_the_api = True
-        elif not self._is_the_api and (said := foreign(answer)) and not answer.streak:
-            hint = f"{endpoint_hint(answer)} Nothing else was sent"
-            halt = Verdict(Next.HALT, code="NOT_THE_API", message=said, hint=hint, http_status=answer.status)
-            return answer, halt._replace(maybe_applied=answer.status == 200)
+        elif not self._is_the_api and 300 <= (answer.status or 0) < 400:
+            said, hint = foreign(answer), endpoint_hint(answer)
+            return answer, verdict._replace(next=Next.HALT, code=f"HTTP_{answer.status}", message=said, hint=hint)
         return answer, verdict
 
     async def _renewed(self, verdict: Verdict, ticket: str) -> Verdict:

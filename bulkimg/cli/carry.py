@@ -46,7 +46,8 @@ def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     except RunRefused:
         raise
     except Exception:
-        screen.note(f"next:    bulkimg resume {run.directory.run_id}{runs_dir_option(run.settings.runs_dir)}")
+        if watcher.has_begun:
+            screen.note(f"next:    bulkimg resume {run.directory.run_id}{runs_dir_option(run.settings.runs_dir)}")
         raise
     finally:
         watcher.close()

@@ -225,6 +225,11 @@ class Watcher:
         }
         self._progress = kinds[kind]()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether rows have been sent, or could have been."""
+        return self._tally.pending > 0
+
     def __call__(self, event: Event) -> None:
         self._tally.see(event)
         self._progress.see(event)

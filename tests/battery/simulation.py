@@ -183,6 +183,7 @@ class Play:
                 {
                     "endpoint": "http://sim:8080",
                     "runs_dir": str(self.place),
+                    "run_id": "story",
                     "rate": story.rate,
                     "concurrency": story.concurrency,
                     "retries": story.retries,
@@ -234,7 +235,8 @@ class Play:
         assert self.run is not None
         left = self._digest()
         try:
-            opened = begin_retry(RunDirectory(self.run), self.settings, self.now)
+            named = self.settings.model_copy(update={"run_id": f"{self.run.name}-again"})
+            opened = begin_retry(RunDirectory(self.run), named, self.now)
         except NothingToDo:
             return
         if self._digest() != left:

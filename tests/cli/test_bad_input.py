@@ -83,7 +83,7 @@ def test_a_wrong_environment_variable_is_named(cli: Cli, server: Server) -> None
         ("[jobb]\nmanifest = 'good.csv'\n", "job.toml:1: unknown table [jobb]; did you mean 'job'?"),
         ("[job]\nname = 'x'\n", "names no manifest"),
         ("[job\n", "is not TOML"),
-        ("[job]\nmanifest = 'good.csv'\n[pace]\nrate = 'x'\n", "job.toml: rate 'x' is not a rate"),
+        ("[job]\nmanifest = 'good.csv'\n[pace]\nrate = 'x'\n", "job.toml:4: [pace] rate = 'x' is not a rate"),
         ("[job]\nmanifest = 'good.csv'\n[set]\nnmae = 'x'\n", "did you mean 'name'?"),
     ],
 )
@@ -101,7 +101,7 @@ def test_credentials_come_from_private_places_and_one_kind_at_a_time(cli: Cli) -
     target: dict[str, Any] = {"BULKIMG_ENDPOINT": "http://127.0.0.1:9"}
     assert "no credentials: set BULKIMG_SESSION" in cli("run", "good.csv", code=2, **target).err
     told = cli("run", "good.csv", code=2, BULKIMG_ACCOUNT="admin", BULKIMG_PASSWORD_FILE=str(secret), **target).err
-    assert "can be read by others (mode 0644); chmod 600 it" in told
+    assert "can be read by everybody (mode 0644); chmod 600 it" in told
     assert "hush" not in told
     both = cli("run", "good.csv", code=2, BULKIMG_SESSION="a", BULKIMG_ACCOUNT="b", BULKIMG_PASSWORD="c", **target).err
     assert "are set at the same time" in both
@@ -120,7 +120,7 @@ def test_a_server_that_is_not_there_exits_5_with_every_row_unprocessed(cli: Cli)
         done = cli("run", "good.csv", "--yes", code=5, BULKIMG_ENDPOINT="http://127.0.0.1:9", **credentials)
         assert "Connection refused" in done.err
         assert [row["status"] for row in cli.results()] == ["unprocessed"]
-        assert "bulkimg resume last" in done.err
+        assert "next:    bulkimg run good.csv --yes\n" in done.err
 
 
 def test_a_wrong_password_exits_5_and_is_tried_once(cli: Cli, server: Server) -> None:

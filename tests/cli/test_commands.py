@@ -155,7 +155,7 @@ def test_on_a_terminal_it_asks_and_shows_a_bar(cli: Cli, server: Server) -> None
     assert (code, len(server.puts())) == (7, before)
     assert f"Send changes of 5 images to {server.url}/zstack?" in shown
     assert "nothing was sent" in shown
-    assert "bulkimg apply last" in shown
+    assert f"bulkimg apply {cli.runs()[-1]}" in shown
     code, shown = on_a_terminal(cli, server, "y\n", "run", "m.csv")
     assert (code, len(server.puts()) > before) == (0, True)
     assert "5/5" in shown
@@ -167,12 +167,12 @@ def test_on_a_terminal_it_asks_again_after_the_canary(cli: Cli, server: Server) 
     cli.write("m.csv", manifest(some_images(server, 12)))
     before = len(server.puts())
     code, shown = on_a_terminal(cli, server, "y\nn\n", "run", "m.csv", "--canary", "3")
-    assert "Go on with the others? [y/N]" in shown
+    assert "Send the others to" in shown
     assert "nothing more was sent" in shown
     assert code == 7
     assert len(server.puts()) - before <= 4  # one more where the spelling is found out
     code, shown = on_a_terminal(cli, server, "y\n", "resume", "last")
-    assert "Go on with the others? [y/N]" in shown, "no is not forgotten"
+    assert "Send the others to" in shown, "no is not forgotten"
     assert code == 0
 
 

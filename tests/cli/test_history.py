@@ -1,12 +1,9 @@
 """Runs by name and by `last`: what undo means, what next: prints, two runs at once, status, runs and --prune."""
 
-import os
 import shlex
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,7 +146,7 @@ def test_next_names_the_id_and_works_when_typed(cli: Cli, server: Server, where:
     line = following(done.err)
     assert "last" not in line
     assert line == following(here("status", "last", *where).out)
-    done = typed(here, line)
+    done = typed(here, f"{line} --max-duration 1m")
     check, _, undo = following(done.err, "check:").partition(" · take back: ")
     typed(here, check)
     assert "12 updated" in typed(here, f"{undo} --yes").err
@@ -222,7 +219,7 @@ def test_the_second_living_run_of_the_same_work_is_refused(cli: Cli, server: Ser
         cli.write("job2.toml", '[job]\nname = "nightly"\nmanifest = "other.csv"\n')
         words = ("run", "job2.toml", *FAST)
     elif second in ("undo", "resume"):
-        here("run", "m.csv", "--yes", "--rate", "10/s", "--max-duration", "400ms", code=6)
+        here("run", "m.csv", "--yes", "--rate", "10/s", "--max-duration", "2s", code=6)
         words = (second, cli.runs()[-1], *FAST)
     puts = len(server.puts())
     first = here.start("run", source, "--yes", "--rate", "10/s", *(("--run-id", "first")))
@@ -339,27 +336,23 @@ def test_an_edited_manifest_is_said_at_resume(cli: Cli, server: Server) -> None:
     here = cli.at(server)
     cli.write("m.csv", manifest(some_images(server, 9)))
     here("run", "m.csv", "--yes", "--rate", "10/s", "--max-duration", "300ms", code=6)
-    assert "has changed since" not in here("resume", "last", "--max-duration", "1ms", code=None).err
+    assert "has changed since" not in here("resume", "last", "--max-duration", "300ms", code=6).err
     cli.write("m.csv", manifest(some_images(server, 9)))
-    assert "m.csv has changed since the run began" in here("resume", "last", "--rate", "unlimited").err
+    resumed = here("resume", "last", "--rate", "unlimited", "--max-duration", "1m")
+    assert "m.csv has changed since the run began" in resumed.err
 
 
 # -- home ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become a user without an entry")
 @pytest.mark.parametrize("words", [("check", "m.csv"), ("runs",), ("run", "m.csv", "-n"), ("export",), ("status",)])
 def test_no_home_and_no_entry_in_passwd_are_no_error(cli: Cli, server: Server, words: tuple[str, ...]) -> None:
     cli.write("m.csv", manifest([UUID]))
-    for path in (cli.place, *cli.place.parents):
-        if path != Path("/tmp"):
-            path.chmod(0o755) if path.is_relative_to("/tmp") else None
     environment = {k: v for k, v in cli.at(server).env().items() if k not in ("HOME", "XDG_CONFIG_HOME")}
     done = subprocess.run(
-        [sys.executable, "-m", "bulkimg", *words],
+        ["unshare", "--user", "--map-user=54321", sys.executable, "-m", "bulkimg", *words],
         cwd=cli.place,
         env=environment,
-        user=54321,
         capture_output=True,
         text=True,
         check=False,
@@ -402,4 +395,3 @@ def test_a_tilde_is_a_home_wherever_it_stands(cli: Cli, server: Server) -> None:
     cli.at(server)("run", "~/m.csv", *FAST, **given)
     cli.at(server)("export", "-o", "~/e.csv", **given)
     assert (home / "e.csv").read_bytes().startswith(b"\xef\xbb\xbfuuid,")
-    time.sleep(0)

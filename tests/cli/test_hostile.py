@@ -105,7 +105,7 @@ def test_a_failed_login_leaves_outcomes_and_a_document(cli: Cli, server: Server,
     cli.write("m.csv", manifest(some_images(server, 4)))
     environment: dict[str, Any] = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_ACCOUNT": "admin", **credentials}
     found = cli("run", "m.csv", "--yes", "--json", code=5, **environment).json()
-    assert (found["counts"]["unprocessed"], found["next"]) == (4, "bulkimg resume last")
+    assert (found["counts"]["unprocessed"], found["next"]) == (4, "bulkimg run m.csv --yes --json")
     assert len((cli.run_dir() / "unprocessed.csv").read_text().splitlines()) == 5
 
 

@@ -137,7 +137,6 @@ def read_a_little(cli: Cli, *arguments: str, **environment: str) -> tuple[int, s
         (("try", UUID, "--set", "name=x"), 0),
         (("verify", "last"), 0),
     ],
-    ids=" ".join,
 )  # fmt: skip
 def test_a_reader_that_goes_away_changes_no_exit_code(
     cli: Cli, server: Server, words: tuple[str, ...], code: int

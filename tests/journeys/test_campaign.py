@@ -85,7 +85,7 @@ def test_an_undo_leaves_the_table_as_it_was(cli: Cli, fleet: Server) -> None:
     assert cli.summary()["undo_of"] == first.name
     drift = cli.at(fleet)("verify", first.name, "--json", code=1).json()
     assert {item["uuid"] for item in drift["drifted"]} == set(wanted)
-    cli.at(fleet)("undo", "last", *FAST)  # the undo of an undo
+    cli.at(fleet)("undo", cli.runs()[-1], *FAST)  # the undo of an undo, which has to be named
     assert with_text(fleet.table()) == with_text(wanted)
     sent = len(fleet.puts())
     cli.at(fleet)("run", str(first / "undo.csv"), *FAST)
@@ -150,9 +150,9 @@ def test_guards_refuse_before_anything_is_sent(cli: Cli, fleet: Server) -> None:
         assert f"--max-changes allows {limit}" in done.err
     cli.write("a.csv", f"uuid,architecture\n{sorted(fleet.images())[0]},mips64el\n")
     done = cli.at(fleet)("run", "a.csv", *FAST, code=7)
-    assert "--allow-field architecture" in done.err
+    assert "--allow-field names them" in done.err
     assert "boot mode" in done.err
-    assert "bulkimg apply last" in done.err
+    assert "next:" not in done.err
     cli.at(fleet)("run", "a.csv", *FAST, "--no-survey", code=7)  # nobody knows whether it would change: it may
     assert fleet.puts() == []
     cli.at(fleet)("apply", "last", *FAST, "--allow-field", "architecture")
@@ -178,7 +178,7 @@ def test_a_guard_that_was_given_once_holds_until_another_is_given(cli: Cli, flee
     for command in (("apply", "last", "--max-changes", "3"), ("apply", "last"), ("resume", "last")):
         done = cli.at(fleet)(*command, *FAST, code=7)
         assert "--max-changes allows 3" in done.err
-        assert "next:    bulkimg apply last --max-changes 40" in done.err
+        assert "next:" not in done.err
     assert fleet.puts() == []
     cli.at(fleet)("apply", "last", *FAST, "--max-changes", "40")
     assert cli.at(fleet)("plan", "m.csv", "--rate", "unlimited").code == 0
@@ -212,7 +212,7 @@ def test_the_canary_goes_first_and_the_rest_only_when_it_is_fine(cli: Cli, diale
         counts = cli.summary()["counts"]
         if drifts:
             assert counts["unprocessed"] == 35
-            assert "canary rows are not as they should be" in cli.summary()["reason"]
+            assert "canary rows are not fine" in cli.summary()["reason"]
             cli.at(server)("resume", "last", *FAST, code=4)
             assert cli.summary()["counts"]["unprocessed"] == 35, "going on does not forget it"
         else:

@@ -77,7 +77,7 @@ def test_stop_leaves_a_run_that_goes_on_at_the_pace_it_was_told(cli: Cli, server
     assert "rows settled" in cli("ctl", "last", "stop").out
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "bulkimg resume last" in err
+    assert f"next:    bulkimg resume {cli.runs()[-1]}" in err
     before = len(server.requests())
     cli("resume", "last")
     times = [request["at"] for request in server.requests()[before:]]
@@ -164,7 +164,7 @@ def test_a_time_box_ends_it_and_it_can_be_resumed(cli: Cli, server: Server) -> N
     cli.write("m.csv", manifest(server))
     done = cli("run", "m.csv", "--yes", "--no-survey", "--rate", "20/s", "--max-duration", "2s", code=6)
     assert "--max-duration: 2 s have passed" in done.err
-    assert "bulkimg resume last" in done.err
+    assert f"next:    bulkimg resume {cli.runs()[-1]}" in done.err
     counts = json.loads((cli.run_dir() / "summary.json").read_text())["counts"]
     assert counts["updated"] >= 10
     assert counts["updated"] + counts["unprocessed"] == 200

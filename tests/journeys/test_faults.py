@@ -84,7 +84,7 @@ def test_refusals_are_final_and_their_causes_counted(cli: Cli, server: Server) -
     (cause,) = cli.summary()["causes"]
     assert (cause["rows"], cause["code"], cause["first_line"]) == (20, "SYS.1003", 3)
     assert "no image has this uuid" in cause["hint"]
-    assert "next:    bulkimg retry last" in done.err
+    assert f"next:    bulkimg retry {cli.runs()[-1]}" in done.err
 
 
 def test_the_error_limit_stops_the_run(cli: Cli, server: Server) -> None:

@@ -68,7 +68,7 @@ def test_the_first_signal_drains(cli: Cli, slow: Server, number: signal.Signals,
     process.send_signal(number)
     _, said = process.communicate(timeout=35)
     assert process.returncode == code, said
-    assert "bulkimg resume last" in said
+    assert f"next:    bulkimg resume {cli.runs()[-1]}" in said
     counts = cli.summary()["counts"]
     assert 0 < counts["updated"] < ROWS
     assert counts["updated"] + counts["unprocessed"] == ROWS, "what was in flight has finished"

@@ -67,8 +67,8 @@ async def test_what_is_not_the_api_sends_nothing_and_is_named(cli: Cli, what: st
         assert json.loads((cli.place / "runs" / name / "summary.json").read_text())["counts"]["unprocessed"] == 40
 
 
-@pytest.mark.parametrize("what", ["301", "302", "308", "200 page", "403 page", "404 page"])
-async def test_without_a_survey_the_first_redirect_or_page_ends_the_run(cli: Cli, what: str) -> None:
+@pytest.mark.parametrize("what", ["301", "302", "303", "307", "308"])
+async def test_without_a_survey_the_first_redirect_ends_the_run(cli: Cli, what: str) -> None:
     answer, words = FOREIGN[what]
 
     async def reply(_: Raw, writer: Any) -> bool:
@@ -81,7 +81,7 @@ async def test_without_a_survey_the_first_redirect_or_page_ends_the_run(cli: Cli
         done = await asyncio.to_thread(cli, "run", "m.csv", "--no-survey", *FAST, code=5, **environment(raw))
         assert words in done.err
         assert kinds(raw)["PUT"] == 1
-    assert cli.summary()["counts"]["failed"] == 0
+    assert cli.summary()["counts"] | {"unknown": 1, "unprocessed": 39} == cli.summary()["counts"]
 
 
 async def test_a_proxy_that_blocks_questions_and_passes_puts_is_sent_nothing(cli: Cli) -> None:
@@ -197,10 +197,10 @@ async def test_tags_that_cannot_be_read_cost_only_what_depends_on_them(cli: Cli,
         assert by_line[3]["status"] == "updated"
         assert by_line[4]["status"] == "conflict"
         assert "cannot be compared" in by_line[4]["message"]
-        assert by_line[3]["before"]["name"] == "old 1"
+        assert by_line[3]["before"]["name"] == "old 2"
         await asyncio.to_thread(cli, "undo", "last", *FAST, "--tags", "body", code=None, **given)
-        assert fleet.images[named]["name"] == "old 0"
-        assert fleet.images[plain]["name"] == "old 1"
+        assert fleet.images[named]["name"] == "old 1"
+        assert fleet.images[plain]["name"] == "old 2"
         sent = [call_of(request) for request in raw.requests if request[0] == "PUT"]
         assert not any(field in json.dumps(call.body) for call in sent[2:]), "undo removes no tag that nobody saw"
 

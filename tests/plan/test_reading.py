@@ -132,7 +132,7 @@ async def test_an_answer_about_something_else_is_none(body: Any) -> None:
         (404, b"no api mapping to /v1/images", CannotRead),
         (405, b"", CannotRead),
         (501, b"", CannotRead),
-        (503, {"error": {"code": "SYS.1006", "description": "denied", "details": "by default"}}, TargetError),
+        (503, {"error": {"code": "SYS.1006", "description": "denied", "details": "by default"}}, CannotRead),
         (503, {"error": {"code": "ID.1006", "description": "too many sessions"}}, TargetError),
         (403, b"requestTimeTooSkewed", TargetError),
         (503, {"error": {"code": "SYS.1010", "description": "not ready"}}, TargetError),
@@ -151,7 +151,7 @@ async def test_one_odd_answer_does_not_make_a_run_blind(odd: tuple[int, bytes]) 
     once = Server(lambda number, query: answer(*odd) if number == 2 else None)
     assert len(await reader_of(once).images(list(IMAGES), {"name"})) == COUNT
     for_good = Server(lambda number, query: answer(*odd) if number > 2 else None)
-    with pytest.raises(TargetError, match="--no-survey"):
+    with pytest.raises(TargetError, match="cannot be read any more"):
         await reader_of(for_good).images(list(IMAGES), {"name"})
 
 
