@@ -77,10 +77,9 @@ def command(
     leave_no_core()
     with asyncio.Runner(loop_factory=event_loop()) as runner, _writing(output, kind) as file:
         writer = ManifestWriter(file.write, kind, names, settings.empty_token, expectations=with_expectations)
-        with screen.reader_may_leave():
-            runner.run(_export(settings, credentials, conditions, names, writer.write))
-            writer.close()
-            file.flush()
+        runner.run(_export(settings, credentials, conditions, names, writer.write))
+        writer.close()
+        file.flush()
     for name, count in writer.left_out.items():
         screen.note(f"{name} of {count:,} images has a value that UpdateImage does not take; its cells are blank")
     screen.note(f"{writer.count:,} images exported")
@@ -97,6 +96,8 @@ async def _export(
     async with reading(settings, credentials, watcher) as reader:
         async for image in all_images(reader, conditions, names):
             write(image)
+            if not screen.has_reader():
+                break
 
 
 @contextmanager

@@ -97,7 +97,6 @@ def main() -> NoReturn:
             known = Exit.SOME_ROWS_NOT
         code = known
     screen.finish(int(code))
-    _flush()
     sys.exit(code)
 
 
@@ -124,18 +123,9 @@ def _end(error: Exception) -> Exit | None:
 
 
 def _end_of_output(error: OSError) -> Exit:
-    """A reader that has gone away is no failure; a full disk is."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit's flush has somewhere to go
-    if isinstance(error, BrokenPipeError):
-        return Exit.OK
     screen.error(f"{error.filename or 'standard output'}: {error.strerror}")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the exit's flush has somewhere to go
     return Exit.STORAGE
-
-
-def _flush() -> None:
-    """Before Python does it, which would print a traceback and exit 120 where the reader has gone."""
-    with screen.reader_may_leave():
-        sys.stdout.flush()
 
 
 def _say_misuse(error: Any) -> None:

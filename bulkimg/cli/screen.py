@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,9 +61,11 @@ def set_up(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
             os.open(os.devnull, os.O_RDWR)
     # What was closed is None, and print would take the other one instead.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115, PTH123
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding, lines = sys.stdout.encoding, sys.stdout.line_buffering
+        sys.stdout = _Output(sys.stdout.detach(), encoding, "backslashreplace", line_buffering=lines)
     ours = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     log_format = environ.get("BULKIMG_LOG_FORMAT", "")
     for at, word in enumerate(ours):
@@ -120,24 +122,42 @@ _CODES = {
 
 def out(text: str) -> None:
     """A document or a result."""
-    with reader_may_leave():
-        print(clean(text), flush=True)
+    print(clean(text), flush=True)
 
 
 def out_json(document: Any, *, indent: int | None = 2) -> None:
     """One JSON document. Escapes keep it exact and harmless at once."""
     _state.has_document = True
-    with reader_may_leave():
-        print(json.dumps(document, indent=indent), flush=True)
+    print(json.dumps(document, indent=indent), flush=True)
 
 
-@contextlib.contextmanager
-def reader_may_leave() -> Iterator[None]:
-    """A reader of standard output that goes away changes no exit code: what is left goes nowhere."""
-    try:
-        yield
-    except BrokenPipeError:
+class _Output(io.TextIOWrapper):
+    """Standard output. A reader that goes away changes no exit code: what is left goes nowhere."""
+
+    has_reader = True
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except BrokenPipeError:
+            self._give_up()
+            super().flush()
+
+    def _give_up(self) -> None:
+        self.has_reader = False
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def has_reader() -> bool:
+    """Whether somebody still reads standard output, as far as it has been tried."""
+    return getattr(sys.stdout, "has_reader", True)
 
 
 def change(name: str, before: str | None, after: str) -> None:
@@ -145,8 +165,7 @@ def change(name: str, before: str | None, after: str) -> None:
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     red, green, plain = ("\x1b[31m", "\x1b[32m", "\x1b[0m") if coloured else ("", "", "")
     was = "" if before is None else f"{red}{one_line(before)}{plain} → "
-    with reader_may_leave():
-        print(f"    {one_line(name)}: {was}{green}{one_line(after)}{plain}", flush=True)
+    print(f"    {one_line(name)}: {was}{green}{one_line(after)}{plain}", flush=True)
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

@@ -22,7 +22,7 @@ from bulkimg.engine import (
     rows_left,
     stored_settings,
 )
-from bulkimg.ledger import RunDirectory
+from bulkimg.ledger import RunDirectory, tally
 
 Where = Annotated[
     list[str],
@@ -70,6 +70,11 @@ def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -
     opened = _begin(directory, asked, where)
     if opened is None:
         return
+    if left_out := tally.warning_count(opened.ledger):
+        example = next(tally.warnings(opened.ledger))
+        screen.note(
+            screen.one_line(f"{count(left_out, 'field')} left out, such as line {example.line}: {example.text}")
+        )
     if not plan:
         carry(opened, credentials)
     screen.note(screen.one_line(undoing(opened)))

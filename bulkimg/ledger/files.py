@@ -159,7 +159,9 @@ def _undoing(row: Row, columns: Sequence[str], empty_token: str) -> tuple[Any, .
     values: dict[str, Value] = {**row.fields, **{f"if_{name}": value for name, value in row.expects.items()}}
     values = {name: value for name, value in values.items() if value != empty_token}
     cells = (write_cell(values.get(name), empty_token) for name in columns)
-    said = harmless("; ".join([*(problem.text for problem in row.problems), *_unsayable(row, empty_token)]))
+    said = harmless(
+        "; ".join([*(problem.text for problem in (*row.problems, *row.warnings)), *_unsayable(row, empty_token)])
+    )
     return (row.uuid, *cells, row.line, said)
 
 

@@ -25,9 +25,10 @@ class Checker:
         for name, value in allow_value:
             self.admitted.setdefault(name, []).append(value)
 
-    def uuid(self, line: int, value: Any) -> tuple[str | None, list[Problem]]:
-        """The uuid normalised, or a problem."""
-        uuid = normal_uuid(trim_in_line(value)) if isinstance(value, str) else None
+    def uuid(self, line: int, value: Any, *, cells: bool) -> tuple[str | None, list[Problem]]:
+        """The uuid normalised, or a problem. Blanks at its ends are passed over in cells, which people type."""
+        text = trim_in_line(value) if cells and isinstance(value, str) else value
+        uuid = normal_uuid(text) if isinstance(text, str) else None
         if uuid:
             return uuid, []
         shown = "" if value is None or (isinstance(value, str) and is_blank(value)) else shorten(value)

@@ -207,7 +207,7 @@ class Manifest:
         """A Row of what the record says, its values checked. `cells` is None for JSONL."""
         written, asked, expected = said
         is_cells = cells is not None
-        uuid, problems = self._checker.uuid(line, written)
+        uuid, problems = self._checker.uuid(line, written, cells=is_cells)
         expects: Fields = {}
         if expected:
             expects, wrong = self._checker.expects(line, expected, cells=is_cells)

@@ -49,8 +49,7 @@ class _Hashing(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        if sys.stdin is None or self._raw is not sys.stdin.buffer:
-            self._raw.close()
+        self._raw.close()
         super().close()
 
 
@@ -171,7 +170,8 @@ def _open(name: str) -> BinaryIO:
     if name == "-":
         if sys.stdin is None:
             raise ManifestRefused("-: standard input is closed")
-        return sys.stdin.buffer
+        # Unbuffered: a buffer would read on after the end that a person types, and take the answer to our question for rows.
+        return open(0, "rb", buffering=0, closefd=False)
     try:
         return Path(name).open("rb", buffering=0)
     except (OSError, ValueError) as error:

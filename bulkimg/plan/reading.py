@@ -320,7 +320,9 @@ def _rows(answer: Answer) -> list[Image]:
     error = error_of(answer.json())
     if answer.streak or (error and error.code in CODES and CODES[error.code].move is Move.AGAIN):
         raise TargetError(f"the images cannot be read: {said}, again and again; is the server well?")
-    raise CannotRead(f"{said}; {CODES[error.code].hint if error and error.code in CODES else endpoint_hint(answer)}")
+    if error:
+        raise CannotRead(f"{said}; {CODES[error.code].hint if error.code in CODES else 'may this account ask that?'}")
+    raise CannotRead(said if "; " in said else f"{said}; {endpoint_hint(answer)}")
 
 
 def error_text(answer: Answer) -> str:

@@ -10,29 +10,34 @@ from bulkimg.plan.diff import BOOT_MODE
 def undo_row(written: Written, *, replace_tags: bool = False) -> Row:
     """The row that puts the old values back, only where the present ones are still what the run wrote.
 
-    `replace_tags`: how the run treated tags. A field that had no value before cannot have none again (PROTOCOL.md §1): such a row is a problem, unless it may be empty.
+    Tags that nobody could read before are left out, with a warning. `replace_tags`: how the run treated tags. A field that had no value before cannot have none again (PROTOCOL.md §1): such a row is a problem, unless it may be empty.
     """
     fields: Fields = {}
     expects: Fields = {}
     problems = []
+    warnings = []
     for name, sent in written.send.items():
         was = written.before.get(name)
-        if why := _irretrievable(name, was, is_known=name in written.before or name not in TAGS):
+        if name in TAGS and name not in written.before:
+            why = "could not be read before the run and stays as it is"
+            warnings.append(Problem(written.line, name, "", "NOT_RESTORED", why, _BY_HAND))
+            continue
+        if why := _irretrievable(name, was):
             problems.append(Problem(written.line, name, "", "CANNOT_RESTORE", why, _BY_HAND))
             continue
         fields[name] = was if was is not None else [] if name in TAGS else ""
         expects[name] = _left_tags(written, name, sent, replace_tags) if name in TAGS else sent
     _boot_mode(written, fields, expects)
-    return Row(written.line, written.uuid, fields, expects, (), tuple(problems))
+    if warnings and not fields:
+        problems, warnings = [*problems, *warnings], []
+    return Row(written.line, written.uuid, fields, expects, (), tuple(problems), warnings=tuple(warnings))
 
 
 _BY_HAND = "set a value of your own with another manifest"
 
 
-def _irretrievable(name: str, was: Value | None, *, is_known: bool) -> str:
+def _irretrievable(name: str, was: Value | None) -> str:
     """Why an old value cannot be put back, or an empty text."""
-    if not is_known:
-        return "could not be read before, so what was there is not known"
     if was is None and name not in TAGS and name not in MAY_BE_EMPTY:
         return "had no value before, and the API cannot take a value away"
     if any(HIDDEN in text for text in (was if isinstance(was, list) else [was]) if isinstance(text, str)):

@@ -39,7 +39,7 @@ def test_a_named_run_is_resumed_by_the_same_line_and_refused_when_it_is_finished
 ) -> None:
     cli.write("m.csv", manifest(some_images(server, 20)))
     cli.write("job.toml", '[job]\nmanifest = "m.csv"\nrun_id = "nightly-1"\n')
-    words = ("run", "job.toml" if how == "job" else "m.csv", "--yes")
+    words: tuple[str, ...] = ("run", "job.toml" if how == "job" else "m.csv", "--yes")
     words += ("--run-id", "nightly-1") if how == "flag" else ()
     given: dict[str, Any] = {"BULKIMG_RUN_ID": "nightly-1"} if how == "variable" else {}
     here = cli.at(server)

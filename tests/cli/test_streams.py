@@ -66,7 +66,7 @@ def test_an_ignored_hangup_stays_ignored(cli: Cli, server: Server, command: str)
         words = ("apply", "last")
     elif command in ("resume", "retry"):
         here("run", "m.csv", "--yes", "--max-duration", "500ms", "--rate", "10/s", code=6)
-        words = (command, "last")
+        words = (command, "last", "--max-duration", "1m")
     before = len(server.puts())
     process = subprocess.Popen(
         ["sh", "-c", 'trap "" HUP; exec "$0" -m bulkimg "$@"', sys.executable, *words, *slow],
@@ -178,7 +178,7 @@ def used(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Cli:
     cli = Cli(tmp_path_factory.mktemp("used"))
     cli.write("m.csv", manifest(some_images(server, 3)))
     cli.write("bad.csv", f"uuid,platform\n{UUID},Linx\n")
-    cli.write("warned.csv", f"uuid,name\n{some_images(server, 1)[0]},NULL\n,,\n".replace(",,\n", ",\n"))
+    cli.write("warned.csv", f"uuid,name\n{some_images(server, 1, 10)[0]},NULL\n,,\n".replace(",,\n", ",\n"))
     cli.at(server)("run", "m.csv", "--yes", "--run-id", "done", *FAST)
     return cli
 

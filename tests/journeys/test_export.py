@@ -16,14 +16,21 @@ def naughty() -> list[str]:
     found = json.loads(corpus("blns/blns.json").read_text("utf-8"))
     blank = "".join(map(chr, range(0x21)))
     texts = [str(text).strip(blank)[:100] for text in found]
-    return [text for text in texts if text and "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)]
+    return [
+        text
+        for text in texts
+        if text.strip("\u200b\ufeff")
+        and not text.replace("\u200b", "").isspace()  # blank: it leaves the name
+        and "\0" not in text
+        and not any("\ud800" <= c <= "\udfff" for c in text)
+    ]
 
 
 def table_of(cli: Cli, name: str, form: str) -> list[dict[str, Any]]:
     path = cli.place / name
     if form == "jsonl":
         return [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1]]
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file, strict=True, delimiter="\t" if form == "tsv" else ","))
 
 

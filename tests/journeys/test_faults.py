@@ -64,7 +64,7 @@ def test_without_a_way_to_ask_a_lost_answer_is_unknown(cli: Cli) -> None:
     ) as server:
         text, wanted = manifest(server, "lost")
         cli.write("m.csv", text)
-        cli.at(server)("run", "m.csv", "--yes", "--rate", "unlimited", "--retries", "0", code=1)
+        cli.at(server)("run", "m.csv", "--yes", "--no-survey", "--rate", "unlimited", "--retries", "0", code=1)
         statuses = Counter(result["status"] for result in cli.results())
         assert set(statuses) == {"updated", "unknown"}
         assert statuses["unknown"] > 3

@@ -133,7 +133,7 @@ def test_failed_csv_is_a_manifest_again(cli: Cli, server: Server) -> None:
     cli.write("m.csv", f'uuid;name;_note\n{1:032x};"=1+1; ""x""";keep me\n')
     cli.at(server)("run", "m.csv", "--yes", code=1)
     failed = cli.run_dir() / "failed.csv"
-    assert failed.read_text().splitlines()[0] == "uuid,name,_note,_status,_code,_message,_hint"
+    assert failed.read_text("utf-8-sig").splitlines()[0] == "uuid,name,_note,_status,_code,_message,_hint"
     assert '"=1+1; ""x"""' in failed.read_text(), "the manifest's own cells are exact"
     cli.at(server)("run", str(failed), "--yes", code=1)
     assert cli.results()[0]["code"] == "NO_SUCH_IMAGE"

@@ -102,7 +102,9 @@ def test_requests_in_flight_never_pass_the_concurrency(cli: Cli, dialect: str) -
 
 def test_naughty_names_reach_the_server_byte_for_byte(cli: Cli, big: Server) -> None:
     naughty = [
-        text for text in json.loads(corpus("blns/blns.json").read_text("utf-8")) if text.strip() and "\0" not in text
+        text
+        for text in json.loads(corpus("blns/blns.json").read_text("utf-8"))
+        if text.strip(" \ufeff") and "\0" not in text
     ]
     uuids = sorted(big.images())
     cli.write(
@@ -116,4 +118,4 @@ def test_naughty_names_reach_the_server_byte_for_byte(cli: Cli, big: Server) -> 
         if result["status"] == "updated":
             assert images[result["uuid"]]["description"] == text.strip(blank)
         else:
-            assert result["status"] == "invalid", result
+            assert result["status"] == ("unchanged" if "\u3000" in text else "invalid"), result  # all of it is blank

@@ -34,7 +34,7 @@ def test_files_are_private_whatever_the_umask(cli: Cli, server: Server, umask: i
     assert {"run.db", "run.db-wal", "run.db-shm", "results.csv"} <= in_the_middle.keys()
     assert watch(cli, "resume", "last", "--rate", "unlimited", umask=umask, **given).code == 0
     after = modes(cli.run_dir())
-    assert {"undo.csv", "summary.json"} <= after.keys()
+    assert {"results.jsonl", "summary.json"} <= after.keys()
     for found in (in_the_middle, after):
         assert found.pop(".") == "0700"
         assert set(found.values()) == {"0600"}, found
