@@ -1,12 +1,15 @@
 """What all tests share: the sandbox as a process of its own, the command line as a process, the corpora beside the project."""
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -14,9 +17,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
+
+from tests.warm import Forge, fits
 
 ROOT = Path(__file__).parent.parent
 CORPORA = ROOT.parent / "shared" / "corpora"
@@ -157,6 +162,14 @@ class Done:
         return json.loads(self.out)
 
 
+@functools.cache
+def forge() -> Forge:
+    """Started when the first command is run."""
+    made = Forge()
+    atexit.register(made.close)
+    return made
+
+
 @dataclass
 class Cli:
     """Runs `bulkimg` in a folder of its own, with a clean environment."""
@@ -166,20 +179,34 @@ class Cli:
 
     def __call__(self, *arguments: str, code: int | None = 0, stdin: str | None = None, **environment: str) -> Done:
         """Run to the end; `code` is asserted unless it is None."""
-        done = subprocess.run(
-            [sys.executable, "-m", "bulkimg", *arguments],
-            cwd=self.place,
-            env=self.env(**environment),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
-        )
-        assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr, done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            given.write((stdin or "").encode())
+            given.seek(0)
+            found = self._ended(arguments, environment, (given, out, err))
+            said = []
+            for stream in (out, err):
+                stream.seek(0)
+                said.append(stream.read().decode("utf-8"))
+        done = Done(found, *said)
+        assert code is None or done.code == code, f"exit {done.code}\n{done.out}\n{done.err}"
+        assert "Traceback" not in done.err, done.err
+        return done
+
+    def _ended(
+        self, arguments: tuple[str, ...], environment: dict[str, str], streams: tuple[BinaryIO, BinaryIO, BinaryIO]
+    ) -> int:
+        """The exit code: of a fork, or of a cold process where the environment is one that a fork cannot take."""
+        env = self.env(**environment)
+        if fits({**self.environment, **environment}) and forge().turn.acquire(blocking=False):
+            try:
+                return forge().run(arguments, self.place, env, streams, 110)
+            finally:
+                forge().turn.release()
+        command = [sys.executable, "-m", "bulkimg", *arguments]
+        given, out, err = streams
+        return subprocess.run(
+            command, cwd=self.place, env=env, stdin=given, stdout=out, stderr=err, timeout=110, check=False
+        ).returncode
 
     def start(self, *arguments: str, group: bool = False, **environment: str) -> "subprocess.Popen[str]":
         """Start, and go on. `group`: in a process group of its own, to which a test may send signals."""

@@ -215,17 +215,26 @@ class Journey:
 
     async def _answered(self, errand: Errand, body: Fields) -> tuple[Answer, Verdict]:
         """The answer to the row's PUT. While nobody knows how the server spells the action key, one PUT goes out at a time."""
-        if self._is_the_api or self._api.key_is_known:
-            return await self._update(errand, body)
-        async with self._spelling:
-            if self._halted:
-                return Answer(None, sent=False), self._halted
-            answer, verdict = await self._update(errand, body)
-            if verdict.next is Next.OTHER_KEY:
-                errand.key_was_switched = self._api.switch_key()
-            if verdict.next is Next.HALT or (verdict.next is Next.OTHER_KEY and not errand.key_was_switched):
-                self._halted = verdict._replace(next=Next.HALT, sent=False, maybe_applied=False)
-            return answer, verdict
+        if not self._spelling_is_known:
+            async with self._spelling:
+                if not self._spelling_is_known:
+                    return await self._find_spelling(errand, body)
+        return await self._update(errand, body)
+
+    @property
+    def _spelling_is_known(self) -> bool:
+        return self._is_the_api or self._api.key_is_known
+
+    async def _find_spelling(self, errand: Errand, body: Fields) -> tuple[Answer, Verdict]:
+        """One PUT, while all others wait; where it ends the run, none of them is sent."""
+        if self._halted:
+            return Answer(None, sent=False), self._halted
+        answer, verdict = await self._update(errand, body)
+        if verdict.next is Next.OTHER_KEY:
+            errand.key_was_switched = self._api.switch_key()
+        if verdict.next is Next.HALT or (verdict.next is Next.OTHER_KEY and not errand.key_was_switched):
+            self._halted = verdict._replace(next=Next.HALT, sent=False, maybe_applied=False)
+        return answer, verdict
 
     async def _update(self, errand: Errand, body: Fields) -> tuple[Answer, Verdict]:
         claim = errand.claim

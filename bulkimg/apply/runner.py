@@ -323,7 +323,7 @@ class Runner:
                 started_at=errand.started_at,
                 duration_ms=round((self._clock() - errand.begun) * 1000) if errand.started_at is not None else None,
                 changed=tuple(claim.fields) if claim.attempt else (),
-                before={name: claim.before.get(name) for name in claim.fields}
+                before={name: claim.before[name] for name in claim.fields if name in claim.before}
                 if claim.before and claim.attempt
                 else None,
                 after=verdict.after,

@@ -16,7 +16,7 @@ def command(run: Run, flags: Flags) -> None:
     credentials = asked.credentials()
     try:
         settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
-        named = named_run(settings)
+        named = named_run(settings, retry_of=directory.run_id)
         opened = reopen(named, settings) if named else begin_retry(directory, settings)
     except NothingToDo as nothing:
         nothing_to_do(nothing)

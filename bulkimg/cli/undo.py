@@ -86,7 +86,7 @@ def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -
 def _begin(directory: RunDirectory, asked: Asked, where: list[str]) -> OpenRun | None:
     """The undo of a run; None, and said, where it changed nothing."""
     settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
-    if named := named_run(settings):
+    if named := named_run(settings, undo_of=directory.run_id):
         return reopen(named, settings)
     try:
         return begin_undo(directory, settings, where)

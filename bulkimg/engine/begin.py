@@ -154,18 +154,22 @@ def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False
     return OpenRun(directory, ledger, settings)
 
 
-def named_run(settings: Settings) -> RunDirectory | None:
+def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str | None = None) -> RunDirectory | None:
     """The run that `--run-id` names, where it can be resumed; None where a new one may have the name.
 
-    RunRefused where that run is finished, or a process holds it. One of which nothing was planned or sent gives its name up.
+    RunRefused where that run is finished, does other work (`undo_of`, `retry_of`: of which run it has to be an undo or a
+    retry), or is held by a process. One of which nothing was planned or sent gives its name up.
     """
     directory = RunDirectory(settings.runs_dir / settings.run_id) if settings.run_id else None
-    if directory is None or not directory.ledger.is_file():
+    if directory is None or not directory.path.is_dir():
         return None
     directory.hold()
     try:
+        if directory.is_begun_only:
+            directory.remove()
+            return None
         ledger = Ledger.open(directory.ledger, read_only=True)
-        state = ledger.meta("state", "reading")
+        state, kin = ledger.meta("state", "reading"), (ledger.meta("undo_of"), ledger.meta("retry_of"))
         ledger.close()
         if state == "done":
             raise RunRefused(
@@ -174,6 +178,8 @@ def named_run(settings: Settings) -> RunDirectory | None:
         if state in {"reading", "refused"}:
             directory.remove()
             return None
+        if kin[1] != retry_of or (retry_of is None and kin[0] != undo_of):
+            raise RunRefused(f"run {directory.run_id} does other work; give another --run-id, or bulkimg resume it")
         return directory
     finally:
         directory.release()

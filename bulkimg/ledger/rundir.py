@@ -69,6 +69,11 @@ class RunDirectory:
         except OSError:
             return 0.0
 
+    @property
+    def is_begun_only(self) -> bool:
+        """Whether a process ended before it made the ledger: there is nothing to lose."""
+        return {path.name for path in self.path.iterdir()} <= {NAMED_AT}
+
     def remove(self) -> None:
         """Delete the run with everything in it. Only while it is held."""
         shutil.rmtree(self.path)

@@ -103,8 +103,8 @@ class Reader:
             tags = await self.tags(kind, list(images))
         except CannotRead as why:
             if kind not in self.unreadable:
-                self.unreadable[kind] = str(why)
-                self._on_unreadable(kind, str(why))
+                self.unreadable[kind] = str(why).partition("; ")[0]
+                self._on_unreadable(kind, self.unreadable[kind])
             return
         for uuid, image in images.items():
             image.add_tags(kind, tags.get(uuid, {}))

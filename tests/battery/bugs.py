@@ -135,7 +135,7 @@ BUGS = (
     Bug("tags that cannot be read cost only what depends on them", "plan/reading.py", "        except CannotRead as why:\n            if kind not in self.unreadable:\n", "        except ZeroDivisionError as why:\n            if kind not in self.unreadable:\n", "tests/journeys/test_looking_first.py"),
     Bug("undo removes no tag that was never read", "plan/undo.py", "        if name in TAGS and name not in written.before:\n", "        if False:\n", "tests/journeys/test_looking_first.py"),
     Bug("a row nobody can tell about is sent again", "apply/journey.py", "    return verdict._replace(next=Next.AGAIN, status=None, maybe_applied=True)\n", "    return verdict\n", "tests/journeys/test_looking_first.py"),
-    Bug("one PUT finds out how the key is spelled", "apply/journey.py", "        if self._is_the_api or self._api.key_is_known:\n", "        if True:\n", "tests/journeys/test_spelling.py"),
+    Bug("one PUT finds out how the key is spelled", "apply/journey.py", "        return self._is_the_api or self._api.key_is_known\n", "        return True\n", "tests/journeys/test_spelling.py"),
     Bug("a redirect ends a run at its first PUT", "apply/journey.py", "        elif not self._is_the_api and 300 <=", "        elif False and 300 <=", "tests/journeys/test_looking_first.py"),
     Bug("the question reaches the terminal", "cli/screen.py", "    return sys.stdin is not None and sys.stdin.isatty()\n", "    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()\n", "tests/cli/test_streams.py"),
     Bug("an ignored hangup stays ignored", "cli/carry.py", "        if number is signal.SIGHUP and", "        if False and", "tests/cli/test_streams.py -k hangup"),

@@ -70,6 +70,26 @@ def test_a_name_that_a_refused_manifest_had_is_free_again(cli: Cli, server: Serv
     assert cli.summary()["counts"]["updated"] == 1
 
 
+def test_a_named_undo_or_retry_is_resumed_and_no_other_run_is_taken_for_it(cli: Cli, server: Server) -> None:
+    here = cli.at(server)
+    cli.write("m.csv", manifest(some_images(server, 20)))
+    here("run", "m.csv", *FAST, "--run-id", "campaign")
+    back = ("undo", "campaign", "--yes", "--run-id", "back")
+    here(*back, "--rate", "10/s", "--max-duration", "600ms", code=6)
+    assert "does other work" in here("run", "m.csv", *FAST, "--run-id", "back", code=7).err
+    here(*back, "--rate", "unlimited", "--max-duration", "1m")
+    assert cli.runs() == ["campaign", "back"]
+    assert cli.summary()["counts"]["unprocessed"] == 0
+    assert "is finished" in here(*back, code=7).err
+
+
+def test_a_name_whose_process_died_before_its_ledger_is_free(cli: Cli, server: Server) -> None:
+    (cli.place / "runs" / "x").mkdir(parents=True, mode=0o700)
+    (cli.place / "runs" / "x" / ".begun").touch()
+    cli.write("m.csv", manifest(some_images(server, 1)))
+    cli.at(server)("run", "m.csv", *FAST, "--run-id", "x")
+
+
 @pytest.mark.parametrize("name", ["last", "a/b", "..", ".x", "a b", "x" * 101, "é"])
 def test_a_name_that_is_none_is_refused(cli: Cli, server: Server, name: str) -> None:
     cli.write("m.csv", manifest(some_images(server, 1)))

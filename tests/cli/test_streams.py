@@ -165,7 +165,7 @@ TROUBLES: list[tuple[str, tuple[str, ...], int]] = [
     ("nothing to retry", ("retry", "done"), 0),
     ("nothing to resume", ("resume", "done"), 0),
     ("no server", ("run", "m.csv", "--yes", "--endpoint", "http://127.0.0.1:9"), 5),
-    ("guard", ("run", "m.csv", "--yes", "--max-changes", "0"), 7),
+    ("guard", ("run", "guarded.csv", "--yes", "--max-changes", "0"), 7),
     ("plan", ("plan", "m.csv"), 0),
     ("undo", ("undo", "done", "--yes"), 0),
     ("no arguments", ("run",), 2),
@@ -179,6 +179,7 @@ def used(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Cli:
     cli.write("m.csv", manifest(some_images(server, 3)))
     cli.write("bad.csv", f"uuid,platform\n{UUID},Linx\n")
     cli.write("warned.csv", f"uuid,name\n{some_images(server, 1, 10)[0]},NULL\n,,\n".replace(",,\n", ",\n"))
+    cli.write("guarded.csv", f"uuid,name\n{some_images(server, 1, 20)[0]},never sent\n")
     cli.at(server)("run", "m.csv", "--yes", "--run-id", "done", *FAST)
     return cli
 
