@@ -174,12 +174,12 @@ def _unknown_key(table: str, key: str) -> str:
     """What to say of a key that its table does not take: perhaps another one does."""
     if homes := [other for other, keys in _JOB_KEYS.items() if key in keys]:
         return f"{key!r} in [{table}] belongs in [{homes[0]}]"
-    near = nearest(key, _JOB_KEYS[table], whole=False)
     everywhere = {name: home for home, keys in _JOB_KEYS.items() for name in keys}
-    if not near and (found := nearest(key, everywhere, whole=False)):
-        word = found.removeprefix("; did you mean '").removesuffix("'?")
-        near = f"; did you mean {word!r} in [{everywhere[word]}]?"
-    return f"unknown option {key!r} in [{table}]{near or nearest(key, _JOB_KEYS[table])}"
+    if not (found := nearest(key, everywhere, whole=False)):
+        return f"unknown option {key!r} in [{table}]{nearest(key, _JOB_KEYS[table])}"
+    word = found.removeprefix("; did you mean '").removesuffix("'?")
+    home = "" if word in _JOB_KEYS[table] else f" in [{everywhere[word]}]"
+    return f"unknown option {key!r} in [{table}]; did you mean {word!r}{home}?"
 
 
 def place(path: Path, table: str, key: str) -> str:

@@ -30,6 +30,7 @@ class Stop:
     exit_code: Exit
     why: str
     resumable: bool = True
+    elsewhere: bool = False  # the endpoint is not the API's
 
 
 class Store(Protocol):
@@ -90,11 +91,11 @@ class Runner:
         await self._give_back(*left_over)
         return self._stop
 
-    def stop(self, exit_code: Exit, why: str) -> None:
+    def stop(self, exit_code: Exit, why: str, *, elsewhere: bool = False) -> None:
         """Start no new row; rows of which nothing was sent are given back, those in flight finish within the drain time."""
         if self._stop:
             return
-        self._stop = Stop(exit_code, why)
+        self._stop = Stop(exit_code, why, elsewhere=elsewhere)
         self._emit(Stopping(why))
         self._agenda.close()
         for worker, errand in self._workers.items():
@@ -291,7 +292,8 @@ class Runner:
     async def _halt(self, errand: Errand, verdict: Verdict) -> None:
         await self._close(errand, verdict)
         why = ": ".join(part for part in (verdict.code, verdict.message) if part)
-        self.stop(Exit.TARGET, f"{why}; {verdict.hint}" if verdict.hint else why)
+        elsewhere = 300 <= (verdict.http_status or 0) < 400
+        self.stop(Exit.TARGET, f"{why}; {verdict.hint}" if verdict.hint else why, elsewhere=elsewhere)
 
     async def _settle_unsent(self, errand: Errand, verdict: Verdict) -> None:
         await self._take_back(errand)

@@ -48,7 +48,10 @@ class Tagging:
         try:
             return await self._completed(claim, verdict)
         except CannotRead as why:
-            return verdict if self._how != "api" else _cannot_tell(verdict, f"the tags cannot be read: {why}")
+            tags_only = all(name in TAGS for name in claim.fields)  # then nothing of the row has been shown by anybody
+            return (
+                _cannot_tell(verdict, f"the tags cannot be read: {why}") if tags_only or self._how == "api" else verdict
+            )
 
     async def _completed(self, claim: Claim, verdict: Verdict) -> Verdict:
         kinds = [kind for kind in TAGS if kind in claim.fields]

@@ -13,8 +13,9 @@ from bulkimg.cli import screen
 from bulkimg.cli.problems import count
 from bulkimg.cli.progress import Watcher, plan_line
 from bulkimg.credentials import Credentials
-from bulkimg.engine import Engine, OpenRun, in_words, runs_dir_option, summary_document
+from bulkimg.engine import Engine, OpenRun, in_words, summary_document
 from bulkimg.errors import Exit, RunRefused
+from bulkimg.ledger import RunDirectory
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary, iso_utc
 from bulkimg.process import allow_files, event_loop, leave_no_core
 from bulkimg.settings import Settings
@@ -36,7 +37,7 @@ def carry(run: OpenRun, credentials: Credentials, *, ask: bool = True, checksum:
 def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     """What the engine makes of the run; `how` is the engine's own."""
     leave_no_core()
-    run.command = shlex.join(["bulkimg", *sys.argv[1:]])
+    run.command = _typed(run)
     watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
     try:
         allow = partial(allow_files, processes=run.settings.processes)
@@ -47,17 +48,28 @@ def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
         raise
     except Exception:
         if watcher.has_begun:
-            screen.note(f"next:    bulkimg resume {run.directory.run_id}{runs_dir_option(run.settings.runs_dir)}")
+            screen.note(f"next:    bulkimg resume {run.directory.words}")
         raise
     finally:
         watcher.close()
         run.close()
 
 
-def nothing_to_do(why: Exception | str) -> None:
-    """Say that an earlier run left nothing to retry, or to undo: no error."""
+def _typed(run: OpenRun) -> str:
+    """The command line, with the id of the run where it says `last`: a line that is kept means the same run for ever."""
+    meta = run.ledger.meta
+    meant = {"undo": meta("undo_of"), "retry": meta("retry_of")}.get(sys.argv[1] if len(sys.argv) > 1 else "")
+    words = list(sys.argv[1:])
+    for at, word in enumerate(words):
+        if word == "last" and not (at and words[at - 1].startswith("-")):
+            words[at] = meant or run.directory.run_id
+    return shlex.join(["bulkimg", *words])
+
+
+def nothing_to_do(why: Exception | str, exit_code: Exit = Exit.OK) -> None:
+    """Say that an earlier run left nothing to retry, or to undo."""
     if screen.wants_document():
-        screen.out_json({"schema": 1, "exit_code": 0, "message": str(why)})
+        screen.out_json({"schema": 1, "exit_code": int(exit_code), "message": str(why)})
     else:
         screen.note(screen.one_line(str(why)))
 
@@ -140,6 +152,6 @@ def show(summary: Summary, settings: Settings) -> None:
     if summary.details["next"]:
         screen.note(f"next:    {summary.details['next']}")
     elif summary.exit_code == Exit.OK and summary.counts[Status.UPDATED]:
-        where = runs_dir_option(settings.runs_dir)
-        undo = f" · take back: bulkimg undo {summary.run_id}{where}" if summary.details["plan"]["surveyed"] else ""
-        screen.note(f"check:   bulkimg verify {summary.run_id}{where}{undo}")
+        words = RunDirectory(settings.runs_dir / summary.run_id).words
+        undo = f" · take back: bulkimg undo {words}" if summary.details["plan"]["surveyed"] else ""
+        screen.note(f"check:   bulkimg verify {words}{undo}")

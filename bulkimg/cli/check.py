@@ -40,7 +40,7 @@ def _note(run: OpenRun, source: str, found: int, bad: int) -> None:
         screen.note(screen.one_line(line))
     rows, merged = tally.rows_in_all(run.ledger), run.ledger.meta("merged")
     also = f", {merged:,} merged into others of the same image" if merged else ""
-    problems = f"{count(found, 'problem')} in {bad:,} of them" if found else "0 problems"
+    problems = count(found, "problem") + (f" in {bad:,} of them" if bad else "")
     screen.note(screen.one_line(f"{source}: {count(rows, 'row')}, {problems}{also}"))
 
 

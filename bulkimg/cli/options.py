@@ -17,6 +17,7 @@ from bulkimg.engine.shape import PLAN_SHAPE
 from bulkimg.errors import UsageError
 from bulkimg.layers import (
     Layer,
+    config_file,
     environment_layer,
     flags_layer,
     job_layer,
@@ -191,12 +192,24 @@ def _warn_of_unknown(names: frozenset[str]) -> None:
             screen.warning(f"{name} is not a variable that bulkimg knows{nearest(name, known, whole=False)}")
 
 
+def _speak_as_asked_in(path: Path) -> None:
+    """Print from now on as a file asks for, so that a mistake in that very file is already said so."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig", "replace")
+    except (OSError, ValueError):
+        return  # whoever reads it says why
+    if re.search(r"""^\s*log_format\s*=\s*["']json["']""", text, re.MULTILINE):
+        screen.speak_json()
+
+
 class Asked:
     """Everything that was asked of a command: the settings, and how to get at the credentials when they are needed."""
 
     def __init__(self, flags: Flags, job: Path | None = None, stored: Mapping[str, Any] | None = None) -> None:
         """`stored`: the options of a run that is gone on with; its target then cannot be changed by the environment."""
         environment = environment_layer(os.environ)
+        if job is not None:
+            _speak_as_asked_in(job)
         if stored is not None:
             others = (*TARGET, *PLAN_SHAPE, "run_id")  # of the run that is stored, or of another one
             kept = {option: value for option, value in environment.options.items() if option not in others}
@@ -211,6 +224,8 @@ class Asked:
         name = (
             flags.get("profile") or environment.options.get("profile") or job_profile or (stored or {}).get("profile")
         )
+        if name:
+            _speak_as_asked_in(config_file(os.environ))
         table = read_profile(name, os.environ)
         if stored is not None and "endpoint" in table and parse_endpoint(table["endpoint"]) != stored.get("endpoint"):
             raise UsageError(
@@ -220,6 +235,7 @@ class Asked:
         layers.append(profile_layer(name, table, os.environ, PROFILE_KEYS))
         if job_profile:
             layers.append(Layer({"profile": job_profile}, str))
+        self._layers = layers
         self.settings: Settings = merge(*layers)
         screen.use(
             as_json=self.settings.log_format == "json",
@@ -227,6 +243,13 @@ class Asked:
             quiet=self.settings.quiet,
         )
         _warn_of_unknown(frozenset(os.environ))
+
+    def resuming(self, stored: Mapping[str, Any]) -> Settings:
+        """The settings to resume a run with that was named again: what was given now, then what the run was begun with. Guards
+        that were given once hold until others are given; what its plan means stays."""
+        fixed = {name: stored[name] for name in PLAN_SHAPE if name in stored}
+        own = {name: value for name, value in stored.items() if name not in ("profile", "manifest", "job_name")}
+        return merge(Layer(fixed, str), *self._layers, Layer(own, lambda option: f"the run's {option}"))
 
     def credentials(self) -> Credentials:
         """UsageError when there are none, half of one, or two kinds. A password that others may read is worth a word."""

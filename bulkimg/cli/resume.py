@@ -33,7 +33,9 @@ def command(run: Run, flags: Flags) -> None:
     asked.refuse_dry_run("resume")
     credentials = asked.credentials()
     opened = reopen(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
-    screen.note(f"resuming run {directory.run_id}")
+    is_done = opened.ledger.meta("state") == "done"
+    done = f"run {directory.run_id} is finished: nothing is left to resume"
+    screen.note(done if is_done else f"resuming run {directory.run_id}")
     if edited := edited_manifest(directory):
         screen.note(
             screen.one_line(f"{edited} has changed since the run began; the run's own copy of its rows is used")

@@ -22,9 +22,7 @@ from bulkimg.engine import (
     reopen,
     stored_settings,
 )
-from bulkimg.engine.shape import PLAN_SHAPE
 from bulkimg.errors import Exit, RunRefused
-from bulkimg.layers import Layer, merge
 from bulkimg.ledger import RunDirectory, tally
 from bulkimg.plan import diff
 
@@ -63,7 +61,7 @@ def begin_or_refuse(asked: Asked, source: str, *, plan_only: bool = False) -> tu
 
 
 def _resumed(named: RunDirectory, asked: Asked, source: str) -> OpenRun:
-    """The run of that name, to be resumed: what it plans and where it sends to stays, guards and pace are those given now."""
+    """The run of that name, to be resumed: its plan and its target stay, and its guards hold until others are given."""
     stored = stored_settings(named)
     if (stored.get("endpoint"), stored.get("base_path")) != (asked.settings.endpoint, asked.settings.base_path):
         target = f"{stored.get('endpoint')}{stored.get('base_path')}"
@@ -71,12 +69,10 @@ def _resumed(named: RunDirectory, asked: Asked, source: str) -> OpenRun:
     if edited := edited_manifest(named, source):
         raise RunRefused(
             f"{edited}: is not the manifest that run {named.run_id} was begun with; give another --run-id, or "
-            f"bulkimg resume {named.run_id} to send what it holds"
+            f"bulkimg resume {named.words} to send what it holds"
         )
-    kept = merge(Layer({name: stored[name] for name in PLAN_SHAPE if name in stored}, str))
-    shape = {name: getattr(kept, name) for name in PLAN_SHAPE}
     screen.note(f"resuming run {named.run_id}")
-    return reopen(named, asked.settings.model_copy(update=shape))
+    return reopen(named, asked.resuming(stored))
 
 
 def ask_for(source: str, flags: Flags) -> tuple[Asked, str]:

@@ -88,6 +88,11 @@ def use(*, as_json: bool, wants_document: bool, quiet: bool) -> None:
     _state.as_json, _state.wants_document, _state.quiet = as_json, wants_document, quiet
 
 
+def speak_json() -> None:
+    """Standard error is JSON from now on."""
+    _state.as_json = True
+
+
 def is_quiet() -> bool:
     """Whether standard error is held back."""
     return _state.quiet

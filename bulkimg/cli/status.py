@@ -10,7 +10,7 @@ from bulkimg.cli.options import SPEECH, Asked, Flags, takes
 from bulkimg.cli.problems import count
 from bulkimg.cli.progress import plan_line
 from bulkimg.cli.resume import find
-from bulkimg.engine import ask, runs_dir_option
+from bulkimg.engine import ask
 from bulkimg.errors import BulkimgError
 from bulkimg.ledger import Ledger, RunDirectory, plans, tally
 from bulkimg.ledger.store import storage_errors
@@ -29,9 +29,8 @@ def command(flags: Flags, run: Run = "last") -> None:
         screen.out_json(found)
         return
     _show(found)
-    if found["state"] in _NEXT and not found["running"]:
-        where = runs_dir_option(directory.path.parent)
-        screen.out(f"next: bulkimg {_NEXT[found['state']]} {found['run_id']}{where}")
+    if found["next"]:
+        screen.out(screen.one_line(f"next: {found['next']}"))
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -102,7 +101,16 @@ def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | Non
         "retry_of": ledger.meta("retry_of"),
         "started_at": iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or time.time()),
         "exit_code": ledger.meta("exit_code"),
+        "next": None if held else _following(directory, ledger, state),
     }
+
+
+def _following(directory: RunDirectory, ledger: Ledger, state: str) -> str | None:
+    """What the run said at its end; what a process that died would have said."""
+    if state in ("ready", "planned", "stopped", "done") and ledger.meta("exit_code") is not None:
+        said: str | None = ledger.meta("next")
+        return said
+    return f"bulkimg {_NEXT[state]} {directory.words}" if state in _NEXT else None
 
 
 def _kind(ledger: Ledger) -> str:

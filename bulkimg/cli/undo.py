@@ -59,17 +59,19 @@ def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -
     asked = Asked(flags, stored=stored)
     asked.refuse_dry_run("undo")
     if run == "last" and not where and (said := already_undone(directory.path.parent, directory)):
-        nothing_to_do(said)
-        return
+        nothing_to_do(*said)
+        raise typer.Exit(said[1])
     credentials = asked.credentials()
     if left := rows_left(directory):
-        screen.note(
+        unended = (
             f"run {directory.run_id} has not ended, {count(left, 'row')} of it are open: what it may have sent is decided by "
-            f"reading, and bulkimg resume {directory.run_id} would still send the rest"
+            f"reading, and bulkimg resume {directory.words} would still send the rest"
         )
     opened = _begin(directory, asked, where)
     if opened is None:
         return
+    if left:
+        screen.note(unended)
     if left_out := tally.warning_count(opened.ledger):
         example = next(tally.warnings(opened.ledger))
         screen.note(
@@ -92,6 +94,6 @@ def _begin(directory: RunDirectory, asked: Asked, where: list[str]) -> OpenRun |
         return begin_undo(directory, settings, where)
     except NothingToDo as nothing:
         other = None if where else last_that_changed(settings.runs_dir)
-        hint = f"; the last run that changed something is {other.run_id}: bulkimg undo {other.run_id}" if other else ""
+        hint = f"; the last run that changed something is {other.run_id}: bulkimg undo {other.words}" if other else ""
         nothing_to_do(f"{nothing}{hint}")
         return None

@@ -16,7 +16,7 @@ from bulkimg.engine.begin import (
     stored_settings,
 )
 from bulkimg.engine.carry import Engine
-from bulkimg.engine.close import next_command, refusal, refuse, runs_dir_option, summary_document
+from bulkimg.engine.close import next_command, refusal, refuse, summary_document
 from bulkimg.engine.control import ask
 from bulkimg.engine.look import Drift, all_images, drift, reading
 from bulkimg.engine.planning import Approve
@@ -51,7 +51,6 @@ __all__ = [
     "refuse",
     "reopen",
     "rows_left",
-    "runs_dir_option",
     "stored_settings",
     "summary_document",
 ]

@@ -142,7 +142,7 @@ def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False
     if planned and state == "done" and not plans.counts(ledger).actions["update"]:
         planned = False  # a plan without changes has nothing left to carry out
     if planned and state != "planned":
-        again = f"bulkimg resume {directory.run_id}"
+        again = f"bulkimg resume {directory.words}"
         how = {"done": "has been carried out", "ready": f"has no plan yet; {again} makes one"}
         raise RunRefused(f"run {directory.run_id} {how.get(state, f'has begun to send; {again} sends the rest')}")
     ledger.verify()
@@ -173,13 +173,15 @@ def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str |
         ledger.close()
         if state == "done":
             raise RunRefused(
-                f"run {directory.run_id} is finished; give another --run-id, or see bulkimg status {directory.run_id}"
+                f"run {directory.run_id} is finished; give another --run-id, or see bulkimg status {directory.words}"
             )
-        if state in {"reading", "refused"}:
+        if state in {"reading", "refused", "ready"}:
             directory.remove()
             return None
         if kin[1] != retry_of or (retry_of is None and kin[0] != undo_of):
-            raise RunRefused(f"run {directory.run_id} does other work; give another --run-id, or bulkimg resume it")
+            raise RunRefused(
+                f"run {directory.run_id} does other work; give another --run-id, or bulkimg resume {directory.words}"
+            )
         return directory
     finally:
         directory.release()

@@ -1,9 +1,7 @@
 """End runs: the refusal before anything is sent, the files, the summary, the exit code, the next command."""
 
-import shlex
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from bulkimg import __version__
@@ -53,7 +51,6 @@ def finish(
     ledger = run.ledger
     with storage_errors(run.directory.ledger):
         counts = tally.counts(ledger)
-        causes = tally.causes(ledger)
         puts = tally.puts_made(ledger)
         to_do = tally.rows_to_do(ledger)
     is_plan = stop is None and ledger.meta("state") == "planned"
@@ -66,6 +63,9 @@ def finish(
         # A run that has not begun to send stays what it is, so that going on with it makes the plan, or asks, again.
         state = "done" if not to_do else before if before in ("ready", "planned") else "stopped"
         ledger.set_meta(state=state, ended_at=ended, exit_code=exit_code, requests=requests, sending_s=sending_seconds)
+    following = next_command(run, counts, to_do, stop, reached=reached)
+    ledger.set_meta(next=following)  # the hint of rows that were not sent
+    causes = tally.causes(ledger)
     started = ledger.meta("started_at", ended)
     summary = Summary(
         run_id=run.directory.run_id,
@@ -97,7 +97,7 @@ def finish(
             "by": ledger.meta("by"),
             "note": ledger.meta("note", ""),
             "version": __version__,
-            "next": next_command(run, counts, to_do, stop, reached=reached),
+            "next": following,
         },
     )
     write_results(ledger, run.result_paths)
@@ -130,24 +130,18 @@ def next_command(
     run: OpenRun, counts: Mapping[str, int], to_do: int, stop: Stop | None, *, reached: bool = True
 ) -> str | None:
     """The exact command to type next, when there is one that can do better than this one did."""
-    state, run_id = run.ledger.meta("state"), run.directory.run_id
+    state, words = run.ledger.meta("state"), run.directory.words
     if state == "refused" or (stop is not None and not stop.resumable):
         return None
-    where = runs_dir_option(run.settings.runs_dir)
     if state == "planned" and guarded(plans.counts(run.ledger), run.settings.max_changes, run.settings.allow_field):
         return None
     if to_do:
-        if stop is not None and stop.exit_code is Exit.TARGET and state == "ready" and run.command:
-            return run.command  # nothing was read: the same again, once the endpoint is right
-        if not reached and run.command:
+        # A run keeps its endpoint. Where that was wrong, the same command again takes the right one.
+        wrong_endpoint = stop is not None and (stop.elsewhere or not reached or state == "ready")
+        if stop is not None and stop.exit_code is Exit.TARGET and wrong_endpoint and run.command:
             return run.command
-        return f"bulkimg {'apply' if state == 'planned' else 'resume'} {run_id}{where}"
-    return f"bulkimg retry {run_id}{where}" if any(counts[status] for status in RETRYABLE) else None
-
-
-def runs_dir_option(runs_dir: Path) -> str:
-    """What a command needs so that it finds a run there; "" for the default."""
-    return "" if runs_dir == Path("runs") else f" --runs-dir {shlex.quote(str(runs_dir))}"
+        return f"bulkimg {'apply' if state == 'planned' else 'resume'} {words}"
+    return f"bulkimg retry {words}" if any(counts[status] for status in RETRYABLE) else None
 
 
 def summary_document(summary: Summary) -> dict[str, Any]:

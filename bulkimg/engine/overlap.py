@@ -40,7 +40,7 @@ def refuse_overlap(runs_dir: Path, work: Work, own: RunDirectory | None = None) 
         if (found := _described(other, work, own)) is not None:
             raise RunRefused(
                 f"run {other.run_id} of the same manifest or job is under way against {work.target} (since {found}); wait "
-                f"until it ends: bulkimg status {other.run_id}"
+                f"until it ends: bulkimg status {other.words}"
             )
 
 

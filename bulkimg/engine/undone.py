@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bulkimg.errors import BulkimgError, UsageError
+from bulkimg.errors import BulkimgError, Exit, RunRefused, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, list_runs, tally
 from bulkimg.model import iso_utc
 
@@ -21,6 +21,7 @@ class _Known:
     is_partial: bool  # an undo of some rows
     changed: int  # rows whose image it changed, or may have changed
     fine: int
+    rows: int
 
 
 def last_to_undo(runs_dir: Path) -> RunDirectory:
@@ -31,18 +32,32 @@ def last_to_undo(runs_dir: Path) -> RunDirectory:
     raise UsageError(f"there is no run in {runs_dir} that undo could take back; --runs-dir names another place")
 
 
-def already_undone(runs_dir: Path, directory: RunDirectory) -> str:
-    """Which run has taken this one back and when, in one sentence; "" where none has."""
-    for run in _newest_first(runs_dir):
+def already_undone(runs_dir: Path, directory: RunDirectory) -> tuple[str, Exit] | None:
+    """What to say, and to exit with, where a run has taken this one back already; None where none has.
+
+    An undo that was itself undone does not count, nor does one of some rows. RunRefused where one has not ended.
+    """
+    runs = list(_newest_first(runs_dir))
+    for run in runs:
         if run.undo_of != directory.run_id or run.is_partial or run.state not in _BEGUN:
             continue
         when = iso_utc(run.directory.begun_at)[:16].replace("T", " ")
         if run.state != "done":
-            again = f"bulkimg resume {run.directory.run_id}"
-            return f"run {directory.run_id} is being undone by run {run.directory.run_id} since {when} UTC; {again} ends that"
-        if run.fine:
-            return f"run {directory.run_id} has been undone by run {run.directory.run_id} at {when} UTC; nothing was planned"
-    return ""
+            raise RunRefused(
+                f"run {directory.run_id} is being undone by run {run.directory.run_id}, begun at {when} UTC, which has not "
+                f"ended; bulkimg resume {run.directory.words}"
+            )
+        if run.fine and not _is_undone(run, runs):
+            rest = f", and {run.rows - run.fine:,} rows were not put back" if run.rows > run.fine else ""
+            by = f"run {directory.run_id} has been undone by run {run.directory.run_id} at {when} UTC{rest}"
+            return f"{by}; nothing was planned", Exit.SOME_ROWS_NOT if rest else Exit.OK
+    return None
+
+
+def _is_undone(run: _Known, runs: list[_Known]) -> bool:
+    """Whether a later run has taken this one back, and was not taken back itself."""
+    undoing = [other for other in runs if other.undo_of == run.directory.run_id and not other.is_partial]
+    return any(other.state == "done" and other.fine and not _is_undone(other, runs) for other in undoing)
 
 
 def last_that_changed(runs_dir: Path) -> RunDirectory | None:
@@ -66,6 +81,7 @@ def _newest_first(runs_dir: Path) -> Iterator[_Known]:
                 bool(ledger.meta("is_partial")),
                 sum(counts[status] for status in ("updated", "drifted", "unknown")),
                 counts["updated"] + counts["unchanged"],
+                sum(counts.values()),
             )
         finally:
             ledger.close()

@@ -4,6 +4,7 @@ import fcntl
 import os
 import random
 import re
+import shlex
 import shutil
 import stat
 import time
@@ -29,6 +30,12 @@ class RunDirectory:
         return self.path.name
 
     @property
+    def words(self) -> str:
+        """How a command line names the run: its id, and `--runs-dir` where it is not the default."""
+        place = self.path.parent
+        return self.run_id if place == Path("runs") else f"{self.run_id} --runs-dir {shlex.quote(str(place))}"
+
+    @property
     def ledger(self) -> Path:
         return self.path / "run.db"
 
@@ -41,7 +48,7 @@ class RunDirectory:
         if not _lock(descriptor, tries=LOCK_TRIES):
             os.close(descriptor)
             raise RunRefused(
-                f"run {self.run_id} is being carried out by another process; see bulkimg status {self.run_id}"
+                f"run {self.run_id} is being carried out by another process; see bulkimg status {self.words}"
             )
         self._lock = descriptor
         return self

@@ -118,10 +118,10 @@ SELECT
       'never sent: the run stopped before it')) END, '') AS message,
   coalesce(settled_hint, CASE status
     WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = fate.ordinal)
-    ELSE iif(planned, 'bulkimg apply ', 'bulkimg resume ') || run_id || ' sends it' END, '') AS hint,
+    ELSE next || ' sends it' END, '') AS hint,
   strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch') AS started
 FROM fate, (SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'state' AND value = '"planned"') AS planned,
-  coalesce((SELECT json_extract(value, '$') FROM meta WHERE key = 'run_id'), '') AS run_id);
+  (SELECT json_extract(value, '$') FROM meta WHERE key = 'next') AS next);
 
 -- And as lines of the result files, made here because a run that appends a line for every row has no time to make it in
 -- Python. JSON is exact. In CSV, a text that a spreadsheet would run gets an apostrophe, as bulkimg.cells.harmless does it.

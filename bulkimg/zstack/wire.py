@@ -113,7 +113,7 @@ def foreign(answer: Answer) -> str:
     if status is None:
         return ""
     if 300 <= status < 400:
-        to = f" to {printable(answer.location)[:300]}" if answer.location else ""
+        to = f" to {printable(answer.location.partition('?')[0])[:300]}" if answer.location else ""
         return f"HTTP {status}, a redirect{to}"
     text = answer.to_show.text
     if text.startswith("<"):

@@ -1,5 +1,6 @@
 """Runs by name and by `last`: what undo means, what next: prints, two runs at once, status, runs and --prune."""
 
+import json
 import shlex
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from tests.cli.terminal import on_a_terminal
 from tests.cli.test_commands import manifest, some_images
-from tests.conftest import UUID, Cli, Server
+from tests.conftest import UUID, Cli, Server, sandbox_process
 
 FAST = ("--yes", "--rate", "unlimited")
 NOWHERE = "http://127.0.0.1:9"
@@ -128,6 +129,37 @@ def test_undo_last_twice_never_redoes_the_campaign(cli: Cli, server: Server) -> 
     assert server.table() != before
 
 
+def test_undo_last_after_a_redo_takes_the_campaign_back_again(cli: Cli, server: Server) -> None:
+    before = server.table()
+    cli.write("m.csv", manifest(some_images(server, 2)))
+    here = cli.at(server)
+    here("run", "m.csv", *FAST)
+    here("undo", "last", *FAST)
+    here("undo", cli.runs()[-1], *FAST)
+    assert server.table() != before
+    here("undo", "last", *FAST)
+    assert server.table() == before
+    assert "has been undone" in here("undo", "last", *FAST).err
+
+
+def test_an_undo_that_left_rows_is_not_said_to_be_done(cli: Cli, server: Server) -> None:
+    images = some_images(server, 3)
+    cli.write("m.csv", manifest(images))
+    here = cli.at(server)
+    here("run", "m.csv", *FAST)
+    server.edit(images[0], name="theirs")
+    here("undo", "last", *FAST, code=1)
+    assert "1 rows were not put back" in here("undo", "last", *FAST, code=1).err
+
+
+def test_an_undo_that_was_stopped_is_to_be_resumed(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(some_images(server, 20)))
+    here = cli.at(server)
+    here("run", "m.csv", *FAST)
+    here("undo", "last", "--yes", "--rate", "10/s", "--max-duration", "600ms", code=6)
+    assert f"bulkimg resume {cli.runs()[-1]}" in here("undo", "last", *FAST, code=7).err
+
+
 def test_undo_last_passes_over_plans_and_names_the_run_that_changed_something(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 2)))
     here = cli.at(server)
@@ -198,6 +230,29 @@ def test_after_a_server_that_was_never_reached_next_is_what_was_typed(cli: Cli, 
     typed(here, line)
 
 
+@pytest.mark.parametrize("command", ["apply", "resume", "undo", "retry"])
+def test_what_is_kept_names_the_id_also_where_last_was_typed(cli: Cli, server: Server, command: str) -> None:
+    """With a server that is gone: in `next:`, in summary.json and in the hints."""
+    images = some_images(server, 3)
+    with sandbox_process("--images", "300") as gone:
+        here = cli.at(gone)
+        cli.write("m.csv", manifest(images) + (f"{UUID},x\n" if command == "retry" else ""))
+        if command in ("apply", "resume"):
+            here("plan", "m.csv")
+        else:
+            here("run", "m.csv", *FAST, code=1 if command == "retry" else 0)
+    before = len(cli.runs())
+    done = here(command, "last", *FAST, code=5)
+    line = following(done.err)
+    assert line.split()[:2] == ["bulkimg", command]
+    assert line.split()[2] == cli.runs()[0]
+    assert len(cli.runs()) == before + (command in ("undo", "retry"))
+    for name in cli.runs():
+        summary = json.loads((cli.place / "runs" / name / "summary.json").read_text())
+        assert "last" not in shlex.split(summary["next"] or "")
+        assert all(" last" not in cause["hint"] for cause in summary["causes"])
+
+
 @pytest.mark.parametrize(
     "guard", [("--max-changes", "1"), ("--max-changes", "1%"), ("--set", "architecture=aarch64")], ids=str
 )
@@ -211,6 +266,33 @@ def test_a_guard_sells_no_way_around(cli: Cli, server: Server, guard: tuple[str,
     assert "--max-changes 3" not in done.err
     assert "--allow-field architecture" not in done.err
     assert "plan.html" in done.err
+
+
+def test_the_hint_of_a_row_agrees_with_next(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(some_images(server, 3)))
+    here = cli.at(server)
+    here("run", "m.csv", "--yes", "--max-changes", "1", code=7)
+    assert [cause["hint"] for cause in cli.summary()["causes"]] == [""]
+    here("run", "m.csv", "--yes", code=5, BULKIMG_ENDPOINT=NOWHERE)
+    assert [cause["hint"] for cause in cli.summary()["causes"]] == ["bulkimg run m.csv --yes sends it"]
+    assert following(cli("status").out) == "bulkimg run m.csv --yes"
+
+
+def test_a_guard_of_a_named_run_holds_until_another_is_given(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(some_images(server, 3)))
+    here, before = cli.at(server), len(server.puts())
+    here("run", "m.csv", *FAST, "--run-id", "x", "--max-changes", "1", code=7)
+    assert "--max-changes allows 1" in here("run", "m.csv", *FAST, "--run-id", "x", code=7).err
+    assert len(server.puts()) == before
+    here("run", "m.csv", *FAST, "--run-id", "x", "--max-changes", "3")
+
+
+def test_a_named_run_whose_server_was_never_reached_takes_the_right_endpoint(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(some_images(server, 3)))
+    here = cli.at(server)
+    done = here("run", "m.csv", *FAST, "--run-id", "x", code=5, BULKIMG_ENDPOINT=NOWHERE)
+    typed(here, following(done.err))
+    assert (cli.runs(), cli.summary()["counts"]["updated"]) == (["x"], 3)
 
 
 def test_a_canary_that_fails_sells_no_way_around(cli: Cli, server: Server) -> None:
@@ -242,7 +324,7 @@ def test_the_second_living_run_of_the_same_work_is_refused(cli: Cli, server: Ser
         here("run", "m.csv", "--yes", "--rate", "10/s", "--max-duration", "2s", code=6)
         words = (second, cli.runs()[-1], *FAST)
     puts = len(server.puts())
-    first = here.start("run", source, "--yes", "--rate", "10/s", *(("--run-id", "first")))
+    first = here.start("run", source, "--yes", "--rate", "10/s", "--run-id", "first")
     try:
         server.wait_for_put(puts)
         done = here(*words, code=7)

@@ -1,5 +1,6 @@
 """Credentials as systemd, Kubernetes and Docker hand them out; job files and profiles as editors save them."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,16 @@ def test_a_mistake_in_a_job_file_is_named_with_its_line(here: Cli, text: str, wo
 def test_a_key_outside_every_table_is_sent_home(here: Cli) -> None:
     here.write("job.toml", 'manifest = "m.csv"\n')
     assert "job.toml:1: 'manifest' stands outside a table; it belongs in [job]" in here("run", "job.toml", code=2).err
+
+
+@pytest.mark.parametrize("where", ["job", "profile"])
+def test_a_mistake_in_a_file_that_asks_for_json_is_said_in_json(here: Cli, where: str) -> None:
+    (here.place / "config" / "bulkimg").mkdir(parents=True)
+    here.write("job.toml", '[job]\nmanifest = "m.csv"\nrat = 1\n[run]\nlog_format = "json"\n')
+    here.write("config/bulkimg/config.toml", '[profile.p]\nlog_format = "json"\nrat = 1\n')
+    words = ("job.toml",) if where == "job" else ("m.csv", "--profile", "p")
+    (line,) = here("run", *words, code=2).err.splitlines()
+    assert "did you mean 'rate'" in json.loads(line)["message"]
 
 
 def test_a_wrong_value_in_a_profile_has_file_and_line(here: Cli) -> None:
