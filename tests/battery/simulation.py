@@ -474,8 +474,10 @@ class Play:
     def _digest(self) -> str:
         """Of everything in the ledger but the name of its directory."""
         assert self.reader is not None
-        # The next command names the place, which is another one in every story.
-        dump = (line for line in self.reader.iterdump() if "VALUES('next'" not in line)
+        # The next command names the place, which is another one in every story, and the header's checksum depends on it.
+        dump = (
+            line for line in self.reader.iterdump() if not any(f"VALUES('{name}'" in line for name in ("next", "meta"))
+        )
         return hashlib.sha256("\n".join(dump).encode()).hexdigest()
 
 

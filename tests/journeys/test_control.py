@@ -55,6 +55,7 @@ def test_it_goes_faster_pauses_goes_on_and_tells_of_it(cli: Cli, server: Server)
     process = started(cli, server, "--rate", "10/s")
     assert told(cli, "status")["rate"] == 10.0
     assert told(cli, "pause")["paused"] == "bulkimg ctl pause"
+    time.sleep(0.5)  # rows that had begun to wait for their turn are sent
     wait_for(lambda: told(cli, "status")["in_flight"] == 0)
     sent = len(server.puts())
     time.sleep(0.5)

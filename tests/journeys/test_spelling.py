@@ -26,14 +26,14 @@ def test_one_request_finds_out_how_the_server_spells_it(cli: Cli) -> None:
 
 def test_a_run_resumed_before_the_key_is_known_finds_out_with_one_request(cli: Cli) -> None:
     """It was killed while its first request was under way: the first rows of the resumed run are interrupted ones."""
-    with sandbox_process("--images", str(ROWS), "--dialect", "zstack", "--faults", "any/slow=100%:2") as slow:
+    with sandbox_process("--images", "10", "--dialect", "zstack", "--faults", "any/slow=100%:1") as slow:
         cli.write("m.csv", manifest(sorted(slow.images()), "new"))
         process = cli.at(slow).start("run", "m.csv", "--yes", "--no-survey", "--rate", "unlimited", "--no-adaptive")
         slow.wait_for_put()
-        time.sleep(0.2)
+        time.sleep(0.1)
         process.kill()
         process.communicate(timeout=30)
         before = wrong(slow.puts())
         cli.at(slow)("resume", "last", "--rate", "unlimited", "--no-adaptive", "--timeout", "20s")
         assert wrong(slow.puts()) - before <= 1
-        assert cli.summary()["counts"]["updated"] == ROWS
+        assert cli.summary()["counts"]["updated"] == 10
