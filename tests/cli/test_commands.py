@@ -3,8 +3,6 @@
 import inspect
 import itertools
 import json
-import os
-import pty
 import resource
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from bulkimg.cli.options import OPTIONS
 from bulkimg.errors import UsageError
 from bulkimg.process import OTHER_FILES, allow_files
 from bulkimg.settings import Settings
+from tests.cli.terminal import on_a_terminal
 from tests.conftest import ROOT, UUID, Cli, Server
 
 
@@ -123,40 +122,15 @@ def test_a_dry_run_and_a_check_send_nothing_and_leave_nothing(cli: Cli, server: 
     assert not (cli.place / "runs").exists()
 
 
-def on_a_terminal(cli: Cli, server: Server, answer: str, *arguments: str) -> tuple[int, str]:
-    """Run on a pseudo-terminal, answer its question; (exit code, what it showed)."""
-    ours, theirs = pty.openpty()
-    environment = {**cli.at(server).env(), "TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bulkimg", *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=cli.place,
-        env=environment,
-    )
-    os.close(theirs)
-    os.write(ours, answer.encode())
-    shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # the terminal is gone: the process has ended
-            break
-        shown += piece
-    os.close(ours)
-    return process.wait(30), shown.decode()
-
-
 def test_on_a_terminal_it_asks_and_shows_a_bar(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 5)))
     before = len(server.puts())
-    code, shown = on_a_terminal(cli, server, "n\n", "run", "m.csv")
+    code, shown, _ = on_a_terminal(cli, server, "n\n", "run", "m.csv")
     assert (code, len(server.puts())) == (7, before)
     assert f"Send changes of 5 images to {server.url}/zstack?" in shown
     assert "nothing was sent" in shown
     assert f"bulkimg apply {cli.runs()[-1]}" in shown
-    code, shown = on_a_terminal(cli, server, "y\n", "run", "m.csv")
+    code, shown, _ = on_a_terminal(cli, server, "y\n", "run", "m.csv")
     assert (code, len(server.puts()) > before) == (0, True)
     assert "5/5" in shown
     assert "━" in shown
@@ -166,12 +140,12 @@ def test_on_a_terminal_it_asks_again_after_the_canary(cli: Cli, server: Server) 
     """Nothing hides the question, and who has typed ahead is understood."""
     cli.write("m.csv", manifest(some_images(server, 12)))
     before = len(server.puts())
-    code, shown = on_a_terminal(cli, server, "y\nn\n", "run", "m.csv", "--canary", "3")
+    code, shown, _ = on_a_terminal(cli, server, "y\nn\n", "run", "m.csv", "--canary", "3")
     assert "Send the others to" in shown
     assert "nothing more was sent" in shown
     assert code == 7
     assert len(server.puts()) - before <= 4  # one more where the spelling is found out
-    code, shown = on_a_terminal(cli, server, "y\n", "resume", "last")
+    code, shown, _ = on_a_terminal(cli, server, "y\n", "resume", "last")
     assert "Send the others to" in shown, "no is not forgotten"
     assert code == 0
 
