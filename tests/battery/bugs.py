@@ -147,7 +147,7 @@ BUGS = (
     Bug("a finished run's name is taken", "engine/begin.py", "        if state == \"done\":\n            raise RunRefused(\n                f\"run {directory.run_id} is finished", "        if False:\n            raise RunRefused(\n                f\"run {directory.run_id} is finished", "tests/cli/test_history.py -k named"),
     Bug("two runs of one work are not under way at once", "engine/overlap.py", "        if (found := _described(other, work, own)) is not None:\n", "        if False:\n", "tests/cli/test_history.py -k living"),
     Bug("what can be resumed is not pruned", "cli/runs.py", "if run[\"state\"] in FINISHED and not", "if True and not", "tests/cli/test_history.py -k prune"),
-    Bug("a guard sells no way around", "engine/close.py", "    if state == \"refused\" or (stop is not None and not stop.resumable):\n", "    if state == \"refused\":\n", "tests/cli/test_history.py -k guard"),
+    Bug("a guard sells no way around", "engine/close.py", "    if state == \"refused\" or (stop is not None and not stop.resumable):\n", "    if state == \"refused\":\n", "tests/cli/test_history.py -k canary_that"),
     Bug("a secret that everybody can read is refused", "credentials.py", "    if found.st_mode & stat.S_IRWXO:\n", "    if False:\n", "tests/cli/test_secrets_and_settings.py"),
 )  # fmt: skip
 
