@@ -18,6 +18,8 @@ _IN_A_LINE = "".join(char for char in PADDING if char not in "\n\r\v\f\x1c\x1d\x
 
 def is_blank(text: str) -> bool:
     """Whether the text shows nothing: it is empty, or holds invisible characters only."""
+    if text and "!" <= text[0] <= "~":  # nearly every text: the set below is large
+        return False
     return not text.strip(_INVISIBLE)
 
 

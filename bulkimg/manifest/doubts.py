@@ -28,6 +28,7 @@ _NOTHING = frozenset(
         "#n/a",
     ]
 )
+_LONGEST_WORD = max(map(len, _NOTHING))
 _ERROR = re.compile(r"#(?:REF|NAME|VALUE|NUM|NULL|DIV/0|SPILL|CALC|FIELD|BLOCKED|UNKNOWN|CONNECT|BUSY|ERROR|N/A|NV)[!?]?", re.IGNORECASE)  # fmt: skip
 _BREAK = re.compile("[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _QUOTED = re.compile("(?:=\"(.*)\"|'(.*)'|\"(.*)\"|[\u201c\u201d\u201e\u00ab](.*)[\u201d\u201c\u00bb]|[\u2018\u2019](.*)[\u2019\u2018])", re.DOTALL)  # fmt: skip
@@ -45,6 +46,8 @@ def doubts(line: int, fields: Mapping[str, Value]) -> Iterator[Problem]:
 
 
 def _of_text(line: int, name: str, text: str) -> Iterator[Problem]:
+    if len(text) > _LONGEST_WORD and text.isascii() and text.isprintable() and text[0].isalnum():
+        return  # nearly every text: none of the marks below can be in it
     if text.casefold() in _NOTHING or _ERROR.fullmatch(text):
         message = "is another program's word for nothing or for an error"
         yield _warning(line, name, text, "FOREIGN_WORD", message, "leave the cell blank to keep the present value")
