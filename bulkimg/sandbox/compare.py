@@ -1,4 +1,4 @@
-"""This file compares values as the server's MySQL does: texts without case, dates as timestamps, numbers as numbers."""
+"""Compare values as the server's MySQL does: texts without case, dates as timestamps, numbers as numbers."""
 
 import operator
 import re

@@ -1,4 +1,4 @@
-"""This file reads the conditions of `q`: own columns, tags (`__userTag__`), and what hangs on an image (`backupStorage.name`)."""
+"""Read the conditions of `q`: own columns, tags (`__userTag__`), and what hangs on an image (`backupStorage.name`)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""This file writes dates as Gson does and reads them back, and reads the timestamps of SQL that conditions hold."""
+"""Write dates as Gson does, read them back, and read the timestamps of SQL that conditions hold."""
 
 import re
 from datetime import datetime

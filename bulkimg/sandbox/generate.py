@@ -1,4 +1,4 @@
-"""This file makes up a fleet of images, the same for the same seed, with names like those people really have."""
+"""Make up a fleet of images, the same for the same seed, with names like those people really have."""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""This file lists the columns of each inventory and what they hold: a query may name no others.
+"""List the columns of each inventory and what they hold: a query may name no others.
 
 From `ImageInventory.java`, `ImageBackupStorageRefInventory.java`, `BackupStorageInventory.java`, `VolumeInventory.java`,
 `UserTagInventory.java` and `SystemTagInventory.java`, zstackio/zstack 5a29293. The id of a ref is hidden there (`@APINoSee`).

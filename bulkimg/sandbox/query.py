@@ -1,4 +1,4 @@
-"""This file answers queries over any table: `q` conditions, limit, start, count, sort, fields (PROTOCOL.md §6)."""
+"""Answer queries over any table: `q` conditions, limit, start, count, sort, fields (PROTOCOL.md §6)."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""This file reads requests and writes answers as the REST layer does: bodies, charsets, the schema of an answer."""
+"""Read requests and write answers as the REST layer does: bodies, charsets, the schema of an answer."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""This file is the HTTP side of the sandbox: routes, calls of images and sessions, the log of requests."""
+"""The HTTP side of the sandbox: routes, calls of images and sessions, the log of requests."""
 
 import asyncio
 import signal

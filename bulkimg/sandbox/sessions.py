@@ -1,4 +1,4 @@
-"""This file is who may do what: accounts, sessions that expire unless used, access keys (PROTOCOL.md §4)."""
+"""Who may do what: accounts, sessions that expire unless used, access keys (PROTOCOL.md §4)."""
 
 import base64
 import hashlib

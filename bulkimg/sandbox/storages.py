@@ -1,4 +1,4 @@
-"""This file makes the backup storages that images lie on: an image's own, and three that images share."""
+"""Make the backup storages that images lie on: an image's own, and three that images share."""
 
 import random
 from collections.abc import Mapping

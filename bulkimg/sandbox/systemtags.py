@@ -1,4 +1,4 @@
-"""This file knows which system tags an image can have; the server refuses all others (TagManagerImpl.java:752-757)."""
+"""Know which system tags an image can have; the server refuses all others (TagManagerImpl.java:752-757)."""
 
 from bulkimg.sandbox import refusals
 

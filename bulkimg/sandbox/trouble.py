@@ -1,4 +1,4 @@
-"""This file carries out the faults that `faults.py` draws: before a request is acted on, and after."""
+"""Carry out the faults that `faults.py` draws: before a request is acted on, and after."""
 
 import asyncio
 import socket

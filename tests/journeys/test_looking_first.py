@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Cli
 from tests.security.servers import call_of, json_answer, refusal
-from tests.zstack.raw import Raw, http, raw_server
+from tests.zstack.raw import Raw, Reply, http, raw_server
 
 IMAGES = {
     f"{n:032x}": {"uuid": f"{n:032x}", "name": f"old {n}", "platform": "Linux", "architecture": "aarch64"}
@@ -48,17 +48,23 @@ def kinds(raw: Raw) -> Counter[str]:
     return Counter(request[0] for request in raw.requests)
 
 
-@pytest.mark.parametrize("what", FOREIGN)
-async def test_what_is_not_the_api_sends_nothing_and_is_named(cli: Cli, what: str) -> None:
-    answer, words = FOREIGN[what]
+def always(answer: bytes) -> Reply:
+    """A server that says the same to everything."""
 
     async def reply(_: Raw, writer: Any) -> bool:
         writer.write(answer)
         await writer.drain()
         return True
 
+    return reply
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+async def test_what_is_not_the_api_sends_nothing_and_is_named(cli: Cli, what: str) -> None:
+    answer, words = FOREIGN[what]
+
     cli.write("m.csv", ROWS)
-    async with raw_server(reply) as raw:
+    async with raw_server(always(answer)) as raw:
         for command in (("run", "m.csv", *FAST), ("plan", "m.csv", "--rate", "unlimited"), ("export",)):
             done = await asyncio.to_thread(cli, *command, code=5, **environment(raw))
             assert words in done.err, done.err
@@ -74,13 +80,8 @@ async def test_what_is_not_the_api_sends_nothing_and_is_named(cli: Cli, what: st
 async def test_without_a_survey_the_first_redirect_ends_the_run(cli: Cli, what: str) -> None:
     answer, words = FOREIGN[what]
 
-    async def reply(_: Raw, writer: Any) -> bool:
-        writer.write(answer)
-        await writer.drain()
-        return True
-
     cli.write("m.csv", ROWS)
-    async with raw_server(reply) as raw:
+    async with raw_server(always(answer)) as raw:
         done = await asyncio.to_thread(cli, "run", "m.csv", "--no-survey", *FAST, code=5, **environment(raw))
         assert words in done.err
         assert kinds(raw)["PUT"] == 1
