@@ -203,7 +203,7 @@ class Action(StrEnum):
 class Planned:
     """A row beside its image: what is sent, and what the image showed of every field that the row names or expects.
 
-    `aside` is what else must be known to take the change back: the system tags that a change of `architecture` rewrites.
+    `aside` is what else is kept: the image's name, and the system tags that a change of `architecture` rewrites.
     """
 
     action: Action

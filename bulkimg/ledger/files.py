@@ -17,7 +17,7 @@ from bulkimg.model import FIELDS, Row, Status, Value
 
 COLUMNS = (
     "line", "uuid", "status", "code", "message", "hint", "http_status", "attempts", "job_uuid",
-    "started_at", "duration_ms", "changed", "before", "after",
+    "started_at", "duration_ms", "changed", "before", "after", "name",
 )  # fmt: skip
 OURS = ("_status", "_code", "_message", "_hint")
 FED_BACK = {"failed.csv": (Status.FAILED, Status.UNKNOWN, Status.DRIFTED, Status.CONFLICT),

@@ -50,7 +50,7 @@ CREATE TABLE plan (
   action  TEXT NOT NULL,              -- update, unchanged, conflict, missing
   before  TEXT,                       -- JSON: what the image showed of the fields that the row names or expects
   send    TEXT,                       -- JSON: the fields that differ
-  aside   TEXT                        -- JSON: what else has to be known to take it back
+  aside   TEXT                        -- JSON: what else was read: the image's name, and what an undo needs
 ) STRICT;
 
 CREATE TABLE attempt (
@@ -101,8 +101,11 @@ SELECT
     (SELECT count(*) FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal))) AS attempts,
   coalesce((SELECT job_uuid FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal)
     ORDER BY n DESC LIMIT 1), '') AS job_uuid,
-  outcome.started_at, outcome.duration_ms, coalesce(outcome.changed, '') AS changed, outcome.before, outcome.after
-FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal) AND NOT row.problems;
+  outcome.started_at, outcome.duration_ms, coalesce(outcome.changed, '') AS changed, outcome.before, outcome.after,
+  coalesce(plan.send, row.fields) ->> '$.name' IS NOT NULL AS sets_name,
+  coalesce(outcome.before ->> '$.name', plan.before ->> '$.name', plan.aside ->> '$.name') AS name_before
+FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal) AND NOT row.problems
+LEFT JOIN plan ON plan.ordinal = coalesce(row.leader, row.ordinal);
 
 -- The same in words.
 CREATE VIEW said AS
@@ -119,7 +122,9 @@ SELECT
   coalesce(settled_hint, CASE status
     WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = fate.ordinal)
     ELSE next || ' sends it' END, '') AS hint,
-  strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch') AS started
+  strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch') AS started,
+  -- What the image is called now: as its outcome shows, else as it was read, unless it may have been renamed since.
+  coalesce(after ->> '$.name', iif(sets_name AND status IN ('updated', 'drifted', 'unknown'), NULL, name_before), '') AS name
 FROM fate, (SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'state' AND value = '"planned"') AS planned,
   (SELECT json_extract(value, '$') FROM meta WHERE key = 'next') AS next);
 
@@ -131,7 +136,7 @@ SELECT
   json_object('line', line, 'uuid', uuid, 'status', status, 'code', code, 'message', message, 'hint', hint,
     'http_status', http_status, 'attempts', attempts, 'job_uuid', job_uuid, 'started_at', started,
     'duration_ms', duration_ms, 'changed', json(iif(changed = '', '[]', '["' || replace(changed, ',', '","') || '"]')),
-    'before', json(before), 'after', json(after)) || char(10) AS jsonl,
+    'before', json(before), 'after', json(after), 'name', name) || char(10) AS jsonl,
   line || ',"' || iif(trim(uuid, blank) <> '' AND instr(formula, substr(trim(uuid, blank), 1, 1)), '''', '') || replace(uuid, '"', '""')
     || '",' || status
     || ',"' || replace(code, '"', '""')
@@ -141,5 +146,7 @@ SELECT
     || '",' || coalesce(http_status, '') || ',' || attempts || ',' || job_uuid || ',' || coalesce(started, '')
     || ',' || coalesce(duration_ms, '') || ',"' || changed
     || '",' || coalesce('"' || replace(before, '"', '""') || '"', '')
-    || ',' || coalesce('"' || replace(after, '"', '""') || '"', '') || char(10) AS csv
+    || ',' || coalesce('"' || replace(after, '"', '""') || '"', '')
+    || ',"' || iif(trim(name, blank) <> '' AND instr(formula, substr(trim(name, blank), 1, 1)), '''', '') || replace(name, '"', '""')
+    || '"' || char(10) AS csv
 FROM said, (SELECT '=+-@' || char(65291, 65293, 65309, 65312) AS formula, char(9, 10, 13, 32, 34, 39) AS blank);

@@ -13,7 +13,7 @@ from typing import Any
 from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import seal
 
-SCHEMA = 3
+SCHEMA = 4
 _IN_THE_WAY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384; PRAGMA temp_store=FILE;"
 

@@ -76,22 +76,24 @@ def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, re
             else f"if_{name} cannot be compared, the server does not show {name}"
             for name in broken
         )
-        return Planned(Action.CONFLICT, before, message="; ".join(said))
+        return Planned(Action.CONFLICT, before, {}, _aside({}, before, image), "; ".join(said))
     if not send:
-        return Planned(Action.UNCHANGED, before, message="the image is already so")
-    return Planned(Action.UPDATE, before, send, _aside(send, image))
+        return Planned(Action.UNCHANGED, before, {}, _aside({}, before, image), "the image is already so")
+    return Planned(Action.UPDATE, before, send, _aside(send, before, image))
 
 
-def _aside(send: Fields, image: Mapping[str, Any]) -> Seen:
-    """A change of the architecture rewrites the image's boot mode, which is a system tag (PROTOCOL.md §5.2)."""
-    if "architecture" not in send or "systemTags" in send:
-        return {}
-    return {name: written(image, name) for name in ("systemTags", "system") if name in image}
+def _aside(send: Fields, before: Seen, image: Mapping[str, Any]) -> Seen:
+    """What is kept besides the row's own fields: the name, for people, and the system tags that a change of the architecture
+    rewrites (PROTOCOL.md §5.2)."""
+    names = [] if "name" in before else ["name"]
+    if "architecture" in send and "systemTags" not in send:
+        names += ["systemTags", "system"]
+    return {name: written(image, name) for name in names if name in image}
 
 
 def names_to_read(fields: Iterable[str], expects: Iterable[str]) -> set[str]:
     """What has to be read of an image to plan its row."""
-    names = {*fields, *expects}
+    names = {*fields, *expects, "name"}
     return names | {"systemTags", "system"} if "architecture" in fields else names
 
 

@@ -19,7 +19,7 @@ TRIMMED = "".join(map(chr, range(33)))
 FLAGS = ("system", "virtio")
 TAGS = ("systemTags", "userTags")
 FIELDS = ("name", "description", "guestOsType", "mediaType", "architecture", "format", "platform", *FLAGS, *TAGS)
-COLUMNS = "line,uuid,status,code,message,hint,http_status,attempts,job_uuid,started_at,duration_ms,changed,before,after"
+COLUMNS = "line,uuid,status,code,message,hint,http_status,attempts,job_uuid,started_at,duration_ms,changed,before,after,name"
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 

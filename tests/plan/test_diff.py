@@ -77,7 +77,7 @@ def test_tags_are_added_unless_they_replace() -> None:
 
 def test_a_change_of_architecture_remembers_the_tags_that_the_server_rewrites() -> None:
     planned = plan({"architecture": "aarch64"}, {}, IMAGE)
-    assert planned.aside == {"systemTags": ["bootMode::Legacy"], "system": False}
+    assert planned.aside == {"name": "old", "systemTags": ["bootMode::Legacy"], "system": False}
     assert {"systemTags", "system"} <= names_to_read({"architecture": "aarch64"}, {})
     assert plan({"architecture": "x86_64"}, {}, IMAGE).action is Action.UNCHANGED, "sending it again would rewrite them"
 
