@@ -373,6 +373,14 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class Adjusted:
+    """`bulkimg ctl` has changed `rate` or `concurrency`; `value` as people write it."""
+
+    what: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class NoControl:
     """`bulkimg ctl` cannot reach this run."""
 
@@ -422,6 +430,7 @@ Event = (
     | Held
     | Reopened
     | Paused
+    | Adjusted
     | NoControl
     | ProcessLost
     | Stopping

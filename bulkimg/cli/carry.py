@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.problems import count
-from bulkimg.cli.progress import Watcher, plan_line
+from bulkimg.cli.progress import Watcher
+from bulkimg.report import plan_line
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Engine, OpenRun, in_words, summary_document
 from bulkimg.errors import Exit, RunRefused
@@ -19,6 +19,7 @@ from bulkimg.ledger import RunDirectory
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary, iso_utc
 from bulkimg.process import allow_files, event_loop, leave_no_core
 from bulkimg.settings import Settings
+from bulkimg.words import count
 
 _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
 

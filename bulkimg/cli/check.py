@@ -8,11 +8,12 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.options import MANIFEST, Flags, takes
-from bulkimg.cli.problems import count, document, remarks
+from bulkimg.cli.problems import document, remarks
 from bulkimg.cli.run import Source, ask_for
 from bulkimg.engine import OpenRun, begin
 from bulkimg.errors import Exit
 from bulkimg.ledger import tally
+from bulkimg.words import count
 
 
 @takes(*MANIFEST, "json", "log_format", "quiet")

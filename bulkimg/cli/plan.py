@@ -9,7 +9,7 @@ import typer
 from bulkimg.cli import screen
 from bulkimg.cli.carry import carry_out
 from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, takes
-from bulkimg.cli.progress import plan_line
+from bulkimg.report import plan_line
 from bulkimg.cli.run import Source, ask_for, begin_or_refuse
 from bulkimg.engine import OpenRun, summary_document
 from bulkimg.errors import Exit

@@ -6,13 +6,9 @@ from collections.abc import Iterator
 from bulkimg.cli import screen
 from bulkimg.ledger import Ledger, tally
 from bulkimg.model import Problem
+from bulkimg.words import count
 
 MOST = 20
-
-
-def count(number: int, noun: str) -> str:
-    """`1 row`, `2,000 rows`."""
-    return f"{number:,} {noun if number == 1 else f'{noun}s'}"
 
 
 def problem_line(name: str, problem: Problem, kind: str = "") -> str:

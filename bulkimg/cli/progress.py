@@ -1,53 +1,42 @@
 """Show a run while it runs: a bar, plain lines, JSON lines or nothing; all observers of the same events."""
 
+import logging
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from bulkimg.cli import screen
-from bulkimg.model import (
-    GOOD,
-    Action,
-    CanaryPassed,
-    Event,
-    Held,
-    NoControl,
-    Paused,
-    PlanCounts,
-    PlanMade,
-    ProcessLost,
-    Reopened,
-    Retrying,
-    Settled,
-    Started,
-    Status,
-    Stopping,
-    Surveyed,
-    Unreadable,
-)
+from bulkimg.engine import Live
+from bulkimg.model import GOOD, CanaryPassed, Event, Held, PlanMade, Reopened, Retrying, Settled, Started, Status
+from bulkimg.report import Narrator, level
 from bulkimg.settings import Settings
+from bulkimg.words import clock_text, count, rate_text
 
 PLAIN_EVERY = 5.0  # seconds between two lines
-SAY_AGAIN = 2.0  # a wait for the same reason is told again when it is so much longer than the one told last
 _BAD = tuple(status for status in Status if status not in GOOD and status is not Status.UNPROCESSED)
+_IDLE = Live(0, float("inf"), 0, 0)
 
 
 class Tally:
-    """Counts of what has been seen, and what follows from them. `clock` is monotonic seconds."""
+    """Counts of what has been seen, and what follows from them. `clock` is monotonic seconds; `live` gives the engine's figures."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._begun = clock()
+        self.live: Callable[[], Live] = lambda: _IDLE
+        self._requests_before = 0
         self.pending = 0
         self.counts: Counter[Status] = Counter()
         self._waiting: dict[int, float] = {}
-        self.held_until = 0.0
+        self._held: Held | None = None
+        self._held_until = 0.0
 
     def see(self, event: Event) -> None:
         if isinstance(event, Started):
             self._begun, self.pending = self._clock(), event.pending
+            self._requests_before = self.live().requests
         elif isinstance(event, Settled):
             self.counts.update(outcome.status for outcome in event.outcomes)
             for outcome in event.outcomes:
@@ -55,54 +44,59 @@ class Tally:
         elif isinstance(event, Retrying):
             self._waiting[event.ordinal] = event.after
         elif isinstance(event, Held):
-            self.held_until = self._clock() + event.seconds
+            self._held, self._held_until = event, self._clock() + event.seconds
         elif isinstance(event, Reopened):
-            self.held_until = 0.0
+            self._held = None
 
     @property
     def done(self) -> int:
         return sum(self.counts.values())
 
     @property
-    def bad(self) -> str:
-        """What is not well so far, by its name: `2 failed, 1 unknown`."""
-        said = [f"{self.counts[status]:,} {status}" for status in _BAD if self.counts[status]]
-        return ", ".join(said) or "0 failed"
+    def _seconds(self) -> float:
+        return max(self._clock() - self._begun, 1e-3)
+
+    @property
+    def rows_per_s(self) -> float:
+        """Rows a second since the start."""
+        return self.done / self._seconds
+
+    @property
+    def requests_per_s(self) -> float:
+        """Requests a second since the first row was sent, of every kind."""
+        return max(0, self.live().requests - self._requests_before) / self._seconds
 
     @property
     def retrying(self) -> int:
         return len(self._waiting)
 
     @property
-    def rate(self) -> float:
-        """Rows a second since the start."""
-        return self.done / max(self._clock() - self._begun, 1e-3)
+    def place(self) -> str:
+        """`272/2,000 rows, 0:18 left`."""
+        left = ""
+        if 0 < self.done < self.pending:
+            left = f", {clock_text((self.pending - self.done) / self.rows_per_s)} left"
+        return f"{self.done:,}/{count(self.pending, 'row')}{left}"
 
     @property
-    def remaining(self) -> str:
-        """Time to the end at this rate, as `1:02:03`."""
-        if not self.done:
-            return "-:--"
-        minutes, seconds = divmod(round((self.pending - self.done) / self.rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    def pace(self) -> str:
+        """`94 rows/s, 198 requests/s (cap 200/s), 8 in flight`."""
+        live = self.live()
+        cap = "" if live.rate == float("inf") else f" (cap {rate_text(live.rate)})"
+        return f"{self.rows_per_s:.1f} rows/s, {self.requests_per_s:.0f} requests/s{cap}, {live.in_flight:,} in flight"
+
+    @property
+    def troubles(self) -> str:
+        """What is not fine by its name, and what the run waits for; "" when all is well."""
+        said = [f"{self.counts[status]:,} {status}" for status in _BAD if self.counts[status]]
+        said += [f"{self.retrying:,} waiting for a retry"] if self.retrying else []
+        if self._held and (seconds := self._held_until - self._clock()) > 0:
+            said.append(f"waiting {seconds:.0f} s: {self._held.why}")
+        return ", ".join(said)
 
     @property
     def line(self) -> str:
-        held = max(0.0, self.held_until - self._clock())
-        waits = f", waits {held:.0f} s for the server" if held else ""
-        return (
-            f"{self.done:,}/{self.pending:,} rows, {self.rate:.1f}/s, {self.bad}, "
-            f"{self.retrying} retrying, {self.remaining} left{waits}"
-        )
-
-
-def plan_line(counts: PlanCounts) -> str:
-    """`plan: 412 update (platform 400, name 12), 3 unchanged, 1 conflict`."""
-    said = [f"{count:,} {action}" for action, count in counts.actions.items() if count] or ["nothing to do"]
-    if counts.actions[Action.UPDATE]:
-        said[0] += f" ({', '.join(f'{name} {count:,}' for name, count in counts.fields.items())})"
-    return f"plan: {', '.join(said)}"
+        return "; ".join(part for part in (self.place, self.pace, self.troubles) if part)
 
 
 class Progress(Protocol):
@@ -140,43 +134,68 @@ class _Json:
             self._show()
 
     def _show(self) -> None:
-        counts = {status.value: self._tally.counts[status] for status in Status if self._tally.counts[status]}
-        document = {"event": "progress", "done": self._tally.done, "pending": self._tally.pending, "counts": counts}
-        screen.note_json(document | {"rows_per_s": round(self._tally.rate, 1), "retrying": self._tally.retrying})
+        from bulkimg.report.documents import ProgressEvent
+
+        tally = self._tally
+        line = ProgressEvent(
+            at=time.time(),
+            done=tally.done,
+            pending=tally.pending,
+            counts={status.value: number for status, number in tally.counts.items() if number},
+            rows_per_s=round(tally.rows_per_s, 1),
+            requests_per_s=round(tally.requests_per_s, 1),
+            in_flight=tally.live().in_flight,
+            retrying=tally.retrying,
+        )
+        screen.note_json(line.as_json())
 
     def close(self) -> None:
         self._show()
 
 
 class _Bar:
-    """A bar on a terminal. Rich refreshes it ten times a second, whatever the number of events."""
+    """A bar on a terminal, with the pace below it and what is not fine below that. Rich redraws it ten times a second."""
 
     def __init__(self, tally: Tally) -> None:
-        from rich import progress  # the other kinds do without rich
-        from rich.console import Console
+        from rich.console import Console  # the other kinds do without rich
+        from rich.live import Live as Display
 
         self._tally = tally
-        self._bar = progress.Progress(
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[line]}"),
-            console=Console(file=sys.stderr),
-            transient=False,
+        self._display = Display(
+            get_renderable=self._drawn, console=Console(file=sys.stderr, highlight=False), refresh_per_second=10
         )
-        self._task = self._bar.add_task("rows", total=None, line="")
+        self._is_shown = False
+
+    def _drawn(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        tally = self._tally
+        head = Table.grid(padding=(0, 1), expand=True)
+        head.add_column(ratio=1)
+        head.add_column(no_wrap=True, justify="right")
+        bar = ProgressBar(
+            total=max(tally.pending, 1), completed=tally.done, complete_style="green", finished_style="green"
+        )
+        head.add_row(bar, f"{100 * tally.done // max(tally.pending, 1)} %  {tally.place}")
+        lines: list[Any] = [head, Text(tally.pace, style="dim")]
+        if troubles := tally.troubles:
+            lines.append(Text(troubles, style="yellow"))
+        return Group(*lines)
 
     def see(self, event: Event) -> None:
         if isinstance(event, PlanMade | CanaryPassed):
-            self._bar.stop()  # a question may follow, and a bar would swallow it
-        elif isinstance(event, Started | Settled):
-            self._bar.start()
-        if isinstance(event, Started | Settled | Retrying | Held):
-            tally = self._tally
-            line = f"{tally.rate:.1f}/s  {tally.bad}  {tally.retrying} retrying  {tally.remaining} left"
-            self._bar.update(self._task, total=tally.pending, completed=tally.done, line=line)
+            self.close()  # a question may follow
+        elif isinstance(event, Started | Settled) and self._tally.pending and not self._is_shown:
+            self._display.start()
+            self._is_shown = True
 
     def close(self) -> None:
-        self._bar.stop()
+        if self._is_shown:
+            self._display.stop()
+            self._is_shown = False
 
 
 class _Nothing:
@@ -187,36 +206,20 @@ class _Nothing:
         pass
 
 
-def _of_steering(event: Event) -> str:
-    if isinstance(event, Paused):
-        return f"paused: {event.why}; what is in flight finishes" if event.why else "goes on"
-    if isinstance(event, NoControl):
-        return f"bulkimg ctl cannot reach this run ({event.why})"
-    if isinstance(event, ProcessLost):
-        rest = f"{event.left} of its kind left" if event.left else "the run sends by itself from now on"
-        if not event.was_there:
-            return f"a process that was to send has not come up; {rest}"
-        return f"a process that was sending has ended; what it had sent is asked about; {rest}"
-    if isinstance(event, Stopping):
-        return f"stopping: {event.why}; rows in flight finish, Ctrl-C ends at once"
-    return ""
-
-
 class Watcher:
-    """The observer the commands hand to the engine: messages, and the kind of progress that was asked for."""
+    """The observer that commands hand to the engine: sentences, and the kind of progress that was asked for."""
 
     def __init__(self, settings: Settings, *, tells_plan: bool = True) -> None:
         self._tells_plan = tells_plan
-        self._json = settings.log_format == "json"
-        self._verbose = settings.verbose
+        self._least = logging.DEBUG if settings.verbose else logging.INFO
         self._tally = Tally()
-        self._held: Held | None = None  # the last wait that was told
-        self._said_at = time.monotonic()  # when a survey was last told of
+        self._narrator = Narrator()
+        as_json = settings.log_format == "json"
         kind = settings.progress
         if kind == "auto":
             kind = "bar" if sys.stderr.isatty() else "plain"
-        if kind == "bar" and (self._json or settings.quiet):
-            kind = "json" if self._json else "none"
+        if kind == "bar" and (as_json or settings.quiet):
+            kind = "json" if as_json else "none"
         kinds: dict[str, Callable[[], Progress]] = {
             "bar": lambda: _Bar(self._tally),
             "plain": lambda: _Plain(self._tally),
@@ -224,6 +227,10 @@ class Watcher:
             "none": _Nothing,
         }
         self._progress = kinds[kind]()
+
+    def follow(self, live: Callable[[], Live]) -> None:
+        """Take requests and rows in flight from here."""
+        self._tally.live = live
 
     @property
     def has_begun(self) -> bool:
@@ -233,45 +240,10 @@ class Watcher:
     def __call__(self, event: Event) -> None:
         self._tally.see(event)
         self._progress.see(event)
-        if said := self._words(event):
-            self._say(event, said)
-
-    def _words(self, event: Event) -> str:
-        if isinstance(event, PlanMade):
-            return plan_line(event.counts) if self._tells_plan else ""
-        if isinstance(event, Unreadable):
-            return f"{event.kind} cannot be read ({event.why}): they are sent without a difference, and undo leaves them out"
-        if isinstance(event, CanaryPassed):
-            return f"canary: {event.rows:,} {'row' if event.rows == 1 else 'rows'} sent, all of them are fine"
-        if isinstance(event, Surveyed) and event.images < event.of and self._is_time():
-            return f"looked at {event.images:,} of {event.of:,} images"
-        if isinstance(event, Started):
-            return f"run {event.run_id}: {event.pending:,} of {event.rows:,} rows to send to {event.target}"
-        if isinstance(event, Held) and self._is_news(event):
-            self._held = event
-            return f"{event.why}: nothing is sent for {event.seconds:.1f} s"
-        if isinstance(event, Reopened):
-            self._held = None
-            return f"the server answers again, after {event.seconds:.0f} s"
-        if isinstance(event, Retrying) and self._verbose:
-            return f"image {event.uuid}: {event.code}, sent again in {event.after:.1f} s"
-        return _of_steering(event)
-
-    def _is_time(self) -> bool:
-        """A survey of many images says now and then how far it is."""
-        now = time.monotonic()
-        if now - self._said_at < PLAIN_EVERY:
-            return False
-        self._said_at = now
-        return True
-
-    def _is_news(self, event: Held) -> bool:
-        """Half an hour of outage is a few lines, not forty."""
-        last = self._held
-        return last is None or last.why != event.why or event.seconds >= SAY_AGAIN * last.seconds
-
-    def _say(self, event: Event, text: str) -> None:
-        screen.note(screen.one_line(text), type(event).__name__.lower())
+        if isinstance(event, PlanMade) and not self._tells_plan:
+            return
+        if level(event) >= self._least and (said := self._narrator.sentence(event)):
+            screen.note(screen.one_line(said), type(event).__name__.lower())
 
     def close(self) -> None:
         self._progress.close()

@@ -7,11 +7,11 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.options import SPEECH, Asked, Flags, takes
-from bulkimg.cli.problems import count
 from bulkimg.cli.status import report
 from bulkimg.errors import BulkimgError, UsageError
 from bulkimg.ledger import RunDirectory, list_runs
 from bulkimg.values import parse_age
+from bulkimg.words import count
 
 FINISHED = frozenset({"done", "refused", "abandoned"})  # nothing of these can be resumed
 

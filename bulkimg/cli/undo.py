@@ -8,7 +8,6 @@ from bulkimg.cli import screen
 from bulkimg.cli.carry import carry, carry_out, nothing_to_do, undoing
 from bulkimg.cli.options import PACE, REPORT, Asked, Flags, takes
 from bulkimg.cli.plan import show_plan
-from bulkimg.cli.problems import count
 from bulkimg.cli.resume import Run, find, runs_dir
 from bulkimg.engine import (
     NothingToDo,
@@ -23,6 +22,7 @@ from bulkimg.engine import (
     stored_settings,
 )
 from bulkimg.ledger import RunDirectory, tally
+from bulkimg.words import count
 
 Where = Annotated[
     list[str],

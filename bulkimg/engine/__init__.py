@@ -15,8 +15,8 @@ from bulkimg.engine.begin import (
     rows_left,
     stored_settings,
 )
-from bulkimg.engine.carry import Engine
-from bulkimg.engine.close import next_command, refusal, refuse, summary_document
+from bulkimg.engine.carry import Engine, Live
+from bulkimg.engine.close import next_command, plan_document, refusal, refuse, summary_document
 from bulkimg.engine.control import ask
 from bulkimg.engine.look import Drift, all_images, drift, reading
 from bulkimg.engine.planning import Approve
@@ -29,6 +29,7 @@ __all__ = [
     "Approve",
     "Drift",
     "Engine",
+    "Live",
     "NothingToDo",
     "OpenRun",
     "World",
@@ -46,6 +47,7 @@ __all__ = [
     "last_to_undo",
     "named_run",
     "next_command",
+    "plan_document",
     "reading",
     "refusal",
     "refuse",

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 from bulkimg.apply import Paced, Stop
 from bulkimg.credentials import AccessKey, Account, Credentials
@@ -29,6 +30,16 @@ from bulkimg.model import (
 from bulkimg.pace import Pace
 from bulkimg.plan import Reader
 from bulkimg.zstack import Auth, ImageApi, Senders, Transport, log_out, make_auth
+
+
+class Live(NamedTuple):
+    """Figures of a run that is under way: requests so far, the cap in requests a second, rows in flight and their limit now."""
+
+    requests: int
+    rate: float
+    in_flight: int
+    limit: int
+
 
 LAST_ANSWER = 0.5  # seconds from the last answer of a run that gives up to its end
 
@@ -69,11 +80,17 @@ class Engine:
         )
         self._planning = Planning(run, self._observe, self._interrupt, approve, checksum=checksum, plan_only=plan_only)
         self._sending = Sending(run, self.pace, self._observe, world, self._interrupt, approve)
-        self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep)
+        self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, world.clock)
 
     def _observe(self, event: Event) -> None:
         self.steering.watch(event)
         self._tell(event)
+
+    @property
+    def live(self) -> Live:
+        """What is going on at this moment."""
+        limit = self.pace.limit
+        return Live(self.pace.requests, self.pace.rate.per_second, limit.in_flight, limit.value)
 
     def stop(self, exit_code: Exit, why: str) -> None:
         """Start no new row; rows in flight finish."""

@@ -1,7 +1,9 @@
 """End runs: the refusal before anything is sent, the files, the summary, the exit code, the next command."""
 
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from bulkimg import __version__
@@ -11,10 +13,11 @@ from bulkimg.errors import Exit
 from bulkimg.ledger import files, plans, tally, write_results
 from bulkimg.ledger.files import write_fed_back, write_json, write_undo
 from bulkimg.ledger.store import storage_errors
-from bulkimg.model import GOOD, RETRYABLE, Status, Summary, iso_utc
+from bulkimg.model import GOOD, RETRYABLE, PlanCounts, Status, Summary, iso_utc
 from bulkimg.plan import refusal as guarded
 from bulkimg.plan import undo_rows
 from bulkimg.report import write_plan_page
+from bulkimg.report.documents import Changes, PlanDocument, SummaryDocument
 
 
 def refusal(run: OpenRun) -> str:
@@ -83,7 +86,7 @@ def finish(
             "ended_at": iso_utc(ended),
             "duration_s": round(ended - started, 3),
             "pace": {
-                "rate_cap": str(run.settings.rate),
+                "rate_cap": "unlimited" if math.isinf(run.settings.rate) else run.settings.rate,
                 "concurrency": run.settings.concurrency,
                 "puts": puts,
                 "requests": requests,
@@ -146,14 +149,15 @@ def next_command(
 
 def summary_document(summary: Summary) -> dict[str, Any]:
     """The summary as summary.json and --json show it."""
-    return {
-        "schema": 1,
-        "run_id": summary.run_id,
-        "directory": summary.directory,
-        "target": summary.target,
-        "exit_code": summary.exit_code,
-        "reason": summary.reason,
-        "counts": dict(summary.counts),
-        "causes": list(summary.causes),
-        **summary.details,
-    }
+    return _document(summary).as_json()
+
+
+def _document(summary: Summary) -> SummaryDocument:
+    own = {name: getattr(summary, name) for name in summary.__slots__ if name != "details"}
+    return SummaryDocument.model_validate(own | dict(summary.details))
+
+
+def plan_document(summary: Summary, counts: PlanCounts | None) -> dict[str, Any]:
+    """The summary and the plan in figures, as `plan --json` shows them."""
+    changes = Changes.model_validate(asdict(counts)) if counts else None
+    return PlanDocument.model_validate(_document(summary).model_dump() | {"changes": changes}).as_json()

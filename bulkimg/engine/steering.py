@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,9 +11,10 @@ from typing import Any
 
 from bulkimg.engine.control import Order
 from bulkimg.errors import Exit
-from bulkimg.model import Event, Paused, Settled, Started
+from bulkimg.model import Adjusted, Event, Paused, Settled, Started
 from bulkimg.pace import Pace
 from bulkimg.values import Window
+from bulkimg.words import clock_text, count, rate_text
 
 LOOK_AT_THE_CLOCK = 20.0  # seconds: clocks are set, and summer time begins
 BY_HAND = "bulkimg ctl pause"
@@ -31,20 +34,24 @@ class Steering:
         stop: Callable[[Exit, str], None],
         allow: Callable[[int], None],
         keep: Callable[..., None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pace = pace
         self._observe = observe
         self._stop = stop
         self._allow = allow
         self._keep = keep
-        self._settled = self._pending = 0
+        self._clock = clock
+        self._counts: Counter[str] = Counter()
+        self._pending, self._begun = 0, clock()
 
     def watch(self, event: Event) -> None:
         """To be told of every event."""
         if isinstance(event, Started):
-            self._settled, self._pending = 0, event.pending
+            self._counts.clear()
+            self._pending, self._begun = event.pending, self._clock()
         elif isinstance(event, Settled):
-            self._settled += len(event.outcomes)
+            self._counts.update(outcome.status.value for outcome in event.outcomes)
 
     def obey(self, orders: list[Order]) -> dict[str, Any]:
         """All of them, in order; the status afterwards. UsageError, and none is obeyed, where one cannot be."""
@@ -55,9 +62,11 @@ class Steering:
             match name:
                 case "rate":
                     self._pace.rate.set(value)
+                    self._observe(Adjusted("rate", rate_text(value)))
                     self._keep(rate=value)
                 case "concurrency":
                     self._pace.set_concurrency(value)
+                    self._observe(Adjusted("concurrency", str(value)))
                     self._keep(concurrency=value)
                 case "pause":
                     self.pause(BY_HAND)
@@ -71,9 +80,14 @@ class Steering:
         """How it is going now, as a JSON object; times are seconds."""
         pace, limit = self._pace, self._pace.limit
         rate = pace.rate.per_second
+        settled = self._counts.total()
+        seconds = self._clock() - self._begun
         return {
-            "settled": self._settled,
+            "schema": 1,
+            "settled": settled,
             "pending": self._pending,
+            "counts": dict(self._counts),
+            "left_s": round((self._pending - settled) * seconds / settled, 1) if settled else None,
             "rate": "unlimited" if math.isinf(rate) else rate,
             "concurrency": limit.most,
             "concurrency_now": limit.value,
@@ -135,11 +149,13 @@ class Steering:
 
 def in_words(status: dict[str, Any]) -> str:
     """A status in one line."""
-    rate = status["rate"] if status["rate"] == "unlimited" else f"{status['rate']:g}/s"
+    rate = status["rate"] if status["rate"] == "unlimited" else rate_text(status["rate"])
+    left = f", about {clock_text(status['left_s'])} left" if status["left_s"] is not None else ""
     said = [
-        f"{status['settled']:,} of {status['pending']:,} rows settled",
+        f"{status['settled']:,} of {count(status['pending'], 'row')} settled{left}",
+        *(f"{number:,} {name}" for name, number in status["counts"].items() if number),
         f"rate {rate}",
-        f"{status['in_flight']} rows in flight, at most {status['concurrency_now']} now (cap {status['concurrency']})",
+        f"{count(status['in_flight'], 'row')} in flight, limit {status['concurrency_now']} (cap {status['concurrency']})",
     ]
     if status["paused"]:
         said.append(f"paused: {status['paused']}")

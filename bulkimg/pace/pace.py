@@ -41,6 +41,7 @@ class Pace:
         self._clock, self._sleep = clock, sleep
         self._reopened: float | None = None
         self._out = 0  # requests that have no answer yet
+        self.requests = 0  # admitted so far, of every kind
         self._on_idle: Callable[[], object] | None = None
         self.limit = Limit(concurrency, adapts=adapts)
         self._shown = self.limit.value
@@ -101,6 +102,7 @@ class Pace:
 
     def _sent(self) -> None:
         self._out += 1
+        self.requests += 1
         self.budget.earn()
 
     async def _in_turn(self) -> None:

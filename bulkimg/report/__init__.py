@@ -1,5 +1,6 @@
-"""Pages drawn from the ledger, for people to look at. They load nothing and run without a server."""
+"""What people and programs read of a run: sentences, documents, pages."""
 
 from bulkimg.report.plan_page import write_plan_page
+from bulkimg.report.sentences import Narrator, level, plan_line
 
-__all__ = ["write_plan_page"]
+__all__ = ["Narrator", "level", "plan_line", "write_plan_page"]

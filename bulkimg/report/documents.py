@@ -1,0 +1,235 @@
+"""The JSON documents that bulkimg writes, as models: the models write them, and their JSON Schema is published.
+
+A field is never renamed or removed within one `schema` number; new fields may be added.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Cell = str | bool | list[str] | None
+
+
+class Document(BaseModel):
+    """A document with its version."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True)
+
+    schema_number: Literal[1] = Field(1, alias="schema")
+    """Version of this document's shape."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The document as it is written."""
+        return self.model_dump(mode="json")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Cause(_Part):
+    """Rows that are not fine, grouped by status and code."""
+
+    status: str
+    code: str
+    rows: int
+    first_line: int
+    """Line of the first of these rows in the manifest; the file's first line is 1."""
+    message: str
+    hint: str
+
+
+class PaceUsed(_Part):
+    """How fast a run was allowed to be, and was."""
+
+    rate_cap: float | Literal["unlimited"]
+    """Requests a second."""
+    concurrency: int
+    puts: int
+    """Attempts of which bytes may have gone out."""
+    requests: int
+    sending_s: float
+    requests_per_s: float
+
+
+class ManifestUsed(_Part):
+    name: str | None
+    sha256: str | None
+
+
+class PlanUsed(_Part):
+    sha256: str | None
+    """What `apply --checksum` compares."""
+    surveyed: bool | None
+    """Whether the images were read before anything was sent."""
+
+
+class StartedBy(_Part):
+    uid: int
+    user: str
+    host: str
+
+
+class SummaryDocument(Document):
+    """The end of a run: summary.json, and standard output of `--json`."""
+
+    run_id: str
+    directory: str
+    target: str
+    exit_code: int
+    reason: str
+    """Why the run stopped; empty when it went to its end."""
+    counts: dict[str, int]
+    """Rows by status, all eight named."""
+    causes: Sequence[Cause]
+    rows: int
+    rows_left_out: int
+    rows_to_do: int
+    """Rows that have no outcome yet."""
+    started_at: str
+    ended_at: str
+    duration_s: float
+    pace: PaceUsed
+    manifest: ManifestUsed
+    plan: PlanUsed
+    retry_of: str | None
+    undo_of: str | None
+    by: StartedBy | None
+    note: str
+    version: str
+    next: str | None
+    """The exact command to type next, or null."""
+
+
+class Changes(_Part):
+    """A plan in figures."""
+
+    images: int
+    actions: dict[str, int]
+    fields: dict[str, int]
+    """Images by changed field."""
+    transitions: Sequence[tuple[str, Cell, Cell, int]]
+    """The most frequent changes: field, before, after, images."""
+    digest: str
+    surveyed: bool
+
+
+class PlanDocument(SummaryDocument):
+    """What `plan --json` prints: the summary, and the plan in figures where one was made."""
+
+    changes: Changes | None = None
+
+
+class StatusDocument(Document):
+    """A run now: `status --json`, and each element of `runs --json`."""
+
+    run_id: str
+    directory: str
+    kind: Literal["run", "undo", "retry"]
+    state: str
+    running: bool
+    target: str
+    rows: int
+    settled: int
+    in_flight: int
+    waiting: int
+    not_fine: int
+    """Rows whose status is neither `updated` nor `unchanged`."""
+    rows_per_s: float
+    """Over the last minute of work."""
+    plan: str
+    """The plan in one line, of a run that is only planned."""
+    counts: dict[str, int]
+    causes: Sequence[Cause]
+    manifest: str | None
+    note: str
+    undo_of: str | None
+    retry_of: str | None
+    started_at: str
+    exit_code: int | None
+    next: str | None
+
+
+class MessageEvent(Document):
+    """A line of standard error with `--log-format json`."""
+
+    at: float
+    """Seconds since the epoch."""
+    event: str
+    """Kind: message, warning, error, bug, progress, or the name of an event such as started, held, retrying."""
+    message: str
+
+
+class ProgressEvent(Document):
+    """A line of standard error with `--progress json`, once a second."""
+
+    at: float
+    event: Literal["progress"] = "progress"
+    done: int
+    pending: int
+    counts: dict[str, int]
+    rows_per_s: float
+    requests_per_s: float
+    in_flight: int
+    retrying: int
+
+
+class SummaryEvent(SummaryDocument):
+    """The last line of standard error with `--log-format json`."""
+
+    event: Literal["summary"] = "summary"
+
+
+class ErrorCause(_Part):
+    code: str
+    message: str
+    hint: str
+
+
+class ErrorDocument(Document):
+    """What `--json` prints where a command ends without a document of its own."""
+
+    exit_code: int
+    error: ErrorCause
+
+
+class DoctorCheck(_Part):
+    name: str
+    result: Literal["ok", "warn", "fail", "skipped"]
+    message: str
+    hint: str = ""
+
+
+class DoctorDocument(Document):
+    """What `doctor --json` prints."""
+
+    exit_code: int
+    checks: Sequence[DoctorCheck]
+
+
+class History(_Part):
+    """What one run did to an image."""
+
+    run_id: str
+    started_at: str
+    kind: str
+    line: int
+    status: str
+    code: str
+    message: str
+    changed: Sequence[str]
+    before: Mapping[str, Cell] | None
+    after: Mapping[str, Cell] | None
+
+
+class ImageDocument(Document):
+    """What `show --json` prints."""
+
+    exit_code: int
+    uuid: str
+    image: Mapping[str, Any] | None
+    """The image's present values; null where the server has no such image or could not be asked."""
+    error: str
+    """Why the image could not be read; empty where it was."""
+    history: Sequence[History]
