@@ -252,5 +252,5 @@ def test_too_few_open_files_are_raised_or_said(cli: Cli, server: Server, limits:
     )
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     if code == 2:
-        assert "20 rows at once need 52 open files, the system allows 40; lower --concurrency to 8" in done.stderr
+        assert "too few open files: 20 rows in flight need 52, but the system allows 40; lower --concurrency to 8" in done.stderr
         cli.at(server)("resume", "last", code=0)
