@@ -109,7 +109,7 @@ def test_what_a_server_says_is_made_safe_to_show_and_to_keep() -> None:
 
 def test_fields_that_the_answer_does_not_carry_are_named() -> None:
     verdict = judge_update(answer(200, image(name="new")), CLAIM)
-    assert message_of(verdict) == "not confirmed, the answer does not carry it: virtio, userTags"
+    assert message_of(verdict) == "not confirmed, because the answer does not include it: virtio, userTags"
     assert verdict.after == {"name": "new"}
 
 

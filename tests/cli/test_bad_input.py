@@ -23,8 +23,12 @@ GOOD = f"uuid,name\n{UUID},a\n"
         ("newline.csv", f'uuid,name\n"{UUID}\n",a\n', "is not an image uuid"),
         ("enum.csv", f"uuid,platform\n{UUID},Linx\n", "enum.csv:2: platform 'Linx': is not one of Linux"),
         ("long.csv", f"uuid,name\n{UUID},{'x' * 256}\n", "is 256 characters long; the limit is 255"),
-        ("twice.csv", f"uuid,name\n{UUID},a\n{UUID.upper()},b\n", "line 3 asks for another value of name"),
-        ("enc.csv", b"uuid,name\n" + UUID.encode() + b",\xff\xfe\n", "contains bytes that are not valid in this encoding"),
+        ("twice.csv", f"uuid,name\n{UUID},a\n{UUID.upper()},b\n", "line 3 sets another value of name"),
+        (
+            "enc.csv",
+            b"uuid,name\n" + UUID.encode() + b",\xff\xfe\n",
+            "contains bytes that are not valid in this encoding",
+        ),
         ("cut.csv.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "gzip data"),
     ],
 )

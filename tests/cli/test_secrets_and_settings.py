@@ -92,7 +92,7 @@ def test_what_spoils_a_credential_is_named(here: Cli, server: Server, text: str,
 
 def test_a_quoted_password_is_tried_and_named_when_it_is_refused(here: Cli) -> None:
     given: dict[str, Any] = {"BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": '"password"'}
-    assert "in quotation marks" in here("run", "m.csv", *FAST, code=5, **given).err
+    assert "remove the quotation marks around the password" in here("run", "m.csv", *FAST, code=5, **given).err
 
 
 def test_service_links_of_kubernetes_are_no_warning(here: Cli, server: Server) -> None:
