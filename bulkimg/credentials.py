@@ -207,6 +207,14 @@ def _run(command: Any, source: str) -> str:
     try:
         done = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-        raise UsageError(f"{source}: {words[0]} failed: {reason}") from None
+        raise UsageError(f"{source}: {words[0]} failed: {_reason(error)}") from None
     return done.stdout.decode("utf-8", "replace").strip()
+
+
+def _reason(error: Exception) -> str:
+    """In our words: the error's own text holds the command, and a command may hold a secret."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"exit code {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer after {error.timeout:g} s"
+    return getattr(error, "strerror", None) or type(error).__name__

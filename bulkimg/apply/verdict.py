@@ -290,7 +290,7 @@ def message_of(verdict: Verdict) -> str:
     """A row's message, with the fields that nothing has shown."""
     if not verdict.unconfirmed:
         return verdict.message
-    left = f"not confirmed, because the answer does not include it: {', '.join(verdict.unconfirmed)}"
+    left = f"not confirmed (missing from the answer): {', '.join(verdict.unconfirmed)}"
     return f"{verdict.message}; {left}" if verdict.message else left
 
 

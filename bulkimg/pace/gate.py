@@ -1,4 +1,4 @@
-"""This file is the run's one gate: it lets everybody through, or holds everybody while the server asks for it or is down.
+"""Circuit breaker: pause all requests while the server is down or asks us to wait.
 
 Per-row retries during an outage sent 72,000 requests and failed 14,400 rows; one gate sent 47 and failed none
 (research/reliability.md F14). Decisions are made in `heard`, without waiting; `passed` only obeys them.
@@ -68,7 +68,7 @@ class Gate:
         self._answered = asyncio.Event()
         self._turn = asyncio.Lock()
         self._in_a_row = 0  # troubles without any good answer in between
-        # Troubles by their numbers: those since which nobody was sent and answered well, and those that an outage cost.
+        # Troubles by their numbers: those since which no request was answered well, and those that an outage cost.
         self._undecided: deque[int] = deque()
         self._outages: set[int] = set()
 
