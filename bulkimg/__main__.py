@@ -1,4 +1,4 @@
-"""This file makes `python -m bulkimg` the same as `bulkimg`."""
+"""Make `python -m bulkimg` the same as `bulkimg`."""
 
 from bulkimg.cli.main import main
 

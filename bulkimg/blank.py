@@ -1,4 +1,4 @@
-"""Blank texts: characters that nobody sees, in cells, names, headers and tags (PRODUCT.md §3)."""
+"""Find blank texts and invisible characters in cells, names, headers and tags (PRODUCT.md §3)."""
 
 # Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt 15.1), what the server trims, and the braille blank.
 _RANGES = (
@@ -34,5 +34,5 @@ def trim_in_line(text: str) -> str:
 
 
 def has_invisible_end(text: str) -> bool:
-    """Whether the text begins or ends with a character that nobody sees."""
+    """Whether the text begins or ends with an invisible character."""
     return text != text.strip(_INVISIBLE)

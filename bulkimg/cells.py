@@ -1,4 +1,4 @@
-"""This file is the cell of a table: a text read as a field's value, a value written so that it reads back the same."""
+"""Read a table's cell as a field's value, and write a value so that it reads back the same."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from bulkimg.model import CHOICES, FLAGS, SERVER_TRIMS, TAGS, Value
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})
 
-# What a spreadsheet takes for the beginning of a formula, full-width forms included (OWASP, «CSV injection»), also behind
+# What a spreadsheet takes for the beginning of a formula, full-width forms included (OWASP, "CSV injection"), also behind
 # blanks and quotes. The ledger's view `result` has the same two lists.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _PASSED_OVER = "\t\n\r \"'"
@@ -38,7 +38,7 @@ def read_flag(text: str) -> bool:
         return True
     if folded in _FALSE:
         return False
-    raise ValueError("is not a boolean; write true or false (yes, no, 1 and 0 do too)")
+    raise ValueError("is not a boolean; write true or false (or yes, no, 1, 0)")
 
 
 def _read_tags(text: str) -> list[str]:

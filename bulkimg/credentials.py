@@ -59,7 +59,7 @@ _KINDS: dict[str, tuple[str, ...]] = {  # by its secret: what makes a kind compl
     "access_key_secret": ("access_key_id", "access_key_secret"),
 }
 _SECRETS = frozenset(_KINDS)
-_NEVER_QUOTED = frozenset(_VARIABLES) - {"password", "account"}  # both may be what people like
+_NEVER_QUOTED = frozenset(_VARIABLES) - {"password", "account"}  # both may contain any character
 _PLAIN_IN_PROFILE = ("account", "access_key_id")  # names, not secrets
 PROFILE_KEYS = (
     *_VARIABLES,
@@ -85,15 +85,16 @@ def _one_kind(found: Mapping[str, str]) -> Credentials:
     kinds = [kind for kind in _KINDS if kind in found]
     if len(kinds) > 1:
         both = " and ".join(_VARIABLES[kind] for kind in kinds)
-        raise UsageError(f"{both} are set at the same time: unset all but one kind of credential")
+        raise UsageError(f"{both} are set at the same time; keep only one kind of credential")
     for kind, names in _KINDS.items():
         missing = [_VARIABLES[name] for name in names if name not in found]
         if not missing:
             return _build(kind, found)
         if len(missing) < len(names):
-            raise UsageError(f"{' and '.join(missing)} is not set, the other half of the credential is")
+            given = " and ".join(_VARIABLES[name] for name in names if name in found)
+            raise UsageError(f"{' and '.join(missing)} is not set, but {given} is; set both")
     raise UsageError(
-        "no credentials: set BULKIMG_SESSION, or BULKIMG_ACCOUNT and BULKIMG_PASSWORD, or BULKIMG_ACCESS_KEY_ID and "
+        "no credentials found; set BULKIMG_SESSION, or BULKIMG_ACCOUNT and BULKIMG_PASSWORD, or BULKIMG_ACCESS_KEY_ID and "
         "BULKIMG_ACCESS_KEY_SECRET (each also as <NAME>_FILE), or give --profile NAME"
     )
 
@@ -117,7 +118,7 @@ def _from_environment(name: str, environ: Mapping[str, str], place: str) -> str 
 
 
 def _from_directory(place: str) -> dict[str, str]:
-    """What lies in `$CREDENTIALS_DIRECTORY` under our names."""
+    """The files of `$CREDENTIALS_DIRECTORY` that have our names."""
     paths = {name: Path(place) / f"bulkimg.{name}" for name in _VARIABLES} if place else {}
     source = "CREDENTIALS_DIRECTORY"
     return {
@@ -130,11 +131,13 @@ def _from_profile(profile: Mapping[str, Any], place: str) -> dict[str, str]:
     for name in _VARIABLES:
         if name in profile:
             if name not in _PLAIN_IN_PROFILE:
-                raise UsageError(f'the profile holds {name} in plain text; use {name}_command = ["…"] or {name}_file')
+                raise UsageError(
+                    f'the profile contains {name} in plain text; use {name}_file or {name}_command = ["…"]'
+                )
             found[name] = str(profile[name])
         elif path := profile.get(f"{name}_file"):
             if not isinstance(path, str) or "\0" in path:
-                raise UsageError(f"{name}_file in the profile is not a path")
+                raise UsageError(f"{name}_file in the profile is not a path; write the name of a file")
             source = f"{name}_file"
             found[name] = _fit(name, _read_private(_path(path, source), source, place), f"{source} {path}")
         elif command := profile.get(f"{name}_command"):
@@ -152,18 +155,18 @@ def _path(text: str, source: str) -> Path:
 def _fit(name: str, value: str, source: str) -> str:
     """A credential travels in a header or a signature: one line of printable characters."""
     if value.startswith("\ufeff"):
-        raise UsageError(f"{source} begins with a byte order mark (UTF-8 with BOM); save it without one")
+        raise UsageError(f"{source} starts with a byte order mark (UTF-8 with BOM); save it without one")
     if name in _NEVER_QUOTED and value[:1] in "\"'" and value[:1] == value[-1:]:
-        raise UsageError(f"{source} is in quotation marks, which would be part of it; remove them")
+        raise UsageError(f"{source} is in quotation marks, which would become part of it; remove them")
     if not value or not value.isprintable():
         raise UsageError(
-            f"{source} is empty or has characters that no credential has (a line break, a control character)"
+            f"{source} is empty or contains a line break or another control character; write it as one line of plain text"
         )
     return value
 
 
 def _read_private(path: Path, source: str, place: str) -> str:
-    """The text of a file that not everybody can read. `place`: `$CREDENTIALS_DIRECTORY`, or "" where there is none."""
+    """The text of a file that is not readable by all users. `place`: `$CREDENTIALS_DIRECTORY`, or "" where there is none."""
     try:
         with path.open(encoding="utf-8") as file:
             if why := _too_open(os.fstat(file.fileno()), path, place):
@@ -172,23 +175,21 @@ def _read_private(path: Path, source: str, place: str) -> str:
     except OSError as error:
         raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{source}: {path} is not text in UTF-8") from None
+        raise UsageError(f"{source}: {path} is not UTF-8 text; save it as UTF-8") from None
 
 
 def _too_open(found: os.stat_result, path: Path, place: str) -> str:
     """Why a credential's file is not used, and what to do; "" where it may be.
 
     systemd and Kubernetes give a service's user its secrets through the group bits: LoadCredential by an access list (mode
-    0440), a Secret by fsGroup. Where root owns the file, or it lies in `$CREDENTIALS_DIRECTORY`, that is somebody's decision.
+    0440), a Secret by fsGroup. Where root owns the file, or it lies in `$CREDENTIALS_DIRECTORY`, an administrator decided that.
     """
     mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
     if found.st_mode & stat.S_IRWXO:
-        mounted = (
-            "where it is mounted read-only, give the mount mode 0440 or less, or hand it over by a command in a profile"
-        )
-        return f"can be read by everybody ({mode}); chmod 600 it, or, {mounted}"
+        mounted = "where it is mounted read-only, mount it with mode 0440"
+        return f"is readable by all users ({mode}); run chmod 600 on it ({mounted})"
     if found.st_mode & stat.S_IRWXG and found.st_uid != 0 and not _lies_in(path, place):
-        return f"can be read by its group ({mode}); chmod 600 it"
+        return f"is readable by its group ({mode}); run chmod 600 on it"
     return ""
 
 
@@ -202,10 +203,18 @@ def _run(command: Any, source: str) -> str:
     except (TypeError, ValueError):
         words = []
     if not words or not all(isinstance(word, str) and "\0" not in word for word in words):
-        raise UsageError(f'{source} in the profile is not a command: write ["program", "argument"]')
+        raise UsageError(f'{source} in the profile is not a command; write ["program", "argument"]')
     try:
         done = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, check=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
-        raise UsageError(f"{source}: {words[0]} failed: {reason}") from None
+        raise UsageError(f"{source}: {words[0]} failed: {_reason(error)}") from None
     return done.stdout.decode("utf-8", "replace").strip()
+
+
+def _reason(error: Exception) -> str:
+    """In our words: the error's own text holds the command, and a command may hold a secret."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"exit code {error.returncode}"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer after {error.timeout:g} s"
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -1,11 +1,11 @@
-"""This file draws the error tree and names the exit codes (PRODUCT.md §6).
+"""Define the errors and the exit codes (PRODUCT.md §6).
 
     BulkimgError
     ├── UsageError          2  an option, a job file, a profile or a credential is wrong
     ├── ManifestRefused     3  the manifest has problems; nothing was sent
-    ├── TargetError         5  the server is not there, or does not let us in
+    ├── TargetError         5  the server cannot be reached, or is not the API
     │   └── LoginRefused
-    ├── RunRefused          7  another process holds the run, or it cannot be carried on
+    ├── RunRefused          7  another process holds the run, or it cannot be resumed
     └── StorageError        8  the disk or the ledger failed
 
 A bad row is a value (`model.Problem`, `model.Outcome`), never an exception.
@@ -35,7 +35,7 @@ class Exit(IntEnum):
 
 
 class BulkimgError(Exception):
-    """A sentence for the user that says what, where and what to do next, and the exit code that goes with it."""
+    """A sentence for the user (cause: consequence; what to do), with its exit code."""
 
     exit_code: Exit = Exit.USAGE
 
@@ -55,7 +55,7 @@ class ManifestRefused(BulkimgError):
 
 
 class TargetError(BulkimgError):
-    """The server is not there, or is not what the settings say."""
+    """The server cannot be reached, or is not what the settings say."""
 
     exit_code = Exit.TARGET
 
@@ -65,7 +65,7 @@ class LoginRefused(TargetError):
 
 
 class RunRefused(BulkimgError):
-    """The run is held by another process, or is not one that can be carried on."""
+    """The run is held by another process, or cannot be resumed."""
 
     exit_code = Exit.REFUSED
 
@@ -77,13 +77,12 @@ class StorageError(BulkimgError):
 
 
 def out_of_resources(error: BaseException | None) -> str:
-    """What the system did not give us, if that is the reason; Python and its event loop may say only what could not be done
-    without it."""
+    """The system resource that ran out, if that is the reason; "" otherwise. It is looked for in all causes of the error."""
     while error is not None:
         if isinstance(error, MemoryError):
             return "out of memory"
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            return f"the system gives us no more: {error.strerror}"
+            return f"out of system resources: {error.strerror}"
         if isinstance(error, RuntimeError) and "start new thread" in str(error):
             return str(error)
         error = error.__context__

@@ -1,4 +1,4 @@
-"""Flags, environment, job file and profile become one Settings object, in that order of precedence.
+"""Merge flags, environment, job file and profile into one Settings object, in that order of precedence.
 
 A wrong value is a UsageError that names the place it came from.
 """
@@ -135,13 +135,15 @@ def job_layer(path: Path) -> tuple[Layer, str | None]:
             if key not in _JOB_KEYS[table]:
                 raise UsageError(f"{place(path, table, key)}: {_unknown_key(table, key)}")
             option = _JOB_KEYS[table][key]
-            options[option] = _beside(path, table, key, value) if option in _JOB_PATHS else value
+            options[option] = _relative_to(path, table, key, value) if option in _JOB_PATHS else value
             tables[option] = table
     if "manifest" not in options:
-        raise UsageError(f'{path}: [job] names no manifest; add manifest = "FILE"')
+        raise UsageError(f'{path}: [job] has no manifest; add manifest = "FILE"')
     profile = options.pop("profile", None)
     if not isinstance(profile, str | None):
-        raise UsageError(f"{place(path, 'target', 'profile')}: profile {profile!r} is not a name")
+        raise UsageError(
+            f"{place(path, 'target', 'profile')}: profile {profile!r} is not a string; write the name of a profile"
+        )
 
     def label(option: str) -> str:
         table = tables.get(option, "")
@@ -153,8 +155,8 @@ def job_layer(path: Path) -> tuple[Layer, str | None]:
     return Layer(options, label), profile
 
 
-def _beside(path: Path, table: str, key: str, value: Any) -> Any:
-    """A path of a job file, relative to that file; `-` and what is no text stay."""
+def _relative_to(path: Path, table: str, key: str, value: Any) -> Any:
+    """A path of a job file, relative to that file; `-` and what is not a string stay."""
     if not isinstance(value, str) or value == "-":
         return value
     try:
@@ -164,16 +166,16 @@ def _beside(path: Path, table: str, key: str, value: Any) -> Any:
 
 
 def _unknown_table(name: str) -> str:
-    """What to say of a table that is none: perhaps it is a key that stands outside its table."""
+    """What to say about an unknown table, which may be a key outside its table."""
     if homes := [table for table, keys in _JOB_KEYS.items() if name in keys]:
-        return f"{name!r} stands outside a table; it belongs in [{homes[0]}]"
+        return f"{name!r} is outside any table; move it to [{homes[0]}]"
     return f"unknown table [{name}]{nearest(name, [*_JOB_KEYS, 'map', 'set'])}"
 
 
 def _unknown_key(table: str, key: str) -> str:
-    """What to say of a key that its table does not take: perhaps another one does."""
+    """What to say about a key that its table does not accept; another table may."""
     if homes := [other for other, keys in _JOB_KEYS.items() if key in keys]:
-        return f"{key!r} in [{table}] belongs in [{homes[0]}]"
+        return f"{key!r} is in [{table}] but belongs in [{homes[0]}]; move it there"
     everywhere = {name: home for home, keys in _JOB_KEYS.items() for name in keys}
     if not (found := nearest(key, everywhere, whole=False)):
         return f"unknown option {key!r} in [{table}]{nearest(key, _JOB_KEYS[table])}"
@@ -183,7 +185,7 @@ def _unknown_key(table: str, key: str) -> str:
 
 
 def place(path: Path, table: str, key: str) -> str:
-    """`file:line` of a key in a table ("" for one of the top level); tomllib does not tell positions."""
+    """`file:line` of a key in a table ("" for one of the top level); tomllib reports no positions."""
     inside = not table
     for number, text in enumerate(_text(path).splitlines(), 1):
         if header := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", text):
@@ -204,7 +206,7 @@ def config_file(environ: Mapping[str, str]) -> Path:
         return expanded(environ.get("HOME") or "~") / ".config" / "bulkimg" / "config.toml"
     except ValueError:
         raise UsageError(
-            "no home directory is known, so there is no configuration file to read a profile from; set HOME or XDG_CONFIG_HOME"
+            "the home directory is not known, so the configuration file cannot be found; set HOME or XDG_CONFIG_HOME"
         ) from None
 
 
@@ -214,7 +216,7 @@ def read_profile(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]
         return {}
     path = config_file(environ)
     if not path.exists():
-        raise UsageError(f"--profile {name}: there is no {path}; create it with a table [profile.{name}]")
+        raise UsageError(f"--profile {name}: {path} does not exist; create it with a table [profile.{name}]")
     profiles = read_toml(path).get("profile", {})
     if not isinstance(profiles, dict) or not isinstance(profiles.get(name), dict):
         known = profiles if isinstance(profiles, dict) else ()
@@ -252,8 +254,8 @@ def merge(*layers: Layer) -> Settings:
         raise UsageError("\n".join(_sentence(item, labels) for item in error.errors())) from None
     if settings.require_tls and settings.is_readable_on_the_way:
         raise UsageError(
-            f"{labels['endpoint']} {settings.endpoint!r} is plain http to another machine, and {labels['require_tls']} "
-            "forbids that; write https://"
+            f"{labels['endpoint']} {settings.endpoint!r} is unencrypted http to another machine, which "
+            f"{labels['require_tls']} forbids; use https://"
         )
     return settings
 

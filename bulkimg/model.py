@@ -28,6 +28,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 FLAGS = ("system", "virtio")
 TAGS = ("systemTags", "userTags")
 MAY_BE_EMPTY = ("description", "guestOsType")
+ONLY_THESE = f"only {' and '.join(MAY_BE_EMPTY)} can be emptied"
 
 # What Java's String.trim() removes, as the server does with every string before it checks and stores it.
 SERVER_TRIMS = "".join(map(chr, range(0x21)))
@@ -54,7 +55,7 @@ def refuse_unfit(text: str) -> str:
         at, char = found.start() + 1, found.group()
         what = "a NUL character" if char == "\0" else f"half a surrogate pair (U+{ord(char):04X})"
         raise PydanticCustomError(
-            "UNFIT_TEXT", "{what} at character {at}", {"what": what, "at": at, "fix": "remove it"}
+            "UNFIT_TEXT", "contains {what} at character {at}", {"what": what, "at": at, "fix": "remove it"}
         )
     return text
 
@@ -66,14 +67,16 @@ def _text(limit: int, *, may_be_empty: bool) -> Callable[[str], str]:
         if not stored and not may_be_empty:
             raise PydanticCustomError(
                 "EMPTY_VALUE",
-                "may not be emptied",
-                {"fix": f"only {' and '.join(MAY_BE_EMPTY)} may be; leave the cell blank to keep the present value"},
+                "cannot be empty",
+                {"fix": f"leave the cell blank to keep the present value ({ONLY_THESE})"},
             )
         if 2 * len(stored) > limit and (length := utf16_length(stored)) > limit:
+            count = "" if length == len(stored) else " in UTF-16, where an emoji counts as 2"
+            more = f"{length - limit} {'character' if length - limit == 1 else 'characters'}"
             raise PydanticCustomError(
                 "TOO_LONG",
-                "has {length} UTF-16 units, the server takes {limit}",
-                {"length": length, "limit": limit, "fix": f"shorten it by {length - limit}"},
+                "is {length} characters long{count}; the limit is {limit}",
+                {"length": length, "count": count, "limit": limit, "fix": f"shorten it by {more}"},
             )
         return value
 
@@ -91,7 +94,7 @@ def _choice(name: str) -> Callable[[str, ValidationInfo], str]:
             {
                 "known": ", ".join(known),
                 "nearest": (value, known),
-                "else": f"or admit it with --allow-value {name}={value}",
+                "else": f"allow it with --allow-value {name}={value}",
             },
         )
 
@@ -100,20 +103,20 @@ def _choice(name: str) -> Callable[[str, ValidationInfo], str]:
 
 def _tags(value: list[str], info: ValidationInfo) -> list[str]:
     if not value and not (info.context or {}).get(info.field_name):
-        fix = "leave it out to keep the present tags; --tags-mode replace lets it remove them all"
+        fix = "leave it out to keep the present tags, or add --tags-mode replace to remove them all"
         raise PydanticCustomError("EMPTY_VALUE", "is an empty list", {"fix": fix})
     for tag in value:
         refuse_unfit(tag)
         if is_blank(tag):
-            raise PydanticCustomError("EMPTY_VALUE", "has an empty tag", {"fix": "remove it"})
+            raise PydanticCustomError("EMPTY_VALUE", "contains an empty tag", {"fix": "remove it"})
     return value
 
 
 class Change(BaseModel):
     """The fields to set on one image; a field that is not set stays as it is. Names and limits: PROTOCOL.md §5.1.
 
-    Validate with `context={field: admitted values}` to admit values of an enumeration that we do not know yet, or that an
-    image loses all its tags.
+    Validate with `context={field: allowed values}` to allow values of an enumeration that we do not know yet, or to let an
+    image lose all its tags.
     Pydantic error types are our problem codes; `ctx` carries `fix`, or `nearest` = (value, known) and `else`.
     """
 
@@ -132,7 +135,7 @@ class Change(BaseModel):
     userTags: Annotated[list[str], AfterValidator(_tags)] | None = None  # noqa: N815
 
 
-HIDDEN = "[hidden]"  # stands where a text held one of our credentials
+HIDDEN = "[hidden]"  # replaces a redacted credential
 
 FIELDS: tuple[str, ...] = tuple(Change.model_fields)
 
@@ -183,7 +186,7 @@ class Row:
     cells: tuple[str, ...]
     problems: tuple[Problem, ...] = ()
     written: str = ""  # the uuid as the manifest writes it
-    warnings: tuple[Problem, ...] = ()  # allowed, and hardly ever meant
+    warnings: tuple[Problem, ...] = ()  # allowed, but rarely intended
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -191,7 +194,7 @@ class Row:
 
 
 class Action(StrEnum):
-    """What is to become of a row, once its image has been looked at."""
+    """What to do with a row, once its image has been read."""
 
     UPDATE = "update"
     UNCHANGED = "unchanged"  # it is already so
@@ -201,7 +204,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A row beside its image: what is sent, and what the image showed of every field that the row names or expects.
+    """A row next to its image: what is sent, and what the image showed of every field that the row names or expects.
 
     `aside` is what else is kept: the image's name, and the system tags that a change of `architecture` rewrites.
     """
@@ -222,7 +225,7 @@ class PlanCounts:
     fields: Mapping[str, int]
     transitions: Sequence[tuple[str, Value | None, Value, int]]  # field, before, after, images
     digest: str
-    surveyed: bool  # whether the images were looked at; if not, every row is sent as it stands
+    surveyed: bool  # whether the images were read; if not, every row is sent as it stands
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -243,7 +246,7 @@ class Claim(NamedTuple):  # a tuple, because one is made for every row: a frozen
     job_uuid: str
     interrupted: bool = False
     doubtful: bool = False  # an earlier attempt may have been applied, whatever came after it
-    before: Seen | None = None  # what the plan saw; None: nobody looked
+    before: Seen | None = None  # what the plan saw; None: the image was not read
 
 
 class Status(StrEnum):
@@ -305,7 +308,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """So many images have been looked at, of so many."""
+    """Images read so far, of how many."""
 
     images: int
     of: int
@@ -328,7 +331,7 @@ class PlanMade:
 
 @dataclass(frozen=True, slots=True)
 class CanaryPassed:
-    """The first rows, spread over the plan, are as they should be."""
+    """The first rows, spread over the plan, succeeded."""
 
     rows: int
 
@@ -367,7 +370,7 @@ class Reopened:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """No row is begun until somebody, or the clock, says so; nobody does any more where `why` is empty."""
+    """No new row starts, because of `why`; rows start again where it is empty."""
 
     why: str
 
@@ -389,9 +392,9 @@ class NoControl:
 
 @dataclass(frozen=True, slots=True)
 class ProcessLost:
-    """One of the processes that `--processes` asked for has ended by itself; `left` go on, or the run alone.
+    """A sender process (`--processes`) ended by itself; `left` remain, or the run sends alone.
 
-    `was_there`: it could be sent by; one that never came up had nothing to lose.
+    `was_there`: it had started, so requests may have been lost with it.
     """
 
     left: int

@@ -1,4 +1,4 @@
-"""This file sets up a process of ours: its event loop, its open files, and that it leaves no core behind."""
+"""Set up a process of ours: its event loop, its open files, no core dump."""
 
 import asyncio
 import ctypes
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from bulkimg.errors import UsageError
 
-OTHER_FILES = 32  # open files beside the connections; 23 were counted, and the end of a run opens a few more
+OTHER_FILES = 32  # open files next to the connections; 23 were counted, and the end of a run opens a few more
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PR_SET_DUMPABLE = 4
 
@@ -36,7 +36,7 @@ def leave_no_core() -> None:
 
 def allow_files(concurrency: int, processes: int = 1) -> None:
     """A connection for every row in flight, and a pipe for every other process: raise our own limit as far as the system lets
-    us, and say it when that is not enough.
+    us. UsageError where that is not enough.
 
     Otherwise rows would wait for connections that cannot be made, and libuv ends the process where it cannot make a pipe.
     """
@@ -45,9 +45,10 @@ def allow_files(concurrency: int, processes: int = 1) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard != resource.RLIM_INFINITY and hard < needed:
         fewer = f"lower --concurrency to {hard - others}, or " if hard > others else ""
-        beside = f" and {processes} processes" if processes > 1 else ""
+        rows = "1 row in flight" if concurrency == 1 else f"{concurrency} rows in flight"
+        also = f" and {processes} processes" if processes > 1 else ""
         raise UsageError(
-            f"{concurrency} rows at once{beside} need {needed} open files, the system allows {hard}; "
+            f"too few open files: {rows}{also} need {needed}, but the system allows {hard}; "
             f"{fewer}raise the limit (ulimit -n), then resume the run"
         )
     raise_files(needed)

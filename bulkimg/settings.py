@@ -1,7 +1,7 @@
 """Every option of a run, as one frozen object.
 
 Every option has one name: `--max-errors` is `BULKIMG_MAX_ERRORS`, `max_errors` in a job file or a profile, and
-`Settings.max_errors`. Where the values come from is told in layers.py.
+`Settings.max_errors`. layers.py says where the values come from.
 """
 
 from ipaddress import ip_address

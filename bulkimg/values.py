@@ -1,4 +1,4 @@
-"""The texts of options: as a user writes one → what the program works with. ValueError carries the rest of the sentence."""
+"""Parse option texts into values. ValueError carries the rest of the sentence, and what to do after `; `."""
 
 import codecs
 import difflib
@@ -25,7 +25,7 @@ def parse_rate(value: Any) -> float:
     found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?(?:e-\d\d)?)(?:/(s|sec|m|min|h))?", text, re.ASCII)
     per_second = float(found[1]) / {None: 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}[found[2]] if found else 0
     if not 0 < per_second <= MOST_RATE:
-        raise ValueError(f"is not a rate: write 20/s, 300/min (at most {MOST_RATE:,}/s) or unlimited")
+        raise ValueError(f"is not a rate; write 20/s, 300/min (at most {MOST_RATE:,}/s) or unlimited")
     return per_second
 
 
@@ -34,7 +34,7 @@ def parse_duration(value: Any) -> float:
     found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)(ms|s|m|h)?", str(value).strip().lower(), re.ASCII)
     seconds = float(found[1]) * {None: 1, "s": 1, "ms": 0.001, "m": 60, "h": 3600}[found[2]] if found else 0
     if not 0 < seconds <= MOST_SECONDS:
-        raise ValueError("is not a duration: write 30s, 500ms, 5m or 2h; 30 days at most")
+        raise ValueError("is not a duration; write 30s, 500ms, 5m or 2h (at most 30 days)")
     return seconds
 
 
@@ -42,7 +42,7 @@ def parse_age(value: str) -> float:
     """`90d`, `12w`, `36h` → seconds."""
     found = re.fullmatch(r"(\d{1,6})(h|d|w)", value.strip().lower(), re.ASCII)
     if not found:
-        raise ValueError("is not an age: write 90d, 12w or 36h")
+        raise ValueError("is not an age; write 90d, 12w or 36h")
     return float(found[1]) * {"h": 3600, "d": 86400, "w": 7 * 86400}[found[2]]
 
 
@@ -75,7 +75,7 @@ def parse_window(value: Any) -> Window:
         hours = [int(number) for number in found.groups()] if found else [99]
         begin, end = hours[0] * 60 + hours[1 % len(hours)], hours[-2 % len(hours)] * 60 + hours[-1]
         if not found or hours[0] > 23 or hours[1] > 59 or hours[3] > 59 or end > 24 * 60 or begin == end:
-            raise ValueError("is not a window: write 22:00-06:00, several with commas, or none")
+            raise ValueError("is not a time window; write 22:00-06:00, several with commas, or none")
         spans.append((begin, end))
     return Window(tuple(spans))
 
@@ -105,7 +105,7 @@ def parse_limit(value: Any) -> Limit:
             return Limit(share=share)
     elif re.fullmatch(r"\d+", text, re.ASCII):
         return Limit(count=int(text))
-    raise ValueError("is not a limit: write a number of rows (10), a share (5%) or none")
+    raise ValueError("is not a limit; write a number of rows (10), a share (5%) or none")
 
 
 def parse_endpoint(value: Any) -> str:
@@ -116,15 +116,15 @@ def parse_endpoint(value: Any) -> str:
         host, port = url.hostname, url.port
         (host or "").encode("idna")
     except ValueError:  # its text may repeat a password
-        raise ValueError("is not an URL: write the scheme, host and port, such as http://host:8080") from None
+        raise ValueError("is not a URL; write the scheme, host and port, such as http://host:8080") from None
     if url.scheme not in {"http", "https"} or not host or re.search(r"[\s\\]", text):
-        raise ValueError("is not an URL: write the scheme, host and port, such as http://host:8080")
+        raise ValueError("is not a URL; write the scheme, host and port, such as http://host:8080")
     if url.username is not None or url.password is not None:
-        raise ValueError("carries a user name or password; set BULKIMG_ACCOUNT and BULKIMG_PASSWORD instead")
+        raise ValueError("contains a user name or password; set BULKIMG_ACCOUNT and BULKIMG_PASSWORD instead")
     if port == 0:
         raise ValueError("has port 0; write the server's port")
     if url.path not in {"", "/"} or url.query or url.fragment:
-        raise ValueError("has more than scheme, host and port; the context path is --base-path")
+        raise ValueError("has more than scheme, host and port; give the context path with --base-path")
     host = f"[{host}]" if ":" in host else host
     return f"{url.scheme}://{host}:{port or (443 if url.scheme == 'https' else 80)}"
 
@@ -132,7 +132,7 @@ def parse_endpoint(value: Any) -> str:
 def parse_base_path(value: Any) -> str:
     text = "/" + str(value).strip("/") if str(value).strip("/") else ""
     if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", text) or "/." in text:
-        raise ValueError("is not a path such as /zstack")
+        raise ValueError("is not a context path; write one such as /zstack")
     return text
 
 
@@ -145,7 +145,7 @@ def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
         if isinstance(item, str):
             left, equals, right = item.partition("=")
             if not equals or not left.strip():
-                raise ValueError(f"has {item!r}, which is not NAME=VALUE")
+                raise ValueError(f"contains {item!r}, which is not NAME=VALUE")
         else:
             left, right = _pair(item)
         pairs.append((left.strip(), right))
@@ -154,20 +154,20 @@ def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
 
 def _pair(item: Any) -> tuple[str, str]:
     if not isinstance(item, list | tuple) or len(item) != 2 or not isinstance(item[1], str | int | float):
-        raise ValueError(f"has {item!r}, which is not a text, a number or a boolean")
+        raise ValueError(f"contains {item!r}, which is not a string, a number or a boolean")
     return str(item[0]), str(item[1]).lower() if isinstance(item[1], bool) else str(item[1])
 
 
 def _list(value: Any) -> Iterable[Any]:
     if not isinstance(value, list | tuple):
-        raise ValueError("is not a list of texts")
+        raise ValueError("is not a list of strings")
     return value
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     texts = tuple(value.splitlines() if isinstance(value, str) else _list(value))
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("is not a list of texts")
+        raise ValueError("is not a list of strings")
     return texts
 
 
@@ -191,7 +191,7 @@ def parse_admitted(value: Any) -> tuple[tuple[str, str], ...]:
     pairs = _pairs(value)
     for name, _ in pairs:
         if name not in CHOICES:
-            raise ValueError(f"names {name!r}, which takes no fixed values; those that do are {', '.join(CHOICES)}")
+            raise ValueError(f"contains {name!r}, which accepts any value; only {', '.join(CHOICES)} have fixed values")
     return pairs
 
 
@@ -203,7 +203,7 @@ def parse_conditions(value: Any) -> tuple[str, ...]:
     for text in texts:
         if not CONDITION.fullmatch(text):
             raise ValueError(
-                f"has {text!r}, which is not COLUMN=VALUE, COLUMN!=VALUE or COLUMN~=PATTERN (% is a wildcard)"
+                f"contains {text!r}, which is not COLUMN=VALUE, COLUMN!=VALUE or COLUMN~=PATTERN (% is a wildcard)"
             )
     return texts
 
@@ -212,7 +212,7 @@ def known_field(name: str) -> str:
     """The name, if it is a field of the API; ValueError with the nearest one otherwise."""
     if name in FIELDS:
         return name
-    raise ValueError(f"names {name!r}, which is not a field{nearest(name, FIELDS)}")
+    raise ValueError(f"contains {name!r}, which is not a field{nearest(name, FIELDS)}")
 
 
 def nearest(word: str, known: Iterable[str], *, whole: bool = True) -> str:
@@ -223,7 +223,7 @@ def nearest(word: str, known: Iterable[str], *, whole: bool = True) -> str:
     return (
         f"; did you mean {by_fold[found[0]]!r}?"
         if found
-        else f"; known are {', '.join(known)}"
+        else f"; valid names are {', '.join(known)}"
         if known and whole
         else ""
     )
@@ -236,7 +236,7 @@ def parse_encoding(value: Any) -> str:
             raise LookupError
         return codec.name
     except (LookupError, ValueError):
-        raise ValueError("is not an encoding that Python knows; try utf-8, utf-16, gb18030 or latin-1") from None
+        raise ValueError("is not a known encoding; try utf-8, utf-16, gb18030 or latin-1") from None
 
 
 def parse_path(value: Any) -> Path:
@@ -250,14 +250,16 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise ValueError("begins with ~, and the system knows no such home directory; write the whole path") from None
+        raise ValueError("starts with ~, but that home directory is not known; write the full path") from None
 
 
 def parse_run_id(value: Any) -> str:
     """The name of a run's directory: letters, digits, `.`, `_` and `-`."""
     text = str(value).strip()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text, re.ASCII) or text.lower() == "last":
-        raise ValueError("is not a name for a run: at most 100 letters, digits, . _ and -, and not «last»")
+        raise ValueError(
+            "is not a valid run name; use up to 100 letters, digits, . _ and - (the name last is reserved)"
+        )
     return text
 
 

@@ -1,4 +1,4 @@
-"""Carries the ledger's rows out: runner (all rows), journey (one row), verdict (answer → decision, pure)."""
+"""Send the ledger's rows: runner (all rows), journey (one row), verdict (answer → decision, pure)."""
 
 from bulkimg.apply.health import Paced
 from bulkimg.apply.policy import Policy

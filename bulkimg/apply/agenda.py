@@ -1,4 +1,4 @@
-"""This file says which row is next: one whose time for another try has come, else a fresh one, claimed ahead of need."""
+"""Queue the rows to send: retries that are due first, else fresh rows, claimed ahead of need."""
 
 import asyncio
 import heapq
@@ -13,10 +13,10 @@ MOST_WAITING = 2000  # rows that wait for another try before no fresh one is beg
 
 
 class Agenda:
-    """The errands that are still to be done, and those that are out. A waiting one holds nobody up.
+    """Queue of errands to do, and those under way. A delayed retry occupies no worker.
 
     `claim(after, limit)` gives the next rows of the ledger beyond an ordinal, none when there are no more; `look` leaves those
-    of their errands that are to be sent; `failed` is told when they cannot. `ahead()` is how many rows are claimed at a time.
+    of their errands that are to be sent; `failed` gets the error when they cannot. `ahead()` is how many rows are claimed at a time.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Agenda:
         self.wake()
 
     async def left_over(self) -> list[Errand]:
-        """What was claimed and not begun, once nobody claims any more."""
+        """What was claimed and not begun, once claiming has ended."""
         if self._refill:
             await asyncio.gather(self._refill, return_exceptions=True)
         return list(self._ready)

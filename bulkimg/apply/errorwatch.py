@@ -1,4 +1,4 @@
-"""This file says when the errors are too many. Pure."""
+"""Decide when the errors are too many (`--max-errors`). Pure."""
 
 from collections import deque
 
@@ -29,9 +29,9 @@ class ErrorWatch:
     def exceeded(self) -> str:
         """Why the run must stop, or an empty string."""
         if self._limit.count is not None and self.errors > self._limit.count:
-            return f"{self.errors} rows failed, --max-errors allows {self._limit.count}"
+            return f"{self.errors} {'row' if self.errors == 1 else 'rows'} failed, but --max-errors allows {self._limit.count}"
         if self._limit.share is not None and len(self._last) >= self._limit.sample:
             share = self._recent / len(self._last)
             if share > self._limit.share:
-                return f"{share:.0%} of the last {len(self._last)} rows failed, --max-errors allows {self._limit}"
+                return f"{share:.0%} of the last {len(self._last)} rows failed, but --max-errors allows {self._limit}"
         return ""

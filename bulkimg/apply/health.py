@@ -1,4 +1,4 @@
-"""This file tells from an answer how the server is (pure), and hands it to the pace."""
+"""Judge the server's health by an answer (pure), and report it to the pace."""
 
 from bulkimg.pace import SILENT, WELL, Health, Pace, State
 from bulkimg.zstack import Answer
@@ -25,7 +25,7 @@ def health_of(answer: Answer | None) -> Health:
 def _of_server_error(answer: Answer, status: int) -> Health:
     """ZStack says 503 for every business failure; only one without its JSON error is a sick server's (PROTOCOL.md §3.2).
 
-    «Not ready» (SYS.1010) is no exception: it is also the kept result of a job, told again at every poll for hours.
+    "Not ready" (SYS.1010) is no exception: it is also the kept result of a job, returned at every poll for hours.
     """
     if error_of(answer.json()):
         return WELL if answer.retry_after is None else Health(State.WELL, quota=(0, answer.retry_after))

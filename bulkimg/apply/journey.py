@@ -1,5 +1,4 @@
-"""One row's way: look, send, wait for its job, ask when the answer was lost, look again; until a verdict that
-the runner acts on."""
+"""Take one row to its verdict: read the image, send, wait for the job, check where the answer was lost."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -20,10 +19,16 @@ from bulkimg.zstack.wire import endpoint_hint, foreign
 POLLS_IN_VAIN = 5  # of any rows, without one good answer in between, until images are looked at first
 LOOKS = 5  # times that a row is looked at before one attempt
 FRESH = 30.0  # seconds between looking at an image and sending its change, unless the rate takes longer over one round
-IS_IT_THERE = "is the server there, and --endpoint right?"
-LOOK = "look at the image; a retry of the run sends the row again"
+IS_IT_THERE = "check that the server is running and --endpoint is right"
+LOOK = "check the image, or send the row again with bulkimg retry"
 JOB_LOST = Verdict(
-    Next.ASK, None, "JOB_TIMEOUT", "the job was accepted and has no result yet", LOOK, 202, maybe_applied=True
+    Next.ASK,
+    None,
+    "JOB_TIMEOUT",
+    "the server accepted the job, but it has no result yet",
+    LOOK,
+    202,
+    maybe_applied=True,
 )
 
 
@@ -54,7 +59,7 @@ class _Stale(Exception):
 
 
 class Journey:
-    """Takes rows along their way. `accepted` is told the action key that the server took."""
+    """Takes rows along their way. `accepted` gets the action key that the server accepted."""
 
     def __init__(
         self,
@@ -81,7 +86,7 @@ class Journey:
         self._polls_in_vain = 0
         self.jobs_exist = False  # this server answers 202
         self._is_the_api = False  # it has answered a PUT as the API does
-        self._halted: Verdict | None = None  # what the first PUT was told, where no other one could do better
+        self._halted: Verdict | None = None  # the verdict on the first PUT, where no other one could succeed
         self._spelling = asyncio.Lock()  # held by the one PUT that finds out how the server spells the action key
 
     async def look(self, errands: Sequence[Errand]) -> dict[int, Verdict]:
@@ -124,7 +129,7 @@ class Journey:
         verdict = await self._ask(errand, Verdict(Next.ASK, maybe_applied=True))
         if not self._api.reached:
             return verdict._replace(
-                next=Next.HALT, status=None, code="NOT_CONNECTED", message="no connection", hint=IS_IT_THERE
+                next=Next.HALT, status=None, code="NOT_CONNECTED", message="cannot connect", hint=IS_IT_THERE
             )
         return again_if_unknown(verdict)
 
@@ -156,8 +161,10 @@ class Journey:
                 return await self._put(errand)
             except _Stale:
                 continue
-        message = f"{LOOKS} times it took longer than {self._longest:.0f} s from looking at the image to its turn"
-        hint = "lower --concurrency, raise --rate, or do without: --no-survey"
+        message = (
+            f"{LOOKS} times the row waited longer than {self._longest:.0f} s for its turn after its image was read"
+        )
+        hint = "lower --concurrency, raise --rate, or add --no-survey"
         return Verdict(Next.HALT, code="CANNOT_COMPARE", message=message, hint=hint, sent=False)
 
     async def _look_again(self, errand: Errand) -> Verdict | None:
@@ -167,7 +174,7 @@ class Journey:
         try:
             image = await self._reader.one(errand.claim.uuid, set(errand.claim.before))
         except (CannotRead, TargetError) as why:
-            message = f"the image cannot be compared with the plan any more: {why}"
+            message = f"cannot compare the image with the plan any more: {why}"
             return Verdict(Next.HALT, code="CANNOT_COMPARE", message=message, sent=False)
         errand.looked_at = self._clock()
         return judge_look(errand.claim, image, doubtful=errand.is_doubtful, replace_tags=self._replace_tags)
@@ -197,7 +204,7 @@ class Journey:
         heard = Heard.ELSE
         try:
             answer, verdict = await self._answered(errand, body)
-            heard = _load_told_by(answer)
+            heard = _load_shown_by(answer)
             if verdict.next is Next.ASK:
                 verdict = await self._ask(errand, verdict)
             elif verdict.next is Next.READ:
@@ -214,7 +221,7 @@ class Journey:
         return await self._renewed(verdict, ticket) if verdict.next is Next.RENEW else verdict
 
     async def _answered(self, errand: Errand, body: Fields) -> tuple[Answer, Verdict]:
-        """The answer to the row's PUT. While nobody knows how the server spells the action key, one PUT goes out at a time."""
+        """The answer to the row's PUT. One PUT goes out at a time until the server's spelling of the action key is known."""
         if not self._spelling_is_known:
             async with self._spelling:
                 if not self._spelling_is_known:
@@ -282,7 +289,7 @@ class Journey:
                 patience = Patience(max(QUESTIONS, self._retries), self._gate)
             elif answer.status is None:
                 patience.note(answer.streak)
-                deadline += self._gate.open_time() - asked_at  # a poll that nobody answers is not the job's time
+                deadline += self._gate.open_time() - asked_at  # an unanswered poll does not count against the job
                 if await patience.is_spent():
                     break
         return await self._read(errand, JOB_LOST)
@@ -309,7 +316,7 @@ class Journey:
         if verdict.next is Next.WAIT:
             doubt = doubt._replace(
                 from_server=False
-            )  # nobody told of a job: there may be one, whatever the server said
+            )  # no answer about the job: there may be one, whatever the server said
         return await self._read(errand, verdict if verdict.status is Status.DRIFTED else doubt)
 
     async def _read(self, errand: Errand, doubt: Verdict) -> Verdict:
@@ -365,13 +372,13 @@ class Journey:
         return confirm(verdict, claim, image) if image is not None else verdict
 
 
-def _load_told_by(answer: Answer) -> Heard:
-    """A lost answer, or one of a server in trouble, tells of too much load; what was refused, or asked to wait, does not."""
+def _load_shown_by(answer: Answer) -> Heard:
+    """A lost answer, or one of a server in trouble, shows too much load; a refusal, or a request to wait, does not."""
     return Heard.SICK if answer.streak and answer.streak != HELD else Heard.ELSE
 
 
 def again_if_unknown(verdict: Verdict) -> Verdict:
-    """A row that nobody can tell about is sent again: its values are absolute. Its tries are counted like all others.
+    """A row whose outcome is not known is sent again: its values are absolute. Its tries count like all others.
 
     One whose job was accepted and has no result is not: the job may still come to its turn.
     """
@@ -381,12 +388,12 @@ def again_if_unknown(verdict: Verdict) -> Verdict:
 
 
 def unknown(doubt: Verdict) -> Verdict:
-    """The honest end of a row that nobody can tell about."""
+    """End a row whose outcome is not known."""
     return doubt._replace(
         next=Next.SETTLED,
         after=None,
         status=Status.UNKNOWN,
         code=doubt.code or "UNKNOWN",
-        message=f"{doubt.message or 'no certain answer'}; the server could not tell what became of it",
+        message=f"{doubt.message or 'no clear answer'}; outcome not known",
         hint=LOOK,
     )

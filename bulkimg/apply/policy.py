@@ -1,4 +1,4 @@
-"""This file is what a run was asked for that its rows' journeys have to know."""
+"""The options of a run that its rows' journeys need."""
 
 from dataclasses import dataclass
 from typing import Literal

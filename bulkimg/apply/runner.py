@@ -1,4 +1,4 @@
-"""Carry all rows out: keeps as many journeys as allowed, and does what their verdicts say."""
+"""Send all rows: keep as many journeys under way as allowed, and act on their verdicts."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -171,7 +171,7 @@ class Runner:
         try:
             verdicts = await self._journey.look(errands)
         except (CannotRead, TargetError) as why:
-            self.stop(Exit.TARGET, f"the images cannot be compared with the plan any more: {why}")
+            self.stop(Exit.TARGET, f"cannot compare the images with the plan any more: {why}")
             return errands
         for errand in errands:
             if verdict := verdicts.get(errand.claim.ordinal):
@@ -210,7 +210,7 @@ class Runner:
         errand.last = None
 
     async def _give_back(self, *errands: Errand) -> None:
-        """Take back claims of which nothing was sent; those of an earlier process stay open until somebody asks."""
+        """Take back claims of which nothing was sent; those of an earlier process stay open until they are checked."""
         await self._store.release([e.claim for e in errands if not e.in_flight and not e.claim.interrupted])
 
     async def _obey(self, errand: Errand, verdict: Verdict) -> None:
@@ -240,7 +240,7 @@ class Runner:
         """Send again with the spelling the server knows; there are two, and an operator may have fixed one."""
         switched, errand.key_was_switched = errand.key_was_switched, False
         if not switched and errand.key == self._api.action_key and not self._api.switch_key():
-            hint = "is this the image API of a ZStack server? check --endpoint, --base-path and --action-key"
+            hint = "check --endpoint, --base-path and --action-key: this may not be the image API of a ZStack server"
             await self._halt(errand, verdict._replace(hint=hint))
         else:
             await self._at_once(errand, verdict)
@@ -280,7 +280,7 @@ class Runner:
             self._settle(errand, found)
 
     async def _again(self, errand: Errand, verdict: Verdict) -> None:
-        """Close the attempt; the errand goes on later."""
+        """Close the attempt; the errand continues later."""
         await self._close(errand, verdict)
         errand.maybe_applied |= verdict.maybe_applied
         errand.last, errand.in_flight = verdict, False

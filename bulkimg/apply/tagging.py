@@ -1,4 +1,4 @@
-"""Make tags really happen: UpdateImage takes them and real servers ignore them (PROTOCOL.md §6, «Tags»).
+"""Apply tags: UpdateImage accepts them, but real servers ignore them (PROTOCOL.md §6, "Tags").
 
 Every call here may be made twice without harm: a tag that exists is refused or passed over, one that is gone is gone. So
 nothing of it is in the ledger: after a crash the tags are read again, and what is missing is done.
@@ -48,10 +48,8 @@ class Tagging:
         try:
             return await self._completed(claim, verdict)
         except CannotRead as why:
-            tags_only = all(name in TAGS for name in claim.fields)  # then nothing of the row has been shown by anybody
-            return (
-                _cannot_tell(verdict, f"the tags cannot be read: {why}") if tags_only or self._how == "api" else verdict
-            )
+            tags_only = all(name in TAGS for name in claim.fields)  # then no answer has confirmed anything of the row
+            return _cannot_tell(verdict, f"cannot read the tags: {why}") if tags_only or self._how == "api" else verdict
 
     async def _completed(self, claim: Claim, verdict: Verdict) -> Verdict:
         kinds = [kind for kind in TAGS if kind in claim.fields]
@@ -59,7 +57,7 @@ class Tagging:
         for number in range(self._rounds + 1):
             image = await self._reader.one(claim.uuid, kinds)
             if image is None:
-                return _cannot_tell(verdict, "the image is gone, so its tags cannot be read")
+                return _cannot_tell(verdict, "the image no longer exists, so its tags cannot be read")
             if hidden := [kind for kind in kinds if kind not in image]:
                 raise CannotRead(self._reader.unreadable[hidden[0]])
             wrong = [k for k in kinds if not fulfilled(k, claim.fields[k], image[k], replace_tags=self._replace)]
@@ -74,12 +72,12 @@ class Tagging:
             made, refused = await self._sync(claim, wrong)
             said = refused or said
             if not made:
-                said = "it has tags that were not there when the row was sent, and they are kept"
+                said = "it has tags that were added after the row was sent, and they are kept"
                 break
         found = drifted(verdict._replace(unconfirmed=()), wrong)
         if self._how == "body":
             found = found._replace(
-                hint="this server ignores tags in UpdateImage; --tags auto makes them by the tag API"
+                hint="this server ignores tags in UpdateImage; use --tags auto, which sets them by the tag API"
             )
         return found._replace(message=f"{found.message}: {said}") if said else found
 
@@ -98,7 +96,7 @@ class Tagging:
         if self._replace:
             assert isinstance(asked, list)
             gone = has.keys() - {tag.strip(SERVER_TRIMS) for tag in asked}
-            if claim.before is not None:  # what came after the image was looked at is somebody else's
+            if claim.before is not None:  # tags that came after the image was read are another client's
                 known = claim.before.get(kind)
                 ours = set(known) if isinstance(known, list) else set()
                 if "architecture" in claim.fields:  # the server has just made a boot mode of its own
@@ -127,5 +125,5 @@ class Tagging:
 
 
 def _cannot_tell(verdict: Verdict, message: str) -> Verdict:
-    hint = "look at the image; a retry of the run sends the row again"
+    hint = "check the image, or send the row again with bulkimg retry"
     return verdict._replace(status=Status.UNKNOWN, code="TAGS", message=message, hint=hint, unconfirmed=())

@@ -1,4 +1,4 @@
-"""This file sends one change by hand, for `bulkimg try`: every answer is shown, nothing is tried again."""
+"""Send one change for `bulkimg try`: every answer is shown, nothing is retried."""
 
 import asyncio
 import uuid

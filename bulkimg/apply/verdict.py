@@ -1,7 +1,7 @@
-"""This file judges answers: (answer, what the row asks for) → verdict. Pure and total; the journey only obeys.
+"""Judge answers: (answer, what the row asks for) → verdict. Pure and total; the journey only obeys.
 
 A row is `updated` only on an answer that carries its own image with the values asked for; `failed` only on the server's
-own refusal; whatever is not certain is asked about, never guessed (RELIABILITY.md, invariants 5–7).
+own refusal; anything uncertain is checked, never guessed (RELIABILITY.md, invariants 5–7).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,14 @@ from bulkimg.model import TAGS, Claim, Fields, Seen, Status, as_stored
 from bulkimg.plan.diff import changed_since, left_to_send, show, written
 from bulkimg.zstack import Answer
 from bulkimg.zstack.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
-from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another, printable
+from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another, page_title, printable
 
 SEEN = "confirmed by reading the image"
-_DRIFT_HINT = "did somebody else change the image at the same time, or does the server not keep this value?"
-NOT_KEPT = "what the server said holds a credential and is not kept"
+_DRIFT_HINT = (
+    "check the image: another client may have changed it at the same time, or the server does not keep this value"
+)
+NOT_KEPT = "the server's answer contained a credential and was redacted"
+_OF_PROXIES = frozenset({502, 503, 504})  # with a page; the API itself answers in JSON
 MOST_EVIDENCE = 4096  # characters: twice the longest field
 
 
@@ -70,9 +73,9 @@ def _judged(judge: Judge, answer: Answer, claim: Claim) -> Verdict:
         answer.shown is None or verdict.status is Status.UPDATED
     ):  # that one repeats the manifest, not the server's words
         return verdict
-    told = judge(answer.to_show, claim)
-    if (told.next, told.status) == (verdict.next, verdict.status):
-        return verdict._replace(code=told.code, message=told.message, after=told.after)
+    shown = judge(answer.to_show, claim)
+    if (shown.next, shown.status) == (verdict.next, verdict.status):
+        return verdict._replace(code=shown.code, message=shown.message, after=shown.after)
     return verdict._replace(code=f"HTTP_{answer.status}", message=NOT_KEPT, after=None)
 
 
@@ -95,7 +98,7 @@ def _judge_update(answer: Answer, claim: Claim) -> Verdict:
         return verdict
     if names_another(answer.text, claim.uuid):
         return _unbound(answer)
-    # A refusal that names nobody may be a proxy's, or another row's. Where jobs exist, one that was never created proves
+    # A refusal that names no image may be a proxy's, or another row's. Where jobs exist, one that was never created proves
     # it; elsewhere the image shows that nothing was applied. It is kept, and asked about.
     names_ours = claim.uuid in answer.text or claim.job_uuid in answer.text
     return verdict if names_ours else verdict._replace(next=Next.ASK)
@@ -145,14 +148,14 @@ def _judge_read(answer: Answer, claim: Claim) -> Verdict:
         return Verdict(Next.CANNOT_TELL, code=f"HTTP_{answer.status}", http_status=answer.status)
     missing, different = _compare(claim.fields, images[0])
     if different:
-        message = f"the image has other values in {', '.join(different)}"
+        message = f"the image shows other values in {', '.join(different)}"
         return Verdict(Next.NOT_APPLIED, http_status=200, message=message, after=_shown(claim.fields, images[0]))
     if len(missing) == len(claim.fields) and all(name in TAGS for name in missing):
         return Verdict(Next.CANNOT_TELL, http_status=200)
     # Servers leave out what is null (PROTOCOL.md §1), so a value that was asked for and is not there was not applied; some
     # server may never show the field. Either way nothing is confirmed.
     if absent := [name for name in missing if name not in TAGS and as_stored(claim.fields[name]) != ""]:
-        message = f"the image has no value in {', '.join(absent)}"
+        message = f"the image shows no value in {', '.join(absent)}"
         return Verdict(Next.NOT_SHOWN, http_status=200, message=message, after=_shown(claim.fields, images[0]))
     verdict = Verdict(Next.SETTLED, Status.UPDATED, message=SEEN, http_status=200, unconfirmed=tuple(missing))
     return verdict._replace(after=_shown(claim.fields, images[0]))
@@ -161,11 +164,11 @@ def _judge_read(answer: Answer, claim: Claim) -> Verdict:
 def judge_look(claim: Claim, image: Mapping[str, Any] | None, *, doubtful: bool, replace_tags: bool) -> Verdict | None:
     """The image just before the row is sent, compared with its plan: None lets it be sent, anything else ends the row.
 
-    `doubtful`: an earlier attempt may have been applied, so nobody can tell whose change it is that the image shows.
+    `doubtful`: an earlier attempt may have been applied, so the change that the image shows may be ours or another client's.
     """
     unsent = Verdict(Next.SETTLED, http_status=None, sent=False)
     if image is None:
-        message, hint = "the server has no image with this uuid any more", CODES["SYS.1003"].hint
+        message, hint = "the image no longer exists on the server", CODES["SYS.1003"].hint
         return unsent._replace(status=Status.FAILED, code="NO_SUCH_IMAGE", message=message, hint=hint)
     before = claim.before or {}
     if changed := changed_since(before, claim.fields, image, replace_tags=replace_tags, partly=doubtful):
@@ -175,7 +178,7 @@ def judge_look(claim: Claim, image: Mapping[str, Any] | None, *, doubtful: bool,
         status = Status.UNKNOWN if doubtful else Status.CONFLICT
         message, hint = (
             "; ".join(said),
-            "somebody else has changed the image; make a new plan if it is still to be changed",
+            "the image was changed after the plan was made; make a new plan to change it",
         )
         return unsent._replace(status=status, code="CHANGED_SINCE_PLAN", message=message, hint=hint)
     if not left_to_send(claim.fields, image, replace_tags=replace_tags):
@@ -189,7 +192,7 @@ def judge_look(claim: Claim, image: Mapping[str, Any] | None, *, doubtful: bool,
                 sent=False,
             )
         return unsent._replace(
-            status=Status.UNCHANGED, code="ALREADY_SO", message="the image has become so since the plan"
+            status=Status.UNCHANGED, code="ALREADY_SO", message="the image got these values after the plan was made"
         )
     return None
 
@@ -218,7 +221,7 @@ def drifted(verdict: Verdict, different: Sequence[str]) -> Verdict:
 def _accepted(http_status: int) -> Verdict:
     """The job was accepted, and its result cannot be had from this answer."""
     code = "JOB_NOT_KNOWN" if http_status == 404 else "NO_RESULT"
-    message = f"HTTP {http_status} to the poll of the job does not tell its result"
+    message = f"polling the job returned HTTP {http_status} and no result"
     return Verdict(Next.READ, None, code, message, http_status=http_status, maybe_applied=True, job_used=True)
 
 
@@ -227,16 +230,23 @@ def _no_answer(answer: Answer) -> Verdict:
         return Verdict(Next.ASK, code=answer.failure, message=answer.detail, maybe_applied=True)
     if answer.failure == "TLS":
         return Verdict(
-            Next.HALT, code="TLS", message=answer.detail, hint="--ca-file names the authority to trust", sent=False
+            Next.HALT,
+            code="TLS",
+            message=answer.detail,
+            hint="check --ca-file and the server's certificate",
+            sent=False,
         )
     return Verdict(
-        Next.AGAIN, code=answer.failure, message=answer.detail, hint="is the server there, and --endpoint right?"
+        Next.AGAIN,
+        code=answer.failure,
+        message=answer.detail,
+        hint="check that the server is running and --endpoint is right",
     )
 
 
 def _unbound(answer: Answer) -> Verdict:
     """A complete answer that is not about this row, or not an answer of this API."""
-    message = f"HTTP {answer.status}, but the answer is not bound to this image or job"
+    message = f"the answer (HTTP {answer.status}) does not belong to this image or job"
     return Verdict(Next.ASK, code="NOT_BOUND", message=message, http_status=answer.status, maybe_applied=True)
 
 
@@ -280,7 +290,7 @@ def message_of(verdict: Verdict) -> str:
     """A row's message, with the fields that nothing has shown."""
     if not verdict.unconfirmed:
         return verdict.message
-    left = f"not confirmed, the answer does not carry it: {', '.join(verdict.unconfirmed)}"
+    left = f"not confirmed (missing from the answer): {', '.join(verdict.unconfirmed)}"
     return f"{verdict.message}; {left}" if verdict.message else left
 
 
@@ -292,7 +302,7 @@ def _by_rule(answer: Answer, body: Any) -> Verdict:
         if pattern.search(answer.text):
             return _follow(rule, code, _line(answer.text), answer)
     rule = rule_for_status(answer.status)
-    return _follow(rule, f"HTTP_{answer.status}", _line(answer.text) or f"HTTP {answer.status}", answer)
+    return _follow(rule, f"HTTP_{answer.status}", _in_words(answer), answer)
 
 
 def _by_code(code: str, text: str, answer: Answer, *, job_used: bool) -> Verdict:
@@ -321,6 +331,15 @@ def _follow(rule: Rule, code: str, message: str, answer: Answer, *, job_used: bo
         maybe_applied=rule.maybe_applied,
         job_used=job_used or rule.move is Move.RENEW or code == "DUPLICATE_JOB",
     )
+
+
+def _in_words(answer: Answer) -> str:
+    """What an answer without an error object says: the title of a page, or the text."""
+    if not answer.text.startswith("<"):
+        return _line(answer.text) or f"HTTP {answer.status}"
+    sender = "from a proxy" if answer.status in _OF_PROXIES else "with a web page"
+    title = page_title(answer.text)
+    return f'{answer.status} {sender} ("{title}")' if title else f"{answer.status} {sender}"
 
 
 def _line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""run.db: the one place with SQL. Stages add rows, claims and outcomes to it; every other file is made from it."""
+"""Keep a run in run.db, the one place with SQL; every other file of the run is made from it."""
 
 from bulkimg.ledger.files import LiveResults, write_results
 from bulkimg.ledger.lane import Lane, ThreadLane

@@ -1,4 +1,4 @@
-"""This file writes what sending adds to the ledger: claims before any byte goes out, attempts' fates, outcomes.
+"""Write what sending adds to the ledger: claims before any byte goes out, attempts' fates, outcomes.
 
 Many rows go to SQLite, and come from it, with one statement. With one a row, this thread and the event loop would pass
 Python's lock to and fro at every row, which measured three times slower.
@@ -13,7 +13,7 @@ from bulkimg.ledger import seal
 from bulkimg.ledger.store import Ledger
 from bulkimg.model import Claim, Outcome
 
-# A row is to be sent when nothing has settled it; its last attempt, if any, tells how to go on.
+# A row is to be sent when nothing has settled it; its last attempt, if any, says how to continue.
 _NEXT = """
 SELECT json_group_array(json_array(ordinal, line, uuid, json(fields), n, job_uuid, fate, doubtful, json(before))) FROM (
   SELECT row.ordinal, row.line, lower(hex(row.uuid)) AS uuid, coalesce(plan.send, row.fields) AS fields, plan.before,

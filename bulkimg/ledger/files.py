@@ -168,7 +168,7 @@ def _undoing(row: Row, columns: Sequence[str], empty_token: str) -> tuple[Any, .
 def _unsayable(row: Row, empty_token: str) -> list[str]:
     """Old values that a manifest cannot ask for; `bulkimg undo` can."""
     return [
-        f"the old {name} is a text that a cell cannot ask for, so it is left out here; bulkimg undo brings it back"
+        f"the old {name} cannot be written as a cell, so it is left out here; bulkimg undo restores it"
         for name, value in row.fields.items()
         if value == empty_token or (isinstance(value, str) and value and is_blank(value))
     ]
@@ -186,7 +186,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
     temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors(path):
         with suppress(FileNotFoundError):
-            temporary.unlink()  # one that a killed process left, or a link that somebody put there
+            temporary.unlink()  # one that a killed process left, or a link that was put there
         descriptor = _private_descriptor(temporary, os.O_EXCL)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
@@ -195,7 +195,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
-            with suppress(OSError):  # the first error is the one that is told
+            with suppress(OSError):  # the first error is the one to report
                 temporary.unlink()
             raise
         directory = os.open(path.parent, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""This file takes a manifest's rows into the ledger, and finds the images that more than one row names."""
+"""Add a manifest's rows to the ledger, and merge the rows that name the same image."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -120,7 +120,8 @@ def _merge(db: Any, uuid: str, found: Sequence[tuple[int, int, str, str | None]]
             others = ", ".join([str(other) for other in lines[:6] if other != line][:5]) + (
                 " …" if len(lines) > 6 else ""
             )
-            message = f"line {others} asks for another value of {column} for this image"
+            others, verb = (f"line {others}", "sets") if len(lines) == 2 else (f"lines {others}", "set")
+            message = f"{others} {verb} another value of {column} for this image"
             value = json.loads(asked).get(clash) if clash else json.loads(expected or "{}").get(clash_expected)
             shown = uuid if value is None else str(value)[:60]
             problem = Problem(line, column, shown, "DUPLICATE_CONFLICT", message, "keep one of these rows")

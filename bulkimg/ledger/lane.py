@@ -1,4 +1,4 @@
-"""This file is the one thread that writes while a run sends: work in the order it was put in, one piece at a time."""
+"""Write in one thread while a run sends: work in the order it was put in, one piece at a time."""
 
 import asyncio
 import queue

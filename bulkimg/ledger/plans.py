@@ -1,4 +1,4 @@
-"""This file keeps a run's plan: what the survey saw of every image, what is sent because of it, and the figures of the whole."""
+"""Keep a run's plan: what the survey saw of every image, what is sent because of it, and its figures."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ CHUNK = 500  # rows held in memory at a time
 # How a row ends that the plan leaves out.
 _ENDS = {
     Action.UNCHANGED: (Status.UNCHANGED, "ALREADY_SO", ""),
-    Action.CONFLICT: (Status.CONFLICT, "PRECONDITION", "look at the image; has somebody else changed it?"),
+    Action.CONFLICT: (Status.CONFLICT, "PRECONDITION", "check the image: another client may have changed it"),
     Action.MISSING: (
         Status.FAILED,
         "NO_SUCH_IMAGE",
-        "no image has this uuid on this server; check it, or was the image deleted?",
+        "check the uuid: the image does not exist on this server, or was deleted",
     ),
 }
 
@@ -68,7 +68,7 @@ def _json(value: Any) -> str | None:
 
 
 def is_made(ledger: Ledger) -> bool:
-    """Whether the images of this run have been looked at."""
+    """Whether the images of this run have been read."""
     return bool(ledger.meta("surveyed"))
 
 
@@ -127,7 +127,7 @@ def _transitions(ledger: Ledger) -> list[tuple[str, Any, Any, int]]:
 
 
 def canary(ledger: Ledger, count: int) -> list[int]:
-    """Ordinals of so many rows, evenly over the whole plan; the same ones when the run is gone on with."""
+    """Ordinals of so many rows, evenly over the whole plan; the same ones when the run is resumed."""
     kept: list[int] = ledger.meta("canary") or _spread(ledger, count)
     ledger.set_meta(canary=kept)
     return kept

@@ -1,4 +1,4 @@
-"""The run's directory: its id, its modes, its lock, and how `last` and the others are found."""
+"""Create, find and lock run directories; `last` is one of their names."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from bulkimg.errors import RunRefused, StorageError, UsageError
 
 _STAMPED = re.compile(r"(\d{8}-\d{6}\.\d{3})-[0-9a-z]{4}")
-LOCK_TRIES, LOCK_WAIT = 5, 0.02  # whoever looks whether a run is held takes its lock for a moment
+LOCK_TRIES, LOCK_WAIT = 5, 0.02  # looking whether a run is held takes its lock for a moment
 _ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # no letters that are read as digits
 
 
@@ -47,9 +47,7 @@ class RunDirectory:
             raise RunRefused(f"{self.path}: {why}")
         if not _lock(descriptor, tries=LOCK_TRIES):
             os.close(descriptor)
-            raise RunRefused(
-                f"run {self.run_id} is being carried out by another process; see bulkimg status {self.words}"
-            )
+            raise RunRefused(f"run {self.run_id} is in use by another process; see bulkimg status {self.words}")
         self._lock = descriptor
         return self
 
@@ -68,7 +66,7 @@ class RunDirectory:
 
     @property
     def begun_at(self) -> float:
-        """Seconds since the epoch: by its id, or, where somebody named the run, by its directory's first file."""
+        """Seconds since the epoch: by its id, or, where the run was named, by its directory's first file."""
         if found := _STAMPED.fullmatch(self.run_id):
             return datetime.strptime(found[1], "%Y%m%d-%H%M%S.%f").replace(tzinfo=UTC).timestamp()
         try:
@@ -86,7 +84,7 @@ class RunDirectory:
         shutil.rmtree(self.path)
 
 
-NAMED_AT = ".begun"  # an empty file in the directory of a run that somebody named: its time is the run's
+NAMED_AT = ".begun"  # an empty file in the directory of a named run: its time is the run's
 
 
 def _lock(descriptor: int, tries: int = 1) -> bool:
@@ -101,14 +99,12 @@ def _lock(descriptor: int, tries: int = 1) -> bool:
 
 
 def _strange(found: os.stat_result) -> str:
-    """Why a directory is not one that only we write in; nothing that somebody else could have changed is acted on."""
+    """Why a directory is not one that only we write in; nothing that another user could have changed is trusted."""
     if found.st_uid != os.geteuid():
-        return f"belongs to another user (uid {found.st_uid}); go on with the run as that user"
+        return f"belongs to another user (uid {found.st_uid}); resume the run as that user"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         mode = stat.S_IMODE(found.st_mode)
-        return (
-            f"can be written by others (mode {mode:04o}), so its ledger cannot be trusted; look into it, then chmod 700"
-        )
+        return f"is writable by other users (mode {mode:04o}), so its ledger cannot be trusted; check its content, then run chmod 700 on it"
     return ""
 
 
@@ -122,7 +118,7 @@ def new_run(runs_dir: Path, now: float, name: str | None = None) -> RunDirectory
     path = runs_dir / (name or f"{stamp}-{suffix}")
     try:
         if not runs_dir.is_dir():
-            runs_dir.mkdir(0o755, parents=True, exist_ok=True)  # whoever can write in it can move runs away
+            runs_dir.mkdir(0o755, parents=True, exist_ok=True)  # a user who can write in it can move runs away
             _make_durable(runs_dir.parent)
         path.mkdir(mode=0o700)
         path.chmod(0o700)  # whatever the umask
@@ -132,10 +128,10 @@ def new_run(runs_dir: Path, now: float, name: str | None = None) -> RunDirectory
         _make_durable(runs_dir)
         return RunDirectory(path).hold()
     except FileExistsError:
-        raise RunRefused(f"there is a run {path.name} in {runs_dir}; choose another --run-id") from None
+        raise RunRefused(f"run {path.name} already exists in {runs_dir}; choose another --run-id") from None
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be created: {error.strerror}; choose another place with --runs-dir"
+            f"{path}: cannot be created: {error.strerror}; choose another directory with --runs-dir"
         ) from None
 
 
@@ -173,6 +169,6 @@ def find_run(runs_dir: Path, name: str) -> RunDirectory:
     if len(matching) == 1:
         return matching[0]
     if not runs:
-        raise UsageError(f"there are no runs in {runs_dir}; --runs-dir names another place")
+        raise UsageError(f"there are no runs in {runs_dir}; choose another directory with --runs-dir")
     what = "is the beginning of several runs" if matching else "is not a run"
-    raise UsageError(f"{name!r} {what} in {runs_dir}; `bulkimg runs` lists them")
+    raise UsageError(f"{name!r} {what} in {runs_dir}; list them with bulkimg runs")

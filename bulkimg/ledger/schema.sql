@@ -44,7 +44,7 @@ CREATE TABLE warning (
   fix     TEXT NOT NULL
 ) STRICT;
 
--- What the survey saw, and what would be sent because of it. A run that could not look, or was told not to, has none.
+-- What the survey saw, and what would be sent because of it. A run without a survey has none.
 CREATE TABLE plan (
   ordinal INTEGER PRIMARY KEY,        -- of rows that are sent by themselves: no problems, no leader
   action  TEXT NOT NULL,              -- update, unchanged, conflict, missing
@@ -116,9 +116,9 @@ SELECT
       SELECT group_concat(trim(column || iif(value = '', '', ' ''' || value || ''''))
         || iif(column || value = '', '', ': ') || message, '; ')
       FROM problem WHERE problem.ordinal = fate.ordinal)
-    WHEN 'unknown' THEN 'sent or about to be, and its fate is not known yet'
-    ELSE iif(planned, 'planned, and not sent yet', iif(attempts, 'not applied so far, and the run stopped before another try',
-      'never sent: the run stopped before it')) END, '') AS message,
+    WHEN 'unknown' THEN 'may have been sent; outcome not known yet'
+    ELSE iif(planned, 'planned, not sent yet', iif(attempts, 'not applied, and the run stopped before the next retry',
+      'not sent: the run stopped before this row')) END, '') AS message,
   coalesce(settled_hint, CASE status
     WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = fate.ordinal)
     ELSE next || ' sends it' END, '') AS hint,

@@ -1,7 +1,7 @@
-"""This file seals the ledger: check sums over all that decides what is sent and what is told, so that damage is refused.
+"""Seal the ledger with checksums over everything that decides what is sent and reported, so that damage is refused.
 
 SQLite's own checks see a broken structure, not a flipped bit in a value (RELIABILITY.md, invariant 17). They are against
-accidents; somebody who can write the file can write its seal too.
+accidents; a user who can write the file can write its seal too.
 
 Rows do not change once the manifest is in, nor their plan once it is made, so one sum goes over them in order. Attempts and outcomes are added all the
 time, so theirs is the exclusive or of a sum for each record: adding and taking back are the same step. The sums are of a
@@ -32,7 +32,7 @@ _JOURNAL = {
 
 
 def _bytes(values: Any) -> bytes:
-    # Version 2 of marshal writes equal values as equal bytes, and tells 1, 1.0, '1' and b'1' apart.
+    # Version 2 of marshal writes equal values as equal bytes, and keeps 1, 1.0, '1' and b'1' apart.
     return marshal.dumps(values, 2)
 
 
@@ -116,6 +116,6 @@ def damage(db: sqlite3.Connection) -> str:
 def _unlike(db: sqlite3.Connection, kept: dict[str, int]) -> Iterable[str]:
     for name in _IN_ORDER:
         if in_order(db, name) != kept.get(name):
-            yield f"its {name} are not as they were written"
+            yield f"the checksum of its {name} is wrong"
     if journal(db) != kept.get("journal"):
-        yield "its attempts and outcomes are not as they were written"
+        yield "the checksum of its attempts and outcomes is wrong"

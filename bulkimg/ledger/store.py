@@ -1,4 +1,4 @@
-"""This file opens run.db and keeps its header: what was asked, of whom, in which state the run is."""
+"""Open run.db and keep its header: what was asked, of which server, and the run's state."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Ledger:
     """One connection to one run's ledger. A connection may change threads, but only one at a time uses it.
 
     `witness` is a second connection that only reads. While it is there, closing the first one writes nothing: after a
-    failed write or fsync nobody knows what is on the disk, and asking for another fsync would be answered with a lie.
+    failed write or fsync the content of the disk is not known, and another fsync could report a success that is not one.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, witness: sqlite3.Connection | None = None) -> None:
@@ -73,16 +73,16 @@ class Ledger:
             raise StorageError(f"{path}: is not a readable ledger: {error}; {_START_AGAIN}") from None
         if schema != SCHEMA:
             raise RunRefused(
-                f"{path}: was written by another version of bulkimg (schema {schema}, this one reads {SCHEMA})"
+                f"{path}: was written by another version of bulkimg (schema {schema}, this one reads {SCHEMA}); use that version"
             )
         with storage_errors(path):
             if not seal.header_is_whole(ledger.db):
                 ledger.close()
-                raise StorageError(f"{path}: is damaged: its header is not as it was written; {_START_AGAIN}")
+                raise StorageError(f"{path}: is damaged: the checksum of its header is wrong; {_START_AGAIN}")
         return ledger
 
     def verify(self) -> None:
-        """StorageError unless everything in it is as it was written; before a run is gone on with."""
+        """StorageError unless everything in it is as it was written; before a run is resumed."""
         try:
             found = seal.damage(self.db)
             if not found:
@@ -118,7 +118,7 @@ class Ledger:
             raise
 
     def _roll_back(self) -> None:
-        """The first error is the one that is told; but where not even this succeeds, there is no other transaction."""
+        """The first error is the one to report; but where not even this succeeds, there is no other transaction."""
         if self.db.in_transaction:
             try:
                 with storage_errors(self.path):
@@ -181,19 +181,21 @@ class Ledger:
             self.db.close()
 
 
-_START_AGAIN = "restore it from a backup, or run the manifest again (what it says is absolute, so twice does no harm)"
+_START_AGAIN = "restore it from a backup, or run the manifest again (sending the same values twice is harmless)"
 
 
 def _refuse_strange_file(path: Path) -> None:
-    """Only a plain file of our own is a ledger: nobody else's, and nothing that a link leads to."""
+    """Only a regular file of our own is a ledger: no other user's, no link."""
     try:
         found = path.lstat()
     except OSError:
-        raise RunRefused(f"{path}: there is no ledger; `bulkimg runs` lists the runs") from None
+        raise RunRefused(f"{path}: there is no ledger; list the runs with bulkimg runs") from None
     if not stat.S_ISREG(found.st_mode):
-        raise RunRefused(f"{path}: is not a plain file; a ledger is not opened through a link")
+        raise RunRefused(
+            f"{path}: is a link or a special file, but a ledger must be a regular file; name the run's own directory"
+        )
     if found.st_uid != os.geteuid():
-        raise RunRefused(f"{path}: belongs to another user (uid {found.st_uid}); go on with the run as that user")
+        raise RunRefused(f"{path}: belongs to another user (uid {found.st_uid}); resume the run as that user")
 
 
 def _witness(path: Path) -> sqlite3.Connection:

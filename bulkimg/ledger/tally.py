@@ -1,4 +1,4 @@
-"""This file reads the ledger: every row's fate, counts by status and by cause, the problems."""
+"""Read the ledger: every row's fate, counts by status and by cause, the problems."""
 
 import json
 from collections.abc import Iterator

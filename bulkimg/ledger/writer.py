@@ -1,4 +1,4 @@
-"""This file writes while a run sends: it commits claims and outcomes in groups, in a lane of its own.
+"""Commit claims and outcomes in groups while a run sends, in a lane of their own.
 
 A claim is handed out only after its commit; an outcome is shown and appended to the results only after its commit.
 After the first failure nothing is written any more and every caller gets the StorageError (RELIABILITY.md, invariant 16).
@@ -72,7 +72,7 @@ class Writer:
         return await done
 
     def settle(self, outcome: Outcome) -> None:
-        """Write the outcome with the next commit; `on_settled` tells when it is durable."""
+        """Write the outcome with the next commit; `on_settled` is called when it is durable."""
         self._group.outcomes.append(outcome)
         if len(self._group.outcomes) >= GROUP_ROWS:
             self._flush()
@@ -82,7 +82,7 @@ class Writer:
     def remember_key(self, key: str) -> None:
         """The spelling that the server has accepted, for a run that is resumed; written with the next commit."""
         done: asyncio.Future[Any] = self._loop.create_future()
-        done.add_done_callback(_heed)  # nobody waits for it; a failure is told to everybody all the same
+        done.add_done_callback(_heed)  # not awaited; a failure reaches every caller anyway
         self._group.jobs.append((lambda ledger: ledger.set_meta(action_key=key), done))
 
     def _flush(self) -> None:
@@ -169,7 +169,7 @@ class Writer:
 
 
 def _heed(done: "asyncio.Future[Any]") -> None:
-    """Look at the exception, which asyncio would otherwise print as one that nobody has seen."""
+    """Look at the exception, which asyncio would otherwise print as never retrieved."""
     if not done.cancelled():
         done.exception()
 

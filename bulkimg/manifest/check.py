@@ -9,15 +9,27 @@ from pydantic import ValidationError
 
 from bulkimg.blank import is_blank, trim, trim_in_line
 from bulkimg.cells import read_cell, read_flag
-from bulkimg.model import CHOICES, FLAGS, MAY_BE_EMPTY, TAGS, Change, Fields, Problem, Value, normal_uuid, refuse_unfit
+from bulkimg.model import (
+    CHOICES,
+    FLAGS,
+    MAY_BE_EMPTY,
+    ONLY_THESE,
+    TAGS,
+    Change,
+    Fields,
+    Problem,
+    Value,
+    normal_uuid,
+    refuse_unfit,
+)
 from bulkimg.values import Pairs, nearest
 
-_UUID_FIX = "32 hexadecimal digits, with or without dashes"
+_UUID_FIX = "write 32 hexadecimal digits, with or without dashes"
 
 
 class Checker:
-    """Knows the token that empties a field, the values that `--allow-value` admits, and whether an image may lose all its
-    tags, as it may where they are replaced."""
+    """Checks records. It knows the token that empties a field, the values that `--allow-value` allows, and whether an image
+    may lose all its tags, as it may where they are replaced."""
 
     def __init__(self, empty_token: str = "<empty>", allow_value: Pairs = (), *, no_tags: bool = False) -> None:  # noqa: S107 - not a password
         self.empty_token = empty_token
@@ -34,11 +46,13 @@ class Checker:
         shown = "" if value is None or (isinstance(value, str) and is_blank(value)) else shorten(value)
         message, fix = "is not an image uuid" if shown else "is missing", _UUID_FIX
         if _is_a_spreadsheets_number(value):
-            fix = "a spreadsheet or a program has turned it into a number; make the column text and paste the ids again"
+            fix = (
+                "a spreadsheet or program turned it into a number; format the column as text and paste the uuids again"
+            )
         return None, [Problem(line, "uuid", shown, "BAD_UUID", message, fix)]
 
     def fields(self, line: int, asked: Mapping[str, Any], *, cells: bool) -> tuple[Fields, list[Problem]]:
-        """Values to set, validated. `cells`: they are texts of CSV cells, where blank means «leave as it is»."""
+        """Values to set, validated. `cells`: they are texts of CSV cells, where blank means "leave as it is"."""
         fields, problems = self._values(line, asked, cells=cells)
         try:
             Change.model_validate(fields, context=self.admitted)
@@ -60,12 +74,13 @@ class Checker:
             try:
                 value = read_cell(name, raw, self.empty_token) if cells else self._from_json(name, raw)
                 if value == "" and name not in MAY_BE_EMPTY and not expectation:
-                    raise ValueError(f"may not be emptied; only {' and '.join(MAY_BE_EMPTY)} may be")
+                    keep = "leave the cell blank" if cells else "write null"
+                    raise ValueError(f"cannot be empty; {keep} to keep the present value ({ONLY_THESE})")
                 if expectation and isinstance(value, str):
                     refuse_unfit(value)
             except ValueError as error:
                 message, _, fix = str(error).partition("; ")
-                code = "EMPTY_VALUE" if message == "may not be emptied" else "BAD_VALUE"
+                code = "EMPTY_VALUE" if message == "cannot be empty" else "BAD_VALUE"
                 problems.append(Problem(line, name, shorten(raw), code, message, fix))
             else:
                 if value is not None:
@@ -112,7 +127,7 @@ def _problem(line: int, error: Any, asked: Mapping[str, Any]) -> Problem:
         word, known = ctx["nearest"]
         found = nearest(word, known)
         guess = found.removeprefix("; did you mean ").removesuffix("?") if "did you mean" in found else ""
-        fix = f"did you mean {guess}? {ctx['else']}" if guess else f"write one of them, {ctx['else']}"
+        fix = f"did you mean {guess}? Otherwise {ctx['else']}" if guess else f"write one of them, or {ctx['else']}"
     return Problem(line, name, shorten(asked.get(name)), error["type"].upper(), error["msg"], fix or "")
 
 

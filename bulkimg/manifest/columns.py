@@ -1,4 +1,4 @@
-"""Which column feeds which field: `--map`, `--set` and its templates, `if_` columns, and what is refused."""
+"""Decide which column feeds which field: `--map`, `--set` and its templates, `if_` columns."""
 
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,7 +35,9 @@ class Template:
             raise UsageError(f"--set {field}={text!r}: {error}; write {{{{ and }}}} for braces") from None
         for _, column, spec, conversion in parts:
             if column is not None and (not column or spec or conversion):
-                raise UsageError(f"--set {field}={text!r}: a placeholder is a column's name in braces and nothing more")
+                raise UsageError(
+                    f"--set {field}={text!r}: a placeholder is only a column name in braces; write {{COLUMN}}"
+                )
         return cls(field, tuple((literal, column) for literal, column, _, _ in parts))
 
     def fill(self, texts: Mapping[str, str], empty_token: str = "") -> str:
@@ -94,7 +96,7 @@ class Columns:
                 self._check_constant(template, checker)
         self.mentioned = {column for template in self.templates for column in template.columns}
         self.mentioned |= {column for column, _ in self.conditions}
-        self.look_at_texts = bool(self.mentioned)  # else nobody asks what a row's other cells say
+        self.look_at_texts = bool(self.mentioned)  # else the other cells of a row do not matter
 
     @staticmethod
     def _refuse_doubles(maps: Pairs, sets: Pairs) -> None:
@@ -106,8 +108,8 @@ class Columns:
     def _check_constant(template: Template, checker: Checker) -> None:
         text = template.fill({})
         if is_blank(text):
-            cure = f"{checker.empty_token} empties a field" if template.field in MAY_BE_EMPTY else "give a value"
-            raise UsageError(f"--set {template.field}=: is empty, which would leave the field as it is; {cure}")
+            fix = f"write {checker.empty_token} to empty it" if template.field in MAY_BE_EMPTY else "give a value"
+            raise UsageError(f"--set {template.field}=: a blank value leaves the field unchanged; {fix}")
         _, problems = checker.fields(0, {template.field: text}, cells=True)
         for problem in problems:
             raise UsageError(f"--set {template.field}={text!r}: {problem.message}; {problem.fix}")
@@ -121,15 +123,15 @@ class Columns:
 
     def unknown(self, line: int, column: str) -> Problem:
         if any(char in column for char in "\uff0c\uff1b\u3001\uff5c"):
-            message = "is one name that holds a full-width comma or semicolon"
+            message = "contains a full-width comma or semicolon, which does not separate columns"
             return Problem(line, column, "", "UNKNOWN_COLUMN", message, "separate the columns with a plain , or ;")
         return Problem(
             line,
             column,
             "",
             "UNKNOWN_COLUMN",
-            f"is not a column bulkimg knows{nearest(column, TARGETS[: len(FIELDS) + 1])}",
-            f"rename it, say what it is with --map {column!r}=FIELD, or begin its name with _ to have it ignored",
+            f"is not a known column{nearest(column, TARGETS[: len(FIELDS) + 1])}",
+            f"rename it, map it with --map {column!r}=FIELD, or start its name with _ to ignore it",
         )
 
     def bind(self, line: int, header: Sequence[str]) -> tuple[list[str], list[Problem]]:
@@ -142,10 +144,12 @@ class Columns:
         named = [target for target in targets if target]
         for target in dict.fromkeys(named):
             if named.count(target) > 1 and header.count(target) < 2:
-                problems.append(Problem(line, target, "", "COLUMN_TWICE", "is fed by two columns", "change one --map"))
+                problems.append(
+                    Problem(line, target, "", "COLUMN_TWICE", "is taken from two columns", "change one --map")
+                )
         if "uuid" not in named:
-            fix = "add it, or name the one that holds it with --map COLUMN=uuid"
-            problems.append(Problem(line, "uuid", "", "NO_UUID_COLUMN", "there is no such column", fix))
+            fix = "add it, or name the column that holds it with --map COLUMN=uuid"
+            problems.append(Problem(line, "uuid", "", "NO_UUID_COLUMN", "is missing from the header", fix))
         if not problems and not any(t in FIELDS for t in named) and not self.templates:
             fix = f"add one of {', '.join(FIELDS)}, or --set FIELD=VALUE"
             problems.append(Problem(line, "", "", "NO_FIELD_COLUMN", "no column holds a field to change", fix))
@@ -158,7 +162,7 @@ class Columns:
             if not name:
                 yield Problem(line, f"column {at}", "", "EMPTY_COLUMN", "has no name", "name it, or remove the column")
         for name in dict.fromkeys(name for name in header if name and header.count(name) > 1):
-            yield Problem(line, name, "", "COLUMN_TWICE", "stands twice in the header", "keep one of them")
+            yield Problem(line, name, "", "COLUMN_TWICE", "appears twice in the header", "keep one of them")
 
     def _refuse_missing(self, header: Sequence[str]) -> None:
         for option, columns in (

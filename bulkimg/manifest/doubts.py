@@ -1,4 +1,4 @@
-"""Warnings: values that are allowed and hardly ever meant (PRODUCT.md §3). `--strict` makes them problems. Pure."""
+"""Warn of values that are allowed but rarely intended (PRODUCT.md §3). `--strict` makes them problems. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -49,28 +49,30 @@ def _of_text(line: int, name: str, text: str) -> Iterator[Problem]:
     if len(text) > _LONGEST_WORD and text.isascii() and text.isprintable() and text[0].isalnum():
         return  # nearly every text: none of the marks below can be in it
     if text.casefold() in _NOTHING or _ERROR.fullmatch(text):
-        message = "is another program's word for nothing or for an error"
+        message = "is what other programs write for no value or an error"
         yield _warning(line, name, text, "FOREIGN_WORD", message, "leave the cell blank to keep the present value")
     if has_invisible_end(text):
-        yield _warning(line, name, text, "INVISIBLE_END", "has invisible characters at an end", "remove them")
+        yield _warning(line, name, text, "INVISIBLE_END", "starts or ends with invisible characters", "remove them")
     if name == "name" and (found := _BREAK.search(text)):
         what = "a tab" if found.group() == "\t" else "a line break"
-        yield _warning(line, name, text, "BROKEN_NAME", f"has {what} at character {found.start() + 1}", "remove it")
+        yield _warning(
+            line, name, text, "BROKEN_NAME", f"contains {what} at character {found.start() + 1}", "remove it"
+        )
     if len(text) > 1 and _QUOTED.fullmatch(text):
         message = "is in quotation marks, which are part of the value"
-        yield _warning(line, name, text, "QUOTED_VALUE", message, "remove them if they are not meant")
+        yield _warning(line, name, text, "QUOTED_VALUE", message, "remove them unless they belong to the value")
 
 
 def _of_tag(line: int, name: str, tag: str) -> Iterator[Problem]:
     if tag.strip().casefold() in _NOTHING or _ERROR.fullmatch(tag.strip()):
-        message = "is another program's word for nothing or for an error"
+        message = "is what other programs write for no value or an error"
         yield _warning(line, name, tag, "FOREIGN_WORD", message, "leave the cell blank to keep the present tags")
     if found := _ODD_IN_TAG.search(tag):
         what = found.group() if len(found.group()) < 3 else "{…}"
-        message = f"is one tag that holds {what}"
-        yield _warning(line, name, tag, "ODD_TAG", message, "tags are separated by ; in a cell")
+        message = f"is one tag that contains {what}"
+        yield _warning(line, name, tag, "ODD_TAG", message, "separate tags with ; in a cell")
     if has_invisible_end(tag.strip(SERVER_TRIMS)):
-        yield _warning(line, name, tag, "INVISIBLE_END", "has invisible characters at an end", "remove them")
+        yield _warning(line, name, tag, "INVISIBLE_END", "starts or ends with invisible characters", "remove them")
 
 
 def _warning(line: int, name: str, text: str, code: str, message: str, fix: str) -> Problem:

@@ -1,4 +1,4 @@
-"""Which encoding a manifest is read in: its byte order mark, our own columns, what was asked for, in that order (PRODUCT.md §3)."""
+"""Choose a manifest's encoding: its byte order mark, our own columns, then what was asked for (PRODUCT.md §3)."""
 
 import codecs
 import io

@@ -1,13 +1,13 @@
-"""What a file is that is no CSV and no JSONL, told from its first bytes: (what is wrong, what to do), for a problem."""
+"""Recognise other file formats by their first bytes: (what is wrong, what to do), for a problem."""
 
-_AS_CSV = "open it in the spreadsheet and save it as CSV UTF-8"
+_AS_CSV = "save it as CSV UTF-8"
 _ADVICE = (
-    (b"PK\x03\x04", "is an Excel workbook or a zip archive, whatever its name says", _AS_CSV),
-    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), whatever its name says", _AS_CSV),
-    (b"%PDF", "is a PDF, whatever its name says", "export the table as CSV UTF-8 where it was made"),
+    (b"PK\x03\x04", "is an Excel workbook or a zip archive, which is not read", _AS_CSV),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), which is not read", _AS_CSV),
+    (b"%PDF", "is a PDF", "export the table as CSV UTF-8 from the program that made it"),
     (b"SQLite format 3\0", "is a SQLite database", "export the table as CSV"),
     (b"PAR1", "is a Parquet file", "write it as CSV or JSONL"),
-    (b"{\\rtf", "is a rich text document", "save it as plain text, CSV UTF-8"),
+    (b"{\\rtf", "is a rich text document", "save it as CSV UTF-8"),
     (b"BZh", "is compressed with bzip2", "unpack it first: bunzip2"),
     (b"\xfd7zXZ\0", "is compressed with xz", "unpack it first: unxz"),
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it first: unzstd"),
@@ -23,7 +23,7 @@ def other_format(start: bytes, encoding: str) -> tuple[str, str] | None:
             return message, fix
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text[:16].lower().startswith(_PAGES):
-        return "is an HTML or XML page, whatever its name says", "export the table as CSV UTF-8; is it a login page?"
+        return "is an HTML or XML page, perhaps a login page", "export the table as CSV UTF-8"
     return None if encoding.startswith(("utf-16", "utf-32")) else _utf_16_without_mark(start[:_SAMPLE])
 
 

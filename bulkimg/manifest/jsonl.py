@@ -1,4 +1,4 @@
-"""JSONL: numbered lines → objects, flat or in the API's own shape; a bad line is a problem with its line."""
+"""Read JSONL lines into objects, flat or in the API's own shape; a bad line becomes a problem."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -44,29 +44,33 @@ def _decode(text: str | None) -> Any:
     if text is None:
         raise _BadLineError("", "LINE_TOO_LONG", f"the line is longer than {MAX_LINE:,} characters", "split it")
     if (at := text.find(UNDECODABLE)) >= 0:
-        fix = "save the file as UTF-8, or name its encoding with --encoding"
-        raise _BadLineError(f"character {at + 1}", "ENCODING", "bytes that are not of the encoding", fix)
+        fix = "save the file as UTF-8, or give its encoding with --encoding"
+        raise _BadLineError(
+            f"character {at + 1}", "ENCODING", "contains bytes that are not valid in this encoding", fix
+        )
     try:
         return json.loads(trim(text), object_pairs_hook=_once, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         at = text.find(trim(text)) + error.pos + 1
         raise _BadLineError(f"character {at}", "JSON_SYNTAX", f"is not JSON: {error.msg}", _fix(text)) from None
     except RecursionError:
-        raise _BadLineError("", "JSON_SYNTAX", "is nested too deeply", "one flat object a line") from None
+        raise _BadLineError("", "JSON_SYNTAX", "is nested too deeply", "write one flat object on each line") from None
     except _BadLineError:
         raise
     except ValueError:  # an integer of more digits than Python converts
-        raise _BadLineError("", "JSON_SYNTAX", "has a number with too many digits", "write it as a string") from None
+        raise _BadLineError(
+            "", "JSON_SYNTAX", "contains a number with too many digits", "write it as a string"
+        ) from None
 
 
 def _fix(text: str) -> str:
     """What to do with a line that is a part of an array or of an object written over many lines."""
     line = trim(text)
     if line.startswith("[") or (line.startswith("{") and line.endswith(("},", "}]"))):
-        return "one object a line, no array: jq -c '.[]' FILE makes that"
+        return "write one object on each line; jq -c '.[]' FILE converts an array"
     if line in ("{", "}", "},", "]") or line.startswith('"'):
-        return "one object a line, not spread over several: jq -c . FILE makes that"
-    return "one object a line"
+        return "write each object on one line; jq -c . FILE converts the file"
+    return "write one object on each line"
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,7 +79,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _BadLineError(twice, "KEY_TWICE", "stands twice in one object", "keep one of them")
+        raise _BadLineError(twice, "KEY_TWICE", "appears twice in one object", "keep one of them")
     return found
 
 
@@ -85,8 +89,8 @@ def _no_constant(name: str) -> Any:
 
 def _flat(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        advice = "; jq -c '.[]' FILE makes an array that" if isinstance(value, list) else ""
-        fix = f'write one object a line: {{"uuid": "…", "name": "…"}}{advice}'
+        advice = "; jq -c '.[]' FILE converts an array" if isinstance(value, list) else ""
+        fix = f'write one object on each line: {{"uuid": "…", "name": "…"}}{advice}'
         raise _BadLineError("", "JSON_SHAPE", "is not an object", fix)
     flat = dict(value)
     for key in NESTED:
@@ -96,6 +100,6 @@ def _flat(value: Any) -> dict[str, Any]:
         if not isinstance(inner, dict):
             raise _BadLineError(key, "JSON_SHAPE", "is not an object", f'write {{"{key}": {{"name": "…"}}}}')
         if both := flat.keys() & inner.keys():
-            raise _BadLineError(min(both), "KEY_TWICE", f"stands both inside and outside {key}", "keep one of them")
+            raise _BadLineError(min(both), "KEY_TWICE", f"appears both inside and outside {key}", "keep one of them")
         flat |= inner
     return flat

@@ -1,4 +1,4 @@
-"""The manifest's reader: source, format, columns and checks in one pass, row by row, in bounded memory."""
+"""Read a manifest in one pass, row by row, in bounded memory: source, format, columns, checks."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -33,13 +33,14 @@ def find_format(name: str, given: str | None) -> Format:
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
     if suffix in _SPREADSHEETS:
-        raise UsageError(f"{name}: {suffix} is not read; save it as CSV UTF-8 where it was made")
+        kind = "Excel" if suffix.startswith(".xls") else f"the format {suffix}"
+        raise UsageError(f"{name}: {kind} is not read; save it as CSV UTF-8")
     if suffix == ".json":
         raise UsageError(
-            f"{name}: is it one object a line? Then --format jsonl; an array becomes that with jq -c '.[]'"
+            f"{name}: .json is not read; convert an array with jq -c '.[]', or give --format jsonl for one object a line"
         )
     raise UsageError(
-        f"{name}: what format is it? Name it .csv, .tsv, .jsonl or .ndjson (or .gz of these), or give --format"
+        f"{name}: the name does not say the format; end it in .csv, .tsv, .jsonl or .ndjson (or .gz), or give --format"
     )
 
 
@@ -51,7 +52,7 @@ class Manifest:
     """
 
     def __init__(self, name: str, settings: Settings, changes: Iterable[Mapping[str, Any]] | None = None) -> None:
-        """`changes`: objects as JSONL would hold them, instead of a file; their «lines» count from 1."""
+        """`changes`: objects as JSONL would hold them, instead of a file; their "lines" count from 1."""
         self.name = name
         self._changes = changes
         self.columns: list[str] | None = None
@@ -75,7 +76,7 @@ class Manifest:
         if self.format == "jsonl" and self._keys:
             self.problems += self._columns.never_seen(1, self._keys)
         if not self._seen and not self.problems:
-            self.problems.append(Problem(1, "", "", "NO_ROWS", "the manifest has no rows", "add one", fatal=True))
+            self.problems.append(Problem(1, "", "", "NO_ROWS", "the manifest has no rows", "add a row", fatal=True))
 
     def _is_blank_record(self, line: int, values: Iterable[Any]) -> bool:
         """Whether a record shows nothing; counted."""
@@ -192,7 +193,9 @@ class Manifest:
                 unknown.append(self._columns.unknown(record.line, key))
             elif target in asked:
                 unknown.append(
-                    Problem(record.line, key, "", "KEY_TWICE", f"{target} is fed by two keys", "keep one of them")
+                    Problem(
+                        record.line, key, "", "KEY_TWICE", f"sets {target}, as another key does", "keep one of them"
+                    )
                 )
             elif target:
                 asked[target] = value
@@ -231,7 +234,7 @@ class Manifest:
 
 
 class _Bound:
-    """A header's targets by position, so that a row is taken apart without asking anew what its columns mean."""
+    """A header's targets by position, so that a row is taken apart without deciding again what its columns mean."""
 
     def __init__(self, names: list[str], targets: list[str]) -> None:
         self.names = names
@@ -253,19 +256,19 @@ _FULL_WIDTH = "\uff0c\uff1b\u3001\uff5c"  # what a Chinese keyboard types for , 
 
 
 def _cell_count(line: int, cells: list[str], wanted: int) -> Problem:
-    """What is wrong with a record of too few or too many cells, and the fix for that very mistake."""
-    message = f"has {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, the header has {wanted}"
+    """What is wrong with a record of too few or too many cells, with the fix for this mistake."""
+    message = f"has {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, but the header has {wanted}"
     missing, more = wanted - len(cells), len(cells) - wanted
     if any(char in cells[0] for char in _FULL_WIDTH) and missing > 0:
-        fix = "the cells are separated by a full-width comma or semicolon; write the plain one"
+        fix = "replace the full-width commas or semicolons with plain ones"
     elif missing > 0 and any(mark in cells[0] and cells[0].count(mark) + 1 >= wanted for mark in DELIMITERS):
-        fix = "this line uses another delimiter than the header; use one in the whole file"
+        fix = "use the same delimiter as the header"
     elif missing > 0:
-        fix = f"add {_delimiters(missing)} at its end; a blank cell leaves the field as it is"
+        fix = f"add {_delimiters(missing)} at the end of the line (a blank cell leaves the field unchanged)"
     elif all(is_blank(cell) for cell in cells[wanted:]):
-        fix = f"remove the {_delimiters(more)} at its end"
+        fix = f"remove the {_delimiters(more)} at the end of the line"
     else:
-        fix = "quote cells that hold the delimiter"
+        fix = "quote cells that contain the delimiter"
     return Problem(line, "", "", "CELL_COUNT", message, fix)
 
 
@@ -283,7 +286,7 @@ def _above_the_header(
         found = find_delimiter(text, wanted)
         if wanted & {trim(trim(name).strip('"')).casefold() for name in text.split(found)}:
             shown = delimiter.join(names)[:40]
-            message = f"this line is not the header; line {line + further} looks like it"
+            message = f"this line is not the header, but line {line + further} looks like it"
             return Problem(line, "", shown, "NO_UUID_COLUMN", message, "remove the lines above the header")
     return None
 

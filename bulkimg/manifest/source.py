@@ -119,8 +119,11 @@ class Source:
         if found is None:
             return None
         line, as_utf8, as_asked = found
-        message = f"the file is valid UTF-8, and {self.encoding} is configured: {as_utf8!r} as UTF-8, {as_asked!r} as {self.encoding}"
-        fix = f"say which it is with --encoding utf-8 or --encoding {self.encoding}"
+        message = (
+            f"the file is valid UTF-8, but the configured encoding is {self.encoding}: "
+            f"it reads {as_utf8!r} as UTF-8 and {as_asked!r} as {self.encoding}"
+        )
+        fix = f"choose one with --encoding utf-8 or --encoding {self.encoding}"
         return Problem(line, "", "", "ENCODING", message, fix, fatal=True)
 
     def _plain(self, packed: "_Headed") -> "_Headed":
@@ -159,7 +162,7 @@ class Source:
                 self._cut("ENCODING", f"cannot be decoded: {error}", "give the right --encoding")
             ) from None
 
-    def _cut(self, code: str, message: str, fix: str = "get a whole copy of the file") -> Problem:
+    def _cut(self, code: str, message: str, fix: str = "get a complete copy of the file") -> Problem:
         return Problem(self._number + 1, "", "", code, message, fix, fatal=True)
 
     def close(self) -> None:
@@ -169,7 +172,7 @@ class Source:
 def _open(name: str) -> BinaryIO:
     if name == "-":
         if sys.stdin is None:
-            raise ManifestRefused("-: standard input is closed")
+            raise ManifestRefused("-: standard input is closed; redirect a manifest to it, or name a file")
         # Unbuffered: a buffer would read on after the end that a person types, and take the answer to our question for rows.
         return open(0, "rb", buffering=0, closefd=False)
     try:

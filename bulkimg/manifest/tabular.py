@@ -1,4 +1,4 @@
-"""CSV and TSV: numbered lines → a header and records, with every damaged record found and none swallowed."""
+"""Read CSV and TSV lines into a header and records; every damaged record is found and costs only itself."""
 
 import csv
 import re
@@ -177,15 +177,15 @@ def _unfit(line: Line) -> Problem | None:
     if text is None:
         return Problem(number, "", "", "LINE_TOO_LONG", f"the line is longer than {MAX_LINE:,} characters", "split it")
     if (at := text.find("\0")) >= 0:
-        return Problem(number, f"character {at + 1}", "", "UNFIT_TEXT", "a NUL character", "remove it")
+        return Problem(number, f"character {at + 1}", "", "UNFIT_TEXT", "is a NUL character", "remove it")
     if (at := text.find(UNDECODABLE)) >= 0:
         return Problem(
             number,
             f"character {at + 1}",
             "",
             "ENCODING",
-            "bytes that are not of the encoding",
-            "save the file as UTF-8, or name its encoding with --encoding",
+            "contains bytes that are not valid in this encoding",
+            "save the file as UTF-8, or give its encoding with --encoding",
         )
     return None
 
@@ -195,9 +195,9 @@ def _broken(taken: list[Line], error: Exception) -> Problem:
     start = (text or "").strip()[:40]
     if len(taken) > 1 or "unexpected end of data" in str(error):
         message, fix = (
-            "a quote is opened here and not closed properly",
-            'close the quote, or write "" for a quote in a cell',
+            "a quote opens here and is not closed correctly",
+            'close the quote, or write "" for a quote inside a cell',
         )
     else:
-        message, fix = f"is not CSV: {error}", 'put a cell that holds quotes in quotes, and write "" for each'
+        message, fix = f"is not CSV: {error}", 'put a cell that contains quotes in quotes, and write "" for each quote'
     return Problem(number, "", start, "CSV_SYNTAX", message, fix)

@@ -41,7 +41,7 @@ class ManifestWriter:
             self._record(["uuid", *self._names, *expected])
 
     def close(self) -> None:
-        """A manifest without rows has a header all the same."""
+        """A manifest without rows still has a header."""
         if not self._begun:
             self._begin()
 
@@ -57,7 +57,8 @@ class ManifestWriter:
         for value in shown.values():
             if value == self._empty_token:
                 raise UsageError(
-                    f"image {image['uuid']}: a value of it is {value!r}, which empties a field; give another --empty-token, here and to run"
+                    f"image {image['uuid']}: one of its values is {value!r}, which empties a field; "
+                    "choose another --empty-token for export and for run"
                 )
         if self._kind == "jsonl":
             values = {name: value for name, value in {**asked, **expected}.items() if value is not None}

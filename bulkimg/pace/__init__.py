@@ -1,4 +1,4 @@
-"""How fast: the rate of all requests, the number of PUTs in flight, the gate that holds the whole run, the retry budget."""
+"""Pace a run: the rate of all requests, the number of PUTs in flight, the gate, the retry budget."""
 
 from bulkimg.pace.backoff import full_jitter
 from bulkimg.pace.gate import HELD, Blame, Gate

@@ -1,4 +1,4 @@
-"""This file says how long to wait before another try. Pure: chance is an argument."""
+"""Compute the wait before a retry. Pure: chance is an argument."""
 
 import random
 

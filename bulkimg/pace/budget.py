@@ -1,4 +1,4 @@
-"""This file keeps retries to a tenth of the requests, so that a sick server is not made sicker (SRE book, «Handling Overload»)."""
+"""Limit retries to a tenth of the requests, to protect a failing server (SRE book, "Handling Overload")."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""This file is the run's one gate: it lets everybody through, or holds everybody while the server asks for it or is down.
+"""Circuit breaker: pause all requests while the server is down or asks us to wait.
 
 Per-row retries during an outage sent 72,000 requests and failed 14,400 rows; one gate sent 47 and failed none
 (research/reliability.md F14). Decisions are made in `heard`, without waiting; `passed` only obeys them.
@@ -20,8 +20,8 @@ MOST = 60.0  # between probes of a server that is not there: 30 minutes cost abo
 # be to blame. A few quick trials tell that of a few rows in seconds; 30 minutes cost about 75 requests.
 QUICK_TRIALS = 8
 MOST_ALIVE = 75.0
-WORTH_A_WORD = 0.95  # seconds: shorter waits are nobody's business
-HELD = -1  # the server asked the run to wait: nobody's trouble
+WORTH_A_WORD = 0.95  # seconds: shorter waits are not reported
+HELD = -1  # the server asked the run to wait: no failure
 MOST_HOLD = 300.0  # seconds: a server that asks for more is not waited for
 
 
@@ -30,7 +30,7 @@ class Blame(Enum):
 
     ROW = auto()  # others got through
     SERVER = auto()  # it was an outage: the row loses no attempt to it
-    OPEN = auto()  # nobody has been answered since
+    OPEN = auto()  # no request has been answered since
 
 
 class Gate:
@@ -39,7 +39,7 @@ class Gate:
     A closed gate lets one request through at a time. After an outage it asks a harmless question first (`probe`), so
     that no change is risked on a server that is not there. `on_closed(seconds, why)`, `on_open(seconds)` after so long a
     time and `on_give_up(why)` tell the run; the last once, when the server has been away for `patience` seconds or asks
-    for more than MOST_HOLD. `on_reopened` tells the pace that an outage is over.
+    for more than MOST_HOLD. `on_reopened` reports to the pace that an outage is over.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Gate:
         self._answered = asyncio.Event()
         self._turn = asyncio.Lock()
         self._in_a_row = 0  # troubles without any good answer in between
-        # Troubles by their numbers: those since which nobody was sent and answered well, and those that an outage cost.
+        # Troubles by their numbers: those since which no request was answered well, and those that an outage cost.
         self._undecided: deque[int] = deque()
         self._outages: set[int] = set()
 
-    # -- whoever wants to send ------------------------------------------------------------------------------------------
+    # -- before sending --------------------------------------------------------------------------------------------------
 
     async def passed(self) -> int:
         """Return when one more request may go out; its era is handed to `heard` with its answer."""
@@ -100,7 +100,7 @@ class Gate:
         return self._alive and self._until <= self._clock()
 
     async def decide(self) -> None:
-        """Find out with one harmless question whether the troubles that nobody is to blame for yet are the server's."""
+        """Find out with one harmless question whether the undecided failures are the server's."""
         async with self._turn:
             if self._undecided and not self.closed and self.probe is not None:
                 era = self._era
@@ -115,7 +115,7 @@ class Gate:
     # -- what came of it ------------------------------------------------------------------------------------------------
 
     def heard(self, era: int, health: Health) -> int:
-        """An answer, or its absence. For a trouble, its number, to be judged by `blame` later; HELD; else 0."""
+        """Record a request's result. Return 0 on success, HELD, or a failure's number for `blame`."""
         alone = self._trial is not None and era == self._trial
         if alone:
             self._trial = None
@@ -131,7 +131,7 @@ class Gate:
                 return HELD
             case State.SICK:
                 return self._trouble(health.why, alone=alone)
-            case State.SILENT:  # cancelled, or nothing that tells of the server's health
+            case State.SILENT:  # cancelled, or nothing that shows the server's health
                 pass
         return 0
 
@@ -194,21 +194,19 @@ class Gate:
         """For as long as it says; for a growing while where it does not. What was under way is no new demand."""
         if again or not self.closed:
             self._rounds = self._rounds + 1 if self.closed else 0
-        # A server that says «one second» for half an hour is not asked eighteen hundred times.
+        # A server that says "one second" for half an hour is not asked eighteen hundred times.
         growing = min(MOST, 0.5 * 2.0 ** min(self._rounds, 16)) + self._rng.random() / 2
         wait = max(seconds or growing, growing if self._rounds else 0.0)
         if wait > MOST_HOLD:
-            self._give_up(
-                f"the server asks to wait {wait:.0f} s ({why}), longer than the {MOST_HOLD:.0f} s a run waits"
-            )
-        self._close(min(wait, MOST_HOLD), f"the server asks to wait ({why})")
+            self._give_up(f"the server asked to wait {wait:.0f} s ({why}), but a run waits at most {MOST_HOLD:.0f} s")
+        self._close(min(wait, MOST_HOLD), f"the server asked to wait ({why})")
 
     def _close(self, seconds: float, why: str) -> None:
         now = self._clock()
         if not self.closed:
             self.closed, self._since = True, now
         elif now - self._since >= self._patience:
-            self._give_up(f"{why}; nothing has got through for {now - self._since:.0f} s (--max-outage)")
+            self._give_up(f"the server has been down for {now - self._since:.0f} s (--max-outage): {why}")
         until = max(self._until, now + seconds)
         if until > self._until:
             self._until = until

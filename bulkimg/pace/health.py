@@ -1,11 +1,11 @@
-"""This file is what an answer tells of the server's health, as the gate needs it."""
+"""Describe the server's health as an answer shows it, for the gate."""
 
 from enum import Enum, auto
 from typing import NamedTuple
 
 
 class State(Enum):
-    """WELL: it works. SICK: nobody would get through. ASKED: it wants fewer requests. SILENT: says nothing of it."""
+    """WELL: it works. SICK: every request would fail. ASKED: it wants fewer requests. SILENT: not known."""
 
     WELL = auto()
     SICK = auto()

@@ -1,12 +1,12 @@
-"""This file finds how many rows may be in flight: as many as the server works on at a time, and a few that wait for it.
+"""Adapt the number of rows in flight: as many as the server works on at a time, and a few that queue.
 
-A ZStack server says nothing when it is overloaded: it queues, then resets (PROTOCOL.md §2.4). What tells is time: a row that
+A ZStack server says nothing when it is overloaded: it queues, then resets (PROTOCOL.md §2.4). Time shows it: a row that
 takes longer than rows took when hardly any others were in flight has waited in a queue. The rule is a gradient on a latency
 baseline that is measured anew, as in Envoy's adaptive concurrency filter and Netflix's concurrency-limits (Gradient2):
 `limit × (baseline / latency) + room`, where `room` lets it find out that there is more to be had. Errors shrink the limit; how
-long an error took tells nothing, so that fast ones never speed a run up.
+long an error took is ignored, so that fast ones never speed a run up.
 
-Decisions only: time is an argument, and nobody waits here.
+Decisions only: time is an argument, and nothing waits here.
 """
 
 from enum import Enum, auto
@@ -29,7 +29,7 @@ class Heard(Enum):
 
     WELL = auto()  # the server did it
     SICK = auto()  # no answer, or one of a server in trouble
-    ELSE = auto()  # refused, or done in a way that tells nothing of the server's load
+    ELSE = auto()  # refused, or done in a way that says nothing about the server's load
 
 
 class Flight(NamedTuple):

@@ -1,4 +1,4 @@
-"""This file is what comes from outside a program: time, sleep and chance, as arguments."""
+"""Name what comes from outside a program (time, sleep, chance), so that it can be an argument."""
 
 import random
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""This file is the one place where a run's speed is kept and changed: rate, concurrency, gate, retry budget."""
+"""Keep and change a run's speed: rate, concurrency, gate, retry budget."""
 
 import asyncio
 import math
@@ -89,7 +89,7 @@ class Pace:
         if health.quota is not None and health.quota[0] <= self._out:
             # What is under way will use up the rest of what the server takes.
             remaining, reset = health.quota
-            why = f"its rate limit has {remaining} requests left"
+            why = f"its rate limit has {remaining} {'request' if remaining == 1 else 'requests'} left"
             self.gate.heard(NOBODY, Health(State.ASKED, why, min(reset, MOST_HOLD)))
         return streak
 
@@ -136,7 +136,7 @@ class Pace:
         return "; ".join(self._pauses)
 
     def pause(self, why: str) -> bool:
-        """Begin no row until every reason is gone; what is in flight goes on. Whether that is a new reason."""
+        """Begin no row until every reason is gone; rows in flight finish. Whether that is a new reason."""
         new = why not in self._pauses
         self._pauses[why] = None
         return new
@@ -149,7 +149,7 @@ class Pace:
         return there
 
     def on_go(self, callback: Callable[[], None]) -> None:
-        """Call back when a pause has ended, so that whoever begins rows can follow."""
+        """Call back when a pause has ended, so that the caller can begin rows."""
         self._on_go = callback
 
     def row_sent(self) -> Flight:
@@ -169,5 +169,5 @@ class Pace:
             self._on_change()
 
     def on_concurrency_change(self, callback: Callable[[], None]) -> None:
-        """Call back after each change, so that whoever starts rows can follow."""
+        """Call back after each change, so that the caller can start rows."""
         self._on_change = callback

@@ -1,10 +1,10 @@
-"""This file counts the failed tries of one row, or of one question: its own, and not those that an outage cost."""
+"""Count the failed tries of one row or query: its own, not those that an outage cost."""
 
 from bulkimg.pace.gate import Blame, Gate
 
 
 class Patience:
-    """Spent when more than `retries` tries have failed that were nobody else's fault."""
+    """Spent when more than `retries` tries have failed that no outage explains."""
 
     __slots__ = ("_gate", "_own", "_retries", "_streaks")
 
@@ -23,7 +23,7 @@ class Patience:
 
     @property
     def own(self) -> int:
-        """The tries that are its own as far as it is known, and at least this one: what an outage cost makes nobody wait."""
+        """The tries that are its own as far as it is known, and at least this one: what an outage cost does not lengthen the wait."""
         return max(1, self._own + self._blamed(Blame.ROW))
 
     @property

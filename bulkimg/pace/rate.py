@@ -1,4 +1,4 @@
-"""This file caps requests a second: slots spread them evenly, and asyncio-throttle counts that no second holds too many.
+"""Cap requests a second: slots spread them evenly, and asyncio-throttle checks that no second holds too many.
 
 Bare, asyncio-throttle lets a whole second's budget go at once, polls once per waiter and serves waiters in no order
 (research/ecosystem.md §3.1). Behind the slots, one waiter at a time, it has nothing to do but to be the second opinion: it holds
@@ -51,7 +51,7 @@ class Rate:
 
     @contextmanager
     def shared(self, slots: Slots) -> Iterator[None]:
-        """For so long take turns with whoever takes these slots too. They are closed in the end."""
+        """For so long share these slots with other processes. They are closed in the end."""
         self._theirs = slots
         try:
             yield

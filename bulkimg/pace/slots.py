@@ -1,12 +1,12 @@
-"""This file hands out moments at which requests may go out, evenly spaced: to one process, or to all that share a target.
+"""Hand out evenly spaced moments for requests: to one process, or to all that share a target.
 
-It is the generic cell rate algorithm (ITU-T I.371, Annex A): the moment of the last slot tells nearly all there is to tell, so
+It is the generic cell rate algorithm (ITU-T I.371, Annex A): the moment of the last slot is nearly all its state, so
 that it fits into a file which many processes share. A process takes a slot only for a request that could go out now by its own
 rate: one that is idle takes none from the others, two that are busy take turns, and a slow one does not slow a fast one down.
 
-Why the file is safe: it is read and written under a lock that the kernel frees when its holder dies; nobody takes a slot that
-lies in the future, so a process that dies leaves no gap. Nobody waits for the lock for long: where a stopped process holds it,
-the others go on at their own rate. The clock is the machine's own (CLOCK_MONOTONIC), and the file lies where a restart of the
+Why the file is safe: it is read and written under a lock that the kernel frees when its holder dies; no process takes a slot
+in the future, so one that dies leaves no gap. Waiting for the lock is bounded: where a stopped process holds it,
+the others continue at their own rate. The clock is the machine's own (CLOCK_MONOTONIC), and the file lies where a restart of the
 machine empties it.
 """
 
@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-CATCH_UP = 0.010  # seconds: a slot that nobody could take in time is good for so long
-FORGET = 7 * 86400.0  # seconds after which the file of a target that nobody talks to is removed
+CATCH_UP = 0.010  # seconds: a slot that could not be taken in time is valid for so long
+FORGET = 7 * 86400.0  # seconds after which the file of an unused target is removed
 FARTHEST = 1.0  # seconds ahead: no slot is taken before its time
 SOONEST = 0.0005  # seconds: uvloop counts whole milliseconds, so a shorter wait is none
 BUSY = 0.001  # seconds until the lock is asked for again

@@ -1,4 +1,4 @@
-"""A manifest's rows and the images as they are → what will be sent: survey (I/O), diff, guard and undo (pure)."""
+"""Decide what to send for a manifest's rows and the present images: survey (I/O), diff, guard and undo (pure)."""
 
 from bulkimg.plan.guard import refusal, too_many_missing
 from bulkimg.plan.intake import take_in

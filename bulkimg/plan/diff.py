@@ -1,4 +1,4 @@
-"""Compare what a row asks for with the image as it is: what would be sent, and what changed since. Pure."""
+"""Compare what a row asks for with the present image: what would be sent, and what changed since. Pure."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def is_shown(image: Mapping[str, Any], name: str) -> bool:
 
 
 def written(image: Mapping[str, Any], name: str) -> Value | None:
-    """The same as it may be written down: without our credentials (reading.Image)."""
+    """The same with credentials redacted (reading.Image)."""
     return present(getattr(image, "shown", image), name)
 
 
@@ -57,7 +57,7 @@ def missing_tags(asked: Value, shown: Value | None) -> list[str]:
 
 
 def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, replace_tags: bool = False) -> Planned:
-    """What is to become of a row. `image` is what was read of it, tags included where the row names some; None: no image.
+    """What to do with a row. `image` is what was read of it, tags included where the row names some; None: no image.
 
     Only what differs is sent. An expectation of a field that already has the value asked for has nothing left to protect.
     """
@@ -71,14 +71,14 @@ def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, re
     broken = [name for name, value in left.items() if name not in now or not same(name, value, now[name])]
     if broken:
         said = (
-            f"if_{name} asks for {show(expects[name])}, the image has {show(before[name])}"
+            f"if_{name} expects {show(expects[name])}, but the image has {show(before[name])}"
             if name in now
-            else f"if_{name} cannot be compared, the server does not show {name}"
+            else f"if_{name} cannot be checked, because the server does not show {name}"
             for name in broken
         )
         return Planned(Action.CONFLICT, before, {}, _aside({}, before, image), "; ".join(said))
     if not send:
-        return Planned(Action.UNCHANGED, before, {}, _aside({}, before, image), "the image is already so")
+        return Planned(Action.UNCHANGED, before, {}, _aside({}, before, image), "the image already has these values")
     return Planned(Action.UPDATE, before, send, _aside(send, before, image))
 
 
@@ -100,9 +100,9 @@ def names_to_read(fields: Iterable[str], expects: Iterable[str]) -> set[str]:
 def changed_since(
     before: Seen, send: Fields, image: Mapping[str, Any], *, replace_tags: bool = False, partly: bool = False
 ) -> list[str]:
-    """The fields that are neither as the plan saw them nor as we would make them: somebody else was here.
+    """The fields that show neither the plan's value nor ours: another client changed them.
 
-    Tags that are only added get in nobody's way. `partly`: tags may be half-way from one to the other, by our own hand.
+    Tags that are only added conflict with no other change. `partly`: our own earlier attempt may have set some of the tags.
     """
     return [
         name

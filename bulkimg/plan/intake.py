@@ -1,4 +1,4 @@
-"""This file takes a whole manifest into the ledger: in batches, checked, duplicates found, before anything is sent."""
+"""Read a whole manifest into the ledger in batches, with duplicates merged, before anything is sent."""
 
 from bulkimg.ledger import Ledger
 from bulkimg.ledger.intake import add_problems, add_rows, batches, merge_duplicates, settle_empty
@@ -7,7 +7,7 @@ from bulkimg.manifest import Manifest
 
 def take_in(ledger: Ledger, manifest: Manifest) -> None:
     """Read every row into the ledger. Afterwards its header knows the manifest's columns, digest and peculiarities."""
-    ledger.relax()  # until the manifest is in, there is nothing to lose
+    ledger.relax()  # the manifest can be read again
     ordinal, empty = 1, 0
     for batch in batches(manifest.rows()):
         empty += add_rows(ledger, ordinal, batch)

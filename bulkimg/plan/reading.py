@@ -1,7 +1,7 @@
-"""Read many images with one question, and ask until the server says something certain.
+"""Read many images with one query, and repeat it until the answer is certain.
 
-Batches become smaller where a server finds an address or an answer too long; an image counts as missing only when the
-server has left it out twice; an answer that names images nobody asked for is no answer.
+Batches shrink where a server finds a URL or an answer too long; an image counts as missing only when the server has left it
+out twice; an answer about other images is rejected.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ _TOO_LONG = frozenset({400, 413, 414, 431})  # what servers say to an address th
 
 
 class Image(dict[str, Any]):
-    """What a server showed of an image. `shown` is the same as it may be written down: without our credentials, where a
-    server put them into a value, or where a value happens to be one."""
+    """What a server showed of an image. `shown` is the same with credentials redacted, where a server put one into a
+    value, or where a value happens to be one."""
 
     shown: Mapping[str, Any]
 
@@ -44,18 +44,18 @@ class Image(dict[str, Any]):
 
 
 class Tag(NamedTuple):
-    """A tag's own uuid, and its text as it may be written down."""
+    """A tag's own uuid, and its text with credentials redacted."""
 
     uuid: str
     shown: str
 
 
 class CannotRead(Exception):
-    """Not an error by itself: this server does not tell how its images are, in one sentence."""
+    """Why this server or account cannot show its images, in one sentence; not an error by itself."""
 
 
 class Reader:
-    """Asks one server how its images are. `retries` is how often a question is asked again that nobody answers.
+    """Reads images from one server. `retries` is how often an unanswered query is repeated.
 
     `on_unreadable(kind, why)` is called once for each kind of tag that this server or account does not show.
     """
@@ -144,7 +144,7 @@ class Reader:
         names = {name for wanted, _ in gathered.values() for name in wanted}
         try:
             found = await self.images(list(gathered), names)
-        except Exception as error:  # whoever waits for an answer gets it
+        except Exception as error:  # every waiter gets it
             for _, answer in gathered.values():
                 if not answer.done():
                     answer.set_exception(error)
@@ -165,7 +165,7 @@ class Reader:
                 for tag in page:
                     named = tag.get("resourceUuid") in batch and isinstance(tag.get("tag"), str)
                     if not named or not normal_uuid(str(tag.get("uuid"))):
-                        raise CannotRead("the server answered a question about tags with other ones")
+                        raise CannotRead("the server answered a tag query with the tags of other images")
                     found.setdefault(tag["resourceUuid"], {})[tag["tag"]] = Tag(
                         str(tag.get("uuid")), str(tag.shown["tag"])
                     )
@@ -188,7 +188,7 @@ class Reader:
                 continue
             if page := _rows(answer):
                 if not all(normal_uuid(str(image.get("uuid"))) for image in page):
-                    raise CannotRead("the server shows images without a uuid")
+                    raise CannotRead("the server returned images without a uuid")
                 yield page
             if len(page) < most:
                 return
@@ -214,16 +214,16 @@ class Reader:
     async def _certain(
         self, answer: Answer, part: Sequence[str], again: Callable[[], Awaitable[Answer]]
     ) -> list[Image]:
-        """The images of an answer. One that makes no sense is asked for once more; from a server that has told before, it is
-        trouble, and no reason to send without looking."""
+        """The images of an answer. A malformed one is requested once more; from a server that has answered correctly
+        before, it is an error, and no reason to send without reading."""
         for last in (False, True):
             try:
                 images = _rows(answer)
                 if any(image.get("uuid") not in part for image in images):
-                    raise CannotRead("the server answered a question about images with other ones")
+                    raise CannotRead("the server answered an image query with other images")
             except CannotRead as why:
                 if last and self._tells:
-                    raise TargetError(f"the images cannot be read any more: {why}") from None
+                    raise TargetError(f"cannot read the images any more: {why}") from None
                 if last:
                     raise
                 answer = await self._ask(again)
@@ -233,7 +233,7 @@ class Reader:
         return images
 
     async def _ask(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Until the server says something that is no «not now»; with a new session where the old one is dead."""
+        """Repeat until the answer is final; with a new session where the old one has expired."""
         left = self._retries
         while True:
             ticket = self._api.auth.ticket
@@ -252,10 +252,10 @@ class Reader:
             await self._api.auth.renew(ticket)
         except LoginRefused as error:
             said = foreign(answer) or error_text(answer)
-            raise LoginRefused(f"the images cannot be read: {said}; {error}") from None
+            raise LoginRefused(f"cannot read the images: {said}; {error}") from None
 
     async def patiently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Ask until the server says anything at all: a question may be asked often, unlike a PUT."""
+        """Repeat until the server answers at all: a query may be repeated often, unlike a PUT."""
         patience, silent = Patience(self._retries, self._gate), 0
         while (answer := await call()).streak:
             if answer.streak == HELD:
@@ -278,12 +278,12 @@ def _next_page(last: str, page: Sequence[Image]) -> str:
     """Where the next page begins; CannotRead where the server does not turn pages."""
     uuids = [str(row.get("uuid")) for row in page]
     if min(uuids) <= last or uuids != sorted(uuids):
-        raise CannotRead("the server does not give its answers page by page")
+        raise CannotRead("the server does not return its results in pages")
     return uuids[-1]
 
 
 def _move(answer: Answer) -> Move | None:
-    """What kind of «no» an answer is, if it is one."""
+    """What kind of refusal an answer is, if it is one."""
     if answer.status is None or answer.status == 200:
         return None
     error = error_of(answer.json())
@@ -302,26 +302,28 @@ def _with_shown(found: list[dict[str, Any]], answer: Answer) -> list[Image]:
 
 
 def _rows(answer: Answer) -> list[Image]:
-    """The rows of an answer; CannotRead says why there are none, TargetError that no other question will do better."""
+    """The rows of an answer; CannotRead says why there are none, TargetError that no other query can succeed."""
     found = inventories_of(answer.json()) if answer.status == 200 else None
     if found is not None:
         return _with_shown(found, answer)
     if answer.failure == "BODY_TOO_LARGE":
-        raise CannotRead(f"its answer is too large, even about one image: {answer.detail}")
+        raise CannotRead(f"even for one image, {answer.detail}")
     if answer.status is None:
-        raise TargetError(f"the images cannot be read: {answer.detail}; {unreached_hint(answer)}")
+        raise TargetError(f"cannot read the images: {answer.detail}; {unreached_hint(answer)}")
     if said := foreign(answer):
         if answer.streak:
-            raise TargetError(f"the images cannot be read: {said}, again and again; is the server well?")
+            raise TargetError(f"cannot read the images: {said}, repeatedly; check the server")
         raise CannotRead(f"{said}; {endpoint_hint(answer)}")
     said, hopeless = _by_the_table(answer, error_text(answer))
     if hopeless:
-        raise TargetError(f"the images cannot be read: {said}")
+        raise TargetError(f"cannot read the images: {said}")
     error = error_of(answer.json())
     if answer.streak or (error and error.code in CODES and CODES[error.code].move is Move.AGAIN):
-        raise TargetError(f"the images cannot be read: {said}, again and again; is the server well?")
+        raise TargetError(f"cannot read the images: {said}, repeatedly; check the server")
     if error:
-        raise CannotRead(f"{said}; {CODES[error.code].hint if error.code in CODES else 'may this account ask that?'}")
+        raise CannotRead(
+            f"{said}; {CODES[error.code].hint if error.code in CODES else 'check that this account may query images'}"
+        )
     raise CannotRead(said if "; " in said else f"{said}; {endpoint_hint(answer)}")
 
 
@@ -336,10 +338,10 @@ def error_text(answer: Answer) -> str:
 def unreached_hint(answer: Answer) -> str:
     """What to do where there is no answer at all."""
     if answer.failure == "TLS":
-        return "--ca-file names the authority to trust, and the certificate must be of the host in --endpoint"
+        return "check --ca-file, and that the certificate is for the host in --endpoint"
     if answer.failure == "NOT_CONNECTED":
-        return "is the server there, and --endpoint right?"
-    return "is the server there, and --endpoint right? A port for https:// takes no http://"
+        return "check that the server is running and --endpoint is right"
+    return "check that the server is running and --endpoint is right, including http:// or https://"
 
 
 def _failed_inside(answer: Answer) -> bool:
@@ -348,8 +350,8 @@ def _failed_inside(answer: Answer) -> bool:
 
 
 def _by_the_table(answer: Answer, said: str) -> tuple[str, bool]:
-    """What the server said, with its hint, and whether every other request would be told the same. «No such path» is also
-    what a server without queries says."""
+    """What the server said, with its hint, and whether every other request would get the same answer. A server without
+    queries also answers NO_SUCH_PATH."""
     error = error_of(answer.json())
     if error:
         rule = CODES.get(error.code)

@@ -1,4 +1,4 @@
-"""This file looks at every image of a run before anything is sent, and writes what is to become of each row into the ledger."""
+"""Read every image of a run before anything is sent, and write each row's plan into the ledger."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -15,10 +15,10 @@ Compared = list[tuple[plans.Asked, Planned]]
 async def survey(
     ledger: Ledger, reader: Reader, target: str, *, replace_tags: bool, looked: Callable[[int], None]
 ) -> None:
-    """Plan every row that asks for something, in one transaction: a run has its whole plan, or none. `looked` is told how
-    many images more have been looked at.
+    """Plan every row that asks for something, in one transaction: a run has its whole plan, or none. `looked` gets the
+    number of images read since the last call.
 
-    CannotRead where the server does not tell, TargetError where nothing can be asked any more; StorageError.
+    CannotRead where the server does not show images, TargetError where it cannot be reached any more; StorageError.
     """
     with ledger.transaction():
         last = 0
@@ -42,7 +42,7 @@ async def _compared(rows: list[plans.Asked], reader: Reader, replace_tags: bool)
 
 
 async def _all(questions: Iterable[Awaitable[Compared]]) -> list[Compared]:
-    """Side by side; the first that fails ends the others, and only then is it told."""
+    """Concurrently; the first that fails cancels the others and is then raised."""
     tasks = [asyncio.ensure_future(question) for question in questions]
     try:
         return list(await asyncio.gather(*tasks))

@@ -1,4 +1,4 @@
-"""Turn what a run wrote into the rows that take it back: old values, and what must still be there. Pure."""
+"""Make the rows that undo a run: the old values, and what must still be there. Pure."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from bulkimg.plan.diff import BOOT_MODE
 def undo_row(written: Written, *, replace_tags: bool = False) -> Row:
     """The row that puts the old values back, only where the present ones are still what the run wrote.
 
-    Tags that nobody could read before are left out, with a warning. `replace_tags`: how the run treated tags. A field that had no value before cannot have none again (PROTOCOL.md §1): such a row is a problem, unless it may be empty.
+    Tags that could not be read before are left out, with a warning. `replace_tags`: how the run treated tags. A field that had no value before cannot have none again (PROTOCOL.md §1): such a row is a problem, unless it may be empty.
     """
     fields: Fields = {}
     expects: Fields = {}
@@ -19,7 +19,7 @@ def undo_row(written: Written, *, replace_tags: bool = False) -> Row:
     for name, sent in written.send.items():
         was = written.before.get(name)
         if name in TAGS and name not in written.before:
-            why = "could not be read before the run and stays as it is"
+            why = "could not be read before the run, so it is left unchanged"
             warnings.append(Problem(written.line, name, "", "NOT_RESTORED", why, _BY_HAND))
             continue
         if why := _irretrievable(name, was):
@@ -33,20 +33,20 @@ def undo_row(written: Written, *, replace_tags: bool = False) -> Row:
     return Row(written.line, written.uuid, fields, expects, (), tuple(problems), warnings=tuple(warnings))
 
 
-_BY_HAND = "set a value of your own with another manifest"
+_BY_HAND = "set a value with another manifest"
 
 
 def _irretrievable(name: str, was: Value | None) -> str:
     """Why an old value cannot be put back, or an empty text."""
     if was is None and name not in TAGS and name not in MAY_BE_EMPTY:
-        return "had no value before, and the API cannot take a value away"
+        return "had no value before, and the API cannot remove a value"
     if any(HIDDEN in text for text in (was if isinstance(was, list) else [was]) if isinstance(text, str)):
-        return "held one of our credentials before, which is not kept"
+        return "contained one of your credentials before, which was redacted"
     return ""
 
 
 def _left_tags(written: Written, name: str, sent: Value, replace_tags: bool) -> Value:
-    """The tags that the run left, by what it saw and what it did: anything else there is somebody's."""
+    """The tags that the run left, by what it saw and what it did: any other tag is another client's."""
     before = written.before.get(name)
     had = before if isinstance(before, list) and not replace_tags else []
     return sorted({*had, *(sent if isinstance(sent, list) else ())})

@@ -1,4 +1,4 @@
-"""This file makes trouble on purpose, the same for the same seed: `reset-after=1%,429=2%:1,poll/502=5%`."""
+"""Draw faults on purpose, the same for the same seed: `reset-after=1%,429=2%:1,poll/502=5%`."""
 
 import random
 import re
@@ -37,7 +37,7 @@ def parse_faults(spec: str) -> list[Fault]:
         found = _ITEM.fullmatch(item)
         if not found or found[2] not in KINDS or (found[1] or "put") not in SCOPES:
             raise ValueError(
-                f"{item!r} is not [SCOPE/]KIND=N%[:ARG]; kinds are {', '.join(KINDS)}, scopes {', '.join(SCOPES)}"
+                f"{item!r} is not [SCOPE/]KIND=N%[:ARG]; the kinds are {', '.join(KINDS)}, the scopes {', '.join(SCOPES)}"
             )
         faults.append(Fault(found[1] or "put", found[2], float(found[3]) / 100, float(found[4] or 1)))
     return faults

@@ -1,4 +1,4 @@
-"""This file is the asynchronous side: jobs under the uuid of X-Job-UUID, run by a few workers, their results kept for hours."""
+"""Run jobs under the uuid of X-Job-UUID with a few workers, and keep their results for hours."""
 
 import asyncio
 import uuid

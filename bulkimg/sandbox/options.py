@@ -1,4 +1,4 @@
-"""This file is what a sandbox can be asked to be."""
+"""The options of a sandbox."""
 
 from dataclasses import dataclass
 from typing import Literal

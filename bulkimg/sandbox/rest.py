@@ -72,6 +72,6 @@ def as_json(body: Mapping[str, Any], status: int = 200) -> web.Response:
 
 
 async def no_content_type(_: web.Request, response: web.StreamResponse) -> None:
-    """The real server sets none (PROTOCOL.md §1); whoever parses by it finds out here."""
+    """The real server sets none (PROTOCOL.md §1); a client that relies on one finds out here."""
     if response.content_type != "application/json":
         response.headers.pop("Content-Type", None)

@@ -1,4 +1,4 @@
-"""Prove who we are: a session given, an account that logs in once per run, or an access key that signs."""
+"""Authenticate: by a given session, an account that logs in once per run, or an access key that signs."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +11,7 @@ from bulkimg.errors import LoginRefused, TargetError
 from bulkimg.zstack import wire
 from bulkimg.zstack.transport import Transport
 
-_IS_IT_THERE = "is the server there, and --endpoint right?"
+_IS_IT_THERE = "check that the server is running and --endpoint is right"
 LOGIN_TRIES = 3  # in a row; more could lock the account
 LOGOUT_TIMEOUT = 5.0  # seconds
 SHORT_LIFE = 60.0  # seconds: a session that dies sooner was kicked out, it did not expire
@@ -34,7 +34,7 @@ class Auth(Protocol):
         """The headers that authorise a request that goes out now."""
 
     async def renew(self, dead: str) -> None:
-        """Get a new ticket unless somebody already did; LoginRefused when there is none to be had."""
+        """Get a new ticket unless another request already did; LoginRefused when there is none to be had."""
 
     async def close(self) -> None:
         """Leave nothing behind on the server."""
@@ -75,8 +75,8 @@ class _GivenSession:
 
     async def renew(self, dead: str) -> None:
         raise LoginRefused(
-            "the server says that the session is invalid or expired; log in again and set BULKIMG_SESSION, or let "
-            "bulkimg log in with BULKIMG_ACCOUNT and BULKIMG_PASSWORD"
+            "the session is invalid or expired; set BULKIMG_SESSION to a new one, or let bulkimg log in with "
+            "BULKIMG_ACCOUNT and BULKIMG_PASSWORD"
         )
 
     async def close(self) -> None:
@@ -127,8 +127,8 @@ class _AccountSession:
             try:
                 if self._deaths > LOGIN_TRIES:
                     raise LoginRefused(
-                        f"the server dropped {LOGIN_TRIES} sessions in a row; is somebody else logging in with account "
-                        f"{self._account.name!r} on a server that allows one session a user?"
+                        f"the server dropped {LOGIN_TRIES} sessions in a row; check that account {self._account.name!r} is not "
+                        "used elsewhere, as a server may allow one session per user"
                     )
                 await self._login(patient=True)
             except TargetError as error:
@@ -151,10 +151,10 @@ class _AccountSession:
 
     def _take(self, answer: wire.Answer) -> None:
         if answer.status is None:
-            hint = "--ca-file names the authority to trust" if answer.failure == "TLS" else _IS_IT_THERE
+            hint = "check --ca-file and the server's certificate" if answer.failure == "TLS" else _IS_IT_THERE
             raise TargetError(f"login failed: {answer.detail}; {hint}")
         if answer.streak:
-            raise TargetError(f"login failed: HTTP {answer.status}, again and again; is the server well?")
+            raise TargetError(f"login failed: HTTP {answer.status}, repeatedly; check the server")
         said = answer.json()
         session = wire.session_of(said) if answer.status == 200 else None
         if session is None:
@@ -162,7 +162,11 @@ class _AccountSession:
                 raise TargetError(f"login failed: {said}; {wire.endpoint_hint(answer)}")
             error = wire.error_of(answer.to_show.json())
             reason = f"{error.code} {error.text}" if error else f"HTTP {answer.status}"
-            quoted = "; the password is in quotation marks: are they part of it?" if self._account.is_quoted else ""
+            quoted = (
+                "; remove the quotation marks around the password unless they are part of it"
+                if self._account.is_quoted
+                else ""
+            )
             raise LoginRefused(f"the server refused the login of account {self._account.name!r}: {reason}{quoted}")
         self._session = session
         self._transport.hide(session)
@@ -191,7 +195,7 @@ class _SignedRequests:
         return {"Authorization": f"ZStack {self._key.key_id}:{signature}", "Date": date}
 
     async def renew(self, dead: str) -> None:
-        raise LoginRefused("the server does not accept the access key; is it disabled?")
+        raise LoginRefused("the server rejected the access key; check whether it is disabled")
 
     async def close(self) -> None:
         pass
@@ -200,7 +204,7 @@ class _SignedRequests:
 def http_date(now: float) -> str:
     """`Mon, 23 Nov 2026 12:00:00 CET`: local wall-clock time in English, as the vendor's SDKs send it.
 
-    Servers compare wall clocks and ignore the zone unless told otherwise (PROTOCOL.md §4).
+    Servers compare wall clocks and ignore the zone unless configured otherwise (PROTOCOL.md §4).
     """
     t = datetime.fromtimestamp(now).astimezone()
     zone = t.tzname() or "UTC"

@@ -1,4 +1,4 @@
-"""The image API as we use it: update, poll, read, query, tags. Every call returns an Answer; nothing here decides."""
+"""Call the image API: update, poll, read, query, tags. Every call returns an Answer; nothing here decides."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 

@@ -1,7 +1,7 @@
-"""This file is the one place that uses aiohttp's client, with its traps closed (research/reliability.md §2.2).
+"""Send HTTP requests with aiohttp's client, with its traps closed (research/reliability.md §2.2).
 
 One call is one request on the wire: no redirects, no cookies, no silent second PUT, no proxy or netrc from the
-environment; bodies are bounded; a pooled connection with bytes nobody asked for is thrown away; every exception becomes
+environment; bodies are bounded; a pooled connection with unexpected bytes is closed; every exception becomes
 an Answer that says whether bytes may have gone out.
 """
 
@@ -43,7 +43,7 @@ async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Tells when a connection is there, and never hands out a pooled one that holds an answer nobody asked for."""
+    """Reports when a connection is there, and never hands out a pooled one that holds unexpected bytes."""
 
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's signature
         connection = await super().connect(req, traces, timeout)
@@ -112,7 +112,9 @@ def read_authority(ca_file: Path | None) -> str | None:
     if ca_file is None:
         return None
     try:
-        authority = ca_file.read_bytes().decode("ascii", "ignore")  # names beside the certificates may be in any tongue
+        authority = ca_file.read_bytes().decode(
+            "ascii", "ignore"
+        )  # names next to the certificates may be in any tongue
         _tls_of(authority)
     except (OSError, ssl.SSLError) as error:
         raise UsageError(f"--ca-file {ca_file}: cannot be used: {getattr(error, 'strerror', None) or error}") from None
@@ -130,13 +132,17 @@ def _failed(error: Exception, *, sent: bool) -> Answer:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         failure, detail = "TLS", f"the server's certificate is not accepted: {_reason(error.certificate_error)}"
     elif isinstance(error, aiohttp.ClientSSLError):
-        failure, detail = "TLS", f"no TLS connection: {_reason(error.os_error)}"
+        failure, detail = "TLS", f"TLS failed: {_reason(error.os_error)}"
     elif isinstance(error, aiohttp.ClientConnectorError):
-        failure, detail = "NOT_CONNECTED", f"no connection: {_reason(error.os_error)}"
+        failure, detail = "NOT_CONNECTED", f"cannot connect: {_reason(error.os_error)}"
     elif isinstance(error, ValueError) and not sent and not isinstance(error, aiohttp.ClientResponseError):
-        failure, detail = "NOT_CONNECTED", "the server's address cannot be used"
+        failure, detail = "NOT_CONNECTED", "the server's address is not valid"
     elif isinstance(error, TimeoutError):
-        failure, detail = ("TIMEOUT", "no answer in time") if sent else ("NOT_CONNECTED", "no connection in time")
+        failure, detail = (
+            ("TIMEOUT", "no answer before the timeout")
+            if sent
+            else ("NOT_CONNECTED", "cannot connect before the timeout")
+        )
     elif isinstance(error, aiohttp.ClientPayloadError):
         failure, detail = "ANSWER_CUT", "the answer was cut short"
     elif isinstance(error, aiohttp.ClientResponseError | ValueError):
@@ -147,9 +153,9 @@ def _failed(error: Exception, *, sent: bool) -> Answer:
 
 
 def _reason(error: BaseException) -> str:
-    """The system's own word for it, without what asyncio or aiohttp put around it."""
+    """The system's own words, without what asyncio or aiohttp put around it."""
     if isinstance(error, ssl.SSLError):
-        return getattr(error, "verify_message", None) or error.reason or "TLS failed"
+        return getattr(error, "verify_message", None) or error.reason or "no reason given"
     number = getattr(error, "errno", None)
     return (
         os.strerror(number)

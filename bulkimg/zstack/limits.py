@@ -1,4 +1,4 @@
-"""This file reads what a server says of its limits: Retry-After (RFC 9110 §10.2.3), RateLimit and X-RateLimit headers.
+"""Read a server's limits: Retry-After (RFC 9110 §10.2.3), RateLimit and X-RateLimit headers.
 
 Nothing that merely looks like one of them is believed.
 """

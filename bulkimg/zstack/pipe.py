@@ -1,4 +1,4 @@
-"""This file is one end of the pipe between a run and a process that sends for it: Python values, in batches.
+"""Exchange Python values in batches between a run and a process that sends for it: one end of the pipe.
 
 The run says (READY, timeout, authority) first, then (number, latest, method, url, headers, body), numbers from 1 on, and
 (number,) to break one off; the other end says (READY, None), and (number, the values of an Answer), or None for what it has
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 READY = 0
-BATCH = 8  # values at most, so that the other end has something to do while this one goes on with its turn
+BATCH = 8  # values at most, so that the other end has something to do while this one continues its turn
 _SIZE = 4  # bytes before each batch
 
 

@@ -1,4 +1,4 @@
-"""This file is the table of PROTOCOL.md §3.2 as data: what each error code, text and status means for a row or for the run."""
+"""Map each error code, text and status to what it means for a row or the run (PROTOCOL.md §3.2)."""
 
 import re
 from dataclasses import dataclass
@@ -26,22 +26,22 @@ class Rule:
     maybe_applied: bool = False
 
 
-_GONE = "no image has this uuid on this server; check it, or was the image deleted?"
-_BUSY = "the server was not ready, again and again; retry the run when it is"
+_GONE = "check the uuid: the image does not exist on this server, or was deleted"
+_BUSY = "the server was not ready at every try; run bulkimg retry when it is"
 _KEY_HINT = "check BULKIMG_ACCESS_KEY_ID and its secret, or use another kind of credential"
 
 # Codes of the JSON error object. A code that is not listed is a refusal (research/reliability.md F5).
 CODES: dict[str, Rule] = {
     "SYS.1003": Rule(Move.REFUSED, _GONE),
-    "SYS.1006": Rule(Move.REFUSED, "the account may not do this; use the image's owner or an administrator"),
+    "SYS.1006": Rule(Move.REFUSED, "the account is not allowed to do this; use the image's owner or an administrator"),
     "SYS.1007": Rule(Move.REFUSED, "the server does not accept one of the values; the message says which"),
-    "ID.1002": Rule(Move.REFUSED, "the account may not change this image; use its owner or an administrator"),
-    "ID.1003": Rule(Move.REFUSED, "the account's quota is used up"),
+    "ID.1002": Rule(Move.REFUSED, "the account is not allowed to change this image; use its owner or an administrator"),
+    "ID.1003": Rule(Move.REFUSED, "the account's quota is used up; raise it or free some"),
     "ID.1001": Rule(Move.RENEW),
     "ID.1000": Rule(Move.HALT, "check the account's name and password"),
     "ID.1006": Rule(Move.HALT, "the account has too many sessions; log some out"),
     "ID.2001": Rule(Move.HALT, "the server asks for a second factor; use an access key or a session"),
-    "SYS.1000": Rule(Move.AGAIN, "the server failed inside; its log tells more", maybe_applied=True),
+    "SYS.1000": Rule(Move.AGAIN, "internal server error; see the server's log", maybe_applied=True),
     "SYS.1001": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
     "SYS.1009": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
     "SYS.1010": Rule(Move.AGAIN, _BUSY, maybe_applied=True),
@@ -58,13 +58,13 @@ TEXTS: tuple[tuple[re.Pattern[str], str, Rule], ...] = tuple(
         (r"Duplicate job uuid", "DUPLICATE_JOB", Rule(Move.ASK, maybe_applied=True)),
         (r"missing header 'Authorization'|Authorization type must be", "NO_AUTHORIZATION", Rule(Move.HALT)),
         (r"requestTimeTooSkewed|'Date' (format error|must be)", "CLOCK_SKEW",
-         Rule(Move.HALT, "this machine's clock and the server's differ by more than 15 minutes; set them right")),
+         Rule(Move.HALT, "this machine's clock and the server's differ by more than 15 minutes; correct them")),
         (r"accessKey format is|access key id: .* (existed|disabled)|wrong accessKey signature", "ACCESS_KEY",
          Rule(Move.HALT, _KEY_HINT)),
         (r"was not registered by any RestAuthenticationBackend", "ACCESS_KEY",
-         Rule(Move.HALT, "this server knows no access keys; use an account or a session")),
+         Rule(Move.HALT, "this server does not support access keys; use an account or a session")),
         (r"no api mapping to", "NO_SUCH_PATH",
-         Rule(Move.HALT, "the server knows no such path; is --base-path right? (/zstack on most servers)")),
+         Rule(Move.HALT, "the path does not exist on the server; check --base-path (/zstack on most servers)")),
     )
 )  # fmt: skip
 
@@ -74,9 +74,9 @@ STATUSES: dict[int, Rule] = {
     401: Rule(Move.RENEW),
     408: _NOT_PROCESSED,
     425: _NOT_PROCESSED,
-    429: Rule(Move.HOLD, "the server asks for fewer requests; lower --rate"),
-    501: Rule(Move.REFUSED, "the server does not offer this; is --endpoint right?"),
-    505: Rule(Move.REFUSED, "the server does not offer this; is --endpoint right?"),
+    429: Rule(Move.HOLD, "the server asked for fewer requests; lower --rate"),
+    501: Rule(Move.REFUSED, "the server does not support this request; check --endpoint"),
+    505: Rule(Move.REFUSED, "the server does not support this request; check --endpoint"),
 }
 _CLIENT_ERROR = Rule(Move.REFUSED, "the server refused the request; its message says why")
 _UNCERTAIN = Rule(Move.ASK, maybe_applied=True)

@@ -1,4 +1,4 @@
-"""This file is a process that puts requests on the wire for a run (senders.py), and knows nothing of rows.
+"""Run a process that sends requests for a run (senders.py), without knowing of rows.
 
 Signals are the run's business: this process ends when the run or its pipe does, and what it was sending is broken off then, as
 it would be in the run's own process.
@@ -24,7 +24,7 @@ MOST_FILES = 1100  # a run has at most 1,000 rows in flight
 class Workers:
     """Send requests, each worker one at a time: a task for each request costs more.
 
-    `say` is told (number, what came of it); `give_up` is called where the system does not give us what sending takes.
+    `say` gets (number, what came of it); `give_up` is called where the system does not give us what sending takes.
     """
 
     def __init__(self, client: HttpClient, say: Callable[[Any], None], give_up: Callable[[], None]) -> None:
@@ -36,7 +36,7 @@ class Workers:
         self._busy: dict[int, asyncio.Task[None]] = {}
 
     def take(self, value: Request) -> None:
-        """A request, or the number of one that nobody waits for any more."""
+        """A request, or the number of a cancelled one."""
         number, *rest = value
         if not rest:
             if worker := self._busy.pop(number, None):
@@ -67,7 +67,7 @@ class Workers:
             if out_of_resources(error):
                 self._give_up()
                 await asyncio.Event().wait()  # the run asks what became of it, as of all that we still send
-            return type(error).__name__  # a bug: the run tells it; its text may hold headers
+            return type(error).__name__  # a bug: the run reports it; its text may hold headers
 
 
 async def serve(end: socket.socket) -> None:
@@ -93,7 +93,7 @@ async def serve(end: socket.socket) -> None:
 def main(end: str, run: str) -> None:
     """`end` is the number of our end of the pipe, `run` that of the process at the other one. Returns when it is gone.
 
-    Whoever starts us keeps SIGNALS from us until we ignore them.
+    The process that starts us keeps SIGNALS from us until we ignore them.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,10 +1,10 @@
-"""This file has requests put on the wire by other processes, so that HTTP has a core of its own.
+"""Send requests by other processes, so that HTTP has a core of its own.
 
 Everything that decides stays in the run's process: claims, pace, gate, verdicts, the ledger. A process that sends is
 handed one finished request at a time and gives back one Answer, so there is one ledger, one rate and one outcome a row,
 however many processes there are. When such a process ends, what it had been handed may have gone out: those requests are
-«sent, no answer», and every row of theirs is asked about like any other that was cut off. What one comes to too late, because
-it stood still, it hands back unsent: whoever admitted that request did so for another moment.
+"sent, no answer", and their rows are checked like any other that was cut off. A process that was suspended hands back unsent
+what it comes to too late: that request was admitted for another moment.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ GRACE = 5.0  # seconds beyond a request's own timeout, after which its process i
 REST = 1.0  # seconds for which a process that has come to a request too late is handed no other
 LOOK = 1.0  # seconds between two looks at the oldest request
 LATEST = 1.0  # seconds from handing a request over to its first byte, however many the pace allows
-_ENDED = Answer(None, failure=SENDER, detail="the process that was sending it ended", sent=True)
-_HANDED_BACK = Answer(None, failure=SENDER, detail="the process that was to send it stood still", sent=False)
+_ENDED = Answer(None, failure=SENDER, detail="the sender process ended before the answer", sent=True)
+_HANDED_BACK = Answer(None, failure=SENDER, detail="the sender process was suspended before sending", sent=False)
 # Our own modules are looked for where we found them, and nowhere else: each place is an argument, for its name may hold a colon.
 _START = "import sys; sys.path[:] = sys.argv[3:]; from bulkimg.zstack import sender; sender.main(*sys.argv[1:3])"
 
 
 class Senders:
-    """Sends requests by `count` processes; by itself until the first of them is there, and once none is left or all of them rest.
+    """Sends requests by `count` processes; in this one until the first is ready, and while none is left or all of them rest.
 
-    The other arguments are HttpClient's. UsageError where a process cannot be started. `on_lost` is told when one has ended by
-    itself. `lateness` tells how many seconds a request may take from here to the wire: where none, we send it ourselves.
+    The other arguments are HttpClient's. UsageError where a process cannot be started. `on_lost` is called when one has ended by
+    itself. `lateness` says how many seconds a request may take from here to the wire: where none, we send it ourselves.
     """
 
     def __init__(self, count: int, *, timeout: float, authority: str | None, now: Callable[[], float]) -> None:
@@ -97,7 +97,9 @@ class _Sender:
                 self._process = _started(theirs.fileno())
             except OSError as error:
                 self._ours.close()
-                raise UsageError(f"--processes: no other process can be started: {error.strerror}; use 1") from None
+                raise UsageError(
+                    f"--processes: cannot start another process: {error.strerror}; use --processes 1"
+                ) from None
         self._loop = asyncio.get_running_loop()
         self._pipe = Pipe(self._take, self._lost)
         self._pipe.put((READY, timeout, authority))
@@ -127,7 +129,7 @@ class _Sender:
         try:
             return await done
         finally:
-            if self.open.pop(number, None) and self.is_there:  # given up: nobody waits for its answer
+            if self.open.pop(number, None) and self.is_there:  # cancelled: its answer is not needed
                 self._pipe.put((number,))
 
     def kill(self) -> None:
@@ -147,7 +149,7 @@ class _Sender:
         self._pipe.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
-                while self._process.poll() is None:  # noqa: ASYNC110 - nobody else would tell us
+                while self._process.poll() is None:  # noqa: ASYNC110 - there is no event for it
                     await asyncio.sleep(0.002)
 
     def _take(self, value: tuple[int, Any]) -> None:
@@ -159,7 +161,7 @@ class _Sender:
             self.rests_until = time.monotonic() + REST
         if (waits := self.open.pop(number, None)) and not waits[0].done():
             if isinstance(said, str):
-                waits[0].set_exception(RuntimeError(f"a process that sends failed: {said}"))
+                waits[0].set_exception(RuntimeError(f"a sender process failed: {said}"))
             else:
                 waits[0].set_result(Answer(*said) if said else _HANDED_BACK)
 

@@ -1,4 +1,4 @@
-"""This file is one server as the run sees it: every request paced, confined to its origin and paths, every answer bound to it."""
+"""Send every request to one server: paced, confined to its origin and paths, with secrets redacted from answers."""
 
 import base64
 import hashlib
@@ -24,14 +24,14 @@ _HIDDEN = HIDDEN.encode()
 
 
 class Client(Protocol):
-    """Whoever puts requests on the wire: HttpClient, or a simulation's network."""
+    """Puts requests on the wire: HttpClient, or a simulation's network."""
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer: ...
     async def close(self) -> None: ...
 
 
 class Pacing(Protocol):
-    """Whoever says when a request may go out, and is told what came of it: once for each, None when it was given up."""
+    """Admits requests, and hears what came of each: once, None when it was given up."""
 
     async def admit(self) -> int: ...
     async def admit_probe(self) -> int: ...
@@ -51,8 +51,7 @@ class Transport:
         self.reached = False  # the server has answered something
 
     def hide(self, *secrets: str, pattern: bytes | None = None) -> None:
-        """Blank these texts in what is shown of every answer from now on: a server that echoes them must not make us write
-        them down.
+        """Redact these texts in what is shown of every answer from now on, as a server may echo them.
 
         `pattern`: for what is another one with every request, such as a signature.
         """
@@ -76,7 +75,7 @@ class Transport:
         """One request, after the pace admits it. `headers` and `on_sending` are called at that moment, so signatures are fresh.
 
         `probe`: the gate's own question, which a closed gate does not hold. What a process of ours has not sent, or not asked to
-        the end, is nobody's answer: it is admitted once more, unless somebody keeps account of it (`on_sending`).
+        the end, has no answer: it is admitted once more, unless the caller counts it (`on_sending`).
         """
         if not _PATHS.fullmatch(path):
             raise AssertionError(f"{path!r} is not one of our paths")  # a bug: every uuid was checked when it was read

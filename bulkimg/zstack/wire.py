@@ -1,4 +1,4 @@
-"""The wire, without a socket: request bodies, what answers carry, signatures. Sources: PROTOCOL.md."""
+"""Build request bodies and signatures, and parse answers (PROTOCOL.md); no socket here."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ def update_body(action_key: str, fields: Mapping[str, Any]) -> bytes:
 
 
 def tag_body(image: str, tag: str) -> bytes:
-    """One new tag of one image (PROTOCOL.md §6, «Tags»)."""
+    """One new tag of one image (PROTOCOL.md §6, "Tags")."""
     return _ascii_json({"params": {"resourceType": "ImageVO", "resourceUuid": image, "tag": tag}})
 
 
@@ -62,7 +62,7 @@ def new_job_uuid(rng: random.Random) -> str:
     return f"{bits:032x}"
 
 
-SENDER = "SENDER"  # a failure of the process of ours that was to send: it tells nothing of the server
+SENDER = "SENDER"  # a failure of our own sender process: it says nothing about the server
 
 
 class Answer(NamedTuple):
@@ -71,7 +71,7 @@ class Answer(NamedTuple):
     `status` is None when there is no complete answer; then `failure` names why, and `sent` says whether bytes may have
     gone out. It is never taken from an exception. `retry_after` is seconds from now, when the header said so; `quota` is
     (requests the server still takes, seconds until it takes more). `streak` is what the pace made of it (Gate.heard).
-    `shown` is the body with its secrets blanked, where it holds any: `raw` is what is judged, and never written down.
+    `shown` is the body with secrets redacted, where it holds any: `raw` is what is judged, and never written down.
     `location` is where a redirect leads, which is never followed.
     """
 
@@ -117,7 +117,8 @@ def foreign(answer: Answer) -> str:
         return f"HTTP {status}, a redirect{to}"
     text = answer.to_show.text
     if text.startswith("<"):
-        return f"HTTP {status}, a page: {page_title(text)!r}"
+        title = page_title(text)
+        return f"HTTP {status}, a web page: {title!r}" if title else f"HTTP {status}, a web page"
     return ""
 
 
@@ -134,17 +135,17 @@ def endpoint_hint(answer: Answer) -> str:
     if 300 <= status < 400:
         url = urlsplit(answer.location if answer.location.startswith(("http://", "https://")) else "")
         to = (
-            f"write --endpoint {url.scheme}://{printable(url.netloc.rpartition('@')[2])}"
+            f"use --endpoint {url.scheme}://{printable(url.netloc.rpartition('@')[2])}"
             if url.netloc
             else "fix --endpoint"
         )
-        return f"{to}, if that is the API's address; is a login in front of it?"
+        return f"{to}, unless that is a login page in front of the API"
     return {
-        401: "is another login needed in front of the API?",
-        403: "may this account do that, and is --endpoint right?",
-        404: "are --endpoint and --base-path right? (/zstack on most servers)",
-        405: "are --endpoint and --base-path right? (/zstack on most servers)",
-    }.get(status, "is --endpoint right, and is a proxy or a login in front of it?")
+        401: "check whether a proxy in front of the API needs a login of its own",
+        403: "check that this account is allowed to do that, and that --endpoint is right",
+        404: "check --endpoint and --base-path (/zstack on most servers)",
+        405: "check --endpoint and --base-path (/zstack on most servers)",
+    }.get(status, "check --endpoint, and whether a proxy or a login page is in front of the API")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkimg.apply.journey import unknown
 from bulkimg.apply.verdict import Next, judge_poll, judge_read, judge_update, message_of
 from bulkimg.model import Claim, Status
 from bulkimg.zstack.rules import CODES, STATUSES, Move, rule_for_status
@@ -107,9 +108,25 @@ def test_what_a_server_says_is_made_safe_to_show_and_to_keep() -> None:
     assert len(str(big.after["name"])) == 4096
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (503, "<html><body>the proxy is not well</body></html>", '503 from a proxy ("the proxy is not well")'),
+        (502, "<html>", "502 from a proxy"),
+        (500, "<html><title>Tomcat</title>x</html>", '500 with a web page ("Tomcat")'),
+        (503, "busy", "busy"),
+        (503, "", "HTTP 503"),
+    ],
+)
+def test_a_page_is_said_by_its_title(status: int, body: str, message: str) -> None:
+    verdict = judge_update(answer(status, body), CLAIM)
+    assert verdict.message == message
+    assert unknown(verdict).message == f"{message}; outcome not known"
+
+
 def test_fields_that_the_answer_does_not_carry_are_named() -> None:
     verdict = judge_update(answer(200, image(name="new")), CLAIM)
-    assert message_of(verdict) == "not confirmed, the answer does not carry it: virtio, userTags"
+    assert message_of(verdict) == "not confirmed (missing from the answer): virtio, userTags"
     assert verdict.after == {"name": "new"}
 
 

@@ -22,9 +22,13 @@ GOOD = f"uuid,name\n{UUID},a\n"
         ("full.csv", f"uuid,name\n{UUID[:-1]}０,a\n", "is not an image uuid"),
         ("newline.csv", f'uuid,name\n"{UUID}\n",a\n', "is not an image uuid"),
         ("enum.csv", f"uuid,platform\n{UUID},Linx\n", "enum.csv:2: platform 'Linx': is not one of Linux"),
-        ("long.csv", f"uuid,name\n{UUID},{'x' * 256}\n", "has 256 UTF-16 units, the server takes 255"),
-        ("twice.csv", f"uuid,name\n{UUID},a\n{UUID.upper()},b\n", "line 3 asks for another value of name"),
-        ("enc.csv", b"uuid,name\n" + UUID.encode() + b",\xff\xfe\n", "bytes that are not of the encoding"),
+        ("long.csv", f"uuid,name\n{UUID},{'x' * 256}\n", "is 256 characters long; the limit is 255"),
+        ("twice.csv", f"uuid,name\n{UUID},a\n{UUID.upper()},b\n", "line 3 sets another value of name"),
+        (
+            "enc.csv",
+            b"uuid,name\n" + UUID.encode() + b",\xff\xfe\n",
+            "contains bytes that are not valid in this encoding",
+        ),
         ("cut.csv.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "gzip data"),
     ],
 )
@@ -44,10 +48,10 @@ def test_a_bad_manifest_exits_3(cli: Cli, server: Server, name: str, text: str |
         (["--set", "nmae=x"], "did you mean 'name'?"),
         (["--rate", "fast"], "--rate 'fast' is not a rate"),
         (["--concurrency", "0"], "--concurrency '0' is not valid: input should be greater than or equal to 1"),
-        (["--endpoint", "127.0.0.1:8080"], "is not an URL: write the scheme"),
-        (["--endpoint", "http://h/zstack"], "the context path is --base-path"),
-        (["--endpoint", "http://u:p@h"], "carries a user name or password"),
-        (["--encoding", "klingon"], "is not an encoding"),
+        (["--endpoint", "127.0.0.1:8080"], "is not a URL; write the scheme"),
+        (["--endpoint", "http://h/zstack"], "give the context path with --base-path"),
+        (["--endpoint", "http://u:p@h"], "contains a user name or password"),
+        (["--encoding", "klingon"], "is not a known encoding"),
         (["--progress", "loud"], "is not one of 'auto', 'bar', 'plain', 'json' or 'none'"),
         (["--max-errors", "150%"], "is not a limit"),
         (["--results", "good.csv"], "is the manifest itself"),
@@ -81,7 +85,7 @@ def test_a_wrong_environment_variable_is_named(cli: Cli, server: Server) -> None
             "job.toml:4: unknown option 'ratte' in [pace]; did you mean 'rate'?",
         ),
         ("[jobb]\nmanifest = 'good.csv'\n", "job.toml:1: unknown table [jobb]; did you mean 'job'?"),
-        ("[job]\nname = 'x'\n", "names no manifest"),
+        ("[job]\nname = 'x'\n", "has no manifest"),
         ("[job\n", "is not TOML"),
         ("[job]\nmanifest = 'good.csv'\n[pace]\nrate = 'x'\n", "job.toml:4: [pace] rate = 'x' is not a rate"),
         ("[job]\nmanifest = 'good.csv'\n[set]\nnmae = 'x'\n", "did you mean 'name'?"),
@@ -99,9 +103,9 @@ def test_credentials_come_from_private_places_and_one_kind_at_a_time(cli: Cli) -
     secret.write_text("hush")
     secret.chmod(0o644)
     target: dict[str, Any] = {"BULKIMG_ENDPOINT": "http://127.0.0.1:9"}
-    assert "no credentials: set BULKIMG_SESSION" in cli("run", "good.csv", code=2, **target).err
+    assert "no credentials found; set BULKIMG_SESSION" in cli("run", "good.csv", code=2, **target).err
     told = cli("run", "good.csv", code=2, BULKIMG_ACCOUNT="admin", BULKIMG_PASSWORD_FILE=str(secret), **target).err
-    assert "can be read by everybody (mode 0644); chmod 600 it" in told
+    assert "is readable by all users (mode 0644); run chmod 600 on it" in told
     assert "hush" not in told
     both = cli("run", "good.csv", code=2, BULKIMG_SESSION="a", BULKIMG_ACCOUNT="b", BULKIMG_PASSWORD="c", **target).err
     assert "are set at the same time" in both

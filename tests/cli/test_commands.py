@@ -231,7 +231,8 @@ def test_the_pipes_of_other_processes_need_open_files_too(monkeypatch: pytest.Mo
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (hard, hard))
     allow_files(20, processes=3)
     with pytest.raises(
-        UsageError, match=f"20 rows at once and 4 processes need {hard + 1} open files.*lower --concurrency to 19"
+        UsageError,
+        match=f"too few open files: 20 rows in flight and 4 processes need {hard + 1}, but.*lower --concurrency to 19",
     ):
         allow_files(20, processes=4)
 
@@ -252,5 +253,8 @@ def test_too_few_open_files_are_raised_or_said(cli: Cli, server: Server, limits:
     )
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     if code == 2:
-        assert "20 rows at once need 52 open files, the system allows 40; lower --concurrency to 8" in done.stderr
+        assert (
+            "too few open files: 20 rows in flight need 52, but the system allows 40; lower --concurrency to 8"
+            in done.stderr
+        )
         cli.at(server)("resume", "last", code=0)

@@ -94,7 +94,7 @@ def test_a_name_whose_process_died_before_its_ledger_is_free(cli: Cli, server: S
 @pytest.mark.parametrize("name", ["last", "a/b", "..", ".x", "a b", "x" * 101, "é"])
 def test_a_name_that_is_none_is_refused(cli: Cli, server: Server, name: str) -> None:
     cli.write("m.csv", manifest(some_images(server, 1)))
-    assert "is not a name for a run" in cli.at(server)("run", "m.csv", "--run-id", name, code=2).err
+    assert "is not a valid run name" in cli.at(server)("run", "m.csv", "--run-id", name, code=2).err
 
 
 def test_last_is_the_newest_run_whatever_the_names(cli: Cli, server: Server) -> None:

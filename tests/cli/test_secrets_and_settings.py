@@ -59,7 +59,7 @@ def test_credentials_directory_is_trusted_with_group_bits_and_searched_by_itself
     here("run", "m.csv", *FAST, BULKIMG_SESSION_FILE=named, **place)
     here("run", "m.csv", *FAST, code=2, BULKIMG_SESSION_FILE=named)
     (here.place / "creds" / "bulkimg.session").chmod(0o444)
-    assert "can be read by everybody" in here("run", "m.csv", *FAST, code=2, **place).err
+    assert "is readable by all users" in here("run", "m.csv", *FAST, code=2, **place).err
 
 
 def test_credentials_directory_stands_between_environment_and_profile(here: Cli, server: Server) -> None:
@@ -92,7 +92,7 @@ def test_what_spoils_a_credential_is_named(here: Cli, server: Server, text: str,
 
 def test_a_quoted_password_is_tried_and_named_when_it_is_refused(here: Cli) -> None:
     given: dict[str, Any] = {"BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": '"password"'}
-    assert "in quotation marks" in here("run", "m.csv", *FAST, code=5, **given).err
+    assert "remove the quotation marks around the password" in here("run", "m.csv", *FAST, code=5, **given).err
 
 
 def test_service_links_of_kubernetes_are_no_warning(here: Cli, server: Server) -> None:
@@ -143,13 +143,13 @@ def test_another_encoding_is_named_in_plain_words(here: Cli, encoding: str, what
         ('[pace]\nrate = "5x"\n', "job.toml:4: [pace] rate = '5x' is not a rate"),
         ("[pace]\nconcurrency = 0\n", "job.toml:4: [pace] concurrency = 0 is not valid"),
         ('[guard]\n# a\nmax_errors = "lots"\n', "job.toml:5: [guard] max_errors = 'lots' is not a limit"),
-        ('[set]\nnam = "x"\n', "job.toml:3: [set] {'nam': 'x'} names 'nam'"),
-        ('[map]\nx = "nam"\n', "job.toml:3: [map] {'x': 'nam'} names 'nam'"),
+        ('[set]\nnam = "x"\n', "job.toml:3: [set] {'nam': 'x'} contains 'nam', which is not a field"),
+        ('[map]\nx = "nam"\n', "job.toml:3: [map] {'x': 'nam'} contains 'nam', which is not a field"),
         ('[run]\nprogress = "loud"\n', "job.toml:4: [run] progress = 'loud' is not one of"),
-        ('[results]\npath = "~nobody99/x"\n', "job.toml:4: [results] path = '~nobody99/x' begins with ~"),
-        ('[guard]\nrate = "5/s"\n', "job.toml:4: 'rate' in [guard] belongs in [pace]"),
-        ("[pace]\nyes = true\n", "job.toml:4: 'yes' in [pace] belongs in [run]"),
-        ("[run]\nmax_changes = 3\n", "job.toml:4: 'max_changes' in [run] belongs in [guard]"),
+        ('[results]\npath = "~nobody99/x"\n', "job.toml:4: [results] path = '~nobody99/x' starts with ~"),
+        ('[guard]\nrate = "5/s"\n', "job.toml:4: 'rate' is in [guard] but belongs in [pace]"),
+        ("[pace]\nyes = true\n", "job.toml:4: 'yes' is in [pace] but belongs in [run]"),
+        ("[run]\nmax_changes = 3\n", "job.toml:4: 'max_changes' is in [run] but belongs in [guard]"),
         ('[job2]\nname = "x"\n', "job.toml:3: unknown table [job2]; did you mean 'job'?"),
         ("[pace]\nrat = 1\n", "job.toml:4: unknown option 'rat' in [pace]; did you mean 'rate'?"),
         ("[guard]\nconcurency = 1\n", "job.toml:4: unknown option 'concurency' in [guard]; did you mean 'concurrency' in [pace]?"),
@@ -162,7 +162,7 @@ def test_a_mistake_in_a_job_file_is_named_with_its_line(here: Cli, text: str, wo
 
 def test_a_key_outside_every_table_is_sent_home(here: Cli) -> None:
     here.write("job.toml", 'manifest = "m.csv"\n')
-    assert "job.toml:1: 'manifest' stands outside a table; it belongs in [job]" in here("run", "job.toml", code=2).err
+    assert "job.toml:1: 'manifest' is outside any table; move it to [job]" in here("run", "job.toml", code=2).err
 
 
 @pytest.mark.parametrize("where", ["job", "profile"])

@@ -209,7 +209,7 @@ async def test_a_long_retry_after_while_asking_stops_the_run(tmp_path: Path) -> 
     async with lying(script) as server:
         summary, _ = await asyncio.wait_for(run(server, tmp_path), 30)
     assert summary.exit_code == 5
-    assert "asks to wait 86400 s" in summary.reason
+    assert "asked to wait 86400 s" in summary.reason
 
 
 async def test_retry_after_on_any_answer_holds_every_request(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_guards_refuse_before_anything_is_sent(cli: Cli, fleet: Server) -> None:
         assert f"--max-changes allows {limit}" in done.err
     cli.write("a.csv", f"uuid,architecture\n{sorted(fleet.images())[0]},mips64el\n")
     done = cli.at(fleet)("run", "a.csv", *FAST, code=7)
-    assert "--allow-field names them" in done.err
+    assert "These fields change only with --allow-field" in done.err
     assert "boot mode" in done.err
     assert "next:" not in done.err
     cli.at(fleet)("run", "a.csv", *FAST, "--no-survey", code=7)  # nobody knows whether it would change: it may

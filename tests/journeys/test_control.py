@@ -217,12 +217,12 @@ def test_outside_its_hours_nothing_is_changed(cli: Cli, server: Server) -> None:
 
 def test_a_window_that_is_none_is_refused(cli: Cli) -> None:
     done = cli("check", "m.csv", BULKIMG_WINDOW="25:00-06:00", code=2)
-    assert "BULKIMG_WINDOW '25:00-06:00' is not a window: write 22:00-06:00" in done.err
+    assert "BULKIMG_WINDOW '25:00-06:00' is not a time window; write 22:00-06:00" in done.err
 
 
 @pytest.mark.parametrize("window", ["22:00", "25:00-06:00", "22:00-22:00", "22:60-06:00", "a-b", "22:00-24:01", ""])
 def test_what_is_no_window(window: str) -> None:
-    with pytest.raises(ValueError, match="is not a window"):
+    with pytest.raises(ValueError, match="is not a time window"):
         parse_window(window)
 
 

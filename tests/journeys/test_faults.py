@@ -83,7 +83,7 @@ def test_refusals_are_final_and_their_causes_counted(cli: Cli, server: Server) -
     assert len(server.puts()) - before <= 22, "a refusal is not tried again"
     (cause,) = cli.summary()["causes"]
     assert (cause["rows"], cause["code"], cause["first_line"]) == (20, "SYS.1003", 3)
-    assert "no image has this uuid" in cause["hint"]
+    assert "the image does not exist on this server" in cause["hint"]
     assert f"next:    bulkimg retry {cli.runs()[-1]}" in done.err
 
 
@@ -115,7 +115,7 @@ def test_retry_after_holds_the_whole_run(cli: Cli) -> None:
         cli.write("m.csv", text)
         done = cli.at(server)("run", "m.csv", "--yes", "--rate", "unlimited", "--concurrency", "1")
         times = [put["at"] for put in server.puts()]
-        held = done.err.count("the server asks to wait")
+        held = done.err.count("the server asked to wait")
         assert held >= 1
         gaps = sorted((b - a for a, b in pairwise(times)), reverse=True)
         assert gaps[held - 1] >= 1.0

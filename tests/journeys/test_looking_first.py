@@ -200,7 +200,7 @@ async def test_tags_that_cannot_be_read_cost_only_what_depends_on_them(cli: Cli,
         assert field in by_line[2]["message"]
         assert by_line[3]["status"] == "updated"
         assert by_line[4]["status"] == "conflict"
-        assert "cannot be compared" in by_line[4]["message"]
+        assert "cannot be checked" in by_line[4]["message"]
         assert by_line[3]["before"]["name"] == "old 2"
         await asyncio.to_thread(cli, "undo", "last", *FAST, code=None, **given)
         assert fleet.images[named]["name"] == "old 1"

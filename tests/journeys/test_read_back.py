@@ -63,7 +63,7 @@ async def test_what_nothing_shows_is_named(tmp_path: Path) -> None:
             summary = await run(server, tmp_path, [{"uuid": "0" * 32, "name": "new", "description": "x"}])
         assert summary.counts["updated"] == 1
         results = (Path(summary.directory) / "results.jsonl").read_text()
-        assert "not confirmed, the answer does not carry it: description" in results
+        assert "not confirmed (missing from the answer): description" in results
 
 
 async def test_a_server_that_stops_telling_of_tags_ends_no_run(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ async def test_a_server_that_stops_telling_of_tags_ends_no_run(tmp_path: Path) -
     assert len(asked) > 1
     assert summary.counts["updated"] == 1
     results = (Path(summary.directory) / "results.jsonl").read_text()
-    assert "not confirmed, the answer does not carry it: userTags" in results
+    assert "not confirmed (missing from the answer): userTags" in results
 
 
 def test_the_documented_dialect_confirms_every_field(cli: Cli) -> None:

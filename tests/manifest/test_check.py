@@ -68,6 +68,21 @@ def test_bad_cells_are_refused_with_a_fix(field: str, cell: str, code: str) -> N
     assert check(field, cell)[1] == [code]
 
 
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("x" * 256, "is 256 characters long; the limit is 255; shorten it by 1 character"),
+        (
+            "😀" * 129,
+            "is 258 characters long in UTF-16, where an emoji counts as 2; the limit is 255; shorten it by 3 characters",
+        ),
+    ],
+)
+def test_a_long_text_is_refused_with_its_length(cell: str, said: str) -> None:
+    _, (problem,) = Checker().fields(1, {"name": cell}, cells=True)
+    assert f"{problem.message}; {problem.fix}" == said
+
+
 def test_an_enumeration_suggests_the_nearest_and_admits_a_newer_value() -> None:
     _, problems = Checker().fields(1, {"architecture": "aarch46"}, cells=True)
     assert "did you mean 'aarch64'?" in problems[0].fix

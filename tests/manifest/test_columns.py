@@ -32,7 +32,7 @@ def test_a_template_over_a_blank_cell_is_a_problem_of_its_row(tmp_path: Path) ->
     [
         ({"set": ["name={nmae}"]}, "did you mean 'name'"),
         ({"set": ["name={name"]}, "expected '}'"),
-        ({"set": ["name={name!r}"]}, "nothing more"),
+        ({"set": ["name={name!r}"]}, "only a column name in braces; write {COLUMN}"),
         ({"set": ["name={name.__class__}"]}, "no column 'name.__class__'"),
         ({"set": ["nmae=x"]}, "did you mean 'name'"),
         ({"set": ["platform=Linx"]}, "did you mean 'Linux'"),

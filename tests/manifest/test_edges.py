@@ -188,10 +188,10 @@ def test_only_a_flag_is_the_word_on_the_encoding() -> None:
 @pytest.mark.parametrize(
     ("name", "body", "words"),
     [
-        ("m.csv", f"uuid,name,description\n{U1},web\n".encode(), "add 1 delimiter at its end"),
-        ("m.csv", f"uuid,name\n{U1},web,,\n".encode(), "remove the 2 delimiters at its end"),
-        ("m.csv", f"uuid,name\n{U1},a,b\n".encode(), "quote cells that hold the delimiter"),
-        ("m.csv", f"uuid,name\n{U1};a\n".encode(), "another delimiter"),
+        ("m.csv", f"uuid,name,description\n{U1},web\n".encode(), "add 1 delimiter at the end of the line"),
+        ("m.csv", f"uuid,name\n{U1},web,,\n".encode(), "remove the 2 delimiters at the end of the line"),
+        ("m.csv", f"uuid,name\n{U1},a,b\n".encode(), "quote cells that contain the delimiter"),
+        ("m.csv", f"uuid,name\n{U1};a\n".encode(), "use the same delimiter as the header"),
         ("m.csv", f"uuid,name\n{U1}，a\n".encode(), "full-width"),
         ("m.csv", f"uuid，name\n{U1}，a\n".encode(), "full-width"),
         ("m.csv", b"uuid,name\n1.23E+31,a\n", "a spreadsheet"),

@@ -57,7 +57,7 @@ def test_values_are_compared_as_the_server_stores_them(name: str, asked: Any, sh
 def test_an_expectation_that_does_not_hold_is_a_conflict_and_says_what_is_there() -> None:
     planned = plan({"name": "new"}, {"platform": "Linux"}, IMAGE)
     assert planned.action is Action.CONFLICT
-    assert planned.message == "if_platform asks for 'Linux', the image has 'Other'"
+    assert planned.message == "if_platform expects 'Linux', but the image has 'Other'"
     assert planned.send == {}
 
 

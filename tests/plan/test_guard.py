@@ -29,7 +29,7 @@ def test_fields_with_side_effects_need_a_word_and_the_refusal_says_which(name: s
     why = refusal(counts(3, **{name: 2}), parse_limit("none"), ())
     assert f"{name} of 2 images" in why
     assert "the server" in why or "the record" in why
-    assert "--allow-field names them" in why
+    assert "These fields change only with --allow-field" in why
     assert f"--allow-field {name}" not in why, "a guard sells no way around"
     assert refusal(counts(3, **{name: 2}), parse_limit("none"), (name,)) == ""
 

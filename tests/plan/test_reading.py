@@ -151,7 +151,7 @@ async def test_one_odd_answer_does_not_make_a_run_blind(odd: tuple[int, bytes]) 
     once = Server(lambda number, query: answer(*odd) if number == 2 else None)
     assert len(await reader_of(once).images(list(IMAGES), {"name"})) == COUNT
     for_good = Server(lambda number, query: answer(*odd) if number > 2 else None)
-    with pytest.raises(TargetError, match="cannot be read any more"):
+    with pytest.raises(TargetError, match="cannot read the images any more"):
         await reader_of(for_good).images(list(IMAGES), {"name"})
 
 
@@ -200,7 +200,7 @@ async def test_pages_neither_repeat_nor_leave_out_what_comes_and_goes_meanwhile(
 
 async def test_a_server_that_does_not_turn_pages_is_found_out() -> None:
     first = [IMAGES[uuid] for uuid in sorted(IMAGES)[:200]]
-    with pytest.raises(CannotRead, match="page by page"):
+    with pytest.raises(CannotRead, match="does not return its results in pages"):
         async for _ in reader_of(Server(lambda number, query: answer(200, {"inventories": first}))).pages([], {"name"}):
             pass
 

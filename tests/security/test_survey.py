@@ -84,7 +84,7 @@ async def test_a_secret_that_a_server_calls_an_image_is_written_nowhere(cli: Cli
     changed = [image for image in fleet.images.values() if image["name"].startswith(("new-", "again", "x"))]
     assert 0 < len(changed) <= len(fleet.images)
     assert undone.code == 1
-    assert b"held one of our credentials before" in undone.err
+    assert b"contained one of your credentials before" in undone.err
     searched(cli, given, planned, applied, undone, verified)
 
 

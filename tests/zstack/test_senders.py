@@ -229,7 +229,7 @@ async def test_signals_are_the_runs_business(number: signal.Signals) -> None:
 async def test_where_no_process_can_be_started_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(
-        UsageError, match="--processes: no other process can be started: No such file or directory; use 1"
+        UsageError, match="--processes: cannot start another process: No such file or directory; use --processes 1"
     ):
         Senders(1, timeout=5.0, authority=None, now=time.time)
 
