@@ -1,9 +1,12 @@
 """The reference against the code: all that the code knows is on its page, and no page names what does not exist."""
 
 import ast
+import contextlib
 import dataclasses
 import json
 import re
+import shlex
+import sqlite3
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,9 +20,12 @@ from bulkimg import layers
 from bulkimg.cli import main, screen
 from bulkimg.cli.options import OPTIONS, _known_variables
 from bulkimg.credentials import CREDENTIAL_VARIABLES, PROFILE_KEYS
+from bulkimg.engine.steering import Steering
 from bulkimg.errors import BulkimgError, Exit
+from bulkimg.ledger import Ledger
 from bulkimg.ledger.files import COLUMNS, FED_BACK, OURS
 from bulkimg.model import CHOICES, FIELDS, Action, Event, Status
+from bulkimg.pace import Pace
 from bulkimg.zstack.rules import CODES
 from tests.conftest import ROOT, Cli, Server
 
@@ -352,6 +358,65 @@ def anchors(path: Path) -> set[str]:
     """The headings as links name them."""
     headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# -- the examples -------------------------------------------------------------------------------------------------------
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced code of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text(page), re.MULTILINE | re.DOTALL)
+
+
+def test_examples_of_json_python_and_toml_are_sound(tmp_path: Path) -> None:
+    for page in PAGES:
+        for block in blocks(page, "json"):
+            assert all(json.loads(line) for line in block.splitlines()), page
+        for block in blocks(page, "python"):
+            compile(block, page, "exec")
+        for block in blocks(page, "toml"):
+            path = tmp_path / ".config" / "bulkimg" / "config.toml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block)
+            if "[job]" in block:
+                settings = layers.merge(layers.job_layer(path)[0])
+                assert settings.manifest is not None
+                assert (ROOT / "samples" / settings.manifest.name).exists()
+            for name, table in layers.read_toml(path).get("profile", {}).items():
+                kept = {key: value for key, value in table.items() if key not in PROFILE_KEYS}
+                layers.merge(layers.profile_layer(name, kept, {"HOME": str(tmp_path)}, PROFILE_KEYS))
+
+
+def test_the_manifests_commands_end_as_the_page_says(cli: Cli) -> None:
+    (cli.place / "samples").symlink_to(ROOT / "samples")
+    lines = [line for block in blocks("reference/manifest.md", "sh") for line in block.splitlines()]
+    assert len(lines) > 3
+    for line in lines:
+        said = re.search(r"# exit (\d)", line)
+        cli(*shlex.split(line, comments=True)[1:], code=int(said[1]) if said else 0)
+
+
+def test_queries_of_the_ledger_run_and_its_columns_are_on_the_page(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path / "run.db")
+    ledger.close()
+    part = section("reference/results.md", "Query the ledger")
+    with contextlib.closing(sqlite3.connect(f"file:{tmp_path}/run.db?mode=ro", uri=True)) as db:
+        queries = re.findall(r'"(SELECT [^"]*)"', part)
+        assert len(queries) == 5
+        for query in queries:
+            db.execute(query).fetchall()
+        for name in ("said", "problem", "warning", "meta"):
+            columns = {column[0] for column in db.execute(f"SELECT * FROM {name}").description}
+            internal = {"settled_message", "settled_hint", "started_at"}
+            assert columns - internal <= set(re.findall(r"`(\w+)`", part)), name
+        internal_names = next(paragraph for paragraph in part.split("\n\n") if "are internal" in paragraph)
+        named = re.findall(r"`(\w+)`", internal_names.partition("are internal")[0])
+        assert set(named) <= {row[0] for row in db.execute("SELECT name FROM sqlite_schema")}
+
+
+def test_what_ctl_answers_is_on_the_page_of_json() -> None:
+    steering = Steering(Pace(5.0, 4), print, lambda code, why: None, lambda rows: None, lambda **options: None)
+    assert set(steering.status()) <= set(re.findall(r"`(\w+)`", section("reference/json.md", "Small documents")))
 
 
 # -- the checks see a gap -----------------------------------------------------------------------------------------------
