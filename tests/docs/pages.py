@@ -45,7 +45,10 @@ class Block:
     lines: tuple[str, ...]
     line: int
     exits: int = 0
-    output_at: tuple[int, int] = (0, 0)  # the lines of the page that hold its output, from 0; the end is not one of them
+    output_at: tuple[int, int] = (
+        0,
+        0,
+    )  # the lines of the page that hold its output, from 0; the end is not one of them
 
     @property
     def file(self) -> str:
@@ -189,7 +192,7 @@ def _judge(page: Path, found: Sequence[Block], logs: Path, server: Server) -> Ra
             continue
         where = f"{page.name}:{block.line}: {block.lines[0]}"
         code = _read(logs / f"{number}.code").strip()
-        out = _read(logs / f"{number}.out").replace(server.url, DOCUMENTED)
+        out = _read(logs / f"{number}.out").replace(server.url, DOCUMENTED).replace("\ufeff", "")
         failed = _read(logs / f"{number}.failed").split()
         wanted = [str(block.exits)] if block.exits else []
         if code != str(block.exits) or failed != wanted:

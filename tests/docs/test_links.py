@@ -51,5 +51,7 @@ def test_a_page_is_plain_markdown(page: Path) -> None:
     text = page.read_text("utf-8")
     assert len(re.findall("^# ", prose(page), re.MULTILINE)) == 1, "one title"
     assert not re.search(r"^\s*<(?!https?:)[a-z!/]", prose(page), re.MULTILINE), "no HTML"
-    assert all(len(line) <= 120 for line in prose(page).split("\n") if not line.startswith("|")), "lines of 120 characters"
+    assert all(len(line) <= 120 for line in prose(page).split("\n") if not line.startswith("|")), (
+        "lines of 120 characters"
+    )
     assert text.endswith("\n")
