@@ -1,4 +1,4 @@
-"""`make demo`: starts the sandbox, runs samples/relabel.csv through it, shows the results and what to type next."""
+"""`make demo`: start the sandbox, run samples/relabel.csv through it, show the results and what to type next."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ def main() -> int:
         assert sandbox.stdout is not None
         url = sandbox.stdout.readline().split()[1]
         session = sandbox.stdout.readline().split()[1]
-        say(f"A practice server is at {url}. Now the first of the two commands you will use every day:\n")
+        say(f"A practice server listens on {url}. Check a manifest, then run it:\n")
         say("  $ bulkimg check samples/relabel.csv")
         subprocess.run([str(BULKIMG), "check", "samples/relabel.csv"], check=True)
         say(f"\n  $ {' '.join(['bulkimg', *RUN[1:]])}")
@@ -36,20 +36,21 @@ def main() -> int:
 
 
 def show_results() -> None:
-    results = max(Path("runs").iterdir()) / "results.csv"
-    with results.open(newline="", encoding="utf-8") as file:
+    directory = max((path for path in Path("runs").iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
+    with (directory / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    say(f"\nEvery row of the manifest has one line in {results}. The first three of {len(rows)}:\n")
+    say(f"\n{directory}/results.csv has one line for every row of the manifest. The first 3 of {len(rows)}:\n")
     for row in rows[:3]:
         say(f"  line {row['line']:>3}  {row['uuid']}  {row['status']}  {row['after']}")
     say(
-        "\nNext, with a server to practise on in another terminal (.venv/bin/bulkimg sandbox, then the two exports it prints):\n"
-        "  .venv/bin/bulkimg check samples/mistakes.csv      every problem of a bad manifest, with its fix\n"
-        "  .venv/bin/bulkimg plan jobs/campaign.toml         what a job file would change, field by field; sends nothing\n"
-        "  .venv/bin/bulkimg apply last --canary 5           five images first, then the others; asks before both\n"
-        "  .venv/bin/bulkimg undo last                       the old values back\n"
-        "  .venv/bin/bulkimg status last                     what a run did\n"
-        "README.md has your first run against your own server."
+        f"\nThe demo's server has ended; its run stays: .venv/bin/bulkimg status {directory.name}\n"
+        f"See every change in a browser: {directory}/plan.html\n"
+        "\nNext: start .venv/bin/bulkimg sandbox in another terminal, and type the two exports that it prints. Then:\n"
+        "  .venv/bin/bulkimg check samples/mistakes.csv                   list every problem of a bad manifest\n"
+        "  .venv/bin/bulkimg plan jobs/campaign.toml --run-id campaign-1  show what a job would change; sends nothing\n"
+        "  .venv/bin/bulkimg apply campaign-1 --canary 5                  send 5 images, then the others; asks before both\n"
+        "  .venv/bin/bulkimg undo campaign-1                              put the old values back\n"
+        "README.md shows how to use your own server; docs/tutorial/first-campaign.md explains these steps."
     )
 
 
