@@ -73,12 +73,22 @@ def find_credentials(environ: Mapping[str, str], profile: Mapping[str, Any]) -> 
     Each place wins over the next one as a whole, so that a session in the environment is not mixed with a profile's
     account. `$CREDENTIALS_DIRECTORY` is systemd's, and holds files such as `bulkimg.session`.
     """
+    return _one_kind(_gathered(environ, profile))
+
+
+def account_without_password(environ: Mapping[str, str], profile: Mapping[str, Any]) -> str:
+    """The account's name where nothing but a password is missing; "" otherwise."""
+    found = _gathered(environ, profile)
+    return found["account"] if found.keys() == {"account"} else ""
+
+
+def _gathered(environ: Mapping[str, str], profile: Mapping[str, Any]) -> dict[str, str]:
     place = environ.get("CREDENTIALS_DIRECTORY", "")
     found = {name: value for name in _VARIABLES if (value := _from_environment(name, environ, place))}
     for others in (partial(_from_directory, place), partial(_from_profile, profile, place)):
         if not _SECRETS & found.keys():  # a name may stand in one place, its secret in the next
             found = {**others(), **found}
-    return _one_kind(found)
+    return found
 
 
 def _one_kind(found: Mapping[str, str]) -> Credentials:

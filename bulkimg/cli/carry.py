@@ -11,13 +11,13 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.progress import Watcher
-from bulkimg.report import plan_line
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Engine, OpenRun, in_words, summary_document
 from bulkimg.errors import Exit, RunRefused
 from bulkimg.ledger import RunDirectory
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary, iso_utc
 from bulkimg.process import allow_files, event_loop, leave_no_core
+from bulkimg.report import plan_line
 from bulkimg.settings import Settings
 from bulkimg.words import count
 

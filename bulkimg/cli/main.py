@@ -18,18 +18,23 @@ from bulkimg.errors import BulkimgError, Exit, out_of_resources
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Check a manifest, send its changes, write one outcome for every row."),
     "check": ("check", "List every problem of a manifest with its fix; sends nothing."),
-    "plan": ("plan", "Show the difference that a manifest would make, field by field; sends nothing."),
-    "apply": ("apply", "Carry a planned run out."),
-    "resume": ("resume", "Go on with a run that was interrupted."),
-    "retry": ("retry", "A new run of the rows that are failed, unknown or unprocessed."),
-    "undo": ("undo", "A new run that puts the old values back, where nobody has changed them since."),
-    "verify": ("verify", "Read the images again and tell what has drifted since a run."),
+    "plan": ("plan", "Show what a manifest would change, field by field; sends nothing."),
+    "apply": ("apply", "Send a planned run."),
+    "resume": ("resume", "Resume an interrupted run."),
+    "retry": ("retry", "Send the rows again that are failed, unknown or unprocessed, as a new run."),
+    "undo": ("undo", "Put the old values back where they have not changed since, as a new run."),
+    "verify": ("verify", "Read the images again and list what has drifted since a run."),
     "ctl": ("ctl", "Change a running run: rate=5/s, concurrency=8, pause, go, stop, status."),
-    "status": ("status", "Counts, pace and errors by cause of a run, living or dead."),
+    "status": ("status", "Show a run's counts, pace and errors by cause, running or not."),
     "runs": ("runs", "List the runs."),
-    "export": ("export", "The images as a manifest to edit."),
+    "show": ("show", "Show one image, and what the runs here did to it."),
+    "export": ("export", "Write the images as a manifest to edit."),
     "try": ("try_out", "Show one change as curl; with --send, send it and show the answer."),
-    "sandbox": ("sandbox", "A local server that speaks the API, to practise on and to test against."),
+    "doctor": ("doctor", "Check the set-up and the server; changes nothing."),
+    "init": ("init", "Write a commented job file."),
+    "schema": ("schema", "Print the JSON Schema of a document."),
+    "sandbox": ("sandbox", "Start a local server that speaks the API, for practice and tests."),
+    "help": ("help", "Show a page of the manual."),
 }
 
 
@@ -41,9 +46,18 @@ class _Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"bulkimg.cli.{COMMANDS[cmd_name][0]}")
+        from bulkimg.cli.helpful import HelpfulCommand  # with the command: `bulkimg --help` does without
+
         one = typer.Typer(add_completion=False, rich_markup_mode=None)
-        one.command(cmd_name, help=COMMANDS[cmd_name][1])(module.command)
+        one.command(cmd_name, help=COMMANDS[cmd_name][1], cls=HelpfulCommand)(module.command)
         return typer.main.get_command(one)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from bulkimg.cli.helpful import refuse_command
+
+            refuse_command(args[0], list(COMMANDS))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
@@ -64,19 +78,29 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        screen.out(f"bulkimg {__version__}")
+        import platform
+        import sqlite3
+
+        from bulkimg.build import commit
+
+        known = f", commit {found}" if (found := commit()) else ""
+        screen.out(
+            f"bulkimg {__version__} (zstack-bulkimg{known}), Python {platform.python_version()}, "
+            f"SQLite {sqlite3.sqlite_version}"
+        )
         raise typer.Exit
 
 
 @app.callback()
 def bulkimg(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        False, "--version", "-V", callback=_version, is_eager=True, help="Show the version and exit."
     ),
 ) -> None:
     """Bulk updates of cloud images: a manifest in, throttled concurrent PUTs, one honest outcome for every row.
 
-    Begin with: bulkimg check FILE, then bulkimg run FILE. Every option is also BULKIMG_<OPTION> in the environment.
+    Start with: bulkimg doctor, then bulkimg check FILE, then bulkimg plan FILE. Options can also be set in the environment
+    (BULKIMG_<OPTION>), a job file or a profile: bulkimg help jobs.
     """
 
 

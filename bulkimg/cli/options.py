@@ -11,8 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from bulkimg import layers
-from bulkimg.cli import screen
-from bulkimg.credentials import CREDENTIAL_VARIABLES, PROFILE_KEYS, Account, Credentials, find_credentials
+from bulkimg.cli import complete, manual, screen
+from bulkimg.cli.helpful import HelpAll
+from bulkimg.credentials import (
+    CREDENTIAL_VARIABLES,
+    PROFILE_KEYS,
+    Account,
+    Credentials,
+    account_without_password,
+    find_credentials,
+)
 from bulkimg.engine.shape import PLAN_SHAPE
 from bulkimg.errors import UsageError
 from bulkimg.layers import (
@@ -32,12 +40,14 @@ from bulkimg.values import nearest, parse_endpoint, parse_path
 Flags = dict[str, Any]
 
 
-def _text(names: str, metavar: str, help_: str) -> Any:
-    return Annotated[str | None, typer.Option(*names.split(), metavar=metavar, help=help_, show_default=False)]
+def _text(names: str, metavar: str, help_: str, complete: Any = None) -> Any:
+    option = typer.Option(*names.split(), metavar=metavar, help=help_, show_default=False, autocompletion=complete)
+    return Annotated[str | None, option]
 
 
-def _many(names: str, metavar: str, help_: str) -> Any:
-    return Annotated[list[str] | None, typer.Option(*names.split(), metavar=metavar, help=help_, show_default=False)]
+def _many(names: str, metavar: str, help_: str, complete: Any = None) -> Any:
+    option = typer.Option(*names.split(), metavar=metavar, help=help_, show_default=False, autocompletion=complete)
+    return Annotated[list[str] | None, option]
 
 
 def _switch(names: str, help_: str) -> Any:
@@ -47,74 +57,111 @@ def _switch(names: str, help_: str) -> Any:
 OPTIONS: dict[str, Any] = {
     "endpoint": _text("--endpoint", "URL", "Scheme, host and port of the server."),
     "base_path": _text("--base-path", "PATH", "Context path of the API.  [default: /zstack]"),
-    "profile": _text("--profile", "NAME", "Profile in the configuration file."),
+    "profile": _text("--profile", "NAME", "Profile in the configuration file.", complete.profiles),
     "ca_file": _text("--ca-file", "FILE", "Certificate authority to trust instead of the system's."),
     "action_key": _text(
-        "--action-key", "KEY", "auto, updateimage or updateImage: how the server spells it.  [default: auto]"
+        "--action-key",
+        "KEY",
+        "How the server spells the change: updateimage, updateImage, or auto to find out.  [default: auto]",
+        complete.words("auto", "updateimage", "updateImage"),
     ),
-    "rate": _text("--rate", "N/s", "Hard cap on all requests; 300/min and unlimited do too.  [default: 50/s]"),
+    "rate": _text("--rate", "N/s", "Hard cap on all requests, such as 5/s, 300/min or unlimited.  [default: 50/s]"),
     "concurrency": _text("--concurrency", "N", "Hard cap on rows in flight.  [default: 16]"),
     "adaptive": _switch(
         "--adaptive/--no-adaptive",
-        "Find out, below --concurrency, how many rows the server works on.  [default: adaptive]",
+        "Adjust concurrency to what the server handles, up to --concurrency.  [default: adaptive]",
     ),
-    "processes": _text(
-        "--processes", "N", "Processor cores to use: HTTP in N-1 processes beside this one.  [default: 1]"
-    ),
+    "processes": _text("--processes", "N", "Processor cores to use; HTTP runs in N-1 extra processes.  [default: 1]"),
     "timeout": _text("--timeout", "TIME", "Longest wait for one answer.  [default: 30s]"),
     "job_timeout": _text("--job-timeout", "TIME", "Longest wait for the job of a 202 answer.  [default: 30m]"),
-    "max_duration": _text("--max-duration", "TIME", "Stop, resumable, after so long: exit code 6.  [default: none]"),
+    "max_duration": _text("--max-duration", "TIME", "Stop after this long (exit 6, resumable).  [default: none]"),
     "window": _text(
-        "--window", "HH:MM-HH:MM", "Begin rows in these hours only, by this machine's clock; several with commas."
+        "--window", "HH:MM-HH:MM", "Start rows only in these hours of the local clock; separate several with commas."
     ),
     "max_outage": _text(
-        "--max-outage", "TIME", "Stop, resumable, when a server that is down has not come back.  [default: 1h]"
+        "--max-outage", "TIME", "Give up after the server has been down this long (exit 5, resumable).  [default: 1h]"
     ),
-    "retries": _text("--retries", "N", "More tries for a row after errors that may pass.  [default: 5]"),
+    "retries": _text("--retries", "N", "Retries per row after temporary errors.  [default: 5]"),
     "max_errors": _text(
-        "--max-errors", "N|N%", "Stop when more rows have failed; none never does.  [default: 50% of the last 1000]"
+        "--max-errors",
+        "N|N%",
+        "Stop when more rows than this have failed; none means no limit.  [default: 50% of the last 1000]",
     ),
-    "format": _text("--format", "FORMAT", "csv, tsv, jsonl or ndjson, when the name does not say."),
+    "format": _text(
+        "--format",
+        "FORMAT",
+        "csv, tsv, jsonl or ndjson, when the file name does not say.",
+        complete.words("csv", "tsv", "jsonl", "ndjson"),
+    ),
     "encoding": _text("--encoding", "NAME", "Encoding of the manifest.  [default: utf-8]"),
-    "map": _many("--map", "COLUMN=FIELD", "Take a field (or uuid) from a column of another name. Repeatable."),
-    "set": _many("--set", "FIELD=VALUE", "Set a field in every row; {column} takes the row's own. Repeatable."),
+    "map": _many(
+        "--map", "COLUMN=FIELD", "Take a field (or uuid) from a column with another name. Repeatable.", complete.fields
+    ),
+    "set": _many(
+        "--set",
+        "FIELD=VALUE",
+        "Set a field in every row; {column} stands for the row's own value. Repeatable.",
+        complete.assignments,
+    ),
     "empty_token": _text(
         "--empty-token", "TEXT", "The cell that sets a field to the empty string.  [default: <empty>]"
     ),
-    "allow_value": _many("--allow-value", "FIELD=VALUE", "Admit a value that bulkimg does not know yet. Repeatable."),
-    "strict": _switch("--strict", "Take warnings for problems: a manifest with one is refused."),
-    "skip_invalid": _switch("--skip-invalid", "Record bad rows as invalid and run the others."),
+    "allow_value": _many(
+        "--allow-value", "FIELD=VALUE", "Allow a value that bulkimg does not know yet. Repeatable.", complete.choices
+    ),
+    "strict": _switch("--strict", "Treat warnings as problems: a manifest with one is refused."),
+    "skip_invalid": _switch("--skip-invalid", "Record bad rows as invalid and send the others."),
     "tags_mode": _text(
-        "--tags-mode", "MODE", "add keeps an image's other tags, replace removes those not listed.  [default: add]"
+        "--tags-mode",
+        "MODE",
+        "add keeps an image's other tags; replace removes those not listed.  [default: add]",
+        complete.words("add", "replace"),
     ),
     "tags": _text(
         "--tags",
         "HOW",
-        "body sends tags with the change, api by calls of their own, auto both where needed.  [default: auto]",
+        "body: in the change; api: by the tag API; auto: in the change, then the tag API if needed.  [default: auto]",
+        complete.words("auto", "body", "api"),
     ),
-    "survey": _switch("--survey/--no-survey", "Look at the images before anything is sent.  [default: survey]"),
+    "survey": _switch("--survey/--no-survey", "Read the images before anything is sent.  [default: survey]"),
     "max_changes": _text("--max-changes", "N|N%", "Refuse a plan that changes more images.  [default: none]"),
     "allow_field": _many(
-        "--allow-field", "FIELD", "Let architecture, mediaType or format change. Repeatable, or with commas."
+        "--allow-field",
+        "FIELD",
+        "Allow changes to architecture, mediaType or format. Repeatable, or with commas.",
+        complete.words("architecture", "mediaType", "format"),
     ),
-    "canary": _text("--canary", "N", "Send N rows first, spread over the plan; go on only if all of them are fine."),
+    "canary": _text("--canary", "N", "Send N rows first, spread over the plan; send the rest only if all succeed."),
     "note": _text("--note", "TEXT", "A ticket or a reason, kept with the run."),
-    "run_id": _text("--run-id", "NAME", "Name the run; a run of that name that can be resumed is resumed."),
-    "allow_overlap": _switch("--allow-overlap", "Run although another run of this manifest or job is under way."),
+    "run_id": _text("--run-id", "NAME", "Name the run; the same name again resumes it while it can be resumed."),
+    "allow_overlap": _switch("--allow-overlap", "Run although another run of this manifest or job is running."),
     "skip_rows": _text("--skip-rows", "N", "Leave out the first N rows."),
-    "max_rows": _text("--max-rows", "N", "Leave out what comes after N rows."),
+    "max_rows": _text("--max-rows", "N", "Send at most N rows."),
     "where": _many(
-        "--where", "COLUMN=VALUE", "Only rows whose cell is (=), is not (!=) or is like (~=, with %) this. Repeatable."
+        "--where",
+        "COLUMN=VALUE",
+        "Only rows whose cell is (=), is not (!=) or is like (~=, with %) this. Repeatable.",
+        complete.columns,
     ),
-    "results": _text("--results", "FILE", "Write the results here too (.csv or .jsonl)."),
+    "results": _text("--results", "FILE", "Also write the results here (.csv or .jsonl)."),
     "runs_dir": _text("--runs-dir", "DIR", "Where runs are kept.  [default: runs]"),
-    "progress": _text("--progress", "KIND", "auto, bar, plain, json or none.  [default: auto]"),
-    "json": _switch("--json", "One summary document on standard output."),
-    "log_format": _text("--log-format", "FORMAT", "text or json, for messages on standard error.  [default: text]"),
-    "quiet": _switch("--quiet -q", "Nothing on standard error when the exit code is 0."),
-    "verbose": _switch("--verbose -v", "Say what is tried again, and why."),
+    "progress": _text(
+        "--progress",
+        "KIND",
+        "auto, bar, plain, json or none.  [default: auto]",
+        complete.words("auto", "bar", "plain", "json", "none"),
+    ),
+    "json": _switch("--json", "Print one JSON document on standard output."),
+    "log_format": _text(
+        "--log-format",
+        "FORMAT",
+        "text or json, for messages on standard error.  [default: text]",
+        complete.words("text", "json"),
+    ),
+    "quiet": _switch("--quiet -q", "Print nothing on standard error when the exit code is 0."),
+    "verbose": _switch("--verbose -v", "Report every retry and its reason."),
     "yes": _switch("--yes -y", "Do not ask."),
-    "dry_run": _switch("--dry-run -n", "Offline: check, and show what is asked for. `plan` looks at the images."),
+    "dry_run": _switch("--dry-run -n", "Stop before anything is sent: check offline, and show what would be sent."),
 }
 TARGET = ("endpoint", "base_path", "profile", "ca_file", "action_key")
 PACE = (*layers.PACE, "max_errors")
@@ -155,7 +202,13 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=OPTIONS[n]) for n in names
         ]
 
+        if manual.RARE & set(names):
+            shared.append(
+                inspect.Parameter("help_all", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll)
+            )
+
         def command(**given: Any) -> None:
+            given.pop("help_all", None)
             flags = {name: value for name in names if (value := given.pop(name)) not in (None, [])}
             function(**given, flags=flags)
 
@@ -189,7 +242,7 @@ def _warn_of_unknown(names: frozenset[str]) -> None:
     known = _known_variables()
     for name in sorted(name for name in names if name.startswith("BULKIMG_") and name not in known):
         if not _SERVICE_LINK.fullmatch(name):
-            screen.warning(f"{name} is not a variable that bulkimg knows{nearest(name, known, whole=False)}")
+            screen.warning(f"{name} is not a variable of bulkimg and is ignored{nearest(name, known, whole=False)}")
 
 
 def _speak_as_asked_in(path: Path) -> None:
@@ -229,7 +282,8 @@ class Asked:
         table = read_profile(name, os.environ)
         if stored is not None and "endpoint" in table and parse_endpoint(table["endpoint"]) != stored.get("endpoint"):
             raise UsageError(
-                f"--profile {name}: is of {table['endpoint']}, the run's target is {stored.get('endpoint')}"
+                f"--profile {name} points to {table['endpoint']}, but the run's target is {stored.get('endpoint')}; "
+                "use a profile for that server"
             )
         self._secrets = {key: table.pop(key) for key in PROFILE_KEYS if key in table}
         layers.append(profile_layer(name, table, os.environ, PROFILE_KEYS))
@@ -253,13 +307,20 @@ class Asked:
 
     def credentials(self) -> Credentials:
         """UsageError when there are none, half of one, or two kinds. A password that others may read is worth a word."""
-        found = find_credentials(os.environ, self._secrets)
+        found = self._found()
         if isinstance(found, Account) and self.settings.is_readable_on_the_way:
             screen.warning(
-                f"the password goes to {self.settings.endpoint} over plain http, where others on the way "
-                "can read it (its hash is as good); use https, or an access key; require_tls = true in a profile refuses it"
+                f"the password is sent to {self.settings.endpoint} over plain http, where others on the network can read it; "
+                "use https or an access key, or set require_tls = true in the profile to refuse this"
             )
         return found
+
+    def _found(self) -> Credentials:
+        """A password that is missing is asked for where a person can type it."""
+        account = account_without_password(os.environ, self._secrets)
+        if account and screen.can_ask() and not self.settings.yes:
+            return Account(account, screen.secret(f"Password of {account} on {self.settings.endpoint}: "))
+        return find_credentials(os.environ, self._secrets)
 
     def refuse_dry_run(self, command: str) -> None:
         """A dry run asked for by environment or profile is not something to pass over."""

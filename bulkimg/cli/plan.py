@@ -9,7 +9,6 @@ import typer
 from bulkimg.cli import screen
 from bulkimg.cli.carry import carry_out
 from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, takes
-from bulkimg.report import plan_line
 from bulkimg.cli.run import Source, ask_for, begin_or_refuse
 from bulkimg.engine import OpenRun, summary_document
 from bulkimg.errors import Exit
@@ -17,6 +16,7 @@ from bulkimg.ledger import Ledger, plans
 from bulkimg.model import PlanCounts, Summary
 from bulkimg.plan import refusal
 from bulkimg.plan.diff import show
+from bulkimg.report import plan_line
 
 SAMPLE = 10  # rows shown as a difference
 

@@ -5,6 +5,7 @@ is known. Questions go to the terminal itself.
 """
 
 import contextlib
+import getpass
 import io
 import json
 import os
@@ -15,6 +16,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from bulkimg.errors import UsageError
 
 # What a terminal would obey instead of show: C0 but newline, DEL, C1, and the bidirectional overrides.
 _OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -258,3 +261,11 @@ def _terminal() -> int:
 def said_yes() -> bool:
     """Only a plain yes is one. A terminal gives one line at a time; Python would keep what was typed ahead to itself."""
     return os.read(0, 4096).decode("utf-8", "replace").strip().lower() in {"y", "yes"}
+
+
+def secret(question: str) -> str:
+    """What is typed on the terminal, without showing it. UsageError where nothing was typed."""
+    typed = getpass.getpass(clean(question))
+    if not typed or not typed.isprintable():
+        raise UsageError("no password was typed; nothing was sent")
+    return typed

@@ -7,13 +7,13 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.options import SPEECH, Asked, Flags, takes
-from bulkimg.report import plan_line
 from bulkimg.cli.resume import find
 from bulkimg.engine import ask
 from bulkimg.errors import BulkimgError
 from bulkimg.ledger import Ledger, RunDirectory, plans, tally
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, iso_utc
+from bulkimg.report import plan_line
 from bulkimg.words import count
 
 Run = Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of one, its directory, or last.")]

@@ -83,7 +83,9 @@ def _sentence(event: Event) -> str:
         case PlanMade(counts):
             return plan_line(counts)
         case Unreadable(kind, why):
-            return f"{kind} cannot be read ({why}): rows that set them are sent without a diff, and undo leaves them out"
+            return (
+                f"{kind} cannot be read ({why}): rows that set them are sent without a diff, and undo leaves them out"
+            )
         case CanaryPassed(rows):
             return f"canary: {rows:,} of {count(rows, 'row')} updated"
         case Started():
