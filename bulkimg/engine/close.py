@@ -116,7 +116,9 @@ def write_plan(run: OpenRun) -> None:
     directory = run.directory
     files.write_plan(run.ledger, directory.path / "plan.csv")
     counts, settings = plans.counts(run.ledger), run.settings
-    refused = guarded(counts, settings.max_changes, settings.allow_field) or too_many_missing(counts, settings.max_errors)
+    refused = guarded(counts, settings.max_changes, settings.allow_field) or too_many_missing(
+        counts, settings.max_errors
+    )
     write_plan_page(run.ledger, directory, settings.target, refused)
 
 

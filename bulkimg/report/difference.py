@@ -5,7 +5,7 @@ from os.path import commonprefix
 from typing import Any
 from unicodedata import category
 
-# What a page would obey instead of show, or what nobody sees: controls but newline, soft hyphens, zero-width spaces,
+# What a page would obey instead of show, or what is invisible: controls except newline, soft hyphens, zero-width spaces,
 # bidirectional marks and overrides, invisible operators, and halves of surrogate pairs. Joiners stay: scripts need them.
 _HIDDEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
@@ -34,18 +34,29 @@ def common(before: str, after: str) -> tuple[int, int] | None:
     """How many characters of the beginning and of the end both share, the rest being what differs; None where the texts
     are not similar. Neither end stops inside what a reader takes for one character."""
     shorter = min(len(before), len(after))
-    head = len(commonprefix((before, after)))
-    while head and not (_may_part(before, head) and _may_part(after, head)):
-        head -= 1
-    rest = shorter - head
-    tail = len(commonprefix((before[::-1][:rest], after[::-1][:rest])))
-    while tail and not (_may_part(before, len(before) - tail) and _may_part(after, len(after) - tail)):
-        tail -= 1
+    whole = len(commonprefix((before, after)))  # noqa: RUF071 - of characters, not of paths
+    tail = len(commonprefix((before[::-1], after[::-1])))  # noqa: RUF071
+    if tail > whole:  # the longer one first: `pfsense` in `prod-pfsense` is its end, not its `p`
+        tail = _at_a_gap(before, after, tail, from_end=True)
+        head = _at_a_gap(before, after, min(whole, shorter - tail))
+    else:
+        head = _at_a_gap(before, after, whole)
+        tail = _at_a_gap(before, after, min(tail, shorter - head), from_end=True)
     return (head, tail) if 0 < shorter <= (head + tail) * _SIMILAR and before != after else None
 
 
+def _at_a_gap(before: str, after: str, length: int, *, from_end: bool = False) -> int:
+    """The most characters up to `length` after which both texts may be parted."""
+    while length:
+        places = ((text, len(text) - length if from_end else length) for text in (before, after))
+        if all(_may_part(text, at) for text, at in places):
+            break
+        length -= 1
+    return length
+
+
 def _may_part(text: str, at: int) -> bool:
-    """Whether a reader takes the characters before and after this place for two. Rather no than yes."""
+    """Whether a reader takes the characters before and after this place for two. In doubt, no."""
     if at in (0, len(text)):
         return True
     left, right = text[at - 1], text[at]

@@ -44,7 +44,7 @@ function row([line, uuid, plan, message, changes]) {
 
 // -- what is shown ------------------------------------------------------------------------------------------------------
 
-// Searching is over each row's own text, made once and only when somebody searches.
+// Searching is over each row's own text, made once, at the first search.
 const text = row => row.text ??= [row[0], row[1], row[3], ...row[4].flatMap(c => [shown(c[1]), shown(c[2])])].join("\n").toLowerCase();
 
 function filter() {

@@ -86,7 +86,9 @@ def _facts(ledger: Ledger, counts: PlanCounts, target: str) -> Iterator[str]:
         yield _fact("Planned at", f'<time datetime="{stamp}">{stamp[:10]} {stamp[11:19]} UTC</time>')
     if note := ledger.meta("note"):
         yield _fact("Note", _text(note))
-    yield _fact("Images", "read before planning" if counts.surveyed else "not read; each row is sent as the manifest has it")
+    yield _fact(
+        "Images", "read before planning" if counts.surveyed else "not read; each row is sent as the manifest has it"
+    )
     if counts.digest:
         yield _fact("Plan checksum", f"<code>{_text(counts.digest)}</code>")
 
