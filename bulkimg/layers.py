@@ -72,6 +72,14 @@ _JOB_KEYS["run"] = {
     if option not in {*_FROM_JOB_ONLY, "map", "set", "profile"}
     and not any(option in keys.values() for keys in _JOB_KEYS.values())
 }
+JOB_SCHEMA = 1  # the version of job files that is understood
+
+
+def job_tables() -> Mapping[str, Mapping[str, str]]:
+    """A job file's tables with fixed keys: key → option, by table."""
+    return _JOB_KEYS
+
+
 _JOB_PATHS = frozenset({"manifest", "results", "ca_file", "runs_dir"})
 
 
@@ -126,6 +134,8 @@ def job_layer(path: Path) -> tuple[Layer, str | None]:
     options: dict[str, Any] = {}
     tables: dict[str, str] = {}  # of each option
     for table, content in read_toml(path).items():
+        if table == "schema" and content == JOB_SCHEMA:
+            continue
         if table in {"map", "set"}:
             options[table], tables[table] = content, table
             continue
@@ -167,6 +177,8 @@ def _relative_to(path: Path, table: str, key: str, value: Any) -> Any:
 
 def _unknown_table(name: str) -> str:
     """What to say about an unknown table, which may be a key outside its table."""
+    if name == "schema":
+        return f"schema is not {JOB_SCHEMA}, the only version that this bulkimg reads; upgrade bulkimg"
     if homes := [table for table, keys in _JOB_KEYS.items() if name in keys]:
         return f"{name!r} is outside any table; move it to [{homes[0]}]"
     return f"unknown table [{name}]{nearest(name, [*_JOB_KEYS, 'map', 'set'])}"

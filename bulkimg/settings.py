@@ -32,54 +32,59 @@ from bulkimg.values import (
 )
 
 
+_Pairs = dict[str, str | bool | float] | list[str]  # what --map and --set, and the tables of a job file, hold
+
+
 class Settings(BaseModel):
     """Every option of a run. Times are seconds, the rate is requests a second (`inf` for unlimited)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     # where to
-    endpoint: Annotated[str, BeforeValidator(parse_endpoint)] | None = None
-    base_path: Annotated[str, BeforeValidator(parse_base_path)] = "/zstack"
-    ca_file: Annotated[Path, BeforeValidator(parse_path)] | None = None
+    endpoint: Annotated[str, BeforeValidator(parse_endpoint, json_schema_input_type=str)] | None = None
+    base_path: Annotated[str, BeforeValidator(parse_base_path, json_schema_input_type=str)] = "/zstack"
+    ca_file: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     require_tls: bool = False
     action_key: Literal["auto", "updateimage", "updateImage"] = "auto"
     # how fast, how long
-    rate: Annotated[float, BeforeValidator(parse_rate)] = 50.0
+    rate: Annotated[float, BeforeValidator(parse_rate, json_schema_input_type=str | float)] = 50.0
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
     adaptive: bool = True
     processes: Annotated[int, Field(ge=1, le=64)] = 1
-    timeout: Annotated[float, BeforeValidator(parse_duration)] = 30.0
-    job_timeout: Annotated[float, BeforeValidator(parse_duration)] = 1800.0
-    max_duration: Annotated[float, BeforeValidator(parse_duration)] | None = None
-    window: Annotated[Window, BeforeValidator(parse_window)] = Window()
-    max_outage: Annotated[float, BeforeValidator(parse_duration)] = 3600.0
+    timeout: Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str | float)] = 30.0
+    job_timeout: Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str | float)] = 1800.0
+    max_duration: Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str | float)] | None = None
+    window: Annotated[Window, BeforeValidator(parse_window, json_schema_input_type=str)] = Window()
+    max_outage: Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str | float)] = 3600.0
     retries: Annotated[int, Field(ge=0, le=100)] = 5
-    max_errors: Annotated[Limit, BeforeValidator(parse_limit)] = Limit(share=0.5, sample=1000)
+    max_errors: Annotated[Limit, BeforeValidator(parse_limit, json_schema_input_type=str | int)] = Limit(
+        share=0.5, sample=1000
+    )
     # what may be changed
     survey: bool = True
-    max_changes: Annotated[Limit, BeforeValidator(parse_limit)] = Limit()
-    allow_field: Annotated[tuple[str, ...], BeforeValidator(parse_fields)] = ()
+    max_changes: Annotated[Limit, BeforeValidator(parse_limit, json_schema_input_type=str | int)] = Limit()
+    allow_field: Annotated[tuple[str, ...], BeforeValidator(parse_fields, json_schema_input_type=list[str] | str)] = ()
     canary: Annotated[int, Field(ge=0)] = 0
     tags: Literal["auto", "body", "api"] = "auto"
     tags_mode: Literal["add", "replace"] = "add"
     note: str = ""
-    run_id: Annotated[str, BeforeValidator(parse_run_id)] | None = None
+    run_id: Annotated[str, BeforeValidator(parse_run_id, json_schema_input_type=str)] | None = None
     allow_overlap: bool = False
     # the manifest
     format: Literal["csv", "tsv", "jsonl", "ndjson"] | None = None
-    encoding: Annotated[str, BeforeValidator(parse_encoding)] = "utf-8"
-    map: Annotated[Pairs, BeforeValidator(parse_maps)] = ()
-    set: Annotated[Pairs, BeforeValidator(parse_targets)] = ()
+    encoding: Annotated[str, BeforeValidator(parse_encoding, json_schema_input_type=str)] = "utf-8"
+    map: Annotated[Pairs, BeforeValidator(parse_maps, json_schema_input_type=_Pairs)] = ()
+    set: Annotated[Pairs, BeforeValidator(parse_targets, json_schema_input_type=_Pairs)] = ()
     empty_token: Annotated[str, Field(min_length=1)] = "<empty>"  # noqa: S105 - not a password
-    allow_value: Annotated[Pairs, BeforeValidator(parse_admitted)] = ()
+    allow_value: Annotated[Pairs, BeforeValidator(parse_admitted, json_schema_input_type=list[str] | str)] = ()
     strict: bool = False
     skip_invalid: bool = False
     skip_rows: Annotated[int, Field(ge=0)] = 0
     max_rows: Annotated[int, Field(ge=1)] | None = None
-    where: Annotated[tuple[str, ...], BeforeValidator(parse_conditions)] = ()
+    where: Annotated[tuple[str, ...], BeforeValidator(parse_conditions, json_schema_input_type=list[str] | str)] = ()
     # what we leave and show
-    results: Annotated[Path, BeforeValidator(parse_path)] | None = None
-    runs_dir: Annotated[Path, BeforeValidator(parse_path)] = Path("runs")
+    results: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
+    runs_dir: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] = Path("runs")
     progress: Literal["auto", "bar", "plain", "json", "none"] = "auto"
     json_summary: Annotated[bool, Field(alias="json")] = False
     log_format: Literal["text", "json"] = "text"
@@ -89,7 +94,7 @@ class Settings(BaseModel):
     dry_run: bool = False
     profile: str | None = None
     # set by a job file
-    manifest: Annotated[Path, BeforeValidator(parse_path)] | None = None
+    manifest: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     job_name: str = ""
     # set by layers.merge
     encoding_is_configured: bool = False  # `encoding` comes from environment, job file or profile, not from a flag

@@ -15,7 +15,7 @@ from bulkimg.ledger.files import write_fed_back, write_json, write_undo
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, RETRYABLE, PlanCounts, Status, Summary, iso_utc
 from bulkimg.plan import refusal as guarded
-from bulkimg.plan import undo_rows
+from bulkimg.plan import too_many_missing, undo_rows
 from bulkimg.report import write_plan_page
 from bulkimg.report.documents import Changes, PlanDocument, SummaryDocument
 
@@ -118,7 +118,11 @@ def write_plan(run: OpenRun) -> None:
     """plan.csv and plan.html: the plan to be looked at."""
     directory = run.directory
     files.write_plan(run.ledger, directory.path / "plan.csv")
-    write_plan_page(run.ledger, directory.path / "plan.html", directory.run_id, run.settings.target)
+    counts, settings = plans.counts(run.ledger), run.settings
+    refused = guarded(counts, settings.max_changes, settings.allow_field) or too_many_missing(
+        counts, settings.max_errors
+    )
+    write_plan_page(run.ledger, directory, settings.target, refused)
 
 
 def _exit_code(counts: Mapping[str, int], stop: Stop | None, to_do: int, *, is_plan: bool) -> int:

@@ -266,6 +266,9 @@ def test_a_guard_sells_no_way_around(cli: Cli, server: Server, guard: tuple[str,
     assert "--max-changes 3" not in done.err
     assert "--allow-field architecture" not in done.err
     assert "plan.html" in done.err
+    page = (cli.run_dir() / "plan.html").read_text("utf-8")
+    assert "bulkimg apply would refuse this plan:" in page
+    assert "--checksum" not in page
 
 
 def test_the_hint_of_a_row_agrees_with_next(cli: Cli, server: Server) -> None:

@@ -1,0 +1,34 @@
+"""`bulkimg init`: a commented job file to start from."""
+
+from importlib import resources
+from typing import Annotated
+
+import typer
+
+from bulkimg.cli import screen
+from bulkimg.cli.options import Flags, takes, user_path
+from bulkimg.errors import UsageError
+
+
+@takes()
+def command(
+    flags: Flags,
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="A file that does not exist yet; default: standard output.")
+    ] = "-",
+) -> None:
+    """On standard output, or in a file that does not exist yet."""
+    text = resources.files("bulkimg.cli").joinpath("job.toml").read_text("utf-8")
+    if file == "-":
+        screen.out(text.rstrip("\n"))
+        return
+    if not file.lower().endswith(".toml"):
+        raise UsageError(f"{file}: a job file's name ends in .toml; name it {file}.toml")
+    try:
+        with user_path(file).open("x", encoding="utf-8") as out:
+            out.write(text)
+    except FileExistsError:
+        raise UsageError(f"{file}: exists already and is left as it is; choose another name") from None
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be written: {error.strerror}") from None
+    screen.note(screen.one_line(f"{file} written. Edit it, then: bulkimg run {file} --dry-run"))

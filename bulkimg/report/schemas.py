@@ -1,0 +1,91 @@
+"""JSON Schemas of what bulkimg reads and writes, made from the models that do it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+from bulkimg.layers import job_tables
+from bulkimg.model import FIELDS, Change
+from bulkimg.report import documents
+from bulkimg.settings import Settings
+
+NAMES: Mapping[str, str] = {
+    "summary": "the end of a run: summary.json and --json",
+    "status": "a run now: status --json, and each element of runs --json",
+    "plan": "plan --json",
+    "events": "a line of standard error with --log-format json or --progress json",
+    "error": "--json of a command that failed without a document of its own",
+    "doctor": "doctor --json",
+    "show": "show --json",
+    "job": "a job file (TOML)",
+    "manifest": "a line of a JSONL manifest",
+}
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_MODELS: Mapping[str, Any] = {
+    "summary": documents.SummaryDocument,
+    "status": documents.StatusDocument,
+    "plan": documents.PlanDocument,
+    "events": documents.ProgressEvent | documents.SummaryEvent | documents.MessageEvent,
+    "error": documents.ErrorDocument,
+    "doctor": documents.DoctorDocument,
+    "show": documents.ImageDocument,
+}
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of one of NAMES."""
+    if name == "job":
+        return _job()
+    if name == "manifest":
+        return _manifest()
+    made = TypeAdapter(_MODELS[name]).json_schema(mode="serialization")
+    return {"$schema": _DIALECT, "title": f"bulkimg {name}, schema 1"} | made
+
+
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    found: dict[str, Any] = model.model_json_schema(mode="validation")["properties"]
+    return found
+
+
+def _job() -> dict[str, Any]:
+    """Tables and keys of a job file; every value may be what a flag takes."""
+    options = _properties(Settings)
+    by_name = {field.alias or name: options[field.alias or name] for name, field in Settings.model_fields.items()}
+    tables = {
+        table: {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {key: by_name[o] for key, o in keys.items()},
+        }
+        for table, keys in job_tables().items()
+    }
+    plain = {"type": "object", "additionalProperties": {"type": ["string", "boolean", "number"]}}
+    tables["job"]["required"] = ["manifest"]
+    return {
+        "$schema": _DIALECT,
+        "title": "bulkimg job file, schema 1",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["job"],
+        "properties": {"schema": {"const": 1}, **tables, "map": plain, "set": plain},
+    }
+
+
+def _manifest() -> dict[str, Any]:
+    """One flat object a line; null leaves a field as it is."""
+    found = Change.model_json_schema(mode="validation")
+    properties = found["properties"]
+    return {
+        "$schema": _DIALECT,
+        "title": "bulkimg manifest row, schema 1",
+        "type": "object",
+        "required": ["uuid"],
+        "properties": {
+            "uuid": {"type": "string", "description": "32 hexadecimal digits, with or without dashes"},
+            **properties,
+            **{f"if_{name}": properties[name] for name in FIELDS},
+        },
+        "patternProperties": {"^_": {}},
+        "additionalProperties": False,
+    }
