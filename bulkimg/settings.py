@@ -31,7 +31,6 @@ from bulkimg.values import (
     parse_window,
 )
 
-
 _Pairs = dict[str, str | bool | float] | list[str]  # what --map and --set, and the tables of a job file, hold
 
 

@@ -17,7 +17,7 @@ Checksum = Annotated[
         "--checksum",
         envvar="BULKIMG_CHECKSUM",
         metavar="HASH",
-        help="Only if the plan's hash begins so: the plan that was looked at.",
+        help="Apply only if the plan's checksum starts with this.",
     ),
 ]
 
@@ -27,7 +27,7 @@ def command(run: Run, flags: Flags, checksum: Checksum = None) -> None:
     """Every image is looked at once more just before it is changed; one that has changed since the plan is a conflict."""
     if checksum is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", checksum):
         raise UsageError(
-            f"--checksum {checksum!r}: is not a hash; `bulkimg plan` shows the plan's, give 8 to 64 digits of it"
+            f"--checksum {checksum!r}: not a checksum; give the first 8 to 64 digits that bulkimg plan shows"
         )
     directory = find(run, flags)
     asked = Asked(flags, stored=stored_settings(directory))

@@ -4,6 +4,7 @@ import asyncio
 import shlex
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NoReturn
 
@@ -14,14 +15,16 @@ from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Engine, OpenRun, in_words, summary_document
 from bulkimg.errors import Exit, RunRefused
-from bulkimg.ledger import RunDirectory
+from bulkimg.ledger import RunDirectory, plans, tally
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary, iso_utc
+from bulkimg.plan.diff import show as value_text
 from bulkimg.process import allow_files, event_loop, leave_no_core
 from bulkimg.report import plan_line
 from bulkimg.settings import Settings
 from bulkimg.words import count
 
 _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
+_WHY = {signal.SIGINT: "interrupted with Ctrl-C"}
 
 
 def carry(run: OpenRun, credentials: Credentials, *, ask: bool = True, checksum: str | None = None) -> NoReturn:
@@ -44,7 +47,9 @@ def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
         allow = partial(allow_files, processes=run.settings.processes)
         allow(run.settings.concurrency)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            return runner.run(_with_signals(Engine(run, credentials, watcher, allow=allow, **how)))
+            engine = Engine(run, credentials, watcher, allow=allow, **how)
+            watcher.follow(lambda: engine.live)
+            return runner.run(_with_signals(engine))
     except RunRefused:
         raise
     except Exception:
@@ -76,27 +81,48 @@ def nothing_to_do(why: Exception | str, exit_code: Exit = Exit.OK) -> None:
 
 
 async def _approve(run: OpenRun, what: PlanMade | CanaryPassed) -> bool:
-    """Whether the person at the terminal says yes; only a plain yes is one."""
+    """Whether the person at the terminal says yes; only a plain yes is one. `d` shows the differences and asks again."""
     if isinstance(what, PlanMade):
-        screen.prompt(_question(run, what), plan_line(what.counts))
+        question, shown = _question(run, what), plan_line(what.counts)
     else:
-        passed = f"canary: {count(what.rows, 'row')} sent, all of them are fine"
-        screen.prompt(f"Send the others to {run.settings.target}?", passed)
+        others = tally.rows_to_do(run.ledger)
+        question = f"Send the other {others:,} to {run.settings.target}?"
+        shown = f"canary: {what.rows:,} of {count(what.rows, 'row')} updated"
+    while True:
+        screen.prompt(question, shown)
+        answer = await _line_typed()
+        if answer not in {"d", "diff"}:
+            return answer in {"y", "yes"}
+        shown = "\n".join(difference(run))
+
+
+async def _line_typed() -> str:
     loop, answered = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(0, answered.set)  # not a thread that waits for a line: nobody could end it
+    loop.add_reader(0, answered.set)  # not a thread that waits for a line: nothing could end it
     try:
         await answered.wait()
     finally:
         loop.remove_reader(0)
-    return screen.said_yes()
+    return screen.typed()
+
+
+def difference(run: OpenRun, rows: int = 10) -> Iterator[str]:
+    """The first rows of a plan, field by field, and where all of them are."""
+    for row in plans.rows(run.ledger, updates_only=True, limit=rows):
+        yield f"line {row.line}: image {row.uuid}"
+        for name, value in row.send.items():
+            yield f"    {name}: {value_text(row.before.get(name))} → {value_text(value)}"
+    yield f"all of them: {run.directory.path}/plan.html"
 
 
 def _question(run: OpenRun, plan: PlanMade) -> str:
     images, target = count(plan.counts.actions["update"], "image"), run.settings.target
+    if identity := run.ledger.meta("identity", ""):
+        target = f"{target} as {identity}"
     if what := undoing(run):
         verb = "Redo the changes" if run.ledger.meta("undoes", {}).get("undo_of") else "Put the old values back"
         return f"{what[0].upper()}{what[1:]}. {verb} on {images} of {target}?"
-    return f"Send changes of {images} to {target}?"
+    return f"Change {images} on {target}?"
 
 
 def undoing(run: OpenRun) -> str:
@@ -106,7 +132,7 @@ def undoing(run: OpenRun) -> str:
         return ""
     details = [str(known["manifest"]), iso_utc(known["started_at"])[:16].replace("T", " ") + " UTC"]
     details += [f"{known['updated']:,} updated", *([known["note"]] if known["note"] else [])]
-    itself = f", itself the undo of {known['undo_of']}: this redoes its changes" if known["undo_of"] else ""
+    itself = f", which is itself the undo of {known['undo_of']}: this redoes its changes" if known["undo_of"] else ""
     return f"undo of run {undone} ({', '.join(details)}){itself}"
 
 
@@ -118,7 +144,7 @@ async def _with_signals(engine: Engine) -> Summary:
         nonlocal seen
         seen += 1
         if seen == 1 and not engine.is_stopping:
-            engine.stop(_SIGNALS[number], f"signal {number.name}")
+            engine.stop(_SIGNALS[number], _WHY.get(number, number.name))
         else:
             engine.stop_now()
 
@@ -132,23 +158,19 @@ async def _with_signals(engine: Engine) -> Summary:
 
 
 def show(summary: Summary, settings: Settings) -> None:
-    """The end of a run: counts, causes, files, and what to type next."""
+    """The end of a run: why it stopped, counts, causes, where the results are, and what to type next."""
     if settings.json_summary:
         screen.out_json(summary_document(summary))
         return
     if settings.log_format == "json":
         screen.note_json({"event": "summary", **summary_document(summary)})
         return
-    said = [f"{count:,} {status}" for status in Status if (count := summary.counts[status])]
-    screen.note(f"{', '.join(said) or 'no rows'}  ({summary.details['pace']['sending_s']:.1f} s)")
-    for cause in summary.causes[:10]:
-        rows = f"{cause['rows']:,} {cause['status']}"
-        text = f"{cause['code']} {cause['message']}".strip()
-        screen.note(screen.one_line(f"  {rows:>14}  {text[:200]}  (first in line {cause['first_line']})"))
-        if cause["hint"]:
-            screen.note(screen.one_line(f"{'':>18}{cause['hint']}"))
     if summary.reason:
         screen.note(screen.one_line(f"stopped: {summary.reason}"))
+    screen.note(_counts(summary))
+    for cause in summary.causes[:10]:
+        if cause["status"] != Status.UNPROCESSED or not summary.reason:  # the reason has said why
+            _show_cause(cause)
     screen.note(f"results: {summary.directory}/results.csv")
     if summary.details["next"]:
         screen.note(f"next:    {summary.details['next']}")
@@ -156,3 +178,25 @@ def show(summary: Summary, settings: Settings) -> None:
         words = RunDirectory(settings.runs_dir / summary.run_id).words
         undo = f" · take back: bulkimg undo {words}" if summary.details["plan"]["surveyed"] else ""
         screen.note(f"check:   bulkimg verify {words}{undo}")
+
+
+def _counts(summary: Summary) -> str:
+    """`56 updated, 4 failed (1.2 s)`."""
+    said = [f"{number:,} {status}" for status in Status if (number := summary.counts[status])]
+    seconds = summary.details["pace"]["sending_s"]
+    return f"{', '.join(said) or 'no rows'}{f' ({seconds:.1f} s)' if seconds else ''}"
+
+
+def _show_cause(cause: Mapping[str, Any]) -> None:
+    screen.note(screen.one_line(f"  {cause_line(cause)}"))
+    if cause["hint"]:
+        screen.note(screen.one_line(f"      {cause['hint']}"))
+
+
+def cause_line(cause: Mapping[str, Any]) -> str:
+    """`4 failed (first in line 6): NO_SUCH_IMAGE the server has no image with this uuid`."""
+    code, message = str(cause["code"]), str(cause["message"])[:200]
+    number = code.removeprefix("HTTP_")
+    said = message if number != code and message.startswith(number) else f"{code} {message}".strip()
+    first = "in line" if cause["rows"] == 1 else "first in line"
+    return f"{cause['rows']:,} {cause['status']} ({first} {cause['first_line']}): {said}"

@@ -1,5 +1,6 @@
 """`bulkimg check`: every problem and warning of a manifest, offline."""
 
+import shlex
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from bulkimg.words import count
 @takes(*MANIFEST, "json", "log_format", "quiet")
 def command(source: Source, flags: Flags) -> None:
     """List every problem with its fix; sends nothing."""
+    given = source
     asked, source = ask_for(source, flags)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
         run = begin(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
@@ -30,19 +32,28 @@ def command(source: Source, flags: Flags) -> None:
             else:
                 for line in document(run.ledger):
                     screen.out(line)
-                _note(run, source, found, bad)
+                _note(run, given, source, found, bad)
         finally:
             run.close()
     raise typer.Exit(exit_code)
 
 
-def _note(run: OpenRun, source: str, found: int, bad: int) -> None:
+def _note(run: OpenRun, given: str, source: str, found: int, bad: int) -> None:
     for line in remarks(run.ledger):
         screen.note(screen.one_line(line))
     rows, merged = tally.rows_in_all(run.ledger), run.ledger.meta("merged")
-    also = f", {merged:,} merged into others of the same image" if merged else ""
-    problems = count(found, "problem") + (f" in {bad:,} of them" if bad else "")
-    screen.note(screen.one_line(f"{source}: {count(rows, 'row')}, {problems}{also}"))
+    also = f", {merged:,} merged with rows for the same image" if merged else ""
+    if found:
+        what = (
+            f"{bad:,} of {count(rows, 'row')} cannot be sent ({count(found, 'problem')})"
+            if bad
+            else count(found, "problem")
+        )
+        screen.note(screen.one_line(f"{source}: {what}{also}"))
+        return
+    screen.note(screen.one_line(f"{source}: {count(rows, 'row')}, all valid{also}"))
+    if source != "-" and rows:
+        screen.note(screen.one_line(f"next:    {shlex.join(['bulkimg', 'plan', given])}"))
 
 
 def _document(run: OpenRun, source: str, bad: int, exit_code: Exit) -> dict[str, object]:

@@ -4,14 +4,18 @@ from typing import Annotated
 
 import typer
 
-from bulkimg.cli import screen
+from bulkimg.cli import complete, screen
 from bulkimg.cli.options import SPEECH, Asked, Flags, takes
 from bulkimg.cli.resume import Run, find
 from bulkimg.engine import ask, in_words
 
 Orders = Annotated[
     list[str],
-    typer.Argument(metavar="ORDER…", help="rate=N/s, concurrency=N, pause, go, stop or status, in this order obeyed."),
+    typer.Argument(
+        metavar="ORDER…",
+        autocompletion=complete.orders,
+        help="rate=N/s, concurrency=N, pause, go, stop or status, carried out in this order.",
+    ),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from bulkimg.model import FIELDS, TAGS
 from bulkimg.process import event_loop, leave_no_core
 from bulkimg.settings import Settings
 from bulkimg.values import nearest
+from bulkimg.words import count
 
 # What an image shows beside the fields that can be changed (PROTOCOL.md §6).
 ALSO = ("uuid", "state", "status", "size", "actualSize", "md5Sum", "url", "type", "createDate", "lastOpDate")
@@ -33,7 +35,7 @@ Where = Annotated[
     typer.Option(
         "--where",
         metavar="CONDITION",
-        help="As the API has them: platform=Linux, name~=prod%, size>1000, uuid?=A,B, 'description is null'. Repeatable.",
+        help="Only images that meet this condition, as the API writes it: platform=Linux, name~=prod%, size>1000, uuid?=A,B, 'description is null'. Repeatable.",
     ),
 ]
 Output = Annotated[
@@ -50,9 +52,11 @@ Expectations = Annotated[
     typer.Option(
         "--with-expectations",
         envvar="BULKIMG_WITH_EXPECTATIONS",
-        help="Also if_ columns, so that nobody's later edit is overwritten.",
+        help="Add if_ columns, so that later edits by others are not overwritten.",
     ),
 ]
+
+Force = Annotated[bool, typer.Option("--force", help="Replace --output where it exists.")]
 
 
 @takes(
@@ -65,6 +69,7 @@ def command(
     where: Where = [],  # noqa: B006 - Typer never changes it
     fields: Chosen = [],  # noqa: B006
     with_expectations: Expectations = False,
+    force: Force = False,
 ) -> None:
     """Export, edit, run: a cell that is left as it is changes nothing."""
     asked = Asked(flags)
@@ -75,14 +80,15 @@ def command(
     asked.require_endpoint()
     credentials = asked.credentials()
     leave_no_core()
-    with asyncio.Runner(loop_factory=event_loop()) as runner, _writing(output, kind) as file:
+    with asyncio.Runner(loop_factory=event_loop()) as runner, _writing(output, kind, force=force) as file:
         writer = ManifestWriter(file.write, kind, names, settings.empty_token, expectations=with_expectations)
         runner.run(_export(settings, credentials, conditions, names, writer.write))
         writer.close()
         file.flush()
-    for name, count in writer.left_out.items():
-        screen.note(f"{name} of {count:,} images has a value that UpdateImage does not take; its cells are blank")
-    screen.note(f"{writer.count:,} images exported")
+    for name, number in writer.left_out.items():
+        screen.note(f"{count(number, 'image')} with a {name} that UpdateImage does not accept: those cells are blank")
+    following = "" if output == "-" else f"; edit {output}, then: {shlex.join(['bulkimg', 'plan', output])}"
+    screen.note(f"{count(writer.count, 'image')} exported{following}")
 
 
 async def _export(
@@ -101,16 +107,20 @@ async def _export(
 
 
 @contextmanager
-def _writing(output: str, kind: str) -> Iterator[TextIO]:
+def _writing(output: str, kind: str, *, force: bool) -> Iterator[TextIO]:
     """A file is replaced as a whole, or not at all."""
     if output == "-":
         yield sys.stdout
         return
     path = user_path(output)
     if not path.parent.is_dir():
-        raise UsageError(f"--output {output}: there is no directory {path.parent}; create it, or name another")
+        raise UsageError(
+            f"--output {output}: the directory {path.parent} does not exist; create it, or choose another path"
+        )
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UsageError(f"--output {output}: is not a plain file; name another")
+        raise UsageError(f"--output {output}: not a regular file; choose another path")
+    if path.exists() and not force:
+        raise UsageError(f"--output {output}: exists already and is left as it is; choose another path, or add --force")
     with replacing(path) as file:
         if kind != "jsonl":
             file.write("\ufeff")  # so that a spreadsheet, and bulkimg whatever is configured, read UTF-8
@@ -128,7 +138,9 @@ def _condition(text: str) -> str:
         raise UsageError(f"--where {text!r}: {name!r} is not a field to ask for{nearest(name, known)}")
     first = next(operator for operator in _OPERATORS if operator in text)
     if first != sign or text.index(first) != len(name) + (len(found[2]) - len(sign)):
-        raise UsageError(f"--where {text!r}: the server would split it at {first!r}; it cannot ask for such a value")
+        raise UsageError(
+            f"--where {text!r}: the server splits conditions at {first!r}, so this value cannot be searched for; use ~= with % in its place"
+        )
     return text
 
 

@@ -1,16 +1,15 @@
 """`bulkimg plan`: a run that stops at its plan, and how a plan looks on a screen."""
 
-from dataclasses import asdict
 from itertools import islice
 from typing import Annotated
 
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.carry import carry_out
+from bulkimg.cli.carry import carry_out, cause_line
 from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, takes
 from bulkimg.cli.run import Source, ask_for, begin_or_refuse
-from bulkimg.engine import OpenRun, summary_document
+from bulkimg.engine import OpenRun, plan_document
 from bulkimg.errors import Exit
 from bulkimg.ledger import Ledger, plans
 from bulkimg.model import PlanCounts, Summary
@@ -32,7 +31,7 @@ Detailed = Annotated[
 
 @takes(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT)
 def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -> None:
-    """Look at the images and show what would change. `bulkimg apply` sends it."""
+    """Read the images and show what would change. `bulkimg apply` sends it."""
     asked, source = ask_for(source, flags)
     asked.refuse_dry_run("plan")
     run, credentials = begin_or_refuse(asked, source, plan_only=True)
@@ -49,7 +48,7 @@ def show_plan(summary: Summary, run: OpenRun) -> PlanCounts | None:
         made = ledger.meta("state") != "ready"
         counts = plans.counts(ledger) if made else None
         if run.settings.json_summary:
-            screen.out_json(summary_document(summary) | ({"changes": asdict(counts)} if counts else {}))
+            screen.out_json(plan_document(summary, counts))
         elif counts is None:
             screen.error(screen.one_line(summary.reason))
         else:
@@ -76,10 +75,7 @@ def _show(counts: PlanCounts, sample: list[plans.PlannedRow], summary: Summary) 
         screen.out(f"… and {left:,} more")
     for cause in summary.causes:
         if cause["status"] != "unprocessed":
-            text = (
-                f"{cause['rows']:,} {cause['status']}: {cause['message'][:160]} (first in line {cause['first_line']})"
-            )
-            screen.out(screen.one_line(text))
+            screen.out(screen.one_line(cause_line(cause)))
 
 
 def _warn(counts: PlanCounts, summary: Summary, run: OpenRun) -> None:
@@ -88,9 +84,9 @@ def _warn(counts: PlanCounts, summary: Summary, run: OpenRun) -> None:
     if summary.reason:
         screen.note(screen.one_line(f"stopped: {summary.reason}"))
     elif refused:
-        screen.note(f"apply would refuse it: {refused}")
-    screen.note(f"look at it: {summary.directory}/plan.html, plan.csv")
+        screen.note(f"bulkimg apply will refuse this plan: {refused}")
+    screen.note(f"review:  {summary.directory}/plan.html (or plan.csv)")
     following = summary.details["next"]
     if following:
         checksum = f" --checksum {counts.digest[:16]}" if following.startswith("bulkimg apply") else ""
-        screen.note(f"next:       {following}{checksum}")
+        screen.note(f"next:    {following}{checksum}")

@@ -40,6 +40,6 @@ def remarks(ledger: Ledger) -> Iterator[str]:
     """One line each, where there is something to say: blank records passed over, and how many warnings there are."""
     name = ledger.meta("manifest")
     if blank := ledger.meta("blank_records", 0):
-        yield f"{name}: {count(blank, 'blank record')} passed over, the first in line {ledger.meta('first_blank')}"
+        yield f"{name}: {count(blank, 'blank record')} skipped (first in line {ledger.meta('first_blank')})"
     if warned := tally.warning_count(ledger):
-        yield f"{name}: {count(warned, 'warning')}; bulkimg check lists them, --strict refuses them"
+        yield f"{name}: {count(warned, 'warning')} (bulkimg check lists them; --strict refuses them)"

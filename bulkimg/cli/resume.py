@@ -5,14 +5,19 @@ from typing import Annotated
 
 import typer
 
-from bulkimg.cli import screen
+from bulkimg.cli import complete, screen
 from bulkimg.cli.carry import carry
 from bulkimg.cli.options import GUARD, PACE, REPORT, SPEECH, Asked, Flags, takes, user_path
 from bulkimg.engine import edited_manifest, reopen, stored_settings
 from bulkimg.ledger import find_run
 from bulkimg.ledger.rundir import RunDirectory
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of one, its directory, or last.")]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="A run's id, the beginning of one, its directory, or last.", autocompletion=complete.runs
+    ),
+]
 
 
 def find(name: str, flags: Flags) -> RunDirectory:
@@ -34,10 +39,10 @@ def command(run: Run, flags: Flags) -> None:
     credentials = asked.credentials()
     opened = reopen(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
     is_done = opened.ledger.meta("state") == "done"
-    done = f"run {directory.run_id} is finished: nothing is left to resume"
+    done = f"run {directory.run_id} is finished: nothing to resume"
     screen.note(done if is_done else f"resuming run {directory.run_id}")
     if edited := edited_manifest(directory):
         screen.note(
-            screen.one_line(f"{edited} has changed since the run began; the run's own copy of its rows is used")
+            screen.one_line(f"{edited} has changed since the run started; resuming with the run's own copy of the rows")
         )
     carry(opened, credentials)

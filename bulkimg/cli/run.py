@@ -25,6 +25,7 @@ from bulkimg.engine import (
 from bulkimg.errors import Exit, RunRefused
 from bulkimg.ledger import RunDirectory, tally
 from bulkimg.plan import diff
+from bulkimg.words import count
 
 Source = Annotated[
     str,
@@ -65,11 +66,13 @@ def _resumed(named: RunDirectory, asked: Asked, source: str) -> OpenRun:
     stored = stored_settings(named)
     if (stored.get("endpoint"), stored.get("base_path")) != (asked.settings.endpoint, asked.settings.base_path):
         target = f"{stored.get('endpoint')}{stored.get('base_path')}"
-        raise RunRefused(f"run {named.run_id} is of {target}, not of {asked.settings.target}; give another --run-id")
+        raise RunRefused(
+            f"run {named.run_id} was started against {target}, not {asked.settings.target}; choose another --run-id"
+        )
     if edited := edited_manifest(named, source):
         raise RunRefused(
-            f"{edited}: is not the manifest that run {named.run_id} was begun with; give another --run-id, or "
-            f"bulkimg resume {named.words} to send what it holds"
+            f"{edited}: not the manifest of run {named.run_id}; choose another --run-id, or send the rest of its own "
+            f"manifest with bulkimg resume {named.words}"
         )
     screen.note(f"resuming run {named.run_id}")
     return reopen(named, asked.resuming(stored))
@@ -121,5 +124,5 @@ def _dry_run(source: str, asked: Asked) -> None:
     for line, uuid, fields in sample:
         changes = ", ".join(f"{name}={diff.show(value)}" for name, value in fields.items())
         screen.out(screen.one_line(f"line {line}: {uuid}: {changes}"))
-    invalid = f", {counts['invalid']:,} are invalid" if counts["invalid"] else ""
-    screen.out(f"{to_do:,} {'row' if to_do == 1 else 'rows'} would be sent{invalid}; nothing was.")
+    invalid = f", {counts['invalid']:,} invalid" if counts["invalid"] else ""
+    screen.out(f"{count(to_do, 'row')} would be sent{invalid}; nothing was sent (dry run)")

@@ -25,10 +25,10 @@ def command(
     ] = "",
     seed: Annotated[int, typer.Option(help="The same seed makes the same images and the same faults.")] = 1,
     session_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="A session unused for so long is dead.")
+        float, typer.Option(metavar="SECONDS", help="A session expires after this long without use.")
     ] = 7200,
     only_update: Annotated[
-        bool, typer.Option("--only-update", help="Offer UpdateImage and login only: nothing to read with.")
+        bool, typer.Option("--only-update", help="Offer UpdateImage and login only; images cannot be read.")
     ] = False,
 ) -> None:
     """Binds 127.0.0.1 only. GET /_sandbox/requests and /_sandbox/images show what it received and what it holds."""

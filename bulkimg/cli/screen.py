@@ -10,7 +10,9 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -176,7 +178,7 @@ def change(name: str, before: str | None, after: str) -> None:
     print(f"    {one_line(name)}: {was}{green}{one_line(after)}{plain}", flush=True)
 
 
-def table(rows: list[tuple[str, ...]]) -> str:
+def table(rows: Sequence[tuple[str, ...]]) -> str:
     """Columns lined up, the last one left as long as it is."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)] if rows else []
     return "\n".join(
@@ -190,7 +192,9 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 def note(text: str, event: str = "message") -> None:
     """A message; `event` is its kind, for programs. A closed or full standard error does not disturb the run."""
-    _say(json.dumps({"at": time.time(), "event": event, "message": text}) if _state.as_json else clean(text))
+    _say(
+        json.dumps({"schema": 1, "at": time.time(), "event": event, "message": text}) if _state.as_json else clean(text)
+    )
 
 
 def note_json(document: Any) -> None:
@@ -223,11 +227,30 @@ def _say(line: str) -> None:
 
 
 def _print(line: str) -> None:
+    if not _state.as_json and sys.stderr.isatty():
+        line = _wrapped(line)
     try:
         print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # so that the flush at exit finds somebody
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def _wrapped(text: str) -> str:
+    """Lines broken between words where the terminal would break inside one. A line that holds a command stays whole, to be copied."""
+    width = shutil.get_terminal_size().columns
+    return "\n".join(line if line.startswith(_COMMANDS) else _filled(line, width) for line in text.split("\n"))
+
+
+_COMMANDS = ("next:", "check:", "results:", "review:")
+
+
+def _filled(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    wrapped = textwrap.wrap(
+        line, max(width, 20), subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(wrapped) or line
 
 
 # -- questions ----------------------------------------------------------------------------------------------------------
@@ -239,10 +262,14 @@ def can_ask() -> bool:
 
 
 def prompt(question: str, shown_before: str) -> None:
-    """Ask on the terminal itself; `said_yes` reads the answer. `shown_before`: what a person must have seen, shown again where
+    """Ask on the terminal itself; `typed` reads the answer. `shown_before`: what a person must have seen, shown again where
     standard error is not that terminal. OSError where the terminal takes no text."""
     seen = sys.stderr.isatty() and not _state.quiet
-    text = clean(f"{question} [y/N] " if seen else f"{shown_before}\n{question} [y/N] ")
+    text = clean(
+        f"{question} [y/N, d shows the differences] "
+        if seen
+        else f"{shown_before}\n{question} [y/N, d shows the differences] "
+    )
     descriptor = _terminal()
     try:
         os.write(descriptor, text.encode(errors="backslashreplace"))
@@ -258,9 +285,9 @@ def _terminal() -> int:
         return os.dup(0)
 
 
-def said_yes() -> bool:
-    """Only a plain yes is one. A terminal gives one line at a time; Python would keep what was typed ahead to itself."""
-    return os.read(0, 4096).decode("utf-8", "replace").strip().lower() in {"y", "yes"}
+def typed() -> str:
+    """The line that was typed, in lower case. A terminal gives one line at a time; Python would keep what was typed ahead."""
+    return os.read(0, 4096).decode("utf-8", "replace").strip().lower()
 
 
 def secret(question: str) -> str:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bulkimg.cli import screen
+from bulkimg.cli import complete, screen
+from bulkimg.cli.carry import cause_line
 from bulkimg.cli.options import SPEECH, Asked, Flags, takes
 from bulkimg.cli.resume import find
 from bulkimg.engine import ask
@@ -14,9 +15,15 @@ from bulkimg.ledger import Ledger, RunDirectory, plans, tally
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, iso_utc
 from bulkimg.report import plan_line
+from bulkimg.report.documents import StatusDocument
 from bulkimg.words import count
 
-Run = Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, the beginning of one, its directory, or last.")]
+Run = Annotated[
+    str,
+    typer.Argument(
+        metavar="[RUN]", help="A run's id, the beginning of one, its directory, or last.", autocompletion=complete.runs
+    ),
+]
 _NEXT = {"interrupted": "resume", "stopped": "resume", "ready": "resume", "planned": "apply"}
 
 
@@ -45,9 +52,7 @@ def _show(found: dict[str, Any]) -> None:
         pace = f", {found['rows_per_s']}/s over the last minute of work" if found["rows_per_s"] else ""
         screen.out(f"{found['settled']:,} of {count(found['rows'], 'row')} settled{pace}")
     for cause in found["causes"]:
-        where = f"(first in line {cause['first_line']})"
-        text = f"  {cause['rows']:,} {cause['status']} {cause['code']}: {str(cause['message'])[:160]} {where}"
-        screen.out(screen.one_line(text))
+        screen.out(screen.one_line(f"  {cause_line(cause)}"))
 
 
 def report(directory: RunDirectory) -> dict[str, Any]:
@@ -78,31 +83,32 @@ def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | Non
     is_plan = state == "planned"
     counts = outcomes if held else tally.counts(ledger)
     not_fine = outcomes if held or is_plan else counts
-    return {
-        "schema": 1,
-        "run_id": directory.run_id,
-        "directory": str(directory.path),
-        "kind": _kind(ledger),
-        "state": state,
-        "running": held,
-        "target": f"{settings['endpoint']}{settings.get('base_path', '/zstack')}" if "endpoint" in settings else "",
-        "rows": rows,
-        "settled": settled,
-        "in_flight": flying,
-        "waiting": rows - settled - flying if held else 0,
-        "not_fine": sum(number for status, number in not_fine.items() if status not in GOOD),
-        "rows_per_s": tally.recent_pace(ledger)[1],
-        "plan": plan_line(plans.counts(ledger)) if is_plan else "",
-        "counts": counts,
-        "causes": tally.causes(ledger, settled_only=held or is_plan),
-        "manifest": ledger.meta("manifest"),
-        "note": ledger.meta("note", ""),
-        "undo_of": ledger.meta("undo_of"),
-        "retry_of": ledger.meta("retry_of"),
-        "started_at": iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or time.time()),
-        "exit_code": ledger.meta("exit_code"),
-        "next": None if held else _following(directory, ledger, state),
-    }
+    return StatusDocument.model_validate(
+        {
+            "run_id": directory.run_id,
+            "directory": str(directory.path),
+            "kind": _kind(ledger),
+            "state": state,
+            "running": held,
+            "target": f"{settings['endpoint']}{settings.get('base_path', '/zstack')}" if "endpoint" in settings else "",
+            "rows": rows,
+            "settled": settled,
+            "in_flight": flying,
+            "waiting": rows - settled - flying if held else 0,
+            "not_fine": sum(number for status, number in not_fine.items() if status not in GOOD),
+            "rows_per_s": tally.recent_pace(ledger)[1],
+            "plan": plan_line(plans.counts(ledger)) if is_plan else "",
+            "counts": counts,
+            "causes": tally.causes(ledger, settled_only=held or is_plan),
+            "manifest": ledger.meta("manifest"),
+            "note": ledger.meta("note", ""),
+            "undo_of": ledger.meta("undo_of"),
+            "retry_of": ledger.meta("retry_of"),
+            "started_at": iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or time.time()),
+            "exit_code": ledger.meta("exit_code"),
+            "next": None if held else _following(directory, ledger, state),
+        }
+    ).as_json()
 
 
 def _following(directory: RunDirectory, ledger: Ledger, state: str) -> str | None:

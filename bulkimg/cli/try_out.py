@@ -1,4 +1,4 @@
-"""This file is `bulkimg try`: the API page's «Try It Out»."""
+"""`bulkimg try`: one change as the API page's "Try It Out" shows it."""
 
 import asyncio
 import json
@@ -35,9 +35,7 @@ def command(
     if not send:
         screen.out(_curl(image, fields, asked.settings))
         if asked.settings.action_key == "auto":
-            screen.note(
-                f"a server that knows no {DOCUMENTED_KEY} wants {SERVER_KEY} (--action-key {SERVER_KEY}); --send finds out"
-            )
+            screen.note(f"some servers spell the key {SERVER_KEY} (--action-key {SERVER_KEY}); --send detects it")
         return
     asked.refuse_dry_run("try --send")
     asked.require_endpoint()
@@ -56,7 +54,9 @@ def _change(uuid: str, settings: Settings) -> tuple[str, Fields]:
     checker = Checker(settings.empty_token, settings.allow_value)
     columns = Columns(settings, checker)  # refuses what `run` would refuse
     if columns.mentioned:
-        raise UsageError(f"--set uses {{{min(columns.mentioned)}}}, but there is no row here to take it from")
+        raise UsageError(
+            f"--set uses {{{min(columns.mentioned)}}}, but try has no row to take a value from; write the value itself"
+        )
     fields, _ = checker.fields(1, {template.field: template.fill({}) for template in columns.templates}, cells=True)
     return image, fields
 

@@ -64,8 +64,8 @@ def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -
     credentials = asked.credentials()
     if left := rows_left(directory):
         unended = (
-            f"run {directory.run_id} has not ended, {count(left, 'row')} of it are open: what it may have sent is decided by "
-            f"reading, and bulkimg resume {directory.words} would still send the rest"
+            f"run {directory.run_id} has not ended ({count(left, 'row')} without an outcome): what it may have sent is found by "
+            f"reading the images, and bulkimg resume {directory.words} would still send the rest"
         )
     opened = _begin(directory, asked, where)
     if opened is None:

@@ -16,6 +16,7 @@ from bulkimg.ledger import Ledger, RunDirectory, plans
 from bulkimg.plan.diff import show
 from bulkimg.process import event_loop, leave_no_core
 from bulkimg.settings import Settings
+from bulkimg.words import count
 
 MOST = 100  # lines on a screen; --json has them all
 
@@ -66,7 +67,5 @@ def _show(directory: RunDirectory, images: int, found: list[Drift]) -> None:
     if len(found) > MOST:
         screen.note(f"… and {len(found) - MOST:,} more; --json lists them all")
     drifted = len({item.uuid for item in found})
-    said = f"{images:,} images looked at, {drifted:,} {'has' if drifted == 1 else 'have'} drifted"
-    screen.note(
-        f"run {directory.run_id}: {said if images else 'it has changed no image, so there is nothing to look at'}"
-    )
+    said = f"{count(images, 'image')} checked, {drifted:,} {'differs' if drifted == 1 else 'differ'}"
+    screen.note(f"run {directory.run_id}: {said if images else 'it changed no image; nothing to verify'}")

@@ -18,7 +18,9 @@ from bulkimg.engine.begin import (
 from bulkimg.engine.carry import Engine, Live
 from bulkimg.engine.close import next_command, plan_document, refusal, refuse, summary_document
 from bulkimg.engine.control import ask
+from bulkimg.engine.doctor import Check, examine
 from bulkimg.engine.look import Drift, all_images, drift, reading
+from bulkimg.engine.past import past_of, present_image
 from bulkimg.engine.planning import Approve
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.steering import in_words
@@ -27,6 +29,7 @@ from bulkimg.engine.world import World
 
 __all__ = [
     "Approve",
+    "Check",
     "Drift",
     "Engine",
     "Live",
@@ -42,12 +45,15 @@ __all__ = [
     "check_outputs",
     "drift",
     "edited_manifest",
+    "examine",
     "in_words",
     "last_that_changed",
     "last_to_undo",
     "named_run",
     "next_command",
+    "past_of",
     "plan_document",
+    "present_image",
     "reading",
     "refusal",
     "refuse",

@@ -24,6 +24,7 @@ from bulkimg.model import FIELDS, RETRYABLE, Row
 from bulkimg.plan import take_in, undo_rows
 from bulkimg.settings import Settings
 from bulkimg.values import nearest
+from bulkimg.words import count
 
 _LIMITS = ("max_errors", "max_changes", "window")
 
@@ -62,7 +63,7 @@ def _probe(source: str, changes: Iterable[Any] | None) -> None:
                 pass
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise ManifestRefused(f"{source}: cannot be read: {reason}") from None
+            raise ManifestRefused(f"{source}: cannot be read: {reason}; check the path") from None
 
 
 def check_outputs(source: str, settings: Settings) -> None:
@@ -71,13 +72,17 @@ def check_outputs(source: str, settings: Settings) -> None:
     if path is None:
         return
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise StorageError(f"--results {path}: its directory is not there or cannot be written; nothing was sent")
+        raise StorageError(
+            f"--results {path}: the directory does not exist or is not writable, so nothing was sent; create it, or choose another path"
+        )
     if path.suffix not in {".csv", ".jsonl"}:
-        raise UsageError(f"--results {path}: name it .csv or .jsonl; the name says the format")
+        raise UsageError(f"--results {path}: the file name does not say the format; end it in .csv or .jsonl")
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UsageError(f"--results {path}: is not a plain file, and results replace the file; name another")
+        raise UsageError(f"--results {path}: not a regular file, and the results would replace it; choose another path")
     if path.exists() and _same_file(path, source):
-        raise UsageError(f"--results {path}: is the manifest itself; choose another file")
+        raise UsageError(
+            f"--results {path}: this is the manifest, and the results would overwrite it; choose another path"
+        )
 
 
 def _same_file(path: Path, source: str) -> bool:
@@ -105,7 +110,17 @@ def _write_header(ledger: Ledger, directory: RunDirectory, settings: Settings, c
 def _user() -> str:
     """The name they go by; the number beside it is the system's. Asking the system for the name may ask a directory over the
     network, and a dry run opens no socket."""
-    return os.environ.get("LOGNAME") or os.environ.get("USER") or f"uid {os.getuid()}"
+    return os.environ.get("LOGNAME") or os.environ.get("USER") or _local_user(os.getuid())
+
+
+def _local_user(uid: int) -> str:
+    """The name in /etc/passwd; `pwd` would ask a directory over the network where one is configured."""
+    try:
+        lines = Path("/etc/passwd").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    users = (line.split(":") for line in lines)
+    return next((user[0] for user in users if len(user) > 2 and user[2] == str(uid)), f"uid {uid}")
 
 
 def kept_options(settings: Settings) -> dict[str, Any]:
@@ -135,16 +150,23 @@ def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False
     state = ledger.meta("state")
     if state in {None, "reading"}:
         raise RunRefused(
-            f"run {directory.run_id} ended before its manifest was read, nothing was sent; run the manifest again"
+            f"run {directory.run_id} ended before its manifest was read, so nothing was sent; run the manifest again"
         )
     if state == "refused":
-        raise RunRefused(f"run {directory.run_id}: its manifest was refused; fix it and run it again")
+        raise RunRefused(
+            f"the manifest of run {directory.run_id} was refused, so there is nothing to resume; fix it and run it again"
+        )
     if planned and state == "done" and not plans.counts(ledger).actions["update"]:
         planned = False  # a plan without changes has nothing left to carry out
     if planned and state != "planned":
         again = f"bulkimg resume {directory.words}"
-        how = {"done": "has been carried out", "ready": f"has no plan yet; {again} makes one"}
-        raise RunRefused(f"run {directory.run_id} {how.get(state, f'has begun to send; {again} sends the rest')}")
+        how = {
+            "done": f"is finished; see bulkimg status {directory.words}",
+            "ready": f"has no plan yet; {again} makes one",
+        }
+        raise RunRefused(
+            f"run {directory.run_id} {how.get(state, f'has already started sending; {again} sends the rest')}"
+        )
     ledger.verify()
     if state != "done":
         ledger.set_meta(plan_only=False)
@@ -173,14 +195,14 @@ def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str |
         ledger.close()
         if state == "done":
             raise RunRefused(
-                f"run {directory.run_id} is finished; give another --run-id, or see bulkimg status {directory.words}"
+                f"run {directory.run_id} is finished and cannot be resumed; choose another --run-id, or see bulkimg status {directory.words}"
             )
         if state in {"reading", "refused", "ready"}:
             directory.remove()
             return None
         if kin[1] != retry_of or (retry_of is None and kin[0] != undo_of):
             raise RunRefused(
-                f"run {directory.run_id} does other work; give another --run-id, or bulkimg resume {directory.words}"
+                f"run {directory.run_id} does different work; choose another --run-id, or finish it with bulkimg resume {directory.words}"
             )
         return directory
     finally:
@@ -238,7 +260,10 @@ def begin_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], flo
     """A new run of the rows that the earlier one left failed, unknown or unprocessed."""
     with _earlier(earlier) as old:
         if next(_rows_again(old), None) is None:
-            raise NothingToDo(f"run {earlier.run_id} left no row to try again")
+            rows = tally.rows_in_all(old)
+            raise NothingToDo(
+                f"nothing to retry: all {count(rows, 'row')} of run {earlier.run_id} are updated or unchanged"
+            )
         kept = {
             key: old.meta(key)
             for key in ("manifest", "manifest_path", "sha256", "columns", "has_expectations", "undo_of", "undoes")
@@ -254,12 +279,12 @@ def begin_undo(
     with _earlier(earlier) as old:
         if not plans.is_made(old):
             raise RunRefused(
-                f"run {earlier.run_id} did not look at its images before it changed them, so no old value is known"
+                f"run {earlier.run_id} was sent with --no-survey, so the old values are not known; it cannot be undone"
             )
         wanted = _Where(where, old.meta("columns"))
         if next(wanted.rows(old), None) is None:
             chosen = " in the rows that --where selects" if where else ""
-            raise NothingToDo(f"run {earlier.run_id} changed nothing that could be taken back{chosen}")
+            raise NothingToDo(f"nothing to undo: run {earlier.run_id} changed no image{chosen}")
         settings = settings.model_copy(
             update={"tags_mode": "replace", "allow_field": FIELDS, "survey": True, "skip_invalid": True, "where": ()}
         )
@@ -309,7 +334,9 @@ def _earlier(earlier: RunDirectory) -> Iterator[Ledger]:
     try:
         old = Ledger.open(earlier.ledger)
         if old.meta("state") in {None, "reading", "refused"}:
-            raise RunRefused(f"run {earlier.run_id} was refused at its manifest; fix it and run it again")
+            raise RunRefused(
+                f"run {earlier.run_id} was refused and nothing was sent; fix the manifest and run it again"
+            )
         old.verify()
         yield old
     finally:

@@ -215,7 +215,7 @@ def _check_identity(ledger: Ledger, credentials: Credentials) -> None:
     before = ledger.meta("identity", "")
     if who and before and who != before:
         raise RunRefused(
-            f"this run was begun as {before}, the credentials now are of {who}; use the same, or start a new run"
+            f"this run was started as {before}, but the credentials now are for {who}; use those of {before}, or start a new run"
         )
     if who:
         ledger.set_meta(identity=who)

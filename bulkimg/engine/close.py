@@ -18,6 +18,7 @@ from bulkimg.plan import refusal as guarded
 from bulkimg.plan import too_many_missing, undo_rows
 from bulkimg.report import write_plan_page
 from bulkimg.report.documents import Changes, PlanDocument, SummaryDocument
+from bulkimg.words import count
 
 
 def refusal(run: OpenRun) -> str:
@@ -25,12 +26,13 @@ def refusal(run: OpenRun) -> str:
     found, rows, fatal = tally.problem_counts(run.ledger)
     name = run.ledger.meta("manifest")
     if fatal or (found and not run.settings.skip_invalid):
-        cure = "" if fatal else ", or let the good rows run with --skip-invalid"
-        problems = f"{found:,} {'problem' if found == 1 else 'problems'}"
-        where = f" in {rows:,} {'row' if rows == 1 else 'rows'}" if rows else ""
-        return f"{name}: {problems}{where}; fix {'it' if found == 1 else 'them'}{cure}"
+        in_all = tally.rows_in_all(run.ledger)
+        cure = "" if fatal or rows >= in_all else f", or add --skip-invalid to send the other {in_all - rows:,}"
+        problems = count(found, "problem")
+        what = problems if fatal or not rows else f"{rows:,} of {count(in_all, 'row')} cannot be sent ({problems})"
+        return f"{name}: {what}; fix {'it' if found == 1 else 'them'}{cure}"
     if run.ledger.meta("has_expectations") and not run.settings.survey:
-        return f"{name}: has if_ columns, and --no-survey does not look at the images; leave one of them out"
+        return f"{name}: if_ columns need the images' present values, and --no-survey does not read them; remove --no-survey or the if_ columns"
     return ""
 
 

@@ -93,7 +93,7 @@ def _words(line: bytes) -> list[str]:
     except (ValueError, RecursionError):
         words = None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise UsageError("a request is a line with a JSON list of texts")
+        raise UsageError("a request must be one line with a JSON list of strings")
     return words
 
 

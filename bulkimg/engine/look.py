@@ -66,7 +66,7 @@ async def reading(
             raise TargetError(given_up[0]) from None
         raise
     except CannotRead as why:
-        raise TargetError(f"the images cannot be read: {why}") from None
+        raise TargetError(str(why)) from None
     finally:
         await transport.close()
 

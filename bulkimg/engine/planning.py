@@ -11,7 +11,7 @@ from bulkimg.ledger import plans, tally
 from bulkimg.model import CanaryPassed, Observer, PlanMade, Surveyed
 from bulkimg.plan import CannotRead, Reader, refusal, survey, too_many_missing
 
-_WITHOUT_SURVEY = "A run without diff, skip and undo has to be asked for: --no-survey"
+_WITHOUT_SURVEY = "To send every row without a diff and without undo, add --no-survey"
 Approve = Callable[[PlanMade | CanaryPassed], Awaitable[bool]]
 
 
@@ -49,7 +49,7 @@ class Planning:
         counts = plans.counts(ledger)
         self._observe(PlanMade(counts))
         if self._checksum is not None and not counts.digest.startswith(self._checksum.lower()):
-            why = f"--checksum {self._checksum}: the plan's is {counts.digest}; look at it again"
+            why = f"--checksum {self._checksum}: the plan has another checksum ({counts.digest}), so nothing was sent; review it again"
             return Stop(Exit.REFUSED, why, resumable=False)
         if why := too_many_missing(counts, settings.max_errors):
             return Stop(Exit.ERROR_LIMIT, why, resumable=False)
@@ -58,7 +58,7 @@ class Planning:
             return None
         if refused := refusal(counts, settings.max_changes, settings.allow_field):
             page = self._run.directory.path / "plan.html"
-            return Stop(Exit.REFUSED, f"{refused}; look at {page}", resumable=False)
+            return Stop(Exit.REFUSED, f"{refused}; review {page}", resumable=False)
         return await approved(PlanMade(counts), self._approve, self._interrupt)
 
     async def _make(self, reader: Reader) -> Stop | None:
@@ -66,14 +66,14 @@ class Planning:
         if not settings.survey and ledger.meta("has_expectations"):
             return Stop(
                 Exit.REFUSED,
-                "its rows have preconditions, and --no-survey does not look at the images",
+                "the rows have if_ columns, which need the images' present values, and --no-survey does not read them; remove --no-survey",
                 resumable=False,
             )
         if settings.survey:
             try:
                 stop = await self._interrupt.until_stopped(self._survey(reader))
             except CannotRead as why:
-                return Stop(Exit.TARGET, f"the images cannot be read: {why}; nothing was sent. {_WITHOUT_SURVEY}")
+                return Stop(Exit.TARGET, f"{why}; nothing was sent. {_WITHOUT_SURVEY}")
             if stop is None:
                 write_plan(self._run)
             return stop
@@ -107,4 +107,4 @@ async def approved(what: PlanMade | CanaryPassed, approve: Approve | None, inter
     if stop := await interrupt.until_stopped(ask(approve)):
         return stop
     more = "more " if isinstance(what, CanaryPassed) else ""
-    return None if answers == [True] else Stop(Exit.REFUSED, f"you said no; nothing {more}was sent")
+    return None if answers == [True] else Stop(Exit.REFUSED, f"stopped at your request; nothing {more}was sent")

@@ -73,7 +73,7 @@ class Steering:
                 case "go":
                     self.go(BY_HAND)
                 case "stop":
-                    self._stop(Exit.INTERRUPTED, "bulkimg ctl stop")
+                    self._stop(Exit.INTERRUPTED, "stopped with bulkimg ctl stop")
         return self.status()
 
     def status(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Steering:
         if seconds is None:
             yield
             return
-        why = f"--max-duration: {seconds:g} s have passed"
+        why = f"the time limit is reached (--max-duration {seconds:g}s)"
         timer = asyncio.get_running_loop().call_later(seconds, self._stop, Exit.TIME_BOX, why)
         try:
             yield

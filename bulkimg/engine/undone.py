@@ -7,6 +7,7 @@ from pathlib import Path
 from bulkimg.errors import BulkimgError, Exit, RunRefused, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, list_runs, tally
 from bulkimg.model import iso_utc
+from bulkimg.words import count
 
 _BEGUN = frozenset({"running", "stopped", "done"})  # states of a run that may have changed something
 
@@ -29,7 +30,7 @@ def last_to_undo(runs_dir: Path) -> RunDirectory:
     for run in _newest_first(runs_dir):
         if run.state in _BEGUN and not run.undo_of:
             return run.directory
-    raise UsageError(f"there is no run in {runs_dir} that undo could take back; --runs-dir names another place")
+    raise UsageError(f"no run in {runs_dir} can be undone; name the run, or give another --runs-dir")
 
 
 def already_undone(runs_dir: Path, directory: RunDirectory) -> tuple[str, Exit] | None:
@@ -44,13 +45,13 @@ def already_undone(runs_dir: Path, directory: RunDirectory) -> tuple[str, Exit] 
         when = iso_utc(run.directory.begun_at)[:16].replace("T", " ")
         if run.state != "done":
             raise RunRefused(
-                f"run {directory.run_id} is being undone by run {run.directory.run_id}, begun at {when} UTC, which has not "
-                f"ended; bulkimg resume {run.directory.words}"
+                f"run {run.directory.run_id}, started {when} UTC, is already undoing run {directory.run_id} and has not ended; "
+                f"finish it with bulkimg resume {run.directory.words}"
             )
         if run.fine and not _is_undone(run, runs):
-            rest = f", and {run.rows - run.fine:,} rows were not put back" if run.rows > run.fine else ""
-            by = f"run {directory.run_id} has been undone by run {run.directory.run_id} at {when} UTC{rest}"
-            return f"{by}; nothing was planned", Exit.SOME_ROWS_NOT if rest else Exit.OK
+            rest = f", except {count(run.rows - run.fine, 'row')}" if run.rows > run.fine else ""
+            by = f"run {directory.run_id} was already undone by run {run.directory.run_id} at {when} UTC{rest}"
+            return f"{by}; nothing to do", Exit.SOME_ROWS_NOT if rest else Exit.OK
     return None
 
 

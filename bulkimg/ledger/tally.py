@@ -1,7 +1,7 @@
 """Read the ledger: every row's fate, counts by status and by cause, the problems."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,27 @@ class Fate:
     fields: Fields
     expects: Fields
     cells: list[str] | None
+    name: str  # what the image is called now, as far as it is known
 
 
 def fates(ledger: Ledger, *statuses: Status) -> Iterator[Fate]:
     """Every row in manifest order, or those with one of the statuses."""
     where = f"WHERE status IN ({','.join('?' * len(statuses))})" if statuses else ""
-    query = f"SELECT * FROM said {where} ORDER BY ordinal"  # noqa: S608 - only question marks are put in
-    cursor = ledger.db.execute(query, [str(status) for status in statuses])
+    yield from _said(ledger, where, [str(status) for status in statuses])
+
+
+def fates_of(ledger: Ledger, uuid: str) -> Iterator[Fate]:
+    """The rows of one image."""
+    place = "WHERE ordinal IN (SELECT ordinal FROM row WHERE row.uuid = ?)"
+    yield from _said(ledger, place, [bytes.fromhex(uuid)])
+
+
+def _said(ledger: Ledger, where: str, values: Sequence[Any]) -> Iterator[Fate]:
+    query = f"SELECT * FROM said {where} ORDER BY ordinal"  # noqa: S608 - constant texts and question marks
+    cursor = ledger.db.execute(query, values)
     names = [column[0] for column in cursor.description]
-    for values in cursor:
-        yield _fate(dict(zip(names, values, strict=True)))
+    for row in cursor:
+        yield _fate(dict(zip(names, row, strict=True)))
 
 
 def _fate(row: dict[str, Any]) -> Fate:
@@ -38,7 +49,7 @@ def _fate(row: dict[str, Any]) -> Fate:
         after=json.loads(row["after"]) if row["after"] else None,
     )
     cells = json.loads(row["cells"]) if row["cells"] else None
-    return Fate(outcome, json.loads(row["fields"]), json.loads(row["expects"] or "{}"), cells)
+    return Fate(outcome, json.loads(row["fields"]), json.loads(row["expects"] or "{}"), cells, row["name"])
 
 
 _AS_THEY_ARE = tuple(name for name in Outcome._fields if name not in {"status", "changed", "before", "after"})

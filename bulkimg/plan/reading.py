@@ -80,6 +80,11 @@ class Reader:
         self._gathered: dict[str, tuple[Collection[str], asyncio.Future[Image | None]]] = {}
         self._asking: set[asyncio.Task[None]] = set()
 
+    @property
+    def server_date(self) -> str:
+        """The server's clock, as the Date header of its latest answer has it; "" where there was none."""
+        return self._api.server_date
+
     async def images(self, uuids: Sequence[str], names: Collection[str]) -> dict[str, Image]:
         """The images that exist, by uuid, each with the named fields as far as it has them; tags as sorted texts.
 

@@ -28,6 +28,11 @@ class ImageApi:
         """Whether the server has answered anything yet."""
         return self._transport.reached
 
+    @property
+    def server_date(self) -> str:
+        """The Date header of the latest answer; "" where there was none."""
+        return self._transport.date
+
     def switch_key(self) -> bool:
         """Use the server's spelling from now on; False when it is in use already, or fixed, or the other one works."""
         if self.key_is_known or self.action_key == wire.SERVER_KEY:

@@ -25,6 +25,7 @@ from bulkimg.zstack.wire import Answer
 MAX_BODY = 2 << 20  # bytes: 200 images with every field are under 1 MiB; as Python objects it may be 30 times as much
 
 LONGEST_LOCATION = 1000  # characters of a redirect's target that a message may name
+LONGEST_DATE = 64
 
 _connected: ContextVar[list[bool]] = ContextVar("connected")
 
@@ -101,7 +102,8 @@ class HttpClient:
         retry_after = parse_retry_after(waits, self._now()) if waits is not None else None
         location = response.headers.get("Location", "")[:LONGEST_LOCATION] if 300 <= response.status < 400 else ""
         quota = parse_rate_limit(response.headers, self._now())
-        return Answer(response.status, raw, retry_after, quota, location=location)
+        date = response.headers.get("Date", "")[:LONGEST_DATE]
+        return Answer(response.status, raw, retry_after, quota, location=location, date=date)
 
     async def close(self) -> None:
         await self._session.close()

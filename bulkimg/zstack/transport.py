@@ -48,6 +48,7 @@ class Transport:
         self._secrets: set[bytes] = set()  # in lower case
         self._pattern: re.Pattern[bytes] | None = None
         self.requests = 0
+        self.date = ""  # of the latest answer, as its header says
         self.reached = False  # the server has answered something
 
     def hide(self, *secrets: str, pattern: bytes | None = None) -> None:
@@ -106,7 +107,7 @@ class Transport:
         finally:
             streak = self._pacing.heard(era, answer)
         if answer.status is not None:
-            self.reached = True
+            self.reached, self.date = True, answer.date
             answer = self._blank(answer)
         return answer._replace(streak=streak) if streak else answer
 

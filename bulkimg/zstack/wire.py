@@ -72,7 +72,7 @@ class Answer(NamedTuple):
     gone out. It is never taken from an exception. `retry_after` is seconds from now, when the header said so; `quota` is
     (requests the server still takes, seconds until it takes more). `streak` is what the pace made of it (Gate.heard).
     `shown` is the body with secrets redacted, where it holds any: `raw` is what is judged, and never written down.
-    `location` is where a redirect leads, which is never followed.
+    `location` is where a redirect leads, which is never followed; `date` is the server's clock, as its header says.
     """
 
     status: int | None
@@ -85,6 +85,7 @@ class Answer(NamedTuple):
     streak: int = 0
     shown: bytes | None = None
     location: str = ""
+    date: str = ""
 
     @property
     def to_show(self) -> "Answer":

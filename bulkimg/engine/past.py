@@ -1,0 +1,54 @@
+"""One image: as the server shows it now, and what the runs of a runs directory did to it."""
+
+from pathlib import Path
+from typing import Any
+
+from bulkimg.errors import BulkimgError
+from bulkimg.ledger import Ledger, list_runs, tally
+from bulkimg.model import FIELDS, iso_utc
+from bulkimg.plan import Reader
+from bulkimg.plan.diff import written
+from bulkimg.report.documents import History
+
+_ALSO = ("state", "status", "size", "actualSize", "md5Sum", "url", "type", "createDate", "lastOpDate")
+
+
+async def present_image(reader: Reader, uuid: str) -> dict[str, Any] | None:
+    """The image's fields as they may be shown, without those that have no value; None where there is no such image."""
+    image = (await reader.images([uuid], (*FIELDS, *_ALSO))).get(uuid)
+    if image is None:
+        return None
+    return {name: value for name in (*FIELDS, *_ALSO) if (value := written(image, name)) is not None}
+
+
+def past_of(runs_dir: Path, uuid: str) -> tuple[list[History], list[str]]:
+    """What runs did to an image, newest first, and a sentence for each run that cannot be read."""
+    found, unread = [], []
+    for directory in reversed(list_runs(runs_dir)):
+        try:
+            ledger = Ledger.open(directory.ledger, read_only=True)
+        except BulkimgError as error:
+            unread.append(str(error))
+            continue
+        try:
+            found += [_history(ledger, directory.run_id, fate) for fate in tally.fates_of(ledger, uuid)]
+        finally:
+            ledger.close()
+    return found, unread
+
+
+def _history(ledger: Ledger, run_id: str, fate: tally.Fate) -> History:
+    outcome = fate.outcome
+    kind = "undo" if ledger.meta("undo_of") else "retry" if ledger.meta("retry_of") else "run"
+    return History(
+        run_id=run_id,
+        started_at=iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or 0.0),
+        kind=kind,
+        line=outcome.line,
+        status=outcome.status.value,
+        code=outcome.code,
+        message=outcome.message,
+        changed=tuple(outcome.changed),
+        before=outcome.before,
+        after=outcome.after,
+    )
