@@ -1,4 +1,4 @@
-"""This file draws the error tree and names the exit codes (PRODUCT.md §6).
+"""This file draws the error tree and names the exit codes (docs/reference/exit-codes.md).
 
     BulkimgError
     ├── UsageError          2  an option, a job file, a profile or a credential is wrong

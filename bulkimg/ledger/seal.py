@@ -1,6 +1,6 @@
 """This file seals the ledger: check sums over all that decides what is sent and what is told, so that damage is refused.
 
-SQLite's own checks see a broken structure, not a flipped bit in a value (RELIABILITY.md, invariant 17). They are against
+SQLite's own checks see a broken structure, not a flipped bit in a value (docs/dev/reliability.md, invariant 17). They are against
 accidents; somebody who can write the file can write its seal too.
 
 Rows do not change once the manifest is in, nor their plan once it is made, so one sum goes over them in order. Attempts and outcomes are added all the

@@ -1,7 +1,7 @@
 """This file writes while a run sends: it commits claims and outcomes in groups, in a lane of its own.
 
 A claim is handed out only after its commit; an outcome is shown and appended to the results only after its commit.
-After the first failure nothing is written any more and every caller gets the StorageError (RELIABILITY.md, invariant 16).
+After the first failure nothing is written any more and every caller gets the StorageError (docs/dev/reliability.md, invariant 16).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Warnings: values that are allowed and hardly ever meant (PRODUCT.md §3). `--strict` makes them problems. Pure."""
+"""Warnings: values that are allowed and hardly ever meant (docs/reference/manifest.md). `--strict` makes them problems. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Which encoding a manifest is read in: its byte order mark, our own columns, what was asked for, in that order (PRODUCT.md §3)."""
+"""Which encoding a manifest is read in: its byte order mark, our own columns, what was asked for, in that order (docs/reference/manifest.md)."""
 
 import codecs
 import io

@@ -1,7 +1,7 @@
 """This file is the run's one gate: it lets everybody through, or holds everybody while the server asks for it or is down.
 
 Per-row retries during an outage sent 72,000 requests and failed 14,400 rows; one gate sent 47 and failed none
-(research/reliability.md F14). Decisions are made in `heard`, without waiting; `passed` only obeys them.
+(docs/dev/reliability.md F14). Decisions are made in `heard`, without waiting; `passed` only obeys them.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """This file finds how many rows may be in flight: as many as the server works on at a time, and a few that wait for it.
 
-A ZStack server says nothing when it is overloaded: it queues, then resets (PROTOCOL.md §2.4). What tells is time: a row that
+A ZStack server says nothing when it is overloaded: it queues, then resets (docs/dev/protocol.md §2.4). What tells is time: a row that
 takes longer than rows took when hardly any others were in flight has waited in a queue. The rule is a gradient on a latency
 baseline that is measured anew, as in Envoy's adaptive concurrency filter and Netflix's concurrency-limits (Gradient2):
 `limit × (baseline / latency) + room`, where `room` lets it find out that there is more to be had. Errors shrink the limit; how

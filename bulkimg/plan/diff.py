@@ -10,7 +10,7 @@ _SHOWN = 60  # characters of a value in a message
 
 
 def present(image: Mapping[str, Any], name: str) -> Value | None:
-    """What the image shows of a field; servers leave out what is null (PROTOCOL.md §1)."""
+    """What the image shows of a field; servers leave out what is null (docs/dev/protocol.md §1)."""
     value = image.get(name)
     if isinstance(value, list):
         return sorted(map(str, value))
@@ -83,7 +83,7 @@ def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, re
 
 
 def _aside(send: Fields, image: Mapping[str, Any]) -> Seen:
-    """A change of the architecture rewrites the image's boot mode, which is a system tag (PROTOCOL.md §5.2)."""
+    """A change of the architecture rewrites the image's boot mode, which is a system tag (docs/dev/protocol.md §5.2)."""
     if "architecture" not in send or "systemTags" in send:
         return {}
     return {name: written(image, name) for name in ("systemTags", "system") if name in image}

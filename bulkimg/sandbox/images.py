@@ -1,4 +1,4 @@
-"""The image table: updates with the server's trims, limits and side effects (PROTOCOL.md §5), and queries (§6)."""
+"""The image table: updates with the server's trims, limits and side effects (docs/dev/protocol.md §5), and queries (§6)."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""This file has the server's own words: error codes, descriptions and the literal texts of PROTOCOL.md §1–§4."""
+"""This file has the server's own words: error codes, descriptions and the literal texts of docs/dev/protocol.md §1–§4."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The only room with HTTP: the image API of PROTOCOL.md, in both its dialects."""
+"""The only room with HTTP: the image API of docs/dev/protocol.md, in both its dialects."""
 
 from bulkimg.zstack.auth import Auth, log_out, make_auth
 from bulkimg.zstack.client import ImageApi

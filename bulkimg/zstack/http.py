@@ -1,4 +1,4 @@
-"""This file is the one place that uses aiohttp's client, with its traps closed (research/reliability.md §2.2).
+"""This file is the one place that uses aiohttp's client, with its traps closed (docs/dev/reliability.md §4).
 
 One call is one request on the wire: no redirects, no cookies, no silent second PUT, no proxy or netrc from the
 environment; bodies are bounded; a pooled connection with bytes nobody asked for is thrown away; every exception becomes
@@ -125,7 +125,7 @@ def _tls_of(authority: str | None) -> ssl.SSLContext | bool:
 
 
 def _failed(error: Exception, *, sent: bool) -> Answer:
-    """Why there is no answer, in our words: an exception's own text may hold headers (research/reliability.md F16)."""
+    """Why there is no answer, in our words: an exception's own text may hold headers (docs/dev/reliability.md F16)."""
     failure, detail = "NO_ANSWER", "the connection broke before the answer was complete"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         failure, detail = "TLS", f"the server's certificate is not accepted: {_reason(error.certificate_error)}"

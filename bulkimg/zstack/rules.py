@@ -1,4 +1,4 @@
-"""This file is the table of PROTOCOL.md §3.2 as data: what each error code, text and status means for a row or for the run."""
+"""This file is the table of docs/dev/protocol.md §3.2 as data: what each error code, text and status means for a row or for the run."""
 
 import re
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _GONE = "no image has this uuid on this server; check it, or was the image delet
 _BUSY = "the server was not ready, again and again; retry the run when it is"
 _KEY_HINT = "check BULKIMG_ACCESS_KEY_ID and its secret, or use another kind of credential"
 
-# Codes of the JSON error object. A code that is not listed is a refusal (research/reliability.md F5).
+# Codes of the JSON error object. A code that is not listed is a refusal (docs/dev/reliability.md F5).
 CODES: dict[str, Rule] = {
     "SYS.1003": Rule(Move.REFUSED, _GONE),
     "SYS.1006": Rule(Move.REFUSED, "the account may not do this; use the image's owner or an administrator"),

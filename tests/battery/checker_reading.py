@@ -166,7 +166,7 @@ def _results_csv(path: Path) -> list[dict[str, str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise UnreadableError(f"{path.name}: {error}") from error
     if not lines or ",".join(lines[0]) != COLUMNS or any(len(line) != len(lines[0]) for line in lines):
-        raise UnreadableError(f"{path.name}: not the columns of PRODUCT §5 in every line")
+        raise UnreadableError(f"{path.name}: not the columns of docs/reference/results.md in every line")
     return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
 
 
