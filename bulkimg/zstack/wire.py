@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic_core import from_json, to_json
 
 TAG_LISTS = ("systemTags", "userTags")
-DOCUMENTED_KEY = "updateimage"  # api/UpdateImage.txt
+DOCUMENTED_KEY = "updateimage"  # the vendor's page: docs/dev/protocol.md §0, [D]
 SERVER_KEY = "updateImage"  # RestServer.java: exact and case-sensitive (docs/dev/protocol.md §1)
 
 _CODE_NOISE = re.compile(r"[^A-Za-z0-9._-]|^[-]")
