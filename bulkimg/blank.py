@@ -1,4 +1,4 @@
-"""Find blank texts and invisible characters in cells, names, headers and tags (PRODUCT.md §3)."""
+"""Find blank texts and invisible characters in cells, names, headers and tags (docs/reference/manifest.md)."""
 
 # Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt 15.1), what the server trims, and the braille blank.
 _RANGES = (

@@ -1,4 +1,4 @@
-"""Find the credentials: environment, files, $CREDENTIALS_DIRECTORY, the profile; never arguments (PRODUCT.md §4)."""
+"""Find the credentials: environment, files, $CREDENTIALS_DIRECTORY, the profile; never arguments (docs/reference/credentials.md)."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Define the errors and the exit codes (PRODUCT.md §6).
+"""Define the errors and the exit codes (docs/reference/exit-codes.md).
 
     BulkimgError
     ├── UsageError          2  an option, a job file, a profile or a credential is wrong

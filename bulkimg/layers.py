@@ -39,7 +39,7 @@ PACE = (
     "retries",
 )
 
-# A job file's tables, and the option each key sets (PRODUCT.md §7).
+# A job file's tables, and the option each key sets (docs/reference/jobs.md).
 _JOB_KEYS: dict[str, Mapping[str, str]] = {
     "job": {"name": "job_name"}
     | {

@@ -17,7 +17,7 @@ Fields = dict[str, Value]
 Seen = Mapping[str, Value | None]  # what an image shows of some fields; None where it shows no value
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Fields: what UpdateImage can change, and its limits (PROTOCOL.md §5.1).
+# Fields: what UpdateImage can change, and its limits (docs/dev/protocol.md §5.1).
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "mediaType": ("RootVolumeTemplate", "DataVolumeTemplate", "ISO"),
@@ -113,7 +113,7 @@ def _tags(value: list[str], info: ValidationInfo) -> list[str]:
 
 
 class Change(BaseModel):
-    """The fields to set on one image; a field that is not set stays as it is. Names and limits: PROTOCOL.md §5.1.
+    """The fields to set on one image; a field that is not set stays as it is. Names and limits: docs/dev/protocol.md §5.1.
 
     Validate with `context={field: allowed values}` to allow values of an enumeration that we do not know yet, or to let an
     image lose all its tags.
@@ -250,7 +250,7 @@ class Claim(NamedTuple):  # a tuple, because one is made for every row: a frozen
 
 
 class Status(StrEnum):
-    """The eight outcomes of PRODUCT.md §5."""
+    """The eight outcomes of docs/reference/results.md."""
 
     UPDATED = "updated"
     UNCHANGED = "unchanged"

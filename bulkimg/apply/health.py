@@ -23,7 +23,7 @@ def health_of(answer: Answer | None) -> Health:
 
 
 def _of_server_error(answer: Answer, status: int) -> Health:
-    """ZStack says 503 for every business failure; only one without its JSON error is a sick server's (PROTOCOL.md §3.2).
+    """ZStack says 503 for every business failure; only one without its JSON error is a sick server's (docs/dev/protocol.md §3.2).
 
     "Not ready" (SYS.1010) is no exception: it is also the kept result of a job, returned at every poll for hours.
     """

@@ -1,4 +1,4 @@
-"""Apply tags: UpdateImage accepts them, but real servers ignore them (PROTOCOL.md §6, "Tags").
+"""Apply tags: UpdateImage accepts them, but real servers ignore them (docs/dev/protocol.md §6, "Tags").
 
 Every call here may be made twice without harm: a tag that exists is refused or passed over, one that is gone is gone. So
 nothing of it is in the ledger: after a crash the tags are read again, and what is missing is done.

@@ -1,7 +1,7 @@
 """Judge answers: (answer, what the row asks for) → verdict. Pure and total; the journey only obeys.
 
 A row is `updated` only on an answer that carries its own image with the values asked for; `failed` only on the server's
-own refusal; anything uncertain is checked, never guessed (RELIABILITY.md, invariants 5–7).
+own refusal; anything uncertain is checked, never guessed (docs/dev/reliability.md, invariants 5–7).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -152,7 +152,7 @@ def _judge_read(answer: Answer, claim: Claim) -> Verdict:
         return Verdict(Next.NOT_APPLIED, http_status=200, message=message, after=_shown(claim.fields, images[0]))
     if len(missing) == len(claim.fields) and all(name in TAGS for name in missing):
         return Verdict(Next.CANNOT_TELL, http_status=200)
-    # Servers leave out what is null (PROTOCOL.md §1), so a value that was asked for and is not there was not applied; some
+    # Servers leave out what is null (docs/dev/protocol.md §1), so a value that was asked for and is not there was not applied; some
     # server may never show the field. Either way nothing is confirmed.
     if absent := [name for name in missing if name not in TAGS and as_stored(claim.fields[name]) != ""]:
         message = f"the image shows no value in {', '.join(absent)}"

@@ -112,7 +112,7 @@ async def _images(reader: Reader) -> AsyncIterator[Check]:
 
 
 def _clock(header: str, now: float) -> Check:
-    """How far the server's clock is from ours: signatures are dated, and a server refuses old ones (PROTOCOL.md §4)."""
+    """How far the server's clock is from ours: signatures are dated, and a server refuses old ones (docs/dev/protocol.md §4)."""
     try:
         apart = parsedate_to_datetime(header).timestamp() - now
     except ValueError:

@@ -1,6 +1,6 @@
 """Seal the ledger with checksums over everything that decides what is sent and reported, so that damage is refused.
 
-SQLite's own checks see a broken structure, not a flipped bit in a value (RELIABILITY.md, invariant 17). They are against
+SQLite's own checks see a broken structure, not a flipped bit in a value (docs/dev/reliability.md, invariant 17). They are against
 accidents; a user who can write the file can write its seal too.
 
 Rows do not change once the manifest is in, nor their plan once it is made, so one sum goes over them in order. Attempts and outcomes are added all the

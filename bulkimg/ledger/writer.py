@@ -1,7 +1,7 @@
 """Commit claims and outcomes in groups while a run sends, in a lane of their own.
 
 A claim is handed out only after its commit; an outcome is shown and appended to the results only after its commit.
-After the first failure nothing is written any more and every caller gets the StorageError (RELIABILITY.md, invariant 16).
+After the first failure nothing is written any more and every caller gets the StorageError (docs/dev/reliability.md, invariant 16).
 """
 
 import asyncio

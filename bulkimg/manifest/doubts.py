@@ -1,4 +1,4 @@
-"""Warn of values that are allowed but rarely intended (PRODUCT.md §3). `--strict` makes them problems. Pure."""
+"""Warn of values that are allowed but rarely intended (docs/reference/manifest.md). `--strict` makes them problems. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping

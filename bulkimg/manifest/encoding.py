@@ -1,4 +1,4 @@
-"""Choose a manifest's encoding: its byte order mark, our own columns, then what was asked for (PRODUCT.md §3)."""
+"""Choose a manifest's encoding: its byte order mark, our own columns, then what was asked for (docs/reference/manifest.md)."""
 
 import codecs
 import io

@@ -1,7 +1,7 @@
 """Circuit breaker: pause all requests while the server is down or asks us to wait.
 
 Per-row retries during an outage sent 72,000 requests and failed 14,400 rows; one gate sent 47 and failed none
-(research/reliability.md F14). Decisions are made in `heard`, without waiting; `passed` only obeys them.
+(docs/dev/reliability.md F14). Decisions are made in `heard`, without waiting; `passed` only obeys them.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Adapt the number of rows in flight: as many as the server works on at a time, and a few that queue.
 
-A ZStack server says nothing when it is overloaded: it queues, then resets (PROTOCOL.md §2.4). Time shows it: a row that
+A ZStack server says nothing when it is overloaded: it queues, then resets (docs/dev/protocol.md §2.4). Time shows it: a row that
 takes longer than rows took when hardly any others were in flight has waited in a queue. The rule is a gradient on a latency
 baseline that is measured anew, as in Envoy's adaptive concurrency filter and Netflix's concurrency-limits (Gradient2):
 `limit × (baseline / latency) + room`, where `room` lets it find out that there is more to be had. Errors shrink the limit; how

@@ -1,7 +1,7 @@
 """Cap requests a second: slots spread them evenly, and asyncio-throttle checks that no second holds too many.
 
 Bare, asyncio-throttle lets a whole second's budget go at once, polls once per waiter and serves waiters in no order
-(research/ecosystem.md §3.1). Behind the slots, one waiter at a time, it has nothing to do but to be the second opinion: it holds
+(docs/dev/adr/0009-evenly-spaced-slots.md). Behind the slots, one waiter at a time, it has nothing to do but to be the second opinion: it holds
 a request that the slots let through after a moment at which the process stood still, or after the rate was lowered.
 """
 

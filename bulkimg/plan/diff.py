@@ -10,7 +10,7 @@ _SHOWN = 60  # characters of a value in a message
 
 
 def present(image: Mapping[str, Any], name: str) -> Value | None:
-    """What the image shows of a field; servers leave out what is null (PROTOCOL.md §1)."""
+    """What the image shows of a field; servers leave out what is null (docs/dev/protocol.md §1)."""
     value = image.get(name)
     if isinstance(value, list):
         return sorted(map(str, value))
@@ -84,7 +84,7 @@ def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, re
 
 def _aside(send: Fields, before: Seen, image: Mapping[str, Any]) -> Seen:
     """What is kept besides the row's own fields: the name, for people, and the system tags that a change of the architecture
-    rewrites (PROTOCOL.md §5.2)."""
+    rewrites (docs/dev/protocol.md §5.2)."""
     names = [] if "name" in before else ["name"]
     if "architecture" in send and "systemTags" not in send:
         names += ["systemTags", "system"]

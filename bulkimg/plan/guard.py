@@ -3,7 +3,7 @@
 from bulkimg.model import PlanCounts
 from bulkimg.values import Limit
 
-# Fields that change only with --allow-field, and what else happens then (PROTOCOL.md §5.2).
+# Fields that change only with --allow-field, and what else happens then (docs/dev/protocol.md §5.2).
 SIDE_EFFECTS = {
     "architecture": "the server also rewrites the image's boot mode: aarch64 makes it UEFI, x86_64 on a system image makes "
     "it Legacy, and other values leave it unchanged",

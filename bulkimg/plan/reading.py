@@ -17,7 +17,7 @@ from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.rules import CODES, TEXTS, Move, rule_for_status
 from bulkimg.zstack.wire import endpoint_hint, error_of, foreign, inventories_of, printable
 
-BATCH = 200  # images a question: their uuids fit into the 8 KiB of a stock Tomcat (PROTOCOL.md §6)
+BATCH = 200  # images a question: their uuids fit into the 8 KiB of a stock Tomcat (docs/dev/protocol.md §6)
 PAGE = 1000  # what the server itself takes for a limit when none is given
 # A question does no harm and is asked again at least so often: with --retries 0 one lost answer would be the end of a row.
 QUESTIONS = 3
@@ -116,7 +116,7 @@ class Reader:
 
     async def _query_images(self, conditions: Sequence[str], fields: Collection[str], limit: int) -> Answer:
         """One question. A server fails at one that names a field which is null in some image, and answers it without
-        `fields` (research/fidelity.md: ZQLMetadata.java:96-97 calls toString() on the null)."""
+        `fields` (docs/dev/protocol.md §5.2: ZQLMetadata.java:96-97 calls toString() on the null)."""
         if self._names_fields:
             answer = await self._api.query_images(conditions, fields, limit)
             if not _failed_inside(answer):

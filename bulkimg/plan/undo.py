@@ -10,7 +10,7 @@ from bulkimg.plan.diff import BOOT_MODE
 def undo_row(written: Written, *, replace_tags: bool = False) -> Row:
     """The row that puts the old values back, only where the present ones are still what the run wrote.
 
-    Tags that could not be read before are left out, with a warning. `replace_tags`: how the run treated tags. A field that had no value before cannot have none again (PROTOCOL.md §1): such a row is a problem, unless it may be empty.
+    Tags that could not be read before are left out, with a warning. `replace_tags`: how the run treated tags. A field that had no value before cannot have none again (docs/dev/protocol.md §1): such a row is a problem, unless it may be empty.
     """
     fields: Fields = {}
     expects: Fields = {}
@@ -63,7 +63,7 @@ def _boot_mode(written: Written, fields: Fields, expects: Fields) -> None:
 
 
 def boot_mode_after(tags: list[str], send: Fields, aside: Seen) -> list[str]:
-    """The system tags once the server has taken the architecture (ImageBase.java:913-925, PROTOCOL.md §5.2)."""
+    """The system tags once the server has taken the architecture (ImageBase.java:913-925, docs/dev/protocol.md §5.2)."""
     architecture = send.get("architecture")
     system = send.get("system", aside.get("system"))
     mode = "UEFI" if architecture == "aarch64" else "Legacy" if architecture == "x86_64" and system else None

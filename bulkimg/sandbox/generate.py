@@ -37,7 +37,7 @@ def make_images(count: int, seed: int) -> list[dict[str, Any]]:
     start = datetime(2024, 1, 1, 8, 0, 0)
     images = [_image(rng, number, start + timedelta(hours=7 * number)) for number in range(count)]
     for image in images[4::9]:
-        del image["description"]  # null, which the server does not show (PROTOCOL.md §1)
+        del image["description"]  # null, which the server does not show (docs/dev/protocol.md §1)
     _make_some_special(images, seed)
     return images
 

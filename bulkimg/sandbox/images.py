@@ -1,4 +1,4 @@
-"""The image table: updates with the server's trims, limits and side effects (PROTOCOL.md §5), and queries (§6)."""
+"""The image table: updates with the server's trims, limits and side effects (docs/dev/protocol.md §5), and queries (§6)."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +21,7 @@ _VALID = {
 _STRINGS = ("name", "description", "guestOsType", "mediaType", "format", "platform", "architecture")
 _BOOLEANS = ("system", "virtio")
 _JAVA_TRIM = "".join(chr(code) for code in range(0x21))
-# The page's example carries these and no others (api/UpdateImage.txt).
+# The page's example carries these and no others ([D] in docs/dev/protocol.md §0).
 _DOCUMENTED = ("uuid", "name", "url", "mediaType", "platform", "architecture", "format", "backupStorageRefs")
 _DOCUMENTED_REF = ("id", "imageUuid", "backupStorageUuid", "installPath", "status")
 

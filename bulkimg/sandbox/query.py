@@ -1,4 +1,4 @@
-"""Answer queries over any table: `q` conditions, limit, start, count, sort, fields (PROTOCOL.md §6)."""
+"""Answer queries over any table: `q` conditions, limit, start, count, sort, fields (docs/dev/protocol.md §6)."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

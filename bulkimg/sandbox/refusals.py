@@ -1,4 +1,4 @@
-"""The server's own words: error codes, descriptions and the literal texts of PROTOCOL.md §1–§4."""
+"""The server's own words: error codes, descriptions and the literal texts of docs/dev/protocol.md §1–§4."""
 
 from typing import Any
 

@@ -49,7 +49,7 @@ def schema_of_row(path: str, row: Mapping[str, Any], java: str) -> dict[str, str
 
 
 def read_body(request: web.Request, raw: bytes) -> dict[str, Any]:
-    """The body as the servlet reads it: ISO-8859-1 unless the Content-Type names a charset (PROTOCOL.md §1)."""
+    """The body as the servlet reads it: ISO-8859-1 unless the Content-Type names a charset (docs/dev/protocol.md §1)."""
     try:
         text = raw.decode(request.charset or "latin-1")
         body = json.loads(text)
@@ -72,6 +72,6 @@ def as_json(body: Mapping[str, Any], status: int = 200) -> web.Response:
 
 
 async def no_content_type(_: web.Request, response: web.StreamResponse) -> None:
-    """The real server sets none (PROTOCOL.md §1); a client that relies on one finds out here."""
+    """The real server sets none (docs/dev/protocol.md §1); a client that relies on one finds out here."""
     if response.content_type != "application/json":
         response.headers.pop("Content-Type", None)

@@ -132,7 +132,9 @@ class Sandbox:
                 raise refusals.PlainRefusal(500, "java.lang.String cannot be cast to java.util.List")
         only_validate = _VALIDATE_ONLY in (body.get("systemTags") or inner.get("systemTags") or [])
         asked = {name: body.get(name) or inner.get(name) or [] for name in ("userTags", "systemTags")}
-        tags = asked if self.options.dialect == "documented" else {}  # which real servers ignore (PROTOCOL.md §6)
+        tags = (
+            asked if self.options.dialect == "documented" else {}
+        )  # which real servers ignore (docs/dev/protocol.md §6)
         work = self._update(uuid, message, session, tags, only_validate=only_validate)
         if self.options.dialect == "documented":
             return rest.as_json(await work)

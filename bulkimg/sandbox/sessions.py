@@ -1,4 +1,4 @@
-"""Who may do what: accounts, sessions that expire unless used, access keys (PROTOCOL.md §4)."""
+"""Who may do what: accounts, sessions that expire unless used, access keys (docs/dev/protocol.md §4)."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""The calls that create, change and delete tags, with what the server checks before each (PROTOCOL.md §6)."""
+"""The calls that create, change and delete tags, with what the server checks before each (docs/dev/protocol.md §6)."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The tag API: user tags and system tags of images (PROTOCOL.md §6, "Tags"). UpdateImage never touches them."""
+"""The tag API: user tags and system tags of images (docs/dev/protocol.md §6, "Tags"). UpdateImage never touches them."""
 
 import uuid
 from collections.abc import Callable, Iterable

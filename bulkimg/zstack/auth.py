@@ -204,7 +204,7 @@ class _SignedRequests:
 def http_date(now: float) -> str:
     """`Mon, 23 Nov 2026 12:00:00 CET`: local wall-clock time in English, as the vendor's SDKs send it.
 
-    Servers compare wall clocks and ignore the zone unless configured otherwise (PROTOCOL.md §4).
+    Servers compare wall clocks and ignore the zone unless configured otherwise (docs/dev/protocol.md §4).
     """
     t = datetime.fromtimestamp(now).astimezone()
     zone = t.tzname() or "UTC"

@@ -43,7 +43,7 @@ class ImageApi:
     async def update(
         self, uuid: str, fields: Fields, job_uuid: str, on_sending: Callable[[], None] | None = None
     ) -> Answer:
-        """`PUT /v1/images/{uuid}/actions` under a job uuid of ours (PROTOCOL.md §2.2)."""
+        """`PUT /v1/images/{uuid}/actions` under a job uuid of ours (docs/dev/protocol.md §2.2)."""
         path = f"/v1/images/{uuid}/actions"
 
         def headers() -> Mapping[str, str]:

@@ -129,7 +129,7 @@ def _tls_of(authority: str | None) -> ssl.SSLContext | bool:
 
 
 def _failed(error: Exception, *, sent: bool) -> Answer:
-    """Why there is no answer, in our words: an exception's own text may hold headers (research/reliability.md F16)."""
+    """Why there is no answer, in our words: an exception's own text may hold headers (docs/dev/reliability.md F16)."""
     failure, detail = "NO_ANSWER", "the connection broke before the answer was complete"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         failure, detail = "TLS", f"the server's certificate is not accepted: {_reason(error.certificate_error)}"

@@ -1,4 +1,4 @@
-"""Map each error code, text and status to what it means for a row or the run (PROTOCOL.md §3.2)."""
+"""Map each error code, text and status to what it means for a row or the run (docs/dev/protocol.md §3.2)."""
 
 import re
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _GONE = "check the uuid: the image does not exist on this server, or was deleted
 _BUSY = "the server was not ready at every try; run bulkimg retry when it is"
 _KEY_HINT = "check BULKIMG_ACCESS_KEY_ID and its secret, or use another kind of credential"
 
-# Codes of the JSON error object. A code that is not listed is a refusal (research/reliability.md F5).
+# Codes of the JSON error object. A code that is not listed is a refusal (docs/dev/reliability.md F5).
 CODES: dict[str, Rule] = {
     "SYS.1003": Rule(Move.REFUSED, _GONE),
     "SYS.1006": Rule(Move.REFUSED, "the account is not allowed to do this; use the image's owner or an administrator"),

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from bulkimg.model import HIDDEN
 from bulkimg.zstack.wire import SENDER, Answer
 
-# Every path we ever ask for (RELIABILITY.md, invariant 22).
+# Every path we ever ask for (docs/dev/reliability.md, invariant 22).
 _PATHS = re.compile(
     r"/v1/(?:images|images/[0-9a-f]{32}|images/[0-9a-f]{32}/actions|api-jobs/[0-9a-f]{32}"
     r"|accounts/login|accounts/sessions/[0-9a-f]{32}|(?:user|system)-tags|tags/[0-9a-f]{32})"

@@ -1,4 +1,4 @@
-"""Build request bodies and signatures, and parse answers (PROTOCOL.md); no socket here."""
+"""Build request bodies and signatures, and parse answers (docs/dev/protocol.md); no socket here."""
 
 import base64
 import hashlib
@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from pydantic_core import from_json, to_json
 
 TAG_LISTS = ("systemTags", "userTags")
-DOCUMENTED_KEY = "updateimage"  # api/UpdateImage.txt
-SERVER_KEY = "updateImage"  # RestServer.java: exact and case-sensitive (PROTOCOL.md §1)
+DOCUMENTED_KEY = "updateimage"  # the vendor's page: docs/dev/protocol.md §0, [D]
+SERVER_KEY = "updateImage"  # RestServer.java: exact and case-sensitive (docs/dev/protocol.md §1)
 
 _CODE_NOISE = re.compile(r"[^A-Za-z0-9._-]|^[-]")
 _HEX32 = re.compile(r"[0-9a-f]{32}")
@@ -30,18 +30,18 @@ def update_body(action_key: str, fields: Mapping[str, Any]) -> bytes:
 
 
 def tag_body(image: str, tag: str) -> bytes:
-    """One new tag of one image (PROTOCOL.md §6, "Tags")."""
+    """One new tag of one image (docs/dev/protocol.md §6, "Tags")."""
     return _ascii_json({"params": {"resourceType": "ImageVO", "resourceUuid": image, "tag": tag}})
 
 
 def _ascii_json(body: Any) -> bytes:
-    """JSON in ASCII: immune to a server that forgets the charset (PROTOCOL.md §1)."""
+    """JSON in ASCII: immune to a server that forgets the charset (docs/dev/protocol.md §1)."""
     raw = to_json(body)
     return raw if raw.isascii() else json.dumps(body, separators=(",", ":")).encode("ascii")
 
 
 def login_body(account: str, password: str) -> bytes:
-    """The password goes out as the lower-case hex of its SHA-512 (PROTOCOL.md §4)."""
+    """The password goes out as the lower-case hex of its SHA-512 (docs/dev/protocol.md §4)."""
     return _ascii_json({"logInByAccount": {"accountName": account, "password": password_hash(password)}})
 
 
@@ -57,7 +57,7 @@ def sign(secret: str, method: str, date: str, path: str) -> str:
 
 
 def new_job_uuid(rng: random.Random) -> str:
-    """A version 4 UUID without dashes, which is what X-Job-UUID takes (PROTOCOL.md §2.2)."""
+    """A version 4 UUID without dashes, which is what X-Job-UUID takes (docs/dev/protocol.md §2.2)."""
     bits = rng.getrandbits(128) & ~(0xF000 << 64) & ~(0xC000 << 48) | (0x4000 << 64) | (0x8000 << 48)
     return f"{bits:032x}"
 
@@ -151,7 +151,7 @@ def endpoint_hint(answer: Answer) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ErrorCode:
-    """ZStack's error object (PROTOCOL.md §3.1)."""
+    """ZStack's error object (docs/dev/protocol.md §3.1)."""
 
     code: str
     description: str
@@ -196,7 +196,7 @@ def inventories_of(body: Any) -> list[dict[str, Any]] | None:
 
 
 def job_of(body: Any) -> str | None:
-    """The job's uuid: the last segment of a 202's `location`. Its host is never looked at (PROTOCOL.md §2.1)."""
+    """The job's uuid: the last segment of a 202's `location`. Its host is never looked at (docs/dev/protocol.md §2.1)."""
     location = body.get("location") if isinstance(body, dict) else None
     if not isinstance(location, str):
         return None

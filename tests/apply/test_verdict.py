@@ -1,4 +1,4 @@
-"""Answers → verdicts: PROTOCOL.md §3.2 row by row, and totality over everything a server may say."""
+"""Answers → verdicts: docs/dev/protocol.md §3.2 row by row, and totality over everything a server may say."""
 
 import json
 from typing import Any
@@ -87,12 +87,12 @@ def test_answers_to_a_put(status: int, body: Any, expected: tuple[Next, Status |
 
 
 def test_a_refusal_is_not_a_try_later_even_with_retry_after() -> None:
-    """503 with a JSON error is the normal answer for a business failure (research/reliability.md F5)."""
+    """503 with a JSON error is the normal answer for a business failure (docs/dev/reliability.md F5)."""
     assert put(503, error("SYS.1003", f"image {UUID}"), 30.0) == (Next.SETTLED, Status.FAILED, "SYS.1003")
 
 
 def test_a_refusal_that_names_nobody_is_kept_and_asked_about() -> None:
-    """It may be a proxy's page, or meant for another row (research/reliability.md F3)."""
+    """It may be a proxy's page, or meant for another row (docs/dev/reliability.md F3)."""
     assert put(400, "Invalid value")[:2] == (Next.ASK, Status.FAILED)
     assert put(503, error("SYS.1003", f"resource[uuid:{UUID}]"))[:2] == (Next.SETTLED, Status.FAILED)
 

@@ -1,4 +1,4 @@
-"""`make battery`: every test of RELIABILITY.md §2 whole; `python -m tests.battery NAME …` runs some, `report` writes RESULTS.md.
+"""`make battery`: every test of docs/dev/reliability.md §2 whole; `python -m tests.battery NAME …` runs some, `report` writes RESULTS.md.
 
 Each test's figures are kept in records.jsonl as soon as it has ended, so a battery that is interrupted loses nothing.
 """

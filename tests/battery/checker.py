@@ -1,6 +1,6 @@
 """This file is the independent checker: it holds a run's results against the witness's log and table.
 
-It shares no code with bulkimg. What must hold is CHECK of RELIABILITY.md §2 and its invariants 1, 5-10 and 22.
+It shares no code with bulkimg. What must hold is CHECK of docs/dev/reliability.md §2 and its invariants 1, 5-10 and 22.
 """
 
 import itertools

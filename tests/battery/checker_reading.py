@@ -19,7 +19,9 @@ TRIMMED = "".join(map(chr, range(33)))
 FLAGS = ("system", "virtio")
 TAGS = ("systemTags", "userTags")
 FIELDS = ("name", "description", "guestOsType", "mediaType", "architecture", "format", "platform", *FLAGS, *TAGS)
-COLUMNS = "line,uuid,status,code,message,hint,http_status,attempts,job_uuid,started_at,duration_ms,changed,before,after,name"
+COLUMNS = (
+    "line,uuid,status,code,message,hint,http_status,attempts,job_uuid,started_at,duration_ms,changed,before,after,name"
+)
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
@@ -166,7 +168,7 @@ def _results_csv(path: Path) -> list[dict[str, str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise UnreadableError(f"{path.name}: {error}") from error
     if not lines or ",".join(lines[0]) != COLUMNS or any(len(line) != len(lines[0]) for line in lines):
-        raise UnreadableError(f"{path.name}: not the columns of PRODUCT §5 in every line")
+        raise UnreadableError(f"{path.name}: not the columns of docs/reference/results.md in every line")
     return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
 
 

@@ -1,4 +1,4 @@
-"""This file is the catalogue of server faults: RELIABILITY.md §2.2's T20-T22, T24, T25, T30, T33, T34 as scripts."""
+"""This file is the catalogue of server faults: docs/dev/reliability.md §2.2's T20-T22, T24, T25, T30, T33, T34 as scripts."""
 
 from dataclasses import dataclass
 from typing import Any

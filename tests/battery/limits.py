@@ -1,4 +1,4 @@
-"""This file puts bulkimg where it cannot go on as usual: T8, T11, T12 and T13 of RELIABILITY.md.
+"""This file puts bulkimg where it cannot go on as usual: T8, T11, T12 and T13 of docs/dev/reliability.md.
 
 Outputs that cannot be written, signals at bad moments, clocks that jump, too little memory, too few descriptors.
 """

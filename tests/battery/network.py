@@ -1,6 +1,6 @@
 """This file is a server and its network in one process and in virtual time: it answers, loses, delays and refuses by seed.
 
-It knows the API from PROTOCOL.md and nothing of the rules that it tests; only the type of an answer is bulkimg's.
+It knows the API from docs/dev/protocol.md and nothing of the rules that it tests; only the type of an answer is bulkimg's.
 """
 
 import json

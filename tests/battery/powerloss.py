@@ -1,4 +1,4 @@
-"""This file cuts the power at every moment of one run, on paper: T5 of RELIABILITY.md.
+"""This file cuts the power at every moment of one run, on paper: T5 of docs/dev/reliability.md.
 
 One run is recorded under strace. For every prefix of its calls it builds what a disk may hold after a power loss there: what
 was synced is kept; every other write is kept, lost or torn, whatever became of those before it; names likewise. Each such

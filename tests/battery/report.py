@@ -24,7 +24,7 @@ def today() -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What one test came to. `id` is RELIABILITY.md's; (id, test) names the record."""
+    """What one test came to. `id` is docs/dev/reliability.md's; (id, test) names the record."""
 
     id: str
     test: str
@@ -84,7 +84,7 @@ def write() -> None:
     lines = [
         "# Battery",
         "",
-        "`make battery` writes this. The ids are RELIABILITY.md's; the bound is 3/N where nothing failed in N trials.",
+        "`make battery` writes this. The ids are docs/dev/reliability.md's; the bound is 3/N where nothing failed in N trials.",
         "",
         "| id | test | trials | failures | 95 % bound | notes | seconds | date | machine |",
         "|---|---|---|---|---|---|---|---|---|",

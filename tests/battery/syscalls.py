@@ -1,4 +1,4 @@
-"""This file kills and starves bulkimg at every system call on its run's files: T2, T3, T4 and T7 of RELIABILITY.md.
+"""This file kills and starves bulkimg at every system call on its run's files: T2, T3, T4 and T7 of docs/dev/reliability.md.
 
 strace counts calls for each thread by itself, and two threads write a run's files: the main one before and after sending, the
 ledger's while sending. So a border is a thread, a system call and its number, and strace follows just that thread.

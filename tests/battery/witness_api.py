@@ -1,4 +1,4 @@
-"""This file is the API as the witness speaks it: images, sessions and jobs, in both dialects (PROTOCOL.md §1-§6).
+"""This file is the API as the witness speaks it: images, sessions and jobs, in both dialects (docs/dev/protocol.md §1-§6).
 
 Every change of the table goes through `Api.apply`, which writes it to the witness's log: what was applied is known, not
 concluded.
@@ -51,7 +51,7 @@ def session_dead() -> Reply:
 
 
 def make_table(count: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Every fifteenth image is a data volume: null platform, architecture and guestOsType (PROTOCOL.md §5.2)."""
+    """Every fifteenth image is a data volume: null platform, architecture and guestOsType (docs/dev/protocol.md §5.2)."""
     rng = random.Random(f"images {seed}")
     uuids = [f"{rng.getrandbits(128):032x}" for _ in range(count)]
     table = {
@@ -186,7 +186,7 @@ class Api:
                 await asyncio.sleep(self.service)
 
     def carry_out(self, uuid: str, fields: dict[str, Any], number: int, request: Request) -> Reply:
-        """Validate, then look at the session, then apply: the real server's order (PROTOCOL.md §1)."""
+        """Validate, then look at the session, then apply: the real server's order (docs/dev/protocol.md §1)."""
         refused = self._invalid(uuid, fields) or self._authorised(request)
         return refused or self.apply(uuid, fields, number, request.job)
 

@@ -41,7 +41,7 @@ def relabel(server: Server, count: int = 40) -> tuple[str, dict[str, dict[str, A
 
 
 def with_text(table: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """No description and an empty one are the same: the API cannot take a text away (PROTOCOL.md §1)."""
+    """No description and an empty one are the same: the API cannot take a text away (docs/dev/protocol.md §1)."""
     return {uuid: {**image, "description": image.get("description", "")} for uuid, image in table.items()}
 
 

@@ -1,4 +1,4 @@
-"""Values: limits as PROTOCOL.md §5 has them, and a fix with every refusal."""
+"""Values: limits as docs/dev/protocol.md §5 has them, and a fix with every refusal."""
 
 import json
 from pathlib import Path

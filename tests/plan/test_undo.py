@@ -59,5 +59,5 @@ def test_the_boot_mode_goes_back_with_the_architecture() -> None:
 def test_what_the_server_makes_of_the_boot_mode(
     architecture: str, system: bool, tags: list[str], after: list[str]
 ) -> None:
-    """PROTOCOL.md §5.2."""
+    """docs/dev/protocol.md §5.2."""
     assert boot_mode_after(tags, {"architecture": architecture}, {"system": system}) == after

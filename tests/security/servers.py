@@ -11,7 +11,7 @@ from typing import Any
 from tests.zstack.raw import Raw, Reply, http, raw_server
 
 HEX32 = "[0-9a-f]{32}"
-# RELIABILITY.md, invariant 22, written down once more: shares nothing with bulkimg.
+# docs/dev/reliability.md, invariant 22, written down once more: shares nothing with bulkimg.
 OURS = re.compile(
     rf"/zstack/v1/(accounts/login|accounts/sessions/{HEX32}|api-jobs/{HEX32}|images/{HEX32}|images/{HEX32}/actions"
     rf"|images(\?[^#\s]*)?|(?:user|system)-tags(\?[^#\s]*)?|tags/{HEX32})"

@@ -56,7 +56,7 @@ async def put(url: str, times: int = 1, timeout: float = 5.0) -> list[Answer]:
 
 @pytest.mark.parametrize("warm", [0, 1])
 async def test_a_put_is_never_sent_twice_by_the_http_client(warm: int) -> None:
-    """aiohttp would: silently, on a connection that breaks (research/reliability.md F1)."""
+    """aiohttp would: silently, on a connection that breaks (docs/dev/reliability.md F1)."""
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
         if len(raw.requests) <= warm:

@@ -42,7 +42,7 @@ def test_the_documents_answers_are_understood() -> None:
 
 
 def test_bodies_are_ascii_whatever_the_name() -> None:
-    """Immune to a server that reads ISO-8859-1 (PROTOCOL.md §1)."""
+    """Immune to a server that reads ISO-8859-1 (docs/dev/protocol.md §1)."""
     raw = wire.update_body("updateImage", {"name": "镜像 😀"})
     assert raw.isascii()
     assert json.loads(raw)["updateImage"]["name"] == "镜像 😀"
