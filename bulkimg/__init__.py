@@ -1,10 +1,11 @@
-"""bulkimg: bulk updates of cloud images. The public names; `Run` is the one to begin with."""
+"""bulkimg: bulk updates of cloud images. The public names; `run` and `arun` are the ones to start with."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bulkimg.credentials import AccessKey, Account, Session
+    from bulkimg.engine import Drift
     from bulkimg.errors import (
         BulkimgError,
         LoginRefused,
@@ -14,8 +15,33 @@ if TYPE_CHECKING:
         TargetError,
         UsageError,
     )
-    from bulkimg.library import Run
+    from bulkimg.library import (
+        Options,
+        Result,
+        ResultRow,
+        RowsNotFine,
+        Run,
+        Verified,
+        aapply,
+        aexport,
+        aplan,
+        apply,
+        aresume,
+        aretry,
+        arun,
+        aundo,
+        averify,
+        export,
+        open_run,
+        plan,
+        resume,
+        retry,
+        run,
+        undo,
+        verify,
+    )
     from bulkimg.model import (
+        Adjusted,
         CanaryPassed,
         Event,
         Held,
@@ -37,15 +63,19 @@ if TYPE_CHECKING:
         Unreadable,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "bulkimg.credentials": ("AccessKey", "Account", "Session"),
+    "bulkimg.engine": ("Drift",),
     "bulkimg.errors": ("BulkimgError", "LoginRefused", "ManifestRefused", "RunRefused", "StorageError", "TargetError", "UsageError"),
-    "bulkimg.library": ("Run",),
+    "bulkimg.library": (
+        "Options", "Result", "ResultRow", "RowsNotFine", "Run", "Verified", "aapply", "aexport", "aplan", "apply", "aresume", "aretry", "arun",
+        "aundo", "averify", "export", "open_run", "plan", "resume", "retry", "run", "undo", "verify",
+    ),
     "bulkimg.model": (
-        "CanaryPassed", "Event", "Held", "NoControl", "Unreadable", "Outcome", "Paused", "PlanCounts", "PlanMade", "Problem",
-        "ProcessLost", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
+        "Adjusted", "CanaryPassed", "Event", "Held", "NoControl", "Unreadable", "Outcome", "Paused", "PlanCounts", "PlanMade",
+        "Problem", "ProcessLost", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -53,13 +83,16 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AccessKey",
     "Account",
+    "Adjusted",
     "BulkimgError",
     "CanaryPassed",
+    "Drift",
     "Event",
     "Held",
     "LoginRefused",
     "ManifestRefused",
     "NoControl",
+    "Options",
     "Outcome",
     "Paused",
     "PlanCounts",
@@ -67,7 +100,10 @@ __all__ = [
     "Problem",
     "ProcessLost",
     "Reopened",
+    "Result",
+    "ResultRow",
     "Retrying",
+    "RowsNotFine",
     "Run",
     "RunRefused",
     "Session",
@@ -81,7 +117,25 @@ __all__ = [
     "TargetError",
     "Unreadable",
     "UsageError",
+    "Verified",
     "__version__",
+    "aapply",
+    "aexport",
+    "aplan",
+    "apply",
+    "aresume",
+    "aretry",
+    "arun",
+    "aundo",
+    "averify",
+    "export",
+    "open_run",
+    "plan",
+    "resume",
+    "retry",
+    "run",
+    "undo",
+    "verify",
 ]  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class BulkimgError(Exception):
     """A sentence for the user (cause: consequence; what to do), with its exit code."""
 
     exit_code: Exit = Exit.USAGE
+    result: Any = None  # the run, where one was begun (bulkimg.Result)
 
 
 class UsageError(BulkimgError):

@@ -17,7 +17,7 @@ from bulkimg.engine import Engine, OpenRun, in_words, summary_document
 from bulkimg.errors import Exit, RunRefused
 from bulkimg.ledger import RunDirectory, plans, tally
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary, iso_utc
-from bulkimg.plan.diff import show as value_text
+from bulkimg.planner.diff import show as value_text
 from bulkimg.process import allow_files, event_loop, leave_no_core
 from bulkimg.report import plan_line
 from bulkimg.settings import Settings

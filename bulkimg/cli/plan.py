@@ -13,8 +13,8 @@ from bulkimg.engine import OpenRun, plan_document
 from bulkimg.errors import Exit
 from bulkimg.ledger import Ledger, plans
 from bulkimg.model import PlanCounts, Summary
-from bulkimg.plan import refusal
-from bulkimg.plan.diff import show
+from bulkimg.planner import refusal
+from bulkimg.planner.diff import show
 from bulkimg.report import plan_line
 
 SAMPLE = 10  # rows shown as a difference

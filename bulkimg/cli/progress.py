@@ -9,7 +9,19 @@ from typing import Any, Protocol
 
 from bulkimg.cli import screen
 from bulkimg.engine import Live
-from bulkimg.model import GOOD, CanaryPassed, Event, Held, PlanMade, Reopened, Retrying, Settled, Started, Status
+from bulkimg.model import (
+    GOOD,
+    CanaryPassed,
+    Event,
+    Held,
+    PlanMade,
+    Reopened,
+    Retrying,
+    Settled,
+    Started,
+    Status,
+    Stopping,
+)
 from bulkimg.report import Narrator, level
 from bulkimg.settings import Settings
 from bulkimg.words import clock_text, count, rate_text
@@ -243,6 +255,7 @@ class Watcher:
         if isinstance(event, PlanMade) and not self._tells_plan:
             return
         if level(event) >= self._least and (said := self._narrator.sentence(event)):
+            said += "; Ctrl-C again leaves them for resume to check" if isinstance(event, Stopping) else ""
             screen.note(screen.one_line(said), type(event).__name__.lower())
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from bulkimg.engine import (
 )
 from bulkimg.errors import Exit, RunRefused
 from bulkimg.ledger import RunDirectory, tally
-from bulkimg.plan import diff
+from bulkimg.planner import diff
 from bulkimg.words import count
 
 Source = Annotated[

@@ -12,7 +12,7 @@ from bulkimg.credentials import Credentials
 from bulkimg.engine import past_of, present_image, reading
 from bulkimg.errors import Exit, TargetError, UsageError
 from bulkimg.model import normal_uuid
-from bulkimg.plan.diff import show as value_text
+from bulkimg.planner.diff import show as value_text
 from bulkimg.process import event_loop, leave_no_core
 from bulkimg.report.documents import History, ImageDocument
 from bulkimg.settings import Settings

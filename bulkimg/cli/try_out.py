@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from bulkimg.apply import Paced
-from bulkimg.apply.trial import send_once
+from bulkimg.applier import Paced
+from bulkimg.applier.trial import send_once
 from bulkimg.cli import screen
 from bulkimg.cli.options import TARGET, Asked, Flags, takes
 from bulkimg.credentials import Credentials

@@ -13,7 +13,7 @@ from bulkimg.credentials import Credentials
 from bulkimg.engine import Drift, drift, reading, stored_settings
 from bulkimg.errors import Exit
 from bulkimg.ledger import Ledger, RunDirectory, plans
-from bulkimg.plan.diff import show
+from bulkimg.planner.diff import show
 from bulkimg.process import event_loop, leave_no_core
 from bulkimg.settings import Settings
 from bulkimg.words import count

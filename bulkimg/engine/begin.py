@@ -21,7 +21,7 @@ from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.columns import parse_condition
 from bulkimg.model import FIELDS, RETRYABLE, Row
-from bulkimg.plan import take_in, undo_rows
+from bulkimg.planner import take_in, undo_rows
 from bulkimg.settings import Settings
 from bulkimg.values import nearest
 from bulkimg.words import count

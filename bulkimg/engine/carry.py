@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bulkimg.apply import Paced, Stop
+from bulkimg.applier import Paced, Stop
 from bulkimg.credentials import AccessKey, Account, Credentials
 from bulkimg.engine.begin import kept_options
 from bulkimg.engine.close import finish
@@ -15,7 +15,7 @@ from bulkimg.engine.run import OpenRun
 from bulkimg.engine.sending import Sending
 from bulkimg.engine.steering import Steering
 from bulkimg.engine.world import World
-from bulkimg.errors import Exit, RunRefused
+from bulkimg.errors import Exit, RunRefused, TargetError
 from bulkimg.ledger import Ledger, tally, write_results
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import (
@@ -28,7 +28,7 @@ from bulkimg.model import (
     Unreadable,
 )
 from bulkimg.pace import Pace
-from bulkimg.plan import Reader
+from bulkimg.planner import Reader
 from bulkimg.zstack import Auth, ImageApi, Senders, Transport, log_out, make_auth
 
 
@@ -85,6 +85,11 @@ class Engine:
     def _observe(self, event: Event) -> None:
         self.steering.watch(event)
         self._tell(event)
+
+    @property
+    def target_error(self) -> TargetError | None:
+        """What was wrong with the server or the login, if that ended the run before it sent anything."""
+        return self._interrupt.error
 
     @property
     def live(self) -> Live:

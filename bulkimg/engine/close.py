@@ -7,15 +7,15 @@ from dataclasses import asdict
 from typing import Any
 
 from bulkimg import __version__
-from bulkimg.apply import Stop
+from bulkimg.applier import Stop
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import Exit
 from bulkimg.ledger import files, plans, tally, write_results
 from bulkimg.ledger.files import write_fed_back, write_json, write_undo
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, RETRYABLE, PlanCounts, Status, Summary, iso_utc
-from bulkimg.plan import refusal as guarded
-from bulkimg.plan import too_many_missing, undo_rows
+from bulkimg.planner import refusal as guarded
+from bulkimg.planner import too_many_missing, undo_rows
 from bulkimg.report import write_plan_page
 from bulkimg.report.documents import Changes, PlanDocument, SummaryDocument
 from bulkimg.words import count
@@ -69,7 +69,9 @@ def finish(
         state = "done" if not to_do else before if before in ("ready", "planned") else "stopped"
         ledger.set_meta(state=state, ended_at=ended, exit_code=exit_code, requests=requests, sending_s=sending_seconds)
     following = next_command(run, counts, to_do, stop, reached=reached)
-    ledger.set_meta(next=following)  # the hint of rows that were not sent
+    ledger.set_meta(
+        next=following, reason=stop.why if stop and exit_code else ""
+    )  # the hint of rows that were not sent
     causes = tally.causes(ledger)
     started = ledger.meta("started_at", ended)
     summary = Summary(

@@ -12,7 +12,7 @@ from bulkimg.credentials import AccessKey, Account, Credentials
 from bulkimg.engine.look import reading
 from bulkimg.errors import BulkimgError, LoginRefused, TargetError
 from bulkimg.model import TAGS
-from bulkimg.plan import CannotRead, Reader
+from bulkimg.planner import CannotRead, Reader
 from bulkimg.settings import Settings
 from bulkimg.words import count
 from bulkimg.zstack import read_authority

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 
-from bulkimg.apply import Stop
+from bulkimg.applier import Stop
 from bulkimg.errors import TargetError
 
 
@@ -13,6 +13,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.stop: Stop | None = None
         self.at_once = False
+        self.error: TargetError | None = None  # why the server could not be worked with
         self._step: asyncio.Future[None] | None = None  # login, survey, question or logout under way
 
     def break_off(self) -> None:
@@ -28,6 +29,7 @@ class Interrupt:
         try:
             await self._step
         except TargetError as error:
+            self.error = error
             return Stop(error.exit_code, str(error))
         except asyncio.CancelledError:
             if self.stop is None:

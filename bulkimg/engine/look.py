@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from typing import NamedTuple
 
-from bulkimg.apply import Paced
+from bulkimg.applier import Paced
 from bulkimg.credentials import Credentials
 from bulkimg.engine.world import World
 from bulkimg.errors import TargetError
 from bulkimg.ledger import Ledger, plans
 from bulkimg.model import TAGS, Held, Observer, Reopened, Unreadable, Value
 from bulkimg.pace import Pace
-from bulkimg.plan import CannotRead, Reader
-from bulkimg.plan.diff import fulfilled, present, written
-from bulkimg.plan.reading import BATCH, Image
+from bulkimg.planner import CannotRead, Reader
+from bulkimg.planner.diff import fulfilled, present, written
+from bulkimg.planner.reading import BATCH, Image
 from bulkimg.settings import Settings
 from bulkimg.zstack import ImageApi, Transport, log_out, make_auth
 

@@ -6,8 +6,8 @@ from typing import Any
 from bulkimg.errors import BulkimgError
 from bulkimg.ledger import Ledger, list_runs, tally
 from bulkimg.model import FIELDS, iso_utc
-from bulkimg.plan import Reader
-from bulkimg.plan.diff import written
+from bulkimg.planner import Reader
+from bulkimg.planner.diff import written
 from bulkimg.report.documents import History
 
 _ALSO = ("state", "status", "size", "actualSize", "md5Sum", "url", "type", "createDate", "lastOpDate")

@@ -2,14 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 
-from bulkimg.apply import Stop
+from bulkimg.applier import Stop
 from bulkimg.engine.close import write_plan
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
 from bulkimg.ledger import plans, tally
 from bulkimg.model import CanaryPassed, Observer, PlanMade, Surveyed
-from bulkimg.plan import CannotRead, Reader, refusal, survey, too_many_missing
+from bulkimg.planner import CannotRead, Reader, refusal, survey, too_many_missing
 
 _WITHOUT_SURVEY = "To send every row without a diff and without undo, add --no-survey"
 Approve = Callable[[PlanMade | CanaryPassed], Awaitable[bool]]

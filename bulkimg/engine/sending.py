@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from bulkimg.apply import Policy, Runner, Stop
+from bulkimg.applier import Policy, Runner, Stop
 from bulkimg.engine.begin import kept_options
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.planning import Approve, approved
@@ -15,7 +15,7 @@ from bulkimg.errors import Exit
 from bulkimg.ledger import LiveResults, Writer, plans, tally, write_results
 from bulkimg.model import CanaryPassed, Observer, Settled, Started
 from bulkimg.pace import Pace
-from bulkimg.plan import Reader
+from bulkimg.planner import Reader
 from bulkimg.zstack import ImageApi
 
 

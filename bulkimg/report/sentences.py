@@ -110,5 +110,5 @@ def _of_control(event: Event) -> str:
             what = "died; the rows it was sending are checked" if was_there else "failed to start"
             return f"a sender process {what}; {rest}"
         case Stopping(why):
-            return f"stopping ({why}): waiting for rows in flight; Ctrl-C again leaves them for resume to check"
+            return f"stopping ({why}): waiting for rows in flight"
     return ""

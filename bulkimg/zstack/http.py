@@ -1,4 +1,4 @@
-"""Send HTTP requests with aiohttp's client, with its traps closed (research/reliability.md §2.2).
+"""Send HTTP requests with aiohttp's client, with its traps closed (docs/dev/reliability.md).
 
 One call is one request on the wire: no redirects, no cookies, no silent second PUT, no proxy or netrc from the
 environment; bodies are bounded; a pooled connection with unexpected bytes is closed; every exception becomes

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkimg import Account
-from bulkimg.apply.verdict import Next, judge_poll, judge_read, judge_update
+from bulkimg.applier.verdict import Next, judge_poll, judge_read, judge_update
 from bulkimg.errors import TargetError
 from bulkimg.model import Claim, Status
 from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, make_auth

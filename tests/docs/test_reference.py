@@ -49,7 +49,7 @@ NOT_CODES = frozenset(
     {"BEGIN", "COMMIT", "ROLLBACK", "DELETE", "GET", "POST", "PUT", "HOME", "XDG_CONFIG_HOME", "LOGNAME", "USER", "ISO"}
     | {"UEFI", "UTC", "CREDENTIALS_DIRECTORY"}
 )
-OF_THE_MANIFEST = ("manifest/", "model.py", "ledger/intake.py", "plan/undo.py")
+OF_THE_MANIFEST = ("manifest/", "model.py", "ledger/intake.py", "planner/undo.py")
 CODE = re.compile(r"[A-Z]{3,}|[A-Z]{2,}(?:_[A-Z]+)+")
 IN_SQL = re.compile(r"'([A-Z]{2,}(?:_[A-Z]+)+)'")
 

@@ -13,7 +13,7 @@ import pytest
 from bulkimg.ledger import Ledger, RunDirectory, plans
 from bulkimg.ledger.intake import add_rows, merge_duplicates
 from bulkimg.model import Row
-from bulkimg.plan.diff import plan
+from bulkimg.planner.diff import plan
 from bulkimg.report import plan_page, write_plan_page
 
 # «</script » ends a script without its «>», «<!--<script» makes a browser pass over the real end.

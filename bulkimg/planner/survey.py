@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from bulkimg.ledger import Ledger, plans
 from bulkimg.model import Planned
-from bulkimg.plan.diff import names_to_read, plan
-from bulkimg.plan.reading import BATCH, Reader
+from bulkimg.planner.diff import names_to_read, plan
+from bulkimg.planner.reading import BATCH, Reader
 
 AT_ONCE = 4  # questions under way; the pace holds them like all others
 Compared = list[tuple[plans.Asked, Planned]]

@@ -12,13 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from bulkimg.apply import Paced
+from bulkimg.applier import Paced
 from bulkimg.credentials import Session
 from bulkimg.engine import World
 from bulkimg.errors import TargetError
 from bulkimg.pace import Pace
-from bulkimg.plan import CannotRead, Reader
-from bulkimg.plan.reading import GATHER
+from bulkimg.planner import CannotRead, Reader
+from bulkimg.planner.reading import GATHER
 from bulkimg.zstack import Answer, ImageApi, Transport, make_auth
 
 COUNT = 1000

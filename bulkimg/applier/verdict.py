@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from bulkimg.model import TAGS, Claim, Fields, Seen, Status, as_stored
-from bulkimg.plan.diff import changed_since, left_to_send, show, written
+from bulkimg.planner.diff import changed_since, left_to_send, show, written
 from bulkimg.zstack import Answer
 from bulkimg.zstack.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
 from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another, page_title, printable

@@ -5,7 +5,7 @@ import heapq
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from bulkimg.apply.journey import Errand
+from bulkimg.applier.journey import Errand
 from bulkimg.model import Claim
 from bulkimg.pace import Pace
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bulkimg.model import Action, PlanCounts
-from bulkimg.plan.guard import refusal, too_many_missing
+from bulkimg.planner.guard import refusal, too_many_missing
 from bulkimg.values import parse_limit
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from bulkimg.ledger.plans import Written
 from bulkimg.model import Status
-from bulkimg.plan.undo import boot_mode_after, undo_row
+from bulkimg.planner.undo import boot_mode_after, undo_row
 
 
 def written(before: Any, send: Any, *, aside: Any = None, after: Any = None) -> Written:

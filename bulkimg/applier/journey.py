@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bulkimg.apply.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
-from bulkimg.apply.tagging import Tagging
-from bulkimg.apply.verdict import Next, Verdict, confirm, judge_look, judge_poll, judge_read, judge_update
+from bulkimg.applier.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
+from bulkimg.applier.tagging import Tagging
+from bulkimg.applier.verdict import Next, Verdict, confirm, judge_look, judge_poll, judge_read, judge_update
 from bulkimg.errors import TargetError
 from bulkimg.model import TAGS, Claim, Fields, Status
 from bulkimg.pace import HELD, Flight, Heard, Pace, Patience
 from bulkimg.pace.outside import Outside
-from bulkimg.plan.diff import left_to_send, written
-from bulkimg.plan.reading import QUESTIONS, CannotRead, Image, Reader
+from bulkimg.planner.diff import left_to_send, written
+from bulkimg.planner.reading import QUESTIONS, CannotRead, Image, Reader
 from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.wire import endpoint_hint, foreign
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from bulkimg.apply.errorwatch import ErrorWatch
+from bulkimg.applier.errorwatch import ErrorWatch
 from bulkimg.pace import full_jitter
 from bulkimg.values import Limit, parse_limit
 

@@ -5,17 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from bulkimg.apply.agenda import Agenda
-from bulkimg.apply.errorwatch import ErrorWatch
-from bulkimg.apply.journey import Errand, Journey
-from bulkimg.apply.policy import Policy
-from bulkimg.apply.tagging import Tagging
-from bulkimg.apply.verdict import Next, Verdict, message_of
+from bulkimg.applier.agenda import Agenda
+from bulkimg.applier.errorwatch import ErrorWatch
+from bulkimg.applier.journey import Errand, Journey
+from bulkimg.applier.policy import Policy
+from bulkimg.applier.tagging import Tagging
+from bulkimg.applier.verdict import Next, Verdict, message_of
 from bulkimg.errors import Exit, TargetError
 from bulkimg.model import Claim, Event, Outcome, Retrying, Status, Stopping
 from bulkimg.pace import HELD, Pace, Patience, full_jitter
 from bulkimg.pace.outside import Outside
-from bulkimg.plan.reading import BATCH, CannotRead, Reader
+from bulkimg.planner.reading import BATCH, CannotRead, Reader
 from bulkimg.zstack import ImageApi
 from bulkimg.zstack.wire import SENDER, new_job_uuid
 

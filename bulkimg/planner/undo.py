@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from bulkimg.ledger.plans import Written
 from bulkimg.model import HIDDEN, MAY_BE_EMPTY, TAGS, Fields, Problem, Row, Seen, Value
-from bulkimg.plan.diff import BOOT_MODE
+from bulkimg.planner.diff import BOOT_MODE
 
 
 def undo_row(written: Written, *, replace_tags: bool = False) -> Row:

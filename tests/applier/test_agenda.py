@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bulkimg.apply.agenda import MOST_WAITING, Agenda
-from bulkimg.apply.journey import Errand
+from bulkimg.applier.agenda import MOST_WAITING, Agenda
+from bulkimg.applier.journey import Errand
 from bulkimg.model import Claim
 from bulkimg.pace import Health, Pace, Patience, State
 from bulkimg.pace.budget import BANK

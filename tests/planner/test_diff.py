@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkimg.model import Action, Fields
-from bulkimg.plan.diff import changed_since, left_to_send, names_to_read, plan, present, same, show
+from bulkimg.planner.diff import changed_since, left_to_send, names_to_read, plan, present, same, show
 
 UUID = "0123456789abcdef0123456789abcdef"
 IMAGE: dict[str, Any] = {

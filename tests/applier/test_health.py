@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from bulkimg.apply.health import health_of
+from bulkimg.applier.health import health_of
 from bulkimg.pace import State
 from bulkimg.zstack import Answer
-from tests.apply.test_verdict import answer, error
+from tests.applier.test_verdict import answer, error
 
 
 @pytest.mark.parametrize(

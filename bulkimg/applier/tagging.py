@@ -6,13 +6,13 @@ nothing of it is in the ledger: after a crash the tags are read again, and what 
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from bulkimg.apply.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
-from bulkimg.apply.verdict import Verdict, drifted
+from bulkimg.applier.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
+from bulkimg.applier.verdict import Verdict, drifted
 from bulkimg.model import HIDDEN, SERVER_TRIMS, TAGS, Claim, Fields, Status
 from bulkimg.pace import full_jitter
 from bulkimg.pace.outside import Outside
-from bulkimg.plan.diff import BOOT_MODE, fulfilled, missing_tags, written
-from bulkimg.plan.reading import QUESTIONS, CannotRead, Reader
+from bulkimg.planner.diff import BOOT_MODE, fulfilled, missing_tags, written
+from bulkimg.planner.reading import QUESTIONS, CannotRead, Reader
 from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.wire import error_of, new_job_uuid
 

@@ -1,0 +1,49 @@
+"""`import bulkimg`: the engine of the command line as functions and one class; no printing, no sys.exit."""
+
+from bulkimg.library.carrying import Run
+from bulkimg.library.options import Options
+from bulkimg.library.result import Result, ResultRow, RowsNotFine, Verified, open_run
+from bulkimg.library.verbs import (
+    aapply,
+    aexport,
+    aplan,
+    apply,
+    aresume,
+    aretry,
+    arun,
+    aundo,
+    averify,
+    export,
+    plan,
+    resume,
+    retry,
+    run,
+    undo,
+    verify,
+)
+
+__all__ = [
+    "Options",
+    "Result",
+    "ResultRow",
+    "RowsNotFine",
+    "Run",
+    "Verified",
+    "aapply",
+    "aexport",
+    "aplan",
+    "apply",
+    "aresume",
+    "aretry",
+    "arun",
+    "aundo",
+    "averify",
+    "export",
+    "open_run",
+    "plan",
+    "resume",
+    "retry",
+    "run",
+    "undo",
+    "verify",
+]

@@ -1,0 +1,211 @@
+"""One run as an async context: iterate over it for its events, then look at `result`."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Self, Unpack
+
+from bulkimg.credentials import Credentials
+from bulkimg.engine import Approve, Engine, OpenRun, begin, named_run, refusal, refuse, reopen
+from bulkimg.errors import Exit, ManifestRefused, RunRefused, TargetError, UsageError
+from bulkimg.ledger import tally
+from bulkimg.library.options import Asked, Options
+from bulkimg.library.result import Result, result_of
+from bulkimg.library.source import Source, job_of, rows_of
+from bulkimg.model import Event, Problem, Summary
+from bulkimg.pace import Pace
+from bulkimg.report import Narrator, level
+
+_SHOWN = 5  # problems in the text of a refusal
+_log = logging.getLogger("bulkimg")
+
+
+class Run:
+    """A run of a source that is under way.
+
+        async with bulkimg.Run("relabel.csv", endpoint="http://127.0.0.1:8080", rate="20/s") as run:
+            async for event in run: ...
+        print(run.result.counts)
+
+    Iterating carries it out; leaving the block stops it, resumable, and waits for rows in flight. `approve` is awaited with
+    the plan (`PlanMade`) before anything is sent, and with `CanaryPassed` after a canary; False ends the run there.
+
+    Raises UsageError for a wrong option, ManifestRefused (with `problems`) before anything is sent, TargetError where the
+    server cannot be reached or refuses the login, RunRefused where a guard or another run is in the way, StorageError when
+    the disk fails.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        credentials: Credentials | None = None,
+        approve: Approve | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        self._asked = Asked(options, credentials, job=job_of(source))
+        self._source = source
+        self._carrying = Carrying(self._begin, self._asked.credentials, approve=approve)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._carrying.end()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        async for event in self._carrying.events():
+            yield event
+
+    @property
+    def result(self) -> Result:
+        """What came of it. UsageError before it has begun."""
+        return self._carrying.result
+
+    @property
+    def summary(self) -> Summary | None:
+        """The last event, once the run has ended."""
+        return self._carrying.summary
+
+    @property
+    def pace(self) -> Pace:
+        """The speed of the run under way: `pace.rate.set(5.0)`, `pace.set_concurrency(8)`."""
+        return self._carrying.engine.pace
+
+    def stop(self) -> None:
+        """Start no new row; rows in flight finish, and the run can be resumed."""
+        self._carrying.stop()
+
+    def _begin(self) -> OpenRun:
+        return begin_source(self._source, self._asked)
+
+
+def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> OpenRun:
+    """A run whose manifest is sound, or the one that `run_id` names. ManifestRefused with all problems."""
+    settings = asked.settings
+    if named := named_run(settings):
+        return reopen(named, settings)
+    rows = rows_of(source)
+    path = str(settings.manifest) if job_of(source) else str(source)
+    opened = begin("(rows)" if rows is not None else path, settings, rows, plan_only=plan_only)
+    if not (why := refusal(opened)):
+        return opened
+    try:
+        problems = list(tally.problems(opened.ledger))
+        refuse(opened, why)
+    finally:
+        opened.close()
+    raise ManifestRefused(_refused(opened, problems), problems)
+
+
+def _refused(opened: OpenRun, problems: list[Problem]) -> str:
+    """The first problems, and how many more there are."""
+    name = opened.settings.manifest or "the source"
+    lines = [f"line {found.line}: {found.text}{f'; {found.fix}' if found.fix else ''}" for found in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"and {len(problems) - _SHOWN:,} more, in .problems")
+    return "\n".join([f"{name} is refused, nothing was sent:", *lines] if problems else [f"{name} is refused"])
+
+
+class Carrying:
+    """Carries one run out in a task of its own, and hands its events over."""
+
+    def __init__(
+        self,
+        begin: Callable[[], OpenRun],
+        credentials: Credentials,
+        *,
+        approve: Approve | None = None,
+        checksum: str | None = None,
+        plan_only: bool = False,
+    ) -> None:
+        self._begin = begin
+        self._credentials = credentials
+        self._approve, self._checksum, self._plan_only = approve, checksum, plan_only
+        self._opened: OpenRun | None = None
+        self._engine: Engine | None = None
+        self._work: asyncio.Task[Summary] | None = None
+        self._is_closed = False
+        self._narrator = Narrator()
+        self.summary: Summary | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """UsageError before the run has begun."""
+        if self._engine is None:
+            raise UsageError("the run has not started; iterate over it first (async for event in run)")
+        return self._engine
+
+    @property
+    def result(self) -> Result:
+        """UsageError before the run has begun."""
+        if self._opened is None:
+            raise UsageError("the run has not started; iterate over it first (async for event in run)")
+        return result_of(self._opened.directory)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Every event, the summary last. Raises what the run raises."""
+        if self._work is not None:
+            raise UsageError("this run is being iterated over already; make another one")
+        opened = self._opened = await asyncio.to_thread(self._begin)
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+
+        def observe(event: Event) -> None:
+            if _log.isEnabledFor(level(event)) and (said := self._narrator.sentence(event)):
+                _log.log(level(event), said)
+            queue.put_nowait(event)
+
+        self._engine = Engine(
+            opened,
+            self._credentials,
+            observe,
+            approve=self._approve,
+            checksum=self._checksum,
+            plan_only=self._plan_only,
+        )
+        self._work = asyncio.create_task(self._engine.carry_out())
+        self._work.add_done_callback(lambda _: queue.put_nowait(None))
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+            self.summary = await self._work
+            yield self.summary
+        finally:
+            await self.end()
+        self._raise(self.summary)
+
+    def stop(self) -> None:
+        """Start no new row; rows in flight finish."""
+        if self._engine:
+            self._engine.stop(Exit.INTERRUPTED, "stopped by the program")
+
+    async def end(self) -> None:
+        """Stop what is under way, wait for it, and let the run go."""
+        if self._work and not self._work.done():
+            self.stop()
+            await asyncio.wait([self._work])
+        if self._opened and not self._is_closed:
+            self._is_closed = True
+            self._opened.close()
+
+    def _raise(self, summary: Summary) -> None:
+        """Nothing that went wrong with the run as a whole is silent."""
+        if summary.exit_code == Exit.TARGET:
+            raise self.engine.target_error or TargetError(summary.reason)
+        if summary.exit_code == Exit.REFUSED:
+            raise RunRefused(summary.reason)
+
+
+async def carried_out(carrying: Carrying) -> Result:
+    """The result of a run that nobody watches. TargetError and RunRefused carry it as `result`."""
+    try:
+        async for _ in carrying.events():
+            pass
+    except (TargetError, RunRefused) as error:
+        if carrying.summary is not None:
+            error.result = carrying.result
+        raise
+    return carrying.result

@@ -1,0 +1,102 @@
+"""The keyword options of the library, typed: those of the command line, by the same names."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from bulkimg.credentials import PROFILE_KEYS, Credentials, find_credentials
+from bulkimg.errors import UsageError
+from bulkimg.layers import Layer, job_layer, merge, profile_layer, read_profile
+from bulkimg.settings import Settings
+
+AnyPath = str | os.PathLike[str]
+Pairs = Mapping[str, str | bool | float] | Sequence[str]
+
+
+class Options(TypedDict, total=False):
+    """Times are seconds or texts such as "30s"; a rate is requests a second or a text such as "300/min"."""
+
+    endpoint: str
+    base_path: str
+    profile: str
+    ca_file: AnyPath
+    require_tls: bool
+    action_key: Literal["auto", "updateimage", "updateImage"]
+    rate: str | float
+    concurrency: int
+    adaptive: bool
+    processes: int
+    timeout: str | float
+    job_timeout: str | float
+    max_duration: str | float
+    window: str
+    max_outage: str | float
+    retries: int
+    max_errors: str | int
+    survey: bool
+    max_changes: str | int
+    allow_field: str | Sequence[str]
+    canary: int
+    tags: Literal["auto", "body", "api"]
+    tags_mode: Literal["add", "replace"]
+    note: str
+    run_id: str
+    allow_overlap: bool
+    format: Literal["csv", "tsv", "jsonl", "ndjson"]
+    encoding: str
+    map: Pairs
+    set: Pairs
+    empty_token: str
+    allow_value: Sequence[str]
+    strict: bool
+    skip_invalid: bool
+    skip_rows: int
+    max_rows: int
+    where: str | Sequence[str]
+    results: AnyPath
+    runs_dir: AnyPath
+
+
+class Asked:
+    """What a call asks for: the settings, and the credentials, from the same places as on the command line."""
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        credentials: Credentials | None,
+        *,
+        job: Path | None = None,
+        stored: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`stored`: the options of an earlier run, which hold where nothing else is given. UsageError."""
+        _refuse_unknown(options)
+        layers = [Layer({name: _plain(value) for name, value in options.items() if value is not None}, str)]
+        profile = options.get("profile")
+        if job is not None:
+            layer, job_profile = job_layer(job)
+            layers.append(layer)
+            profile = profile or job_profile
+        if stored is not None:
+            layers.append(Layer(stored, lambda option: f"the run's {option}"))
+            profile = profile or stored.get("profile")
+        table = read_profile(profile, os.environ)
+        secrets = {key: table.pop(key) for key in PROFILE_KEYS if key in table}
+        layers.append(profile_layer(profile, table, os.environ, PROFILE_KEYS))
+        self.settings: Settings = merge(*layers)
+        if self.settings.endpoint is None:
+            raise UsageError('no server: give endpoint="http://host:8080", or profile="NAME"')
+        self.credentials = credentials or find_credentials(os.environ, secrets)
+
+
+def _refuse_unknown(options: Mapping[str, Any]) -> None:
+    from bulkimg.values import nearest
+
+    known = Options.__annotations__
+    for name in options:
+        if name not in known:
+            raise UsageError(f"there is no option {name!r}{nearest(name, known, whole=False)}")
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

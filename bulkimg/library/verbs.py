@@ -1,0 +1,268 @@
+"""The verbs of the command line as functions: each async, and each a plain call.
+
+A plain call runs an event loop of its own; inside a running one, await the async form. No function asks a question.
+Every function raises what `Run` raises; rows that are not fine raise nothing until `Result.raise_for_status()`.
+"""
+
+import asyncio
+import json
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Unpack
+
+from bulkimg.credentials import Credentials
+from bulkimg.engine import (
+    Approve,
+    NothingToDo,
+    OpenRun,
+    all_images,
+    already_undone,
+    begin_retry,
+    begin_undo,
+    drift,
+    last_to_undo,
+    reading,
+    reopen,
+    stored_settings,
+)
+from bulkimg.errors import RunRefused, UsageError
+from bulkimg.ledger import Ledger, RunDirectory, find_run, plans
+from bulkimg.library.carrying import Carrying, begin_source, carried_out
+from bulkimg.library.options import Asked, Options
+from bulkimg.library.result import Result, Verified
+from bulkimg.library.source import Source, job_of
+from bulkimg.manifest.writer import ManifestWriter
+from bulkimg.model import FIELDS, TAGS
+from bulkimg.process import event_loop
+from bulkimg.settings import Settings
+
+T = TypeVar("T")
+_NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows")
+
+
+def _wait_for(call: Coroutine[Any, Any, T]) -> T:
+    if _is_in_a_loop():
+        call.close()
+        raise UsageError("an event loop is running here; await the async form, such as bulkimg.arun(…)")
+    with asyncio.Runner(loop_factory=event_loop()) as runner:
+        return runner.run(call)
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+# -- from a source ------------------------------------------------------------------------------------------------------
+
+
+async def arun(
+    source: Source,
+    *,
+    credentials: Credentials | None = None,
+    approve: Approve | None = None,
+    **options: Unpack[Options],
+) -> Result:
+    """Check a source, read the images, send what differs. `source`: a path (manifest or job file), mappings, or a DataFrame."""
+    asked = Asked(options, credentials, job=job_of(source))
+    return await carried_out(Carrying(lambda: begin_source(source, asked), asked.credentials, approve=approve))
+
+
+async def aplan(source: Source, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
+    """Stop at the plan: `result.plan` has it in figures, `apply(result.run_id)` sends it. Sends no change."""
+    asked = Asked(options, credentials, job=job_of(source))
+    begun = Carrying(lambda: begin_source(source, asked, plan_only=True), asked.credentials, plan_only=True)
+    return await carried_out(begun)
+
+
+# -- from an earlier run ------------------------------------------------------------------------------------------------
+
+
+async def aapply(
+    run: str,
+    *,
+    checksum: str | None = None,
+    credentials: Credentials | None = None,
+    approve: Approve | None = None,
+    **options: Unpack[Options],
+) -> Result:
+    """Send a planned run. `checksum`: only if the plan's digest begins with it."""
+    directory, asked = _earlier(run, options, credentials)
+    opened = Carrying(
+        lambda: reopen(directory, _at(asked.settings, directory), planned=True),
+        asked.credentials,
+        approve=approve,
+        checksum=checksum,
+    )
+    return await carried_out(opened)
+
+
+async def aresume(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
+    """Send what an interrupted run left; a finished run is returned as it is."""
+    directory, asked = _earlier(run, options, credentials)
+    return await carried_out(Carrying(lambda: reopen(directory, _at(asked.settings, directory)), asked.credentials))
+
+
+async def aretry(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
+    """A new run of the rows that are failed, unknown or unprocessed. RunRefused where there are none."""
+    directory, asked = _earlier(run, options, credentials, without=("results",))
+    begun = Carrying(lambda: _something(begin_retry, directory, _at(asked.settings, directory)), asked.credentials)
+    return await carried_out(begun)
+
+
+async def aundo(
+    run: str, *, credentials: Credentials | None = None, approve: Approve | None = None, **options: Unpack[Options]
+) -> Result:
+    """A new run that puts the old values back where they are still what `run` wrote. RunRefused where there are none.
+
+    `where`: conditions over the manifest's columns, `uuid`, `line` and `status`.
+    """
+    where = options.pop("where", ())
+    runs_dir = _runs_dir(options)
+    directory = last_to_undo(runs_dir) if run == "last" else find_run(runs_dir, run)
+    if run == "last" and not where and (said := already_undone(runs_dir, directory)):
+        raise RunRefused(said[0])
+    directory, asked = _earlier(str(directory.path), options, credentials, without=_NOT_TAKEN_OVER)
+    rows = [where] if isinstance(where, str) else list(where)
+    begun = Carrying(
+        lambda: _something(begin_undo, directory, _at(asked.settings, directory), rows),
+        asked.credentials,
+        approve=approve,
+    )
+    return await carried_out(begun)
+
+
+async def averify(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Verified:
+    """Read the images of a run again and list every field that is not as the run left it. Changes nothing."""
+    directory, asked = _earlier(run, options, credentials)
+    ledger = Ledger.open(directory.ledger, read_only=True)
+    try:
+        images = sum(1 for _ in plans.wanted(ledger))
+        async with reading(asked.settings, asked.credentials, lambda event: None) as reader:
+            replace = asked.settings.tags_mode == "replace"
+            found = [item async for item in drift(ledger, reader, replace_tags=replace)]
+    finally:
+        ledger.close()
+    return Verified(directory.run_id, images, found)
+
+
+async def aexport(
+    *,
+    fields: Sequence[str] = (),
+    with_expectations: bool = False,
+    credentials: Credentials | None = None,
+    **options: Unpack[Options],
+) -> list[dict[str, Any]]:
+    """The images as rows that `run` takes as its source, by uuid. `where`: conditions as the API writes them.
+
+    `fields`: which ones, by default all but tags. A value that UpdateImage does not accept is left out.
+    """
+    where = options.pop("where", ())
+    names = list(fields) or [name for name in FIELDS if name not in TAGS]
+    if unknown := [name for name in names if name not in FIELDS]:
+        raise UsageError(f"{unknown[0]!r} is not a field; fields are {', '.join(FIELDS)}")
+    asked = Asked(options, credentials)
+    conditions = [where] if isinstance(where, str) else list(where)
+    rows: list[dict[str, Any]] = []
+    token = asked.settings.empty_token
+    writer = ManifestWriter(
+        lambda line: rows.append(json.loads(line)), "jsonl", names, token, expectations=with_expectations
+    )
+    async with reading(asked.settings, asked.credentials, lambda event: None) as reader:
+        async for image in all_images(reader, conditions, names):
+            writer.write(image)
+    return rows
+
+
+def _earlier(
+    run: str, options: Options, credentials: Credentials | None, *, without: Sequence[str] = ()
+) -> tuple[RunDirectory, Asked]:
+    """The run, and its own options under those that are given now. Its server stays."""
+    directory = find_run(_runs_dir(options), run)
+    stored = {name: value for name, value in stored_settings(directory).items() if name not in without}
+    if given := {"endpoint", "base_path"} & options.keys():
+        raise UsageError(f"{min(given)} is the run's own and cannot be given again")
+    return directory, Asked(options, credentials, stored=stored)
+
+
+def _runs_dir(options: Options) -> Path:
+    return Path(options.get("runs_dir", "runs"))
+
+
+def _at(settings: Settings, directory: RunDirectory) -> Settings:
+    return settings.model_copy(update={"runs_dir": directory.path.parent})
+
+
+def _something(begin: Any, *given: Any) -> OpenRun:
+    try:
+        opened: OpenRun = begin(*given)
+    except NothingToDo as nothing:
+        raise RunRefused(str(nothing)) from None
+    return opened
+
+
+# -- plain calls --------------------------------------------------------------------------------------------------------
+
+
+def run(
+    source: Source,
+    *,
+    credentials: Credentials | None = None,
+    approve: Approve | None = None,
+    **options: Unpack[Options],
+) -> Result:
+    """`arun` as a plain call."""
+    return _wait_for(arun(source, credentials=credentials, approve=approve, **options))
+
+
+def plan(source: Source, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
+    """`aplan` as a plain call."""
+    return _wait_for(aplan(source, credentials=credentials, **options))
+
+
+def apply(
+    run: str,
+    *,
+    checksum: str | None = None,
+    credentials: Credentials | None = None,
+    approve: Approve | None = None,
+    **options: Unpack[Options],
+) -> Result:
+    """`aapply` as a plain call."""
+    return _wait_for(aapply(run, checksum=checksum, credentials=credentials, approve=approve, **options))
+
+
+def resume(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
+    """`aresume` as a plain call."""
+    return _wait_for(aresume(run, credentials=credentials, **options))
+
+
+def retry(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
+    """`aretry` as a plain call."""
+    return _wait_for(aretry(run, credentials=credentials, **options))
+
+
+def undo(
+    run: str, *, credentials: Credentials | None = None, approve: Approve | None = None, **options: Unpack[Options]
+) -> Result:
+    """`aundo` as a plain call."""
+    return _wait_for(aundo(run, credentials=credentials, approve=approve, **options))
+
+
+def verify(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Verified:
+    """`averify` as a plain call."""
+    return _wait_for(averify(run, credentials=credentials, **options))
+
+
+def export(
+    *,
+    fields: Sequence[str] = (),
+    with_expectations: bool = False,
+    credentials: Credentials | None = None,
+    **options: Unpack[Options],
+) -> list[dict[str, Any]]:
+    """`aexport` as a plain call."""
+    return _wait_for(aexport(fields=fields, with_expectations=with_expectations, credentials=credentials, **options))
