@@ -79,7 +79,7 @@ reference: venv  ## docs/reference/cli.md, man pages and completion from the pro
 # The generator is pinned here and in no lock: nothing else needs it.
 docs: reference  ## docs as a web site in site/
 	$(PY) -m venv .venv-site
-	.venv-site/bin/pip install -q --disable-pip-version-check zensical==0.1.3
+	.venv-site/bin/pip install -q --disable-pip-version-check zensical==0.0.60
 	.venv-site/bin/zensical build --strict
 
 # Needs uv; users and CI do not.

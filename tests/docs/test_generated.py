@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bulkimg.cli import reference
+from bulkimg.cli.main import COMMANDS
 
 MADE = reference.files()
 
@@ -32,7 +33,7 @@ def test_man_shows_the_page_without_a_complaint(page: Path) -> None:
 
 def test_every_command_has_examples_and_exit_codes() -> None:
     text = reference.markdown()
-    for name in reference.COMMANDS:
+    for name in COMMANDS:
         part = text.split(f"## bulkimg {name}\n")[1].split("\n## ")[0]
         assert "**Examples**" in part
         assert "**Exit codes**" in part
