@@ -250,7 +250,7 @@ def _speak_as_asked_in(path: Path) -> None:
     try:
         text = path.read_bytes().decode("utf-8-sig", "replace")
     except (OSError, ValueError):
-        return  # whoever reads it says why
+        return  # reading it for its options says why
     if re.search(r"""^\s*log_format\s*=\s*["']json["']""", text, re.MULTILINE):
         screen.speak_json()
 

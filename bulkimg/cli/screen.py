@@ -165,7 +165,7 @@ class _Output(io.TextIOWrapper):
 
 
 def has_reader() -> bool:
-    """Whether somebody still reads standard output, as far as it has been tried."""
+    """Whether standard output still has a reader, as far as it has been tried."""
     return getattr(sys.stdout, "has_reader", True)
 
 
@@ -250,7 +250,7 @@ def _print(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # so that the flush at exit finds somebody
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # so that the flush at exit has a target
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
@@ -283,7 +283,7 @@ def _filled(line: str, width: int) -> str:
 
 
 def can_ask() -> bool:
-    """Whether somebody sits at standard input, wherever the outputs go."""
+    """Whether standard input is a terminal, wherever the outputs go."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 

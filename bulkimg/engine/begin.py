@@ -142,8 +142,8 @@ def kept_options(settings: Settings) -> dict[str, Any]:
 
 
 def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False) -> OpenRun:
-    """Hold a run again, to go on with it. RunRefused when it cannot be gone on with. `planned`: it must be a plan that
-    nobody has begun to carry out."""
+    """Hold a run again, to resume it. RunRefused when it cannot be resumed. `planned`: it must be a plan of which
+    nothing has been sent."""
     directory.hold()
     ledger = Ledger.open(directory.ledger)
     state = ledger.meta("state")
@@ -342,7 +342,7 @@ class _Where:
 
 @contextmanager
 def _earlier(earlier: RunDirectory) -> Iterator[Ledger]:
-    """The ledger of a run that nobody is carrying out, held while a new one is made from it."""
+    """The ledger of a run that is not running, held while a new one is made from it."""
     earlier.hold()
     old = None
     try:

@@ -216,7 +216,7 @@ class Carrying:
 
 
 async def carried_out(carrying: Carrying) -> Result:
-    """The result of a run that nobody watches. TargetError and RunRefused carry it as `result`."""
+    """The result of a run whose events are not watched. TargetError and RunRefused carry it as `result`."""
     try:
         async for _ in carrying.events():
             pass
