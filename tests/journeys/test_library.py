@@ -80,7 +80,7 @@ async def test_rate_and_concurrency_change_while_it_runs(tmp_path: Path) -> None
             endpoint=slow.url,
             runs_dir=tmp_path,
             rate="unlimited",
-            concurrency="1",
+            concurrency=1,
         )
         with pytest.raises(bulkimg.UsageError):
             _ = run.pace
