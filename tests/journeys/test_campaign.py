@@ -212,7 +212,7 @@ def test_the_canary_goes_first_and_the_rest_only_when_it_is_fine(cli: Cli, diale
         counts = cli.summary()["counts"]
         if drifts:
             assert counts["unprocessed"] == 35
-            assert "of 5 canary rows did not succeed" in cli.summary()["reason"]
+            assert "5 of 5 canary rows did not succeed; the first is in line " in cli.summary()["reason"]
             cli.at(server)("resume", "last", *FAST, code=4)
             assert cli.summary()["counts"]["unprocessed"] == 35, "going on does not forget it"
         else:
