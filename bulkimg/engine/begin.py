@@ -23,7 +23,6 @@ from bulkimg.model import FIELDS, RETRYABLE, Row
 from bulkimg.planner import take_in, undo_rows
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest
-from bulkimg.words import count
 
 _LIMITS = ("max_errors", "max_changes", "window")
 
@@ -274,10 +273,7 @@ def begin_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], flo
     """A new run of the rows that the earlier one left failed, unknown or unprocessed."""
     with _earlier(earlier) as old:
         if next(_rows_again(old), None) is None:
-            rows = tally.rows_in_all(old)
-            raise NothingToDo(
-                f"nothing to retry: all {count(rows, 'row')} of run {earlier.run_id} are updated or unchanged"
-            )
+            raise NothingToDo(f"nothing to retry: no row of run {earlier.run_id} is failed, unknown or unprocessed")
         kept = {
             key: old.meta(key)
             for key in ("manifest", "manifest_path", "sha256", "columns", "has_expectations", "undo_of", "undoes")

@@ -133,7 +133,8 @@ class Sending:
         bad = await writer.ask(lambda ledger: plans.not_updated(ledger, chosen))
         if bad:
             line, status, message = bad[0]
-            why = f"{len(bad)} of the {len(chosen)} canary rows are not fine, the first in line {line}: {status}"
+            rows = "row" if len(chosen) == 1 else "rows"
+            why = f"{len(bad)} of {len(chosen)} canary {rows} did not succeed; the first is in line {line}: {status}"
             why = f"{why}: {message}" if message else why
             return Stop(Exit.ERROR_LIMIT, f"{why}; nothing else was sent", resumable=False)
         self._observe(CanaryPassed(len(chosen)))

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -68,8 +69,9 @@ class Run:
         await self._carrying.end()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        async for event in self._carrying.events():
-            yield event
+        async with aclosing(self._carrying.events()) as events:  # so that aclose() of this one waits for the run
+            async for event in events:
+                yield event
 
     @property
     def result(self) -> Result:
@@ -162,7 +164,7 @@ class Carrying:
             raise UsageError("the run has not started; iterate over it first (async for event in run)")
         return result_of(self._opened.directory)
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """Every event, the summary last. Raises what the run raises."""
         if self._work is not None:
             raise UsageError("this run is being iterated over already; make another one")
@@ -208,20 +210,20 @@ class Carrying:
             self._opened.close()
 
     def _raise(self, summary: Summary) -> None:
-        """Nothing that went wrong with the run as a whole is silent."""
+        """Nothing that went wrong with the run as a whole is silent. What is raised carries the run as `result`."""
+        error: TargetError | RunRefused
         if summary.exit_code == Exit.TARGET:
-            raise self.engine.target_error or TargetError(summary.reason)
-        if summary.exit_code == Exit.REFUSED:
-            raise RunRefused(summary.reason)
+            error = self.engine.target_error or TargetError(summary.reason)
+        elif summary.exit_code == Exit.REFUSED:
+            error = RunRefused(summary.reason)
+        else:
+            return
+        error.result = self.result
+        raise error
 
 
 async def carried_out(carrying: Carrying) -> Result:
-    """The result of a run whose events are not watched. TargetError and RunRefused carry it as `result`."""
-    try:
-        async for _ in carrying.events():
-            pass
-    except (TargetError, RunRefused) as error:
-        if carrying.summary is not None:
-            error.result = carrying.result
-        raise
+    """The result of a run whose events are not watched."""
+    async for _ in carrying.events():
+        pass
     return carrying.result

@@ -217,11 +217,22 @@ def _look_at_csv(found: Findings, run: Run) -> None:
     names = ("line", "uuid", "status", "code", "attempts", "job_uuid", "http_status", "started_at", "duration_ms")
     exact = [tuple("" if one[name] is None else str(one[name]) for name in names) for one in run.results]
     shown = [tuple(one[name] for name in names) for one in run.table]
+    exact = [(*told, one["name"]) for told, one in zip(exact, run.results, strict=True)]
+    shown = [(*told, _without_apostrophe(one["name"])) for told, one in zip(shown, run.table, strict=True)]
     if exact != shown:
         differ = next(
             (n for n, pair in enumerate(zip(exact, shown, strict=False), 1) if pair[0] != pair[1]), "the last"
         )
         found.found("order", f"results.csv ({len(shown)}) and results.jsonl ({len(exact)}) differ, record {differ}")
+
+
+def _without_apostrophe(cell: str) -> str:
+    """A name as it is: results.csv has an apostrophe before what a spreadsheet would run."""
+    return (
+        cell[1:]
+        if cell[:1] == "'" and cell[1:].lstrip("\t\n\r \"'")[:1] in tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+        else cell
+    )
 
 
 def _look_at_sums(found: Findings, run: Run) -> None:

@@ -4,6 +4,7 @@ Nothing here comes from bulkimg. The ledger is copied first and the copy is open
 """
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -164,7 +165,10 @@ def _results_jsonl(path: Path) -> list[dict[str, Any]]:
 def _results_csv(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.reader(file, strict=True))
+            text = file.read()
+        if not text.endswith("\n"):
+            raise UnreadableError(f"{path.name}: the last record is not whole")
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise UnreadableError(f"{path.name}: {error}") from error
     if not lines or ",".join(lines[0]) != COLUMNS or any(len(line) != len(lines[0]) for line in lines):

@@ -138,6 +138,11 @@ def cut_the_csv(e: Evidence) -> None:
     path.write_text(path.read_text()[:-9])
 
 
+def call_an_image_otherwise(e: Evidence) -> None:
+    path = e.run / "results.csv"
+    path.write_text(path.read_text()[:-3] + '?"\n')
+
+
 def cut_the_jsonl(e: Evidence) -> None:
     path = e.run / "results.jsonl"
     path.write_text(path.read_text()[:-9])
@@ -154,6 +159,7 @@ PLANTED: list[tuple[Callable[[Evidence], None], str]] = [
     (forget_an_attempt, "unrecorded"), (another_job, "unrecorded"), (another_body, "unequal"),
     (a_field_too_many, "unequal"), (another_path, "foreign"), (another_image, "foreign"), (two_at_once, "overlaps"),
     (count_wrongly, "sums"), (cut_the_csv, "unreadable"), (cut_the_jsonl, "unreadable"), (break_the_ledger, "unreadable"),
+    (call_an_image_otherwise, "order"),
 ]  # fmt: skip
 
 

@@ -54,8 +54,8 @@ def test_a_bad_manifest_exits_3(cli: Cli, server: Server, name: str, text: str |
         (["--encoding", "klingon"], "is not a known encoding"),
         (["--progress", "loud"], "is not one of 'auto', 'bar', 'plain', 'json' or 'none'"),
         (["--max-errors", "150%"], "is not a limit"),
-        (["--results", "good.csv"], "is the manifest itself"),
-        (["--results", "good.txt"], "name it .csv or .jsonl"),
+        (["--results", "good.csv"], "this is the manifest, and the results would overwrite it"),
+        (["--results", "good.txt"], "end it in .csv or .jsonl"),
         (["--profile", "prod"], "create it with a table [profile.prod]"),
         (["--ca-file", "none.pem"], "--ca-file none.pem: cannot be used"),
         (["--colour"], "No such option"),
@@ -145,7 +145,10 @@ def test_expectations_are_not_passed_over(cli: Cli, server: Server) -> None:
     """Where nobody looks at the images, no if_ value can be compared: nothing is sent."""
     cli.write("if.csv", f"uuid,name,if_name\n{UUID},a,b\n")
     before = len(server.requests())
-    assert "has if_ columns" in cli.at(server)("run", "if.csv", "--yes", "--no-survey", code=3).err
+    assert (
+        "if_ columns need the images' present values"
+        in cli.at(server)("run", "if.csv", "--yes", "--no-survey", code=3).err
+    )
     assert len(server.requests()) == before
 
 
@@ -168,7 +171,7 @@ def test_results_replace_a_plain_file_and_nothing_else(cli: Cli, server: Server)
     (cli.place / "link.csv").symlink_to("elsewhere.csv")
     os.mkfifo(cli.place / "pipe.csv")
     for name in ("link.csv", "pipe.csv"):
-        assert "is not a plain file" in cli.at(server)("run", "good.csv", "--yes", "--results", name, code=2).err
+        assert "not a regular file" in cli.at(server)("run", "good.csv", "--yes", "--results", name, code=2).err
     assert not (cli.place / "elsewhere.csv").exists()
     assert len(server.requests()) == before
 

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -70,14 +71,14 @@ def test_precedence_is_flag_environment_job_file_profile_default(cli: Cli, serve
     )
     session: dict[str, Any] = {"BULKIMG_SESSION": server.session}
 
-    def pace(*arguments: str, **environment: Any) -> tuple[str, int]:
+    def pace(*arguments: str, **environment: Any) -> tuple[float | str, int]:
         found = cli("run", "job.toml", "--yes", "--json", *arguments, **session, **environment).json()["pace"]
         return found["rate_cap"], found["concurrency"]
 
-    assert pace() == ("22.0", 4)
-    assert pace(BULKIMG_RATE="33/s") == ("33.0", 4)
-    assert pace("--rate", "44/s", BULKIMG_RATE="33/s") == ("44.0", 4)
-    assert cli("run", "m.csv", "--yes", "--json", "--profile", "p", **session).json()["pace"]["rate_cap"] == "11.0"
+    assert pace() == (22.0, 4)
+    assert pace(BULKIMG_RATE="33/s") == (33.0, 4)
+    assert pace("--rate", "44/s", BULKIMG_RATE="33/s") == (44.0, 4)
+    assert cli("run", "m.csv", "--yes", "--json", "--profile", "p", **session).json()["pace"]["rate_cap"] == 11.0
 
 
 def test_the_profile_gets_its_password_from_a_command(cli: Cli, server: Server) -> None:
@@ -116,8 +117,8 @@ def test_a_dry_run_and_a_check_send_nothing_and_leave_nothing(cli: Cli, server: 
     cli.write("m.csv", manifest(some_images(server, 8)))
     before = len(server.requests())
     done = cli.at(server)("run", "m.csv", "-n")
-    assert "8 rows would be sent; nothing was." in done.out
-    cli("check", "m.csv")
+    assert "8 rows would be sent; nothing was sent (dry run)" in done.out
+    assert "8 rows, all valid" in cli("check", "m.csv").err
     assert len(server.requests()) == before
     assert not (cli.place / "runs").exists()
 
@@ -127,7 +128,7 @@ def test_on_a_terminal_it_asks_and_shows_a_bar(cli: Cli, server: Server) -> None
     before = len(server.puts())
     code, shown, _ = on_a_terminal(cli, server, "n\n", "run", "m.csv")
     assert (code, len(server.puts())) == (7, before)
-    assert f"Send changes of 5 images to {server.url}/zstack?" in shown
+    assert f"Change 5 images on {server.url}/zstack? [y/N, d shows the differences]" in shown
     assert "nothing was sent" in shown
     assert f"bulkimg apply {cli.runs()[-1]}" in shown
     code, shown, _ = on_a_terminal(cli, server, "y\n", "run", "m.csv")
@@ -141,19 +142,20 @@ def test_on_a_terminal_it_asks_again_after_the_canary(cli: Cli, server: Server) 
     cli.write("m.csv", manifest(some_images(server, 12)))
     before = len(server.puts())
     code, shown, _ = on_a_terminal(cli, server, "y\nn\n", "run", "m.csv", "--canary", "3")
-    assert "Send the others to" in shown
+    assert f"Send the other 9 to {server.url}/zstack?" in shown
     assert "nothing more was sent" in shown
     assert code == 7
     assert len(server.puts()) - before <= 4  # one more where the spelling is found out
     code, shown, _ = on_a_terminal(cli, server, "y\n", "resume", "last")
-    assert "Send the others to" in shown, "no is not forgotten"
+    assert f"Send the other 9 to {server.url}/zstack?" in shown, "no is not forgotten"
     assert code == 0
 
 
 def test_a_misspelled_variable_is_told(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 1)))
     done = cli.at(server)("run", "m.csv", "--yes", BULKIMG_MAX_CHANGE="3")
-    assert "BULKIMG_MAX_CHANGE is not a variable that bulkimg knows; did you mean 'BULKIMG_MAX_CHANGES'?" in done.err
+    said = "BULKIMG_MAX_CHANGE is not a variable of bulkimg and is ignored; did you mean 'BULKIMG_MAX_CHANGES'?"
+    assert said in done.err
     assert "warning" not in cli.at(server)("run", "m.csv", "--yes", BULKIMG_MAX_CHANGES="3").err
 
 
@@ -221,8 +223,9 @@ def test_a_closed_pipe_is_no_traceback(cli: Cli) -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert [name for name in COMMANDS if f"bulkimg {name}" not in text] == []
+    text = (ROOT / "README.md").read_text("utf-8").partition("\n## Commands\n")[2].partition("\n## ")[0]
+    named = [name for row in re.findall(r"^\|(.*?)\|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted(COMMANDS)
     assert Path(ROOT / "CHANGELOG.md").exists()
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from bulkimg.cli import screen
 from bulkimg.cli.progress import Tally, Watcher
+from bulkimg.engine import Live
 from bulkimg.model import Held, Outcome, Reopened, Retrying, Settled, Started, Status
 from bulkimg.settings import Settings
 from tests.conftest import corpus
@@ -35,14 +36,17 @@ def test_hostile_texts_are_written_out(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_progress_counts_what_it_saw() -> None:
     now = 100.0
+    requests = 100
     tally = Tally(lambda: now)
+    tally.live = lambda: Live(requests, 50.0, 4, 16)
     tally.see(Started("r", "d", "t", 10, 10))
     tally.see(Retrying(3, "u", "HTTP_500", 1.0))
-    now = 102.0
+    now, requests = 102.0, 140
     tally.see(Settled([Outcome(1, 2, "u", Status.UPDATED), Outcome(2, 3, "u", Status.FAILED)]))
-    assert tally.line == "2/10 rows, 1.0/s, 1 failed, 1 retrying, 0:08 left"
+    sent = "1.0 rows/s, 20 requests/s (cap 50/s), 4 in flight"
+    assert tally.line == f"2/10 rows, 0:08 left; {sent}; 1 failed, 1 waiting for a retry"
     tally.see(Settled([Outcome(3, 4, "u", Status.UNKNOWN), Outcome(4, 5, "u", Status.UPDATED)]))
-    assert (tally.done, tally.bad, tally.retrying) == (4, "1 failed, 1 unknown", 0)
+    assert (tally.done, tally.troubles, tally.retrying) == (4, "1 failed, 1 unknown", 0)
 
 
 def test_a_long_outage_is_a_few_lines_and_its_end_is_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,10 +56,10 @@ def test_a_long_outage_is_a_few_lines_and_its_end_is_one(capsys: pytest.CaptureF
     watch(Reopened(1860.2))
     watch(Held(1, "the server does not answer"))
     assert capsys.readouterr().err.splitlines() == [
-        "the server does not answer: nothing is sent for 1.0 s",
-        "the server does not answer: nothing is sent for 2.1 s",
-        "the server does not answer: nothing is sent for 8.0 s",
-        "the server does not answer: nothing is sent for 60.0 s",
-        "the server answers again, after 1860 s",
-        "the server does not answer: nothing is sent for 1.0 s",
+        "the server does not answer; sending pauses for 1.0 s",
+        "the server does not answer; sending pauses for 2.1 s",
+        "the server does not answer; sending pauses for 8.0 s",
+        "the server does not answer; sending pauses for 60.0 s",
+        "the server answers again after 1860 s; sending resumes",
+        "the server does not answer; sending pauses for 1.0 s",
     ]

@@ -225,7 +225,7 @@ def test_our_files_feed_back_as_they_are_whatever_encoding_is_configured(
         undo = here.run_dir() / "undo.csv"
         here("run", str(undo), *FAST, *asked, **configured)
         here("run", str(failed), *FAST, *asked, **configured)
-        here("export", "-o", "e.csv", "--fields", "name", **given)
+        here("export", "-o", "e.csv", "--force", "--fields", "name", **given)
         here("run", "e.csv", *FAST, *asked, **configured)
         assert here.summary()["counts"]["updated"] == 0
         assert server.images()[images[1]]["name"] == name

@@ -26,8 +26,8 @@ def test_the_question_reaches_the_terminal_wherever_the_outputs_go(
     before = len(server.puts())
     code, shown, _ = on_a_terminal(cli, server, "n\n", "run", "m.csv", *extra, redirected=redirected)
     assert (code, len(server.puts())) == (7, before)
-    assert f"Send changes of 2 images to {server.url}/zstack? [y/N]" in shown
-    assert "2 update" in shown or redirected in ("", "out")
+    assert f"Change 2 images on {server.url}/zstack? [y/N, d shows the differences]" in shown
+    assert "plan: 2 to update (name 2)" in shown or redirected in ("", "out")
 
 
 @pytest.mark.parametrize("redirected", ["err", "both"])
@@ -36,20 +36,20 @@ def test_every_command_that_sends_asks_there_too(cli: Cli, server: Server, redir
     images = some_images(server, 6)
     cli.write("m.csv", manifest(images))
     code, shown, _ = on_a_terminal(cli, server, "y\nn\n", "run", "m.csv", "--canary", "2", redirected=redirected)
-    assert (code, shown.count("[y/N]")) == (7, 2)
+    assert (code, shown.count("? [y/N, d ")) == (7, 2)
     assert cli.summary()["counts"]["updated"] == 2
     cli.at(server)("plan", "m.csv", *FAST)
     before = len(server.puts())
     for command in (["apply", "last"], ["undo", cli.runs()[0]]):
         code, shown, _ = on_a_terminal(cli, server, "n\n", *command, redirected=redirected)
-        assert (code, "[y/N]" in shown, len(server.puts())) == (7, True, before)
+        assert (code, "? [y/N, d " in shown, len(server.puts())) == (7, True, before)
 
 
 def test_a_manifest_typed_at_the_terminal_is_asked_about(cli: Cli, server: Server) -> None:
     typed = f"uuid,name\n{some_images(server, 1)[0]},typed {time.time()}\n\x04n\n"
     before = len(server.puts())
     code, shown, _ = on_a_terminal(cli, server, typed, "run", "-")
-    assert (code, "[y/N]" in shown, len(server.puts())) == (7, True, before)
+    assert (code, "? [y/N, d " in shown, len(server.puts())) == (7, True, before)
 
 
 @pytest.mark.parametrize("command", ["run", "undo", "retry", "resume", "apply"])

@@ -17,6 +17,7 @@ from aiohttp import web
 
 import bulkimg
 from tests.conftest import Cli
+from tests.ended import ended
 
 SESSION = "5e551017" * 4
 
@@ -109,17 +110,15 @@ async def run(
     one = bulkimg.Run(
         changes, credentials=credentials or bulkimg.Session(SESSION), endpoint=server.url, runs_dir=place, **given
     )
-    async for _ in one:
-        pass
-    assert one.summary is not None
-    lines = (Path(one.summary.directory) / "results.jsonl").read_text("utf-8").split("\n")[:-1]
+    summary = await ended(one)
+    lines = (Path(summary.directory) / "results.jsonl").read_text("utf-8").split("\n")[:-1]
     results = [json.loads(line) for line in lines]
     assert len(results) == rows
     for result in results:  # what every run must keep, whatever the server does
         applied = server.names.get(result["uuid"]) == f"new-{int(result['uuid'], 16)}"
         assert applied or result["status"] != "updated", result
         assert not applied or result["status"] != "failed", result
-    return one.summary, results
+    return summary, results
 
 
 def statuses(results: list[dict[str, Any]]) -> dict[str, int]:
@@ -287,11 +286,9 @@ async def test_a_login_that_hangs_does_not_keep_a_stop_waiting(tmp_path: Path) -
         )
         begun = time.monotonic()
         asyncio.get_running_loop().call_later(0.7, one.stop)
-        async for _ in one:
-            pass
+        summary = await ended(one)
     assert time.monotonic() - begun < 5
-    assert one.summary is not None
-    assert (one.summary.exit_code, one.summary.counts["unprocessed"]) == (130, 1)
+    assert (summary.exit_code, summary.counts["unprocessed"]) == (130, 1)
 
 
 async def test_what_the_server_echoes_of_our_secrets_is_not_written_down(tmp_path: Path) -> None:
@@ -471,11 +468,8 @@ async def test_a_value_that_the_image_does_not_show_is_not_taken_for_applied(tmp
             rate="unlimited",
             survey=False,
         )
-        async for _ in one:
-            pass
-    assert one.summary is not None
-    assert one.summary.counts["updated"] == 0
-    assert one.summary.counts["unknown"] == 6
+        summary = await ended(one)
+    assert (summary.counts["updated"], summary.counts["unknown"]) == (0, 6)
 
 
 @pytest.mark.parametrize("password", ["new-1", "0000", "inventory", "uuid", "name"])

@@ -167,9 +167,9 @@ def test_only_the_plan_that_was_looked_at_is_applied(cli: Cli, fleet: Server) ->
     assert fleet.puts() == []
     cli.at(fleet)("apply", "last", *FAST, "--checksum", digest[:16].upper())
     done = cli.at(fleet)("apply", "last", *FAST, code=7)
-    assert "has been carried out" in done.err
+    assert f"run {cli.runs()[-1]} is finished" in done.err
     for nonsense in ("", "ab", "not a hash"):
-        assert "is not a hash" in cli.at(fleet)("apply", "last", *FAST, "--checksum", nonsense, code=2).err
+        assert "not a hash" in cli.at(fleet)("apply", "last", *FAST, "--checksum", nonsense, code=2).err
 
 
 def test_a_guard_that_was_given_once_holds_until_another_is_given(cli: Cli, fleet: Server) -> None:
@@ -192,7 +192,7 @@ def test_preconditions_are_not_lost_on_the_way(cli: Cli, fleet: Server) -> None:
     cli.at(fleet)("run", "m.csv", *FAST, "--max-changes", "0", code=7)
     fleet.edit(a, description="theirs")
     done = cli.at(fleet)("retry", "last", *FAST, "--no-survey", "--max-changes", "none", code=7)
-    assert "preconditions" in done.err
+    assert "the rows have if_ columns, which need the images' present values" in done.err
     cli.at(fleet)("resume", "last", *FAST, code=None, BULKIMG_SURVEY="false")
     assert not [put for put in fleet.puts() if "theirs" not in put["body"]]
 
@@ -212,7 +212,7 @@ def test_the_canary_goes_first_and_the_rest_only_when_it_is_fine(cli: Cli, diale
         counts = cli.summary()["counts"]
         if drifts:
             assert counts["unprocessed"] == 35
-            assert "canary rows are not fine" in cli.summary()["reason"]
+            assert "5 of 5 canary rows did not succeed; the first is in line " in cli.summary()["reason"]
             cli.at(server)("resume", "last", *FAST, code=4)
             assert cli.summary()["counts"]["unprocessed"] == 35, "going on does not forget it"
         else:
@@ -246,9 +246,8 @@ def test_a_part_is_undone(cli: Cli, fleet: Server) -> None:
     table = fleet.table()
     assert all(table[uuid]["name"] == (before if uuid in undone else wanted)[uuid]["name"] for uuid in wanted)
     assert "did you mean 'platform'" in cli.at(fleet)("undo", run, *FAST, "--where", "platfrom=Linux", code=2).err
-    assert (
-        cli.at(fleet)("undo", run, *FAST, "--where", "name=nobody").err.count("nothing that could be taken back") == 1
-    )
+    nothing = f"nothing to undo: run {run} changed no image in the rows that --where selects"
+    assert nothing in cli.at(fleet)("undo", run, *FAST, "--where", "name=nobody").err
 
 
 def test_a_server_without_queries_is_sent_nothing_unless_that_is_asked_for(cli: Cli, dialect: str) -> None:
@@ -259,7 +258,9 @@ def test_a_server_without_queries_is_sent_nothing_unless_that_is_asked_for(cli: 
         cli.at(server)("run", "m.csv", *FAST, "--no-survey", "--job-timeout", "1s", code=None)
         assert not (cli.run_dir() / "undo.csv").exists()
         assert len({put["path"] for put in server.puts()}) == 3
-        assert "no old value is known" in cli.at(server)("undo", "last", *FAST, code=7).err
+        assert (
+            "so the old values are not known; it cannot be undone" in cli.at(server)("undo", "last", *FAST, code=7).err
+        )
         sent = len(server.puts())
         cli.write("if.csv", f"uuid,name,if_name\n{sorted(server.images())[5]},n,x\n")
         cli.at(server)("run", "if.csv", *FAST, code=5)

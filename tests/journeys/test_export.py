@@ -112,8 +112,8 @@ def test_conditions_are_the_servers_own_and_ones_it_would_misread_are_refused(cl
     before = len(server.requests())
     for condition, words in (
         ("platfrom=Linux", "did you mean 'platform'"),
-        ("name=a!=b", "would split it at '!='"),
-        ("name=a>=b", "would split it at '>='"),
+        ("name=a!=b", "the server splits conditions at '!='"),
+        ("name=a>=b", "the server splits conditions at '>='"),
         ("platform", "is not a condition"),
         ("userTags=x", "is not a field to ask for"),
     ):

@@ -126,7 +126,7 @@ def test_retry_is_a_new_run_of_what_is_left(cli: Cli, server: Server) -> None:
     assert "code SYS" not in cli("status", first.name).out
     cli.write("ok.csv", f"uuid,name\n{images[0]},fine\n")
     cli.at(server)("run", "ok.csv", "--yes")
-    assert "no row to try again" in cli.at(server)("retry", "last").err
+    assert f"no row of run {cli.runs()[-1]} is failed, unknown or unprocessed" in cli.at(server)("retry", "last").err
 
 
 def test_failed_csv_is_a_manifest_again(cli: Cli, server: Server) -> None:
@@ -159,7 +159,7 @@ def test_a_run_is_resumed_as_the_account_that_began_it(cli: Cli, server: Server)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     other = cli("resume", "last", code=7, BULKIMG_ACCOUNT="mallory", BULKIMG_PASSWORD="x")
-    assert "begun as account admin" in other.err
+    assert "started as account admin, but the credentials now are for account mallory" in other.err
 
 
 def test_run_files_are_private(cli: Cli, server: Server) -> None:

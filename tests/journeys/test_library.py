@@ -7,7 +7,7 @@ from typing import cast, get_args
 import pytest
 
 import bulkimg
-from tests.conftest import ROOT, Server, sandbox_process
+from tests.conftest import Server, sandbox_process
 from tests.windows import most_within
 
 
@@ -80,7 +80,7 @@ async def test_rate_and_concurrency_change_while_it_runs(tmp_path: Path) -> None
             endpoint=slow.url,
             runs_dir=tmp_path,
             rate="unlimited",
-            concurrency="1",
+            concurrency=1,
         )
         with pytest.raises(bulkimg.UsageError):
             _ = run.pace
@@ -96,18 +96,6 @@ async def test_rate_and_concurrency_change_while_it_runs(tmp_path: Path) -> None
     assert 2 < most_within(0.06, times) <= 40
     assert run.summary is not None
     assert run.summary.counts["updated"] == 80
-
-
-async def test_the_readmes_ten_lines_run(tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
-    """The library example of the README, with this server's address and session in it."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    code = next(block.split("```")[0] for block in text.split("```python\n")[1:])
-    code = code.replace("http://127.0.0.1:8080", server.url).replace("YOUR_SESSION", server.session)
-    code = code.replace("samples/relabel.csv", str(ROOT / "samples" / "relabel.csv")).replace("asyncio.run(main())", "")
-    namespace: dict[str, object] = {}
-    exec(code.replace("rate=", f"runs_dir={str(tmp_path)!r}, rate="), namespace)
-    await namespace["main"]()  # type: ignore[operator]
-    assert "60" in capsys.readouterr().out
 
 
 def test_importing_the_library_opens_nothing() -> None:

@@ -159,7 +159,7 @@ async def test_a_platform_that_is_null_in_some_image_fails_no_command(cli: Cli) 
         async def run(*words: str) -> Any:
             return await asyncio.to_thread(cli, *words, **given)
 
-        assert "2 update" in (await run("plan", "m.csv", "--rate", "unlimited")).out
+        assert "plan: 2 to update (name 1, platform 1)" in (await run("plan", "m.csv", "--rate", "unlimited")).out
         await run("run", "m.csv", *FAST)
         assert fleet.images[null]["name"] == "renamed"
         assert fleet.images[other]["platform"] == "Windows"

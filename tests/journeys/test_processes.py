@@ -128,8 +128,8 @@ def test_a_sending_process_that_is_killed_costs_no_row(cli: Cli) -> None:
             time.sleep(0.3)
         _, said = process.communicate(timeout=60)
         assert (process.returncode, "Traceback" in said) == (0, False), said
-        assert "a process that was sending has ended; what it had sent is asked about; 1 of its kind left" in said
-        assert "asked about; the run sends by itself from now on" in said
+        assert "a sender process died; the rows it was sending are checked; 1 remaining" in said
+        assert "are checked; this process sends alone now" in said
         assert "the server" not in said, "it is not to blame, and nobody waits for it"
         check_complete(cli, server, wanted)
 
@@ -253,6 +253,6 @@ def test_where_processes_cannot_be_loaded_the_run_goes_on_alone(cli: Cli) -> Non
         check_complete(cli, server, wanted)
     said = [json.loads(line) for line in done.err.splitlines()]
     assert [line["message"] for line in said if line["event"] == "processlost"] == [
-        "a process that was to send has not come up; 1 of its kind left",
-        "a process that was to send has not come up; the run sends by itself from now on",
+        "a sender process failed to start; 1 remaining",
+        "a sender process failed to start; this process sends alone now",
     ]

@@ -7,6 +7,7 @@ from aiohttp import web
 
 import bulkimg
 from tests.conftest import Cli, sandbox_process
+from tests.ended import ended
 from tests.journeys.test_bad_servers import SESSION, Lies, lying
 
 
@@ -20,10 +21,7 @@ async def run(server: Lies, place: Path, changes: list[dict[str, Any]]) -> bulki
         survey=False,
         adaptive=False,
     )
-    async for _ in one:
-        pass
-    assert one.summary is not None
-    return one.summary
+    return await ended(one)
 
 
 async def test_a_value_that_reads_back_as_another_has_drifted(tmp_path: Path) -> None:

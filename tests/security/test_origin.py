@@ -10,6 +10,7 @@ import pytest
 
 import bulkimg
 from tests.conftest import Cli, corpus
+from tests.ended import ended
 from tests.security.figures import measured
 from tests.security.servers import (
     Call,
@@ -59,10 +60,7 @@ async def carry_out(url: str, place: Path, rows: int, **options: Any) -> bulkimg
     one = bulkimg.Run(
         changes, credentials=account, endpoint=url, runs_dir=place, max_errors="none", survey=False, **given
     )
-    async for _ in one:
-        pass
-    assert one.summary is not None
-    return one.summary
+    return await ended(one)
 
 
 def on_the_way_to(kind: str, bad: bytes) -> Script:

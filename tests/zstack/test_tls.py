@@ -25,6 +25,7 @@ from bulkimg.errors import UsageError
 from bulkimg.zstack.http import read_authority
 from bulkimg.zstack.wire import Answer
 from tests.conftest import UUID
+from tests.ended import ended
 from tests.zstack.raw import http, read_request
 from tests.zstack.test_transport import transport
 
@@ -188,8 +189,7 @@ async def carry_out(server: TlsServer, place: Path, rows: int, **options: Any) -
     changes = [{"uuid": f"{n:032x}", "name": "x"} for n in range(rows)]
     given: dict[str, Any] = {"rate": "40/s", "concurrency": 2, "endpoint": f"https://{HOST}:{server.port}", **options}
     one = bulkimg.Run(changes, credentials=bulkimg.Session("5" * 32), runs_dir=place / "runs", survey=False, **given)
-    async for _ in one:
-        pass
+    await ended(one)
     return one
 
 

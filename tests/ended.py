@@ -1,0 +1,18 @@
+"""Carry a run of the library out to its end."""
+
+import bulkimg
+
+
+async def ended(run: bulkimg.Run) -> bulkimg.Summary:
+    """Its summary. What it raised after that is what the summary says: the same exit code, and the run as `result`."""
+    raised: bulkimg.BulkimgError | None = None
+    try:
+        async for _ in run:
+            pass
+    except (bulkimg.TargetError, bulkimg.RunRefused) as error:
+        raised = error
+    summary = run.summary
+    assert summary is not None, raised
+    assert (raised.exit_code if raised else None) == (summary.exit_code if summary.exit_code in (5, 7) else None)
+    assert raised is None or raised.result.run_id == summary.run_id
+    return summary
