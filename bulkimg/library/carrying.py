@@ -8,7 +8,7 @@ from typing import Self, Unpack
 
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Approve, Engine, OpenRun, begin, named_run, refusal, refuse, reopen
-from bulkimg.errors import Exit, ManifestRefused, RunRefused, TargetError, UsageError
+from bulkimg.errors import Exit, LoginRefused, ManifestRefused, RunRefused, TargetError, UsageError
 from bulkimg.ledger import tally
 from bulkimg.library.options import Asked, Options
 from bulkimg.library.result import Result, result_of
@@ -18,7 +18,9 @@ from bulkimg.pace import Pace
 from bulkimg.report import Narrator, level
 
 _SHOWN = 5  # problems in the text of a refusal
+_LOGIN = ("LOGIN_REFUSED:", "ACCESS_KEY:")
 _log = logging.getLogger("bulkimg")
+_log.addHandler(logging.NullHandler())  # or Python prints warnings where a program has no handler
 
 
 class Run:
@@ -98,12 +100,11 @@ def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> Op
         refuse(opened, why)
     finally:
         opened.close()
-    raise ManifestRefused(_refused(opened, problems), problems)
+    raise ManifestRefused(_refused("the source" if rows is not None else path, problems), problems)
 
 
-def _refused(opened: OpenRun, problems: list[Problem]) -> str:
+def _refused(name: str, problems: list[Problem]) -> str:
     """The first problems, and how many more there are."""
-    name = opened.settings.manifest or "the source"
     lines = [f"line {found.line}: {found.text}{f'; {found.fix}' if found.fix else ''}" for found in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"and {len(problems) - _SHOWN:,} more, in .problems")
@@ -194,7 +195,8 @@ class Carrying:
     def _raise(self, summary: Summary) -> None:
         """Nothing that went wrong with the run as a whole is silent."""
         if summary.exit_code == Exit.TARGET:
-            raise self.engine.target_error or TargetError(summary.reason)
+            refused = summary.reason.startswith(_LOGIN)  # found out by a row, where nothing was read before
+            raise self.engine.target_error or (LoginRefused if refused else TargetError)(summary.reason)
         if summary.exit_code == Exit.REFUSED:
             raise RunRefused(summary.reason)
 
