@@ -54,10 +54,14 @@ async def test_leaving_the_context_stops_the_run_resumable(call: Caller) -> None
 
 async def test_an_error_in_the_block_stops_the_run_and_reaches_the_program(call: Caller) -> None:
     run = a_run(call, 60, "30/s")
-    with pytest.raises(ZeroDivisionError):
+
+    async def fail() -> None:
         async with run:
             await until_settled(run)
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
     assert (run.result.exit_code, run.result.counts["unknown"]) == (130, 0)
 
 
