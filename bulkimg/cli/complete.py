@@ -80,7 +80,9 @@ def profiles(incomplete: str) -> Found:
 
     with suppress(OSError, BulkimgError):
         path = config_file(os.environ)
-        return [(name, str(path)) for name in read_toml(path).get("profile", {}) if name.startswith(incomplete)]
+        found = read_toml(path).get("profile")
+        names = found if isinstance(found, dict) else ()
+        return [(name, str(path)) for name in names if name.startswith(incomplete)]
     return []
 
 

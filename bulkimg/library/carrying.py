@@ -20,7 +20,7 @@ from bulkimg.engine import (
     reopen,
     stored_settings,
 )
-from bulkimg.errors import Exit, ManifestRefused, RunRefused, TargetError, UsageError
+from bulkimg.errors import Exit, LoginRefused, ManifestRefused, RunRefused, TargetError, UsageError
 from bulkimg.ledger import tally
 from bulkimg.library.options import Asked, Options
 from bulkimg.library.result import Result, result_of
@@ -30,7 +30,9 @@ from bulkimg.pace import Pace
 from bulkimg.report import Narrator, level
 
 _SHOWN = 5  # problems in the text of a refusal
+_LOGIN = ("LOGIN_REFUSED:", "ACCESS_KEY:")
 _log = logging.getLogger("bulkimg")
+_log.addHandler(logging.NullHandler())  # or Python prints warnings where a program has no handler
 
 
 class Run:
@@ -116,12 +118,11 @@ def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> Op
         refuse(opened, why)
     finally:
         opened.close()
-    raise ManifestRefused(_refused(opened, problems), problems)
+    raise ManifestRefused(_refused("the source" if rows is not None else path, problems), problems)
 
 
-def _refused(opened: OpenRun, problems: list[Problem]) -> str:
+def _refused(name: str, problems: list[Problem]) -> str:
     """The first problems, and how many more there are."""
-    name = opened.settings.manifest or "the source"
     lines = [f"line {found.line}: {found.text}{f'; {found.fix}' if found.fix else ''}" for found in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"and {len(problems) - _SHOWN:,} more, in .problems")
@@ -213,7 +214,8 @@ class Carrying:
         """Nothing that went wrong with the run as a whole is silent. What is raised carries the run as `result`."""
         error: TargetError | RunRefused
         if summary.exit_code == Exit.TARGET:
-            error = self.engine.target_error or TargetError(summary.reason)
+            refused = summary.reason.startswith(_LOGIN)  # found out by a row, where nothing was read before
+            error = self.engine.target_error or (LoginRefused if refused else TargetError)(summary.reason)
         elif summary.exit_code == Exit.REFUSED:
             error = RunRefused(summary.reason)
         else:

@@ -321,7 +321,8 @@ def _rows(answer: Answer) -> list[Image]:
         raise CannotRead(f"{said}; {endpoint_hint(answer)}")
     said, hopeless = _by_the_table(answer, error_text(answer))
     if hopeless:
-        raise TargetError(f"cannot read the images: {said}")
+        kind = LoginRefused if said.startswith("ACCESS_KEY:") else TargetError
+        raise kind(f"cannot read the images: {said}")
     error = error_of(answer.json())
     if answer.streak or (error and error.code in CODES and CODES[error.code].move is Move.AGAIN):
         raise TargetError(f"cannot read the images: {said}, repeatedly; check the server")

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from bulkimg.layers import job_tables
+from bulkimg.manifest.jsonl import NESTED
 from bulkimg.model import FIELDS, Change
 from bulkimg.report import documents
 from bulkimg.settings import Settings
@@ -73,9 +74,11 @@ def _job() -> dict[str, Any]:
 
 
 def _manifest() -> dict[str, Any]:
-    """One flat object a line; null leaves a field as it is."""
-    found = Change.model_json_schema(mode="validation")
-    properties = found["properties"]
+    """One object a line, flat or with the fields in the API's own nested object; null leaves a field as it is."""
+    fields = Change.model_json_schema(mode="validation")["properties"]
+    properties = {**fields, **{f"if_{name}": fields[name] for name in FIELDS}}
+    passed_over = {"patternProperties": {"^_": {}}, "additionalProperties": False}
+    nested = {"type": ["object", "null"], "properties": properties, **passed_over}
     return {
         "$schema": _DIALECT,
         "title": "bulkimg manifest row, schema 1",
@@ -84,8 +87,7 @@ def _manifest() -> dict[str, Any]:
         "properties": {
             "uuid": {"type": "string", "description": "32 hexadecimal digits, with or without dashes"},
             **properties,
-            **{f"if_{name}": properties[name] for name in FIELDS},
+            **dict.fromkeys(NESTED, nested),
         },
-        "patternProperties": {"^_": {}},
-        "additionalProperties": False,
+        **passed_over,
     }
