@@ -158,6 +158,7 @@ def _environment(page: Path, place: Path, server: Server) -> dict[str, str]:
     home.mkdir()
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(ROOT),  # this checkout's code, whatever is installed
         "HOME": str(home),
         "LANG": "C.UTF-8",
     }
