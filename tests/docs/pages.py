@@ -222,6 +222,7 @@ _VARIES = [
     (re.compile(r"\d+\.\d+(?=/s| s\b|, *\n)"), "<number>"),
     (re.compile(r"\b\d:\d\d left"), "<left>"),
     (re.compile(r'("(?:requests_per_s|sending_s|duration_s)": )[\d.]+'), r"\1<number>"),
+    (re.compile(r"(?<=commit )[0-9a-f]{12}|(?<=Python )[\d.]+\w*|(?<=SQLite )[\d.]+"), "<version>"),
     (re.compile(r"\s+"), " "),
 ]
 
