@@ -39,8 +39,8 @@ PAGES = (
 OTHER_PROGRAMS = frozenset({"--parallel", "--parallel-max", "--env-file"})  # of curl and docker
 # Words in capitals that are no codes, in the rooms where codes are made.
 NOT_CODES = frozenset(
-    {"BEGIN", "COMMIT", "ROLLBACK", "DELETE", "GET", "POST", "PUT", "HOME", "XDG_CONFIG_HOME", "LOGNAME", "USER", "ISO", "HEAD"}
-    | {"UEFI", "UTC", "CREDENTIALS_DIRECTORY"}
+    {"BEGIN", "COMMIT", "ROLLBACK", "DELETE", "GET", "POST", "PUT", "HOME", "XDG_CONFIG_HOME", "LOGNAME", "USER", "ISO"}
+    | {"UEFI", "UTC", "CREDENTIALS_DIRECTORY", "HEAD"}
 )
 OF_THE_MANIFEST = ("manifest/", "model.py", "ledger/intake.py", "planner/undo.py")
 CODE = re.compile(r"[A-Z]{3,}|[A-Z]{2,}(?:_[A-Z]+)+")
@@ -231,7 +231,7 @@ def test_every_word_for_an_error_is_on_the_page_of_json() -> None:
 
 # -- documents as they are printed --------------------------------------------------------------------------------------
 
-OPEN = frozenset({"counts", "actions", "fields"})  # objects whose keys are data
+OPEN = frozenset({"counts", "actions", "fields", "image", "before", "after"})  # objects whose keys are data
 
 
 def names_in(document: Any) -> set[str]:
@@ -260,6 +260,8 @@ def test_every_field_of_a_document_is_on_the_page_of_json(cli: Cli, server: Serv
     printed["Status"] = [here("status", "--json").json(), here("runs", "--json").json()]
     server.edit(images[0], name="another")
     printed["Verify"] = [here("verify", "last", "--json", code=1).json()]
+    printed["Doctor"] = [here("doctor", "--json").json()]
+    printed["Show"] = [here("show", images[0], "--json").json()]
     general = {"schema", "exit_code", "run_id"}
     for heading, documents in printed.items():
         named = set(re.findall(r"`(?:error\.)?(\w+)`", section("reference/json.md", heading)))
