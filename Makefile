@@ -7,7 +7,7 @@ JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? 2 * n : 8)))
 # The rooms whose tests start no process.
 ROOMS := tests/applier tests/ledger tests/manifest tests/pace tests/planner tests/zstack --ignore tests/zstack/test_senders.py
 
-.PHONY: help venv demo check rooms test pytest coverage lint fmt bench battery lock clean
+.PHONY: help venv demo check rooms test pytest coverage lint fmt bench battery dist reference docs lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -68,6 +68,19 @@ bench: venv  ## measure speed (needs nginx, curl, GNU parallel)
 
 battery: venv  ## every reliability test at full size (39 minutes on 2 cores)
 	$(BIN)/python -m tests.battery
+
+dist: reference  ## wheel and sdist in dist/
+	rm -rf dist
+	$(BIN)/hatchling build -d dist
+
+reference: venv  ## docs/reference/cli.md, man pages and completion from the program
+	$(BIN)/python -m bulkimg.cli.reference
+
+# The generator is pinned here and in no lock: nothing else needs it.
+docs: reference  ## docs as a web site in site/
+	$(PY) -m venv .venv-site
+	.venv-site/bin/pip install -q --disable-pip-version-check zensical==0.0.60
+	.venv-site/bin/zensical build --strict
 
 # Needs uv; users and CI do not.
 lock:  ## resolve requirements.lock again (needs uv)

@@ -5,7 +5,7 @@ A wrong value is a UsageError that names the place it came from.
 
 import re
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bulkimg.errors import UsageError
-from bulkimg.settings import Settings
+from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import expanded, nearest
 
 _OPTIONS = {field.alias or name: name for name, field in Settings.model_fields.items()}
@@ -270,6 +270,13 @@ def merge(*layers: Layer) -> Settings:
             f"{labels['require_tls']} forbids; use https://"
         )
     return settings
+
+
+def resuming(layers: Sequence[Layer], stored: Mapping[str, Any]) -> Settings:
+    """The settings of a run that was named again: what is given now, then what it was started with. What its plan means stays."""
+    fixed = {name: stored[name] for name in PLAN_SHAPE if name in stored}
+    own = {name: value for name, value in stored.items() if name not in ("profile", "manifest", "job_name")}
+    return merge(Layer(fixed, str), *layers, Layer(own, lambda option: f"the run's {option}"))
 
 
 def _sentence(item: Any, labels: Mapping[str, str]) -> str:

@@ -31,6 +31,9 @@ from bulkimg.values import (
     parse_window,
 )
 
+# What a plan's meaning depends on: a run keeps these whole, and nothing later changes them.
+PLAN_SHAPE = ("survey", "tags", "tags_mode", "empty_token")
+
 _Pairs = dict[str, str | bool | float] | list[str]  # what --map and --set, and the tables of a job file, hold
 
 

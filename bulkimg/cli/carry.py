@@ -28,7 +28,7 @@ _WHY = {signal.SIGINT: "interrupted with Ctrl-C"}
 
 
 def carry(run: OpenRun, credentials: Credentials, *, ask: bool = True, checksum: str | None = None) -> NoReturn:
-    """Carry the run out, show what came of it, and leave with its exit code. `ask`: where there is somebody to be asked."""
+    """Carry the run out, show what came of it, and leave with its exit code. `ask`: ask first where standard input is a terminal."""
     asks = ask and not run.settings.yes and screen.can_ask()
     approve = partial(_approve, run) if asks else None
     if what := undoing(run):

@@ -25,7 +25,7 @@ from bulkimg.settings import Settings
 from bulkimg.values import nearest
 from bulkimg.words import count
 
-# What an image shows beside the fields that can be changed (docs/dev/protocol.md §6).
+# What an image shows besides the fields that can be changed (docs/dev/protocol.md §6).
 ALSO = ("uuid", "state", "status", "size", "actualSize", "md5Sum", "url", "type", "createDate", "lastOpDate")
 _CONDITION = re.compile(r"(\w+)(!=|>=|<=|!\?=|!~=|~=|\?=|=|>|<| is null| not null)(.*)", re.DOTALL)
 _OPERATORS = ("!=", ">=", "<=", "!?=", "!~=", "~=", "?=", "=", ">", "<", "is null", "not null")

@@ -15,15 +15,19 @@ ALL = "bulkimg.help_all"  # set in the context by --help-all
 class HelpfulCommand(TyperCommand):
     """A command of bulkimg."""
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """`SOURCE`, where Typer writes `{SOURCE}`."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         shows_all = ctx.meta.get(ALL, False)
         arguments, groups, hidden = [], {name: [] for name in ("Options", *manual.GROUPS)}, 0  # type: ignore[var-annotated]
-        for param in self.get_params(ctx):
+        for param in in_order(self.get_params(ctx)):
             record = param.get_help_record(ctx)
             if record is None:
                 continue
             if param.param_type_name == "argument":
-                arguments.append(record)
+                arguments.append(argument_record(record))
             elif str(param.name) in manual.RARE and not shows_all:
                 hidden += 1
             else:
@@ -40,6 +44,16 @@ class HelpfulCommand(TyperCommand):
         for title, records in manual.closing(str(self.name)):
             with formatter.section(title):
                 formatter.write_dl(records, col_max=52)
+
+
+def in_order(params: list[Any]) -> list[Any]:
+    """Options in the order of their groups; what stands in none keeps its place."""
+    return sorted(params, key=lambda param: manual.place_of(str(param.name)))
+
+
+def argument_record(record: tuple[str, str]) -> tuple[str, str]:
+    """An argument's name and meaning, without its Python type."""
+    return record[0].partition(" <")[0], record[1].removesuffix("  [required]")
 
 
 def show_all(ctx: typer.Context, value: bool) -> None:

@@ -126,7 +126,7 @@ def main() -> NoReturn:
 
 def _end(error: Exception) -> Exit | None:
     """Say what went wrong, and the exit code that goes with it; None for a bug of ours."""
-    sqlite3 = sys.modules.get("sqlite3")  # imported by whoever opened a ledger; `--help` does without
+    sqlite3 = sys.modules.get("sqlite3")  # imported where a ledger was opened; `--help` does without
     if isinstance(error, BulkimgError):
         screen.error(str(error))
         return error.exit_code

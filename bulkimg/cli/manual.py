@@ -187,3 +187,9 @@ RARE = frozenset({
 def group_of(option: str) -> str:
     """The group that an option stands in; a command's own options stand first."""
     return next((group for group, options in GROUPS.items() if option in options), "Options")
+
+
+def place_of(option: str) -> int:
+    """Where an option stands in its group."""
+    options = GROUPS.get(group_of(option), ())
+    return options.index(option) if option in options else len(options)

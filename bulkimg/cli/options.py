@@ -21,7 +21,6 @@ from bulkimg.credentials import (
     account_without_password,
     find_credentials,
 )
-from bulkimg.engine.shape import PLAN_SHAPE
 from bulkimg.errors import UsageError
 from bulkimg.layers import (
     Layer,
@@ -32,9 +31,10 @@ from bulkimg.layers import (
     merge,
     profile_layer,
     read_profile,
+    resuming,
     variables,
 )
-from bulkimg.settings import Settings
+from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest, parse_endpoint, parse_path
 
 Flags = dict[str, Any]
@@ -250,7 +250,7 @@ def _speak_as_asked_in(path: Path) -> None:
     try:
         text = path.read_bytes().decode("utf-8-sig", "replace")
     except (OSError, ValueError):
-        return  # whoever reads it says why
+        return  # reading it for its options says why
     if re.search(r"""^\s*log_format\s*=\s*["']json["']""", text, re.MULTILINE):
         screen.speak_json()
 
@@ -299,11 +299,8 @@ class Asked:
         _warn_of_unknown(frozenset(os.environ))
 
     def resuming(self, stored: Mapping[str, Any]) -> Settings:
-        """The settings to resume a run with that was named again: what was given now, then what the run was begun with. Guards
-        that were given once hold until others are given; what its plan means stays."""
-        fixed = {name: stored[name] for name in PLAN_SHAPE if name in stored}
-        own = {name: value for name, value in stored.items() if name not in ("profile", "manifest", "job_name")}
-        return merge(Layer(fixed, str), *self._layers, Layer(own, lambda option: f"the run's {option}"))
+        """The settings to resume a run with that was named again."""
+        return resuming(self._layers, stored)
 
     def credentials(self) -> Credentials:
         """UsageError when there are none, half of one, or two kinds. A password that others may read is worth a word."""

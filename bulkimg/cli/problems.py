@@ -18,7 +18,7 @@ def problem_line(name: str, problem: Problem, kind: str = "") -> str:
 
 
 def show_problems(ledger: Ledger) -> None:
-    """The first of them, beside the results that hold them all."""
+    """Show the first problems; the results hold all of them."""
     name, found = ledger.meta("manifest"), tally.problem_counts(ledger)[0]
     for problem in tally.problems(ledger, limit=MOST):
         screen.note(problem_line(name, problem))

@@ -165,18 +165,18 @@ class _Json:
         self._show()
 
 
+BAR_WIDTH = 40  # at most; a narrow terminal gets what its text leaves
+
+
 class _Bar:
     """A bar on a terminal, with the pace below it and what is not fine below that. Rich redraws it ten times a second."""
 
     def __init__(self, tally: Tally) -> None:
         from rich.console import Console  # the other kinds do without rich
-        from rich.live import Live as Display
 
         self._tally = tally
-        self._display = Display(
-            get_renderable=self._drawn, console=Console(file=sys.stderr, highlight=False), refresh_per_second=10
-        )
-        self._is_shown = False
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._display: Any = None  # while it is shown
 
     def _drawn(self) -> Any:
         from rich.console import Group
@@ -185,13 +185,11 @@ class _Bar:
         from rich.text import Text
 
         tally = self._tally
-        head = Table.grid(padding=(0, 1), expand=True)
-        head.add_column(ratio=1)
-        head.add_column(no_wrap=True, justify="right")
-        bar = ProgressBar(
-            total=max(tally.pending, 1), completed=tally.done, complete_style="green", finished_style="green"
-        )
-        head.add_row(bar, f"{100 * tally.done // max(tally.pending, 1)} %  {tally.place}")
+        said = f"{100 * tally.done // max(tally.pending, 1)} %  {tally.place}"
+        width = max(5, min(BAR_WIDTH, self._console.width - len(said) - 2))
+        total, green = max(tally.pending, 1), {"complete_style": "green", "finished_style": "green"}
+        head = Table.grid(padding=(0, 1))
+        head.add_row(ProgressBar(total=total, completed=tally.done, width=width, **green), said)  # type: ignore[arg-type]
         lines: list[Any] = [head, Text(tally.pace, style="dim")]
         if troubles := tally.troubles:
             lines.append(Text(troubles, style="yellow"))
@@ -200,14 +198,16 @@ class _Bar:
     def see(self, event: Event) -> None:
         if isinstance(event, PlanMade | CanaryPassed):
             self.close()  # a question may follow
-        elif isinstance(event, Started | Settled) and self._tally.pending and not self._is_shown:
+        elif isinstance(event, Started | Settled) and self._tally.pending and self._display is None:
+            from rich.live import Live as Display
+
+            self._display = Display(get_renderable=self._drawn, console=self._console, refresh_per_second=10)
             self._display.start()
-            self._is_shown = True
 
     def close(self) -> None:
-        if self._is_shown:
+        if self._display is not None:
             self._display.stop()
-            self._is_shown = False
+            self._display = None
 
 
 class _Nothing:

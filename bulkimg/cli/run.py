@@ -15,14 +15,14 @@ from bulkimg.engine import (
     OpenRun,
     begin,
     check_outputs,
-    edited_manifest,
     named_run,
     refusal,
     refuse,
+    refuse_other_work,
     reopen,
     stored_settings,
 )
-from bulkimg.errors import Exit, RunRefused
+from bulkimg.errors import Exit
 from bulkimg.ledger import RunDirectory, tally
 from bulkimg.planner import diff
 from bulkimg.words import count
@@ -63,19 +63,9 @@ def begin_or_refuse(asked: Asked, source: str, *, plan_only: bool = False) -> tu
 
 def _resumed(named: RunDirectory, asked: Asked, source: str) -> OpenRun:
     """The run of that name, to be resumed: its plan and its target stay, and its guards hold until others are given."""
-    stored = stored_settings(named)
-    if (stored.get("endpoint"), stored.get("base_path")) != (asked.settings.endpoint, asked.settings.base_path):
-        target = f"{stored.get('endpoint')}{stored.get('base_path')}"
-        raise RunRefused(
-            f"run {named.run_id} was started against {target}, not {asked.settings.target}; choose another --run-id"
-        )
-    if edited := edited_manifest(named, source):
-        raise RunRefused(
-            f"{edited}: not the manifest of run {named.run_id}; choose another --run-id, or send the rest of its own "
-            f"manifest with bulkimg resume {named.words}"
-        )
+    refuse_other_work(named, asked.settings, source)
     screen.note(f"resuming run {named.run_id}")
-    return reopen(named, asked.resuming(stored))
+    return reopen(named, asked.resuming(stored_settings(named)))
 
 
 def ask_for(source: str, flags: Flags) -> tuple[Asked, str]:

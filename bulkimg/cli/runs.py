@@ -60,7 +60,7 @@ def command(
     elif not shown:
         screen.note(f"no runs in {settings.runs_dir}")
     else:
-        screen.out(screen.table([_HEADER, *(_line(run) for run in shown)]))
+        screen.out(screen.fitted([_HEADER, *(_line(run) for run in shown)], _SPARE))
 
 
 def _age(text: str) -> float:
@@ -82,6 +82,7 @@ def _reports(runs_dir: Any) -> list[tuple[RunDirectory, dict[str, Any]]]:
 
 
 _HEADER = ("RUN", "STARTED", "KIND", "TARGET", "STATE", "UPDATED", "UNCHANGED", "NOT FINE", "NOTE")
+_SPARE = ("STARTED", "KIND", "UNCHANGED", "TARGET")
 
 
 def _line(run: dict[str, Any]) -> tuple[str, ...]:

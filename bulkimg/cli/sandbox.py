@@ -1,4 +1,4 @@
-"""This file is `bulkimg sandbox`: starts the practice server and says how to use it."""
+"""`bulkimg sandbox`: start the practice server and say how to use it."""
 
 import asyncio
 from typing import Annotated

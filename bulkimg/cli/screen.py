@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import shutil
 import sys
 import textwrap
 import time
@@ -166,7 +165,7 @@ class _Output(io.TextIOWrapper):
 
 
 def has_reader() -> bool:
-    """Whether somebody still reads standard output, as far as it has been tried."""
+    """Whether standard output still has a reader, as far as it has been tried."""
     return getattr(sys.stdout, "has_reader", True)
 
 
@@ -185,6 +184,25 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in rows
     )
+
+
+def fitted(rows: Sequence[tuple[str, ...]], spare: Sequence[str]) -> str:
+    """A table as wide as the terminal: `spare` are the headings of columns that may be left out, the last to go first; the last
+    column is cut. Whole where standard output is no terminal."""
+    width = _columns(1) if sys.stdout.isatty() else 0
+    shown = list(rows)
+    for heading in reversed(spare):
+        if not width or _width(shown) <= width:
+            break
+        at = shown[0].index(heading)
+        shown = [(*row[:at], *row[at + 1 :]) for row in shown]
+    lines = table(shown).split("\n")
+    return "\n".join(line if not width or len(line) <= width else f"{line[: width - 1]}…" for line in lines)
+
+
+def _width(rows: Sequence[tuple[str, ...]]) -> int:
+    """The columns of a table but its last one, and a few characters of that."""
+    return sum(max(len(row[at]) for row in rows) + 2 for at in range(len(rows[0]) - 1)) + 8
 
 
 # -- standard error -----------------------------------------------------------------------------------------------------
@@ -232,14 +250,22 @@ def _print(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)
     except (OSError, ValueError):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # so that the flush at exit finds somebody
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # so that the flush at exit has a target
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _wrapped(text: str) -> str:
     """Lines broken between words where the terminal would break inside one. A line that holds a command stays whole, to be copied."""
-    width = shutil.get_terminal_size().columns
+    width = _columns()
     return "\n".join(line if line.startswith(_COMMANDS) else _filled(line, width) for line in text.split("\n"))
+
+
+def _columns(descriptor: int = 2) -> int:
+    """The terminal's width; shutil would always ask standard output."""
+    try:
+        return os.get_terminal_size(descriptor).columns or 80
+    except OSError:
+        return 80
 
 
 _COMMANDS = ("next:", "check:", "results:", "review:")
@@ -257,7 +283,7 @@ def _filled(line: str, width: int) -> str:
 
 
 def can_ask() -> bool:
-    """Whether somebody sits at standard input, wherever the outputs go."""
+    """Whether standard input is a terminal, wherever the outputs go."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 

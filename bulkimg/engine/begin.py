@@ -14,7 +14,6 @@ from bulkimg import __version__
 from bulkimg.cells import write_cell
 from bulkimg.engine.overlap import Work, refuse_overlap, work_of
 from bulkimg.engine.run import OpenRun, replaced_tags
-from bulkimg.engine.shape import PLAN_SHAPE
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, tally
 from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
@@ -22,7 +21,7 @@ from bulkimg.manifest import Manifest
 from bulkimg.manifest.columns import parse_condition
 from bulkimg.model import FIELDS, RETRYABLE, Row
 from bulkimg.planner import take_in, undo_rows
-from bulkimg.settings import Settings
+from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest
 from bulkimg.words import count
 
@@ -143,8 +142,8 @@ def kept_options(settings: Settings) -> dict[str, Any]:
 
 
 def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False) -> OpenRun:
-    """Hold a run again, to go on with it. RunRefused when it cannot be gone on with. `planned`: it must be a plan that
-    nobody has begun to carry out."""
+    """Hold a run again, to resume it. RunRefused when it cannot be resumed. `planned`: it must be a plan of which
+    nothing has been sent."""
     directory.hold()
     ledger = Ledger.open(directory.ledger)
     state = ledger.meta("state")
@@ -207,6 +206,21 @@ def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str |
         return directory
     finally:
         directory.release()
+
+
+def refuse_other_work(named: RunDirectory, settings: Settings, source: str) -> None:
+    """RunRefused where the run of that name is of another server or of another manifest."""
+    stored = stored_settings(named)
+    if (stored.get("endpoint"), stored.get("base_path")) != (settings.endpoint, settings.base_path):
+        target = f"{stored.get('endpoint')}{stored.get('base_path')}"
+        raise RunRefused(
+            f"run {named.run_id} was started against {target}, not {settings.target}; choose another --run-id"
+        )
+    if edited := edited_manifest(named, source):
+        raise RunRefused(
+            f"{edited}: not the manifest of run {named.run_id}; choose another --run-id, or send the rest of its own "
+            f"manifest with bulkimg resume {named.words}"
+        )
 
 
 def edited_manifest(directory: RunDirectory, source: str | None = None) -> str:
@@ -328,7 +342,7 @@ class _Where:
 
 @contextmanager
 def _earlier(earlier: RunDirectory) -> Iterator[Ledger]:
-    """The ledger of a run that nobody is carrying out, held while a new one is made from it."""
+    """The ledger of a run that is not running, held while a new one is made from it."""
     earlier.hold()
     old = None
     try:

@@ -48,7 +48,7 @@ class Engine:
     """Carries one open run out. `stop` and `stop_now` may be called at any time from the same event loop.
 
     `approve` is asked once the plan is made, and again after the canary; without it everything is approved. `checksum` is
-    the beginning of the hash of the plan that somebody has looked at. `plan_only` ends before the first PUT.
+    the beginning of the hash of the plan that was reviewed. `plan_only` ends before the first PUT.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Engine:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether somebody has stopped it, or it has stopped itself."""
+        """Whether the run is stopping, for whatever reason."""
         runner = self._sending.runner
         return self._interrupt.stop is not None or (runner is not None and runner.is_stopping)
 
@@ -123,7 +123,7 @@ class Engine:
 
         A server that is not there or refuses the login is a summary too (exit code 5, rows unprocessed), and so is a plan
         that a guard or `approve` turns down (7). StorageError when the disk fails: the ledger then holds what is known, and
-        `resume` goes on.
+        `resume` continues.
         """
         with storage_errors(self._run.directory.ledger):
             return await self._carry_out()
@@ -137,7 +137,7 @@ class Engine:
             refuse_overlap(run.directory.path.parent, work_of(run.ledger), run.directory)
         # What cannot be written is found out before anything is asked or sent.
         write_results(run.ledger, run.result_paths, settled_only=True)
-        if settings.note:  # perhaps of somebody who applies another's plan
+        if settings.note:  # perhaps another one than the plan's
             run.ledger.set_meta(note=settings.note)
         run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._world.now())
         if not tally.rows_to_do(run.ledger):

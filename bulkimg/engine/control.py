@@ -1,6 +1,6 @@
-"""This file is how a living run is talked to: a socket in its directory that takes one request a connection, one JSON line each way.
+"""Talk to a running run: a socket in its directory takes one request a connection, one JSON line each way.
 
-The directory is readable by its owner alone, and so is the socket; whoever can open it could as well kill the process.
+The directory is readable by its owner alone, and so is the socket; a user who can open it could as well kill the process.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Handler = Callable[[list[Order]], dict[str, Any]]
 
 
 def parse_orders(words: list[str]) -> list[Order]:
-    """`rate=5/s`, `concurrency=8`, `pause`, `go`, `stop`, `status` → what a run is told; UsageError for anything else."""
+    """`rate=5/s`, `concurrency=8`, `pause`, `go`, `stop`, `status` → orders; UsageError for anything else."""
     orders: list[Order] = []
     for word in words:
         name, equals, value = word.partition("=")
@@ -67,7 +67,7 @@ async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
                     writer.write(_answered(line, handle))
                     await writer.drain()
             except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                pass  # whoever asked has gone, says nothing, or does not stop: nobody is there to be answered
+                pass  # the client has gone, sends nothing, or does not stop sending: there is no one to answer
             finally:
                 writer.close()
 

@@ -1,4 +1,4 @@
-"""This file is how a run is stopped from outside: why, and the step that is broken off then."""
+"""Stop a run from outside: keep the reason, and cancel the step under way."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -8,7 +8,7 @@ from bulkimg.errors import TargetError
 
 
 class Interrupt:
-    """`stop`: why the run must end, once somebody has said so. `at_once`: not even rows in flight are waited for."""
+    """`stop`: why the run must end, once it must. `at_once`: do not wait for rows in flight either."""
 
     def __init__(self) -> None:
         self.stop: Stop | None = None

@@ -33,7 +33,7 @@ def work_of(ledger: Ledger) -> Work:
 
 def refuse_overlap(runs_dir: Path, work: Work, own: RunDirectory | None = None) -> None:
     """RunRefused where a living run in the same runs directory does the same work. `own`: the run that asks, once there is
-    one; of two that begin at the same moment the older one goes on."""
+    one; of two that begin at the same moment the older one continues."""
     for other in list_runs(runs_dir):
         if (own and other.path.name == own.path.name) or not other.is_held():
             continue

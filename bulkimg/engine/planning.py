@@ -1,4 +1,4 @@
-"""Make the plan of an open run, and has it approved, before anything is sent."""
+"""Make the plan of an open run, and have it approved, before anything is sent."""
 
 from collections.abc import Awaitable, Callable
 
@@ -16,7 +16,7 @@ Approve = Callable[[PlanMade | CanaryPassed], Awaitable[bool]]
 
 
 class Planning:
-    """One run's plan. `checksum` is the beginning of the hash of the plan that somebody has looked at; `plan_only` wants no
+    """One run's plan. `checksum` is the beginning of the hash of the plan that was reviewed; `plan_only` wants no
     approval. `missing` is how many images the survey did not find."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Planning:
 
 
 async def approved(what: PlanMade | CanaryPassed, approve: Approve | None, interrupt: Interrupt) -> Stop | None:
-    """Ask whoever has to approve it; why nothing may be sent, or None."""
+    """Ask for approval; return why nothing may be sent, or None."""
     if approve is None:
         return None
     answers: list[bool] = []

@@ -20,7 +20,7 @@ from bulkimg.zstack import ImageApi
 
 
 class Sending:
-    """One run's rows on their way. `seconds` it took, without those in which somebody was asked; `runner` carries rows out,
+    """One run's rows on their way. `seconds` it took, without the time spent waiting for an answer; `runner` carries rows out,
     from the first one on."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Sending:
         self.seconds = 0.0
 
     def keep(self, **options: Any) -> None:
-        """What somebody has changed on the way holds for whoever resumes the run, too: written down at once while rows are sent,
+        """What was changed on the way holds when the run is resumed, too: it is written down at once while rows are sent,
         else when sending begins or the run ends; a survey is one transaction."""
         self._run.change(**options)
         if self._writer:

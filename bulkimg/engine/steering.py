@@ -1,4 +1,4 @@
-"""This file steers a living run: what `bulkimg ctl` asks for, and the hours in which it may change anything."""
+"""Steer a running run: the orders of `bulkimg ctl`, the time limit, and the hours in which rows may start."""
 
 import asyncio
 import math

@@ -1,5 +1,5 @@
-"""This file is everything that comes from outside a run: time, sleep, chance, the network, the ledger's thread, other
-processes that share its rate, and whoever tells it to go faster or to stop.
+"""Everything that comes from outside a run: time, sleep, chance, the network, the ledger's thread, other processes that
+share its rate, and the orders of `bulkimg ctl`.
 
 A simulation hands in its own, and the rest of the program is the one that users run.
 """

@@ -7,7 +7,18 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from bulkimg.credentials import Credentials
-from bulkimg.engine import Approve, Engine, OpenRun, begin, named_run, refusal, refuse, reopen
+from bulkimg.engine import (
+    Approve,
+    Engine,
+    OpenRun,
+    begin,
+    named_run,
+    refusal,
+    refuse,
+    refuse_other_work,
+    reopen,
+    stored_settings,
+)
 from bulkimg.errors import Exit, ManifestRefused, RunRefused, TargetError, UsageError
 from bulkimg.ledger import tally
 from bulkimg.library.options import Asked, Options
@@ -86,10 +97,15 @@ class Run:
 def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> OpenRun:
     """A run whose manifest is sound, or the one that `run_id` names. ManifestRefused with all problems."""
     settings = asked.settings
-    if named := named_run(settings):
-        return reopen(named, settings)
     rows = rows_of(source)
     path = str(settings.manifest) if job_of(source) else str(source)
+    if named := named_run(settings):
+        if rows is not None:
+            raise RunRefused(
+                f"run {named.run_id} has not ended, and rows cannot be compared with its own; bulkimg.resume({named.run_id!r})"
+            )
+        refuse_other_work(named, settings, path)
+        return reopen(named, asked.resuming(stored_settings(named)))
     opened = begin("(rows)" if rows is not None else path, settings, rows, plan_only=plan_only)
     if not (why := refusal(opened)):
         return opened
@@ -200,7 +216,7 @@ class Carrying:
 
 
 async def carried_out(carrying: Carrying) -> Result:
-    """The result of a run that nobody watches. TargetError and RunRefused carry it as `result`."""
+    """The result of a run whose events are not watched. TargetError and RunRefused carry it as `result`."""
     try:
         async for _ in carrying.events():
             pass

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from bulkimg.credentials import PROFILE_KEYS, Credentials, find_credentials
 from bulkimg.errors import UsageError
-from bulkimg.layers import Layer, job_layer, merge, profile_layer, read_profile
+from bulkimg.layers import Layer, job_layer, merge, profile_layer, read_profile, resuming
 from bulkimg.settings import Settings
 
 AnyPath = str | os.PathLike[str]
@@ -83,10 +83,15 @@ class Asked:
         table = read_profile(profile, os.environ)
         secrets = {key: table.pop(key) for key in PROFILE_KEYS if key in table}
         layers.append(profile_layer(profile, table, os.environ, PROFILE_KEYS))
+        self._layers = layers
         self.settings: Settings = merge(*layers)
         if self.settings.endpoint is None:
             raise UsageError('no server: give endpoint="http://host:8080", or profile="NAME"')
         self.credentials = credentials or find_credentials(os.environ, secrets)
+
+    def resuming(self, stored: Mapping[str, Any]) -> Settings:
+        """The settings to resume a run with that `run_id` names."""
+        return resuming(self._layers, stored)
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:

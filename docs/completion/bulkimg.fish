@@ -1,0 +1,1 @@
+complete --command bulkimg --no-files --arguments "(env _BULKIMG_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) bulkimg)" --condition "env _BULKIMG_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) bulkimg"
