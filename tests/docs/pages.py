@@ -158,6 +158,7 @@ def _environment(page: Path, place: Path, server: Server) -> dict[str, str]:
     home.mkdir()
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(ROOT),  # this checkout's code, whatever is installed
         "HOME": str(home),
         "LANG": "C.UTF-8",
     }
@@ -221,6 +222,7 @@ _VARIES = [
     (re.compile(r"\d+\.\d+(?=/s| s\b|, *\n)"), "<number>"),
     (re.compile(r"\b\d:\d\d left"), "<left>"),
     (re.compile(r'("(?:requests_per_s|sending_s|duration_s)": )[\d.]+'), r"\1<number>"),
+    (re.compile(r"(?<=commit )[0-9a-f]{12}|(?<=Python )[\d.]+\w*|(?<=SQLite )[\d.]+"), "<version>"),
     (re.compile(r"\s+"), " "),
 ]
 
