@@ -40,6 +40,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         )
     if not (shutil.which("chromium") or shutil.which("chromium-browser")):
         terminalreporter.write_line("left out: plan.html in a browser; apt-get install chromium")
+    if shutil.which("groff") is None:
+        terminalreporter.write_line("left out: man pages through groff; apt-get install groff-base")
 
 
 @pytest.fixture
