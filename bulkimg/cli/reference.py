@@ -38,8 +38,7 @@ def _sections(name: str) -> tuple[str, str, list[Section]]:
             groups[manual.group_of(str(param.name))].append(record)
     sections: list[Section] = [("Arguments", arguments), *groups.items(), *manual.closing(name)]
     usage = " ".join(command.collect_usage_pieces(ctx))
-    more = command.callback.__doc__ or "" if command.callback else ""
-    return f"bulkimg {name} {usage}", f"{COMMANDS[name][1]} {more}".strip(), [s for s in sections if s[1]]
+    return f"bulkimg {name} {usage}", COMMANDS[name][1], [section for section in sections if section[1]]
 
 
 # -- Markdown -----------------------------------------------------------------------------------------------------------
