@@ -169,7 +169,10 @@ def test_only_the_plan_that_was_looked_at_is_applied(cli: Cli, fleet: Server) ->
     done = cli.at(fleet)("apply", "last", *FAST, code=7)
     assert f"run {cli.runs()[-1]} is finished" in done.err
     for nonsense in ("", "ab", "not a hash"):
-        assert "not a hash" in cli.at(fleet)("apply", "last", *FAST, "--checksum", nonsense, code=2).err
+        assert (
+            "not a checksum; give the first 8 to 64 digits"
+            in cli.at(fleet)("apply", "last", *FAST, "--checksum", nonsense, code=2).err
+        )
 
 
 def test_a_guard_that_was_given_once_holds_until_another_is_given(cli: Cli, fleet: Server) -> None:
