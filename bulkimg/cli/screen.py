@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import shutil
 import sys
 import textwrap
 import time
@@ -238,8 +237,18 @@ def _print(line: str) -> None:
 
 def _wrapped(text: str) -> str:
     """Lines broken between words where the terminal would break inside one. A line that holds a command stays whole, to be copied."""
-    width = shutil.get_terminal_size().columns
+    width = _columns()
     return "\n".join(line if line.startswith(_COMMANDS) else _filled(line, width) for line in text.split("\n"))
+
+
+def _columns() -> int:
+    """How wide standard error is. shutil would look at the standard output that `set_up` has taken over."""
+    if (given := os.environ.get("COLUMNS", "")).isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
 
 
 _COMMANDS = ("next:", "check:", "results:", "review:")
