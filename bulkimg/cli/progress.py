@@ -201,7 +201,7 @@ class _Bar:
         if isinstance(event, PlanMade | CanaryPassed):
             self.close()  # a question may follow
         elif isinstance(event, Started | Settled) and self._tally.pending and not self._is_shown:
-            self._display.start()
+            self._display.start(refresh=True)  # or the first frame is the one from before the run
             self._is_shown = True
 
     def close(self) -> None:
