@@ -62,7 +62,7 @@ def test_doctor_sends_no_put_but_a_login_and_shows_no_secret(cli: Cli, kind: str
         key = re.search(r"BULKIMG_ACCESS_KEY_ID=(\w+)", own.greeting)
         assert secret
         assert key
-        given: dict[str, str] = {
+        given: dict[str, Any] = {
             "session": {"BULKIMG_SESSION": own.session},
             "account": {"BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "password"},
             "access key": {"BULKIMG_ACCESS_KEY_ID": key[1], "BULKIMG_ACCESS_KEY_SECRET": secret[1]},
@@ -472,10 +472,11 @@ def test_every_job_file_here_fits_the_schema_of_jobs(path: Path) -> None:
 def test_the_schema_of_jobs_finds_mistakes() -> None:
     good: dict[str, Any] = {"schema": 1, "job": {"manifest": "m.csv"}}
     assert errors("job", good) == []
-    for wrong in (
+    mistakes: tuple[dict[str, Any], ...] = (
         {"job": {}}, {}, {"schema": 2, "job": {"manifest": "m.csv"}}, good | {"pase": {}}, good | {"pace": {"rat": 1}},
         good | {"pace": {"concurrency": "many", "adaptive": "x"}}, good | {"set": {"name": ["x"]}},
-    ):  # fmt: skip
+    )  # fmt: skip
+    for wrong in mistakes:
         assert errors("job", wrong), wrong
 
 
