@@ -11,7 +11,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from bulkimg.cli import screen
+from bulkimg.cli import complete, screen
 from bulkimg.cli.options import Asked, Flags, takes, user_path
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
@@ -44,7 +44,11 @@ Output = Annotated[
 Chosen = Annotated[
     list[str],
     typer.Option(
-        "--fields", envvar="BULKIMG_FIELDS", metavar="NAMES", help="Which fields, with commas.  [default: all but tags]"
+        "--fields",
+        envvar="BULKIMG_FIELDS",
+        metavar="NAMES",
+        help="Which fields, with commas.  [default: all but tags]",
+        autocompletion=complete.field_names,
     ),
 ]
 Expectations = Annotated[

@@ -262,6 +262,8 @@ def _wrapped(text: str) -> str:
 
 def _columns(descriptor: int = 2) -> int:
     """The terminal's width; shutil would always ask standard output."""
+    if (given := os.environ.get("COLUMNS", "")).isdecimal() and int(given):
+        return int(given)
     try:
         return os.get_terminal_size(descriptor).columns or 80
     except OSError:

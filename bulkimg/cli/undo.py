@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from bulkimg.cli import screen
+from bulkimg.cli import complete, screen
 from bulkimg.cli.carry import carry, carry_out, nothing_to_do, undoing
 from bulkimg.cli.options import PACE, REPORT, Asked, Flags, takes
 from bulkimg.cli.plan import show_plan
@@ -30,6 +30,7 @@ Where = Annotated[
         "--where",
         metavar="COLUMN=VALUE",
         help="Only these rows: a column of the manifest, uuid, line or status. Repeatable.",
+        autocompletion=complete.columns,
     ),
 ]
 PlanOnly = Annotated[
