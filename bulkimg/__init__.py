@@ -139,6 +139,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Names are imported when they are first used, so that `bulkimg --help` does not pay for the HTTP client."""
     if name in _HOME_OF:

@@ -1,6 +1,8 @@
 """`bulkimg init`: a commented job file to start from."""
 
+import json
 from importlib import resources
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,8 +24,10 @@ def command(
     if file == "-":
         screen.out(text.rstrip("\n"))
         return
-    if not file.lower().endswith(".toml"):
-        raise UsageError(f"{file}: a job file's name ends in .toml; name it {file}.toml")
+    if not Path(file).stem or not file.lower().endswith(".toml"):
+        raise UsageError(f"{file!r}: a job file's name ends in .toml; choose a name such as job.toml")
+    stem = Path(file).stem
+    text = text.replace('name = "relabel"', f"name = {json.dumps(stem)}").replace("job.toml", Path(file).name)
     try:
         with user_path(file).open("x", encoding="utf-8") as out:
             out.write(text)

@@ -160,7 +160,7 @@ OPTIONS: dict[str, Any] = {
     ),
     "quiet": _switch("--quiet -q", "Print nothing on standard error when the exit code is 0."),
     "verbose": _switch("--verbose -v", "Report every retry and its reason."),
-    "yes": _switch("--yes -y", "Do not ask."),
+    "yes": _switch("--yes -y", "Do not ask. Without a terminal nothing is asked anyway."),
     "dry_run": _switch("--dry-run -n", "Stop before anything is sent: check offline, and show what would be sent."),
 }
 TARGET = ("endpoint", "base_path", "profile", "ca_file", "action_key")

@@ -52,7 +52,8 @@ def markdown() -> str:
 def _markdown() -> Iterator[str]:
     yield "# Command line"
     yield ""
-    yield "Made from the program by `make reference`. `bulkimg COMMAND --help-all` shows the same."
+    yield "Made from the program by `make reference`. `bulkimg COMMAND --help` shows the same; where a command has rarely used"
+    yield "options, `--help-all` shows them too."
     yield ""
     yield "Most options can also be set in the environment, a job file or a profile: [settings](jobs.md)."
     yield ""

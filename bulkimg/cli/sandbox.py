@@ -14,16 +14,22 @@ from bulkimg.sandbox.server import Sandbox
 
 
 def command(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 8080,
-    images: Annotated[int, typer.Option(help="How many images there are.")] = 100,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="Port on 127.0.0.1; 0 takes a free one.")
+    ] = 8080,
+    images: Annotated[int, typer.Option(min=0, metavar="N", help="How many images there are.")] = 100,
     dialect: Annotated[str, typer.Option(help="documented or zstack.")] = "zstack",
-    workers: Annotated[int, typer.Option(min=1, help="Requests worked on at a time; the others queue.")] = 50,
+    workers: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Requests worked on at a time; the others queue.")
+    ] = 50,
     service_time: Annotated[float, typer.Option(min=0, metavar="MS", help="Milliseconds a worker needs for one.")] = 0,
     faults: Annotated[
         str,
         typer.Option(metavar="SPEC", help=f"Such as reset-after=1%,429=2%:1,poll/502=5%. Kinds: {', '.join(KINDS)}."),
     ] = "",
-    seed: Annotated[int, typer.Option(help="The same seed makes the same images and the same faults.")] = 1,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="The same seed makes the same images and the same faults.")
+    ] = 1,
     session_timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="A session expires after this long without use.")
     ] = 7200,

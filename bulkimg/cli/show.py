@@ -71,11 +71,15 @@ def _show(document: ImageDocument, settings: Settings) -> None:
     for past in document.history:
         screen.out(
             screen.one_line(
-                f"  {past.started_at[:16].replace('T', ' ')}  {past.kind} {past.run_id}, line {past.line}: {past.status}"
+                f"  {past.started_at[:16].replace('T', ' ')}  {past.kind} {past.run_id}, line {past.line}: {past.status}{_elsewhere(past, settings)}"
             )
         )
         for line in _changes(past):
             screen.out(screen.one_line(line))
+
+
+def _elsewhere(past: History, settings: Settings) -> str:
+    return "" if past.target == settings.target else f" (on {past.target})"
 
 
 def _changes(past: History) -> list[str]:

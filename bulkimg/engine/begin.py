@@ -22,7 +22,7 @@ from bulkimg.manifest.columns import parse_condition
 from bulkimg.model import FIELDS, RETRYABLE, Row
 from bulkimg.planner import take_in, undo_rows
 from bulkimg.settings import PLAN_SHAPE, Settings
-from bulkimg.values import nearest
+from bulkimg.values import nearest, parse_conditions
 
 _LIMITS = ("max_errors", "max_changes", "window")
 
@@ -144,7 +144,19 @@ def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False
     """Hold a run again, to resume it. RunRefused when it cannot be resumed. `planned`: it must be a plan of which
     nothing has been sent."""
     directory.hold()
-    ledger = Ledger.open(directory.ledger)
+    try:
+        ledger = Ledger.open(directory.ledger)
+        try:
+            return _reopened(directory, ledger, settings, planned=planned)
+        except BaseException:
+            ledger.close()
+            raise
+    except BaseException:
+        directory.release()  # a program that lives on may want to do something else with this run
+        raise
+
+
+def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, planned: bool) -> OpenRun:
     state = ledger.meta("state")
     if state in {None, "reading"}:
         raise RunRefused(
@@ -318,7 +330,10 @@ class _Where:
     """The rows of an earlier run that `--where` selects, as rows that take them back."""
 
     def __init__(self, conditions: Sequence[str], columns: Sequence[str] | None) -> None:
-        self._conditions = [parse_condition(text) for text in conditions]
+        try:
+            self._conditions = [parse_condition(text) for text in parse_conditions(list(conditions))]
+        except ValueError as error:
+            raise UsageError(f"--where {error}") from None
         self._columns = columns
         known = {"uuid", "line", "status", *FIELDS, *(columns or ())}
         for column, _ in self._conditions:

@@ -39,9 +39,11 @@ def past_of(runs_dir: Path, uuid: str) -> tuple[list[History], list[str]]:
 
 def _history(ledger: Ledger, run_id: str, fate: tally.Fate) -> History:
     outcome = fate.outcome
+    settings = ledger.meta("settings", {})
     kind = "undo" if ledger.meta("undo_of") else "retry" if ledger.meta("retry_of") else "run"
     return History(
         run_id=run_id,
+        target=f"{settings.get('endpoint', '')}{settings.get('base_path', '')}",
         started_at=iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or 0.0),
         kind=kind,
         line=outcome.line,

@@ -157,7 +157,9 @@ def list_runs(runs_dir: Path) -> list[RunDirectory]:
 
 
 def find_run(runs_dir: Path, name: str) -> RunDirectory:
-    """The run that an id, the beginning of one, a directory or `last` names."""
+    """The run that an id, the beginning of one, a directory or `last` names. UsageError where it names none, or several."""
+    if not isinstance(name, str) or not name:  # an unset variable of a script must not name the only run there is
+        raise UsageError("no run is named; give a run's id, the beginning of one, its directory, or last")
     if (Path(name) / "run.db").is_file():
         return RunDirectory(Path(name))
     if "/" not in name and (runs_dir / name / "run.db").is_file():

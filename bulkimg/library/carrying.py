@@ -1,11 +1,12 @@
 """One run as an async context: iterate over it for its events, then look at `result`."""
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from bulkimg.credentials import Credentials
 from bulkimg.engine import (
@@ -25,7 +26,7 @@ from bulkimg.ledger import tally
 from bulkimg.library.options import Asked, Options
 from bulkimg.library.result import Result, result_of
 from bulkimg.library.source import Source, job_of, rows_of
-from bulkimg.model import Event, Problem, Summary
+from bulkimg.model import CanaryPassed, Event, PlanMade, Problem, Summary
 from bulkimg.pace import Pace
 from bulkimg.report import Narrator, level
 
@@ -141,6 +142,8 @@ class Carrying:
         checksum: str | None = None,
         plan_only: bool = False,
     ) -> None:
+        if approve is not None and not callable(approve):
+            raise UsageError("approve is not a function")
         self._begin = begin
         self._credentials = credentials
         self._approve, self._checksum, self._plan_only = approve, checksum, plan_only
@@ -181,7 +184,7 @@ class Carrying:
             opened,
             self._credentials,
             observe,
-            approve=self._approve,
+            approve=_awaited(self._approve) if self._approve else None,
             checksum=self._checksum,
             plan_only=self._plan_only,
         )
@@ -222,6 +225,16 @@ class Carrying:
             return
         error.result = self.result
         raise error
+
+
+def _awaited(approve: Approve) -> Approve:
+    """An approve function that may also be a plain one."""
+
+    async def ask(what: PlanMade | CanaryPassed) -> bool:
+        answer: Any = approve(what)
+        return bool(await answer if inspect.isawaitable(answer) else answer)
+
+    return ask
 
 
 async def carried_out(carrying: Carrying) -> Result:

@@ -87,6 +87,8 @@ class Asked:
         self.settings: Settings = merge(*layers)
         if self.settings.endpoint is None:
             raise UsageError('no server: give endpoint="http://host:8080", or profile="NAME"')
+        if not isinstance(credentials, Credentials | None):
+            raise UsageError("credentials is not a bulkimg.Session, Account or AccessKey object")
         self.credentials = credentials or find_credentials(os.environ, secrets)
 
     def resuming(self, stored: Mapping[str, Any]) -> Settings:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkimg.engine import Drift
-from bulkimg.errors import BulkimgError, Exit
+from bulkimg.errors import BulkimgError, Exit, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, find_run, plans, tally
 from bulkimg.model import GOOD, PlanCounts, Status, Value
 from bulkimg.words import count
@@ -73,9 +73,9 @@ class Result:
     def rows(self, *statuses: str, status: str | None = None) -> Iterator[ResultRow]:
         """The rows in manifest order, or those with one of the statuses, read from the ledger one after the other.
 
-        StorageError where the ledger cannot be read; ValueError for a word that is no status.
+        StorageError where the ledger cannot be read; UsageError for a word that is no status.
         """
-        wanted = [Status(name) for name in (*statuses, *([status] if status else []))]
+        wanted = [_status(name) for name in (*statuses, *([status] if status else []))]
         ledger = Ledger.open(self.directory / "run.db", read_only=True)
         try:
             for fate in tally.fates(ledger, *wanted):
@@ -103,6 +103,13 @@ class Result:
     def __str__(self) -> str:
         said = ", ".join(f"{number:,} {name}" for name, number in self.counts.items() if number)
         return f"run {self.run_id}: {said or 'no rows'}"
+
+
+def _status(name: str) -> Status:
+    try:
+        return Status(name)
+    except ValueError:
+        raise UsageError(f"{name!r} is not a status; statuses are {', '.join(Status)}") from None
 
 
 def _columns(row: ResultRow) -> dict[str, Any]:

@@ -212,6 +212,8 @@ class History(_Part):
     """What one run did to an image."""
 
     run_id: str
+    target: str
+    """The server it was made on, which need not be the one that is asked now."""
     started_at: str
     kind: str
     line: int

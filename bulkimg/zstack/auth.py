@@ -160,6 +160,8 @@ class _AccountSession:
         if session is None:
             if said := wire.foreign(answer):
                 raise TargetError(f"login failed: {said}; {wire.endpoint_hint(answer)}")
+            if answer.status in (404, 405):
+                raise TargetError(f"login failed: HTTP {answer.status}; check --endpoint and --base-path")
             error = wire.error_of(answer.to_show.json())
             reason = f"{error.code} {error.text}" if error else f"HTTP {answer.status}"
             quoted = (

@@ -74,7 +74,7 @@ def test_rows_take_a_status_by_name_too(mixed: bulkimg.Result) -> None:
 
 
 def test_a_word_that_is_no_status_is_refused(mixed: bulkimg.Result) -> None:
-    with pytest.raises(ValueError, match="faild"):
+    with pytest.raises(bulkimg.UsageError, match="faild"):
         list(mixed.rows("faild"))
 
 
