@@ -5,7 +5,7 @@ BIN := .venv/bin
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? 2 * n : 8)))
 
 # The rooms whose tests start no process.
-ROOMS := tests/applier tests/ledger tests/manifest tests/pace tests/planner tests/zstack --ignore tests/zstack/test_senders.py
+ROOMS := tests/applier tests/ledger tests/manifest tests/pace tests/planner tests/zstack
 
 .PHONY: help venv demo check rooms test pytest coverage lint fmt bench battery dist reference docs lock clean
 .DEFAULT_GOAL := help

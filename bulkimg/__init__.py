@@ -51,7 +51,6 @@ if TYPE_CHECKING:
         PlanCounts,
         PlanMade,
         Problem,
-        ProcessLost,
         Reopened,
         Retrying,
         Settled,
@@ -75,7 +74,7 @@ _HOMES = {
     ),
     "bulkimg.model": (
         "Adjusted", "CanaryPassed", "Event", "Held", "NoControl", "Unreadable", "Outcome", "Paused", "PlanCounts", "PlanMade",
-        "Problem", "ProcessLost", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
+        "Problem", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -98,7 +97,6 @@ __all__ = [
     "PlanCounts",
     "PlanMade",
     "Problem",
-    "ProcessLost",
     "Reopened",
     "Result",
     "ResultRow",

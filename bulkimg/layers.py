@@ -30,7 +30,6 @@ PACE = (
     "rate",
     "concurrency",
     "adaptive",
-    "processes",
     "timeout",
     "job_timeout",
     "max_duration",
@@ -72,6 +71,7 @@ _JOB_KEYS["run"] = {
     if option not in {*_FROM_JOB_ONLY, "map", "set", "profile"}
     and not any(option in keys.values() for keys in _JOB_KEYS.values())
 }
+REMOVED = {"processes": "was removed, as one process is faster now; delete it"}  # options of earlier versions
 JOB_SCHEMA = 1  # the version of job files that is understood
 
 
@@ -105,6 +105,9 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     """`BULKIMG_<OPTION>`; an empty variable counts as not set, and a file's line end is no part of one."""
     given = {option: environ.get(name, "").rstrip("\r\n") for name, option in _ENVIRONMENT.items()}
     options = {option: value for option, value in given.items() if value}
+    for option, why in REMOVED.items():
+        if environ.get(name := f"BULKIMG_{option.upper()}"):
+            raise UsageError(f"{name} {why}")
     return Layer(options, lambda option: f"BULKIMG_{option.upper()}")
 
 
@@ -186,6 +189,8 @@ def _unknown_table(name: str) -> str:
 
 def _unknown_key(table: str, key: str) -> str:
     """What to say about a key that its table does not accept; another table may."""
+    if key in REMOVED:
+        return f"[{table}] {key} {REMOVED[key]}"
     if homes := [other for other, keys in _JOB_KEYS.items() if key in keys]:
         return f"{key!r} is in [{table}] but belongs in [{homes[0]}]; move it there"
     everywhere = {name: home for home, keys in _JOB_KEYS.items() for name in keys}
@@ -245,6 +250,8 @@ def profile_layer(
     path, home = config_file(environ), f"profile.{name}"
     known = [option for option in _OPTIONS if option not in _FROM_JOB_ONLY]
     for key in table:
+        if key in REMOVED:
+            raise UsageError(f"{place(path, home, key)}: [{home}] {key} {REMOVED[key]}")
         if key not in known:
             near = nearest(key, [*known, *others])
             raise UsageError(f"{place(path, home, key)}: unknown option {key!r} in [{home}]{near}")

@@ -391,17 +391,6 @@ class NoControl:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessLost:
-    """A sender process (`--processes`) ended by itself; `left` remain, or the run sends alone.
-
-    `was_there`: it had started, so requests may have been lost with it.
-    """
-
-    left: int
-    was_there: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Stopping:
     """No new row starts; rows in flight finish."""
 
@@ -435,7 +424,6 @@ Event = (
     | Paused
     | Adjusted
     | NoControl
-    | ProcessLost
     | Stopping
     | Summary
 )

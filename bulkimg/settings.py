@@ -52,7 +52,6 @@ class Settings(BaseModel):
     rate: Annotated[float, BeforeValidator(parse_rate, json_schema_input_type=str | float)] = 50.0
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
     adaptive: bool = True
-    processes: Annotated[int, Field(ge=1, le=64)] = 1
     timeout: Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str | float)] = 30.0
     job_timeout: Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str | float)] = 1800.0
     max_duration: Annotated[float, BeforeValidator(parse_duration, json_schema_input_type=str | float)] | None = None

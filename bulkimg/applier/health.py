@@ -3,9 +3,9 @@
 from bulkimg.pace import SILENT, WELL, Health, Pace, State
 from bulkimg.zstack import Answer
 from bulkimg.zstack.rules import Move, rule_for_status
-from bulkimg.zstack.wire import SENDER, error_of
+from bulkimg.zstack.wire import error_of
 
-_TELLS_NOTHING = frozenset({"TLS", "BODY_TOO_LARGE", SENDER})
+_TELLS_NOTHING = frozenset({"TLS", "BODY_TOO_LARGE"})
 
 
 def health_of(answer: Answer | None) -> Health:

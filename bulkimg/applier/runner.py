@@ -17,7 +17,7 @@ from bulkimg.pace import HELD, Pace, Patience, full_jitter
 from bulkimg.pace.outside import Outside
 from bulkimg.planner.reading import BATCH, CannotRead, Reader
 from bulkimg.zstack import ImageApi
-from bulkimg.zstack.wire import SENDER, new_job_uuid
+from bulkimg.zstack.wire import new_job_uuid
 
 _ERRORS = (Status.FAILED, Status.UNKNOWN, Status.DRIFTED)
 
@@ -225,11 +225,7 @@ class Runner:
                 await self._other_key(errand, verdict)
             case Next.RENEW:
                 await self._at_once(errand, verdict)
-            case Next.AGAIN if verdict.code == SENDER and not verdict.maybe_applied:
-                await self._take_back(errand)
-                errand.last = verdict
-                self._agenda.at_once(errand)
-            case Next.AGAIN if errand.claim.interrupted or verdict.code == SENDER:
+            case Next.AGAIN if errand.claim.interrupted:
                 await self._at_once(errand, verdict)  # a crash is not the row's fault either
             case Next.HALT:
                 await self._halt(errand, verdict)

@@ -44,10 +44,9 @@ def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     run.command = _typed(run)
     watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
     try:
-        allow = partial(allow_files, processes=run.settings.processes)
-        allow(run.settings.concurrency)
+        allow_files(run.settings.concurrency)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
-            engine = Engine(run, credentials, watcher, allow=allow, **how)
+            engine = Engine(run, credentials, watcher, allow=allow_files, **how)
             watcher.follow(lambda: engine.live)
             return runner.run(_with_signals(engine))
     except RunRefused:

@@ -159,6 +159,9 @@ def _say_misuse(error: Any) -> None:
         return
     if error.ctx:
         screen.note(error.ctx.get_usage())
-    screen.error(screen.one_line(error.format_message()))
+    from bulkimg.layers import REMOVED  # after the fact: `bulkimg --help` does without the models
+
+    removed = REMOVED.get(str(getattr(error, "option_name", "")).removeprefix("--"))
+    screen.error(screen.one_line(f"{error.option_name} {removed}" if removed else error.format_message()))
     if error.ctx:
         screen.note(f"Try '{error.ctx.command_path} --help' for help.")

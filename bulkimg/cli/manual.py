@@ -171,7 +171,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "yes", "dry_run", "canary", "max_changes", "max_errors", "allow_field", "survey", "run_id", "note", "allow_overlap",
     ),
     "Pace": (
-        "rate", "concurrency", "adaptive", "processes", "timeout", "job_timeout", "max_duration", "window", "max_outage",
+        "rate", "concurrency", "adaptive", "timeout", "job_timeout", "max_duration", "window", "max_outage",
         "retries",
     ),
     "Server": ("endpoint", "base_path", "profile", "ca_file", "action_key"),
@@ -180,7 +180,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 # Shown by --help-all only.
 RARE = frozenset({
     "empty_token", "allow_value", "skip_rows", "max_rows", "tags", "tags_mode", "survey", "allow_overlap", "adaptive",
-    "processes", "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file", "action_key", "log_format",
+    "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file", "action_key", "log_format",
 })  # fmt: skip
 
 

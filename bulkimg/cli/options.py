@@ -71,7 +71,6 @@ OPTIONS: dict[str, Any] = {
         "--adaptive/--no-adaptive",
         "Adjust concurrency to what the server handles, up to --concurrency.  [default: adaptive]",
     ),
-    "processes": _text("--processes", "N", "Processor cores to use; HTTP runs in N-1 extra processes.  [default: 1]"),
     "timeout": _text("--timeout", "TIME", "Longest wait for one answer.  [default: 30s]"),
     "job_timeout": _text("--job-timeout", "TIME", "Longest wait for the job of a 202 answer.  [default: 30m]"),
     "max_duration": _text("--max-duration", "TIME", "Stop after this long (exit 6, resumable).  [default: none]"),

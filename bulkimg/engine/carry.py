@@ -29,7 +29,7 @@ from bulkimg.model import (
 )
 from bulkimg.pace import Pace
 from bulkimg.planner import Reader
-from bulkimg.zstack import Auth, ImageApi, Senders, Transport, log_out, make_auth
+from bulkimg.zstack import Auth, ImageApi, Transport, log_out, make_auth
 
 
 class Live(NamedTuple):
@@ -144,9 +144,6 @@ class Engine:
             run.ledger.set_meta(state="running")
             return finish(run, None, self._world.now())
         client = self._world.connect(settings, self._world.now)
-        if isinstance(client, Senders):
-            client.on_lost = self._observe
-            client.lateness = lambda: self.pace.lateness
         transport = Transport(client, settings.target, Paced(self.pace))
         try:
             async with self._world.listen(run.directory.path, self.steering.obey) as deaf:

@@ -37,8 +37,7 @@ async def reading(
     """A reader that is logged in, paced, and out again at the end. TargetError; a server that does not tell is one too."""
     world = world or World()
     pace = Pace(settings.rate, 1, patience=settings.max_outage, clock=world.clock, sleep=world.sleep, rng=world.rng)
-    alone = settings.model_copy(update={"processes": 1})  # one question at a time
-    transport = Transport(world.connect(alone, world.now), settings.target, Paced(pace))
+    transport = Transport(world.connect(settings, world.now), settings.target, Paced(pace))
     auth = make_auth(credentials, transport, world.now, world.sleep)
     api = ImageApi(transport, auth, settings.action_key)
     work = asyncio.current_task()

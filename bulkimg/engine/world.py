@@ -16,13 +16,11 @@ from bulkimg.engine.control import Handler, listening
 from bulkimg.ledger import Lane, ThreadLane
 from bulkimg.pace.slots import Slots, shared_slots
 from bulkimg.settings import Settings
-from bulkimg.zstack import Client, HttpClient, Senders, read_authority
+from bulkimg.zstack import Client, HttpClient, read_authority
 
 
 def _http_client(settings: Settings, now: Callable[[], float]) -> Client:
     authority = read_authority(settings.ca_file)
-    if settings.processes > 1:  # one of them is this one
-        return Senders(settings.processes - 1, timeout=settings.timeout, authority=authority, now=now)
     return HttpClient(timeout=settings.timeout, authority=authority, now=now)
 
 

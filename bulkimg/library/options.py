@@ -26,7 +26,6 @@ class Options(TypedDict, total=False):
     rate: str | float
     concurrency: int
     adaptive: bool
-    processes: int
     timeout: str | float
     job_timeout: str | float
     max_duration: str | float

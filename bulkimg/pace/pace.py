@@ -65,12 +65,6 @@ class Pace:
         self._sent()
         return NOBODY
 
-    @property
-    def lateness(self) -> float:
-        """Seconds that a request may take from its admission to the wire; none at a closed gate, whose one question at a time
-        others are counted from."""
-        return 0.0 if self.gate.closed else self.rate.lateness
-
     async def _passed_in_turn(self) -> int:
         era = await self.gate.passed()
         try:

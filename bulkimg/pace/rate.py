@@ -60,11 +60,6 @@ class Rate:
             slots.close()
 
     @property
-    def lateness(self) -> float:
-        """Seconds that a request may take from its admission to the wire: then no second holds too many there either."""
-        return math.inf if math.isinf(self._present) else GUARD - 1
-
-    @property
     def _present(self) -> float:
         if self._share == 1:
             return self.per_second

@@ -14,7 +14,6 @@ from bulkimg.model import (
     Paused,
     PlanCounts,
     PlanMade,
-    ProcessLost,
     Reopened,
     Retrying,
     Started,
@@ -26,7 +25,7 @@ from bulkimg.words import count
 
 SURVEY_EVERY = 5.0  # seconds between two sentences about the survey
 SAY_AGAIN = 2.0  # a wait for the same reason is reported again when it is this many times longer
-_WARNINGS = (Held, NoControl, ProcessLost, Stopping, Unreadable)
+_WARNINGS = (Held, NoControl, Stopping, Unreadable)
 _ACTIONS = {Action.UPDATE: "to update"}
 
 
@@ -105,10 +104,6 @@ def _of_control(event: Event) -> str:
             return f"{what} is now {value} (bulkimg ctl)"
         case NoControl(why):
             return f"bulkimg ctl is not available for this run: {why}"
-        case ProcessLost(left, was_there):
-            rest = f"{left} remaining" if left else "this process sends alone now"
-            what = "died; the rows it was sending are checked" if was_there else "failed to start"
-            return f"a sender process {what}; {rest}"
         case Stopping(why):
             return f"stopping ({why}): waiting for rows in flight"
     return ""

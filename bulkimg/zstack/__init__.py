@@ -3,7 +3,6 @@
 from bulkimg.zstack.auth import Auth, log_out, make_auth
 from bulkimg.zstack.client import ImageApi
 from bulkimg.zstack.http import HttpClient, read_authority
-from bulkimg.zstack.senders import Senders
 from bulkimg.zstack.transport import Client, Transport
 from bulkimg.zstack.wire import Answer
 
@@ -13,7 +12,6 @@ __all__ = [
     "Client",
     "HttpClient",
     "ImageApi",
-    "Senders",
     "Transport",
     "log_out",
     "make_auth",

@@ -138,9 +138,7 @@ class _AccountSession:
     async def _login(self, *, patient: bool = False) -> None:
         """`patient`: in the middle of a run, where an outage is waited for at the gate. Never again when it refuses."""
         tries = 1
-        while (answer := await self._ask()).failure == wire.SENDER or (
-            answer.streak and (patient or (answer.status is not None and tries < LOGIN_TRIES))
-        ):
+        while (answer := await self._ask()).streak and (patient or (answer.status is not None and tries < LOGIN_TRIES)):
             await self._sleep(min(answer.retry_after or 2.0**tries, 30.0))
             tries += not patient
         self._take(answer)

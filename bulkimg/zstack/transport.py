@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes, urlencode
 from pydantic_core import to_json
 
 from bulkimg.model import HIDDEN
-from bulkimg.zstack.wire import SENDER, Answer
+from bulkimg.zstack.wire import Answer
 
 # Every path we ever ask for (docs/dev/reliability.md, invariant 22).
 _PATHS = re.compile(
@@ -75,27 +75,11 @@ class Transport:
     ) -> Answer:
         """One request, after the pace admits it. `headers` and `on_sending` are called at that moment, so signatures are fresh.
 
-        `probe`: the gate's own question, which a closed gate does not hold. What a process of ours has not sent, or not asked to
-        the end, has no answer: it is admitted once more, unless the caller counts it (`on_sending`).
+        `probe`: the gate's own question, which a closed gate does not hold.
         """
         if not _PATHS.fullmatch(path):
             raise AssertionError(f"{path!r} is not one of our paths")  # a bug: every uuid was checked when it was read
         url = f"{self._base}{path}{_query(query)}"
-        while True:
-            answer = await self._admitted(method, url, headers, body, on_sending, probe=probe)
-            if answer.failure != SENDER or on_sending or (answer.sent and method != "GET"):
-                return answer
-
-    async def _admitted(
-        self,
-        method: str,
-        url: str,
-        headers: Callable[[], Mapping[str, str]],
-        body: bytes | None,
-        on_sending: Callable[[], None] | None,
-        *,
-        probe: bool,
-    ) -> Answer:
         era = await (self._pacing.admit_probe() if probe else self._pacing.admit())
         answer: Answer | None = None
         try:
@@ -103,7 +87,6 @@ class Transport:
                 on_sending()
             self.requests += 1
             answer = await self._client.send(method, url, headers(), body)
-            self.requests -= answer.failure == SENDER and not answer.sent
         finally:
             streak = self._pacing.heard(era, answer)
         if answer.status is not None:

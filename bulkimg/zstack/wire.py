@@ -62,9 +62,6 @@ def new_job_uuid(rng: random.Random) -> str:
     return f"{bits:032x}"
 
 
-SENDER = "SENDER"  # a failure of our own sender process: it says nothing about the server
-
-
 class Answer(NamedTuple):
     """What the wire said to one request: a complete HTTP answer, or why there is none.
 

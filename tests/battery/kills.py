@@ -1,9 +1,6 @@
 """This file is T1 and T9: processes killed at random moments and resumed, and several that want one run at the same time."""
 
-import contextlib
-import os
 import random
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -19,7 +16,6 @@ from tests.battery.witness import witness
 ROWS = 200
 CONCURRENCY = "32"
 DIALECTS = ("documented", "zstack")
-LONGER = 8  # times as many rows with --processes 2: the other process is there after a third of a second
 
 
 @dataclass
@@ -32,7 +28,6 @@ class Killed:
     puts: int = 0
     rows: int = 0
     most_repeated: int = 0  # PUTs of one run beyond one a row, for each of its kills
-    senders_killed: int = 0  # sending processes that were killed by themselves, before their run
     troubles: list[str] = field(default_factory=list)
 
 
@@ -46,52 +41,37 @@ class Rounds:
     troubles: list[str] = field(default_factory=list)
 
 
-def _whole(trial: Trial, processes: int) -> list[str]:
-    return [*trial.run_command, "--concurrency", CONCURRENCY, "--processes", str(processes)]
+def _whole(trial: Trial) -> list[str]:
+    return [*trial.run_command, "--concurrency", CONCURRENCY]
 
 
 def _resume(trial: Trial) -> list[str]:
     return ["resume", "last", "--rate", "unlimited", "--runs-dir", str(trial.tool.runs_dir)]
 
 
-def _seconds(ground: Ground, processes: int) -> float:
+def _seconds(ground: Ground) -> float:
     """How long a run takes that nobody kills."""
     trial = ground.trial()
     begun = time.monotonic()
-    trial.tool.warm_run(*_whole(trial, processes))
+    trial.tool.warm_run(*_whole(trial))
     return time.monotonic() - begun
 
 
-def _kill_within(warm: Warm, seconds: float, rng: random.Random, found: Killed) -> bool:
-    """Kill it at a moment of that time, in half of the trials its sending process before it; False when it had ended before."""
-    moment = rng.uniform(0, seconds)
-    earlier = moment * rng.uniform(0, 1) * rng.choice((0, 1))
-    if earlier:
-        time.sleep(earlier)
-        found.senders_killed += _kill_senders(warm.pid)
-    time.sleep(moment - earlier)
+def _kill_within(warm: Warm, seconds: float, rng: random.Random) -> bool:
+    """Kill it at a moment of that time; False when it had ended before."""
+    time.sleep(rng.uniform(0, seconds))
     alive = warm.poll() is None
     warm.kill()
     return alive
 
 
-def _kill_senders(pid: int) -> int:
-    """How many there were."""
-    count = 0
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the run, or one of them, has ended
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
-            count += 1
-    return count
-
-
-def kill_once(ground: Ground, whole: float, rng: random.Random, found: Killed, processes: int) -> None:
+def kill_once(ground: Ground, whole: float, rng: random.Random, found: Killed) -> None:
     """A run killed at a random moment; in half of the trials its resume too, once or twice; then the last one and the check."""
     trial, tried = ground.trial(), Tried("kill")
-    kills = int(_kill_within(trial.tool.warm(*_whole(trial, processes)), whole, rng, found))
+    kills = int(_kill_within(trial.tool.warm(*_whole(trial)), whole, rng))
     for _ in range(rng.choice((0, 0, 1, 2))):
         if trial.tool.run_dirs() and trial.puts:
-            killed = _kill_within(trial.tool.warm(*_resume(trial)), whole, rng, found)
+            killed = _kill_within(trial.tool.warm(*_resume(trial)), whole, rng)
             kills += killed
             found.resumes_killed += killed
     trial.second_life(tried)
@@ -133,17 +113,17 @@ def race(ground: Ground, rng: random.Random, found: Rounds) -> None:
     found.troubles += tried.troubles
 
 
-def _kills(given: tuple[str, int, int, int, int]) -> Killed:
+def _kills(given: tuple[str, int, int, int]) -> Killed:
     """So many kills. A run that ended before its moment came counts as none, and there are not twice as many of those."""
-    dialect, wanted, rows, seed, processes = given
+    dialect, wanted, rows, seed = given
     rng, found = random.Random(f"{dialect} {seed}"), Killed()
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         with witness(place, images=rows, dialect=dialect, sync=False, workers=64, service_ms=5) as server:
             ground = Ground(place, server, rows)
-            whole = _seconds(ground, processes)
+            whole = _seconds(ground)
             while found.kills < wanted and found.runs < 3 * wanted:
-                kill_once(ground, whole, rng, found, processes)
+                kill_once(ground, whole, rng, found)
     return found
 
 
@@ -160,16 +140,11 @@ def _races(given: tuple[str, int, int]) -> Rounds:
 
 
 def kills(kills_wanted: int = 1000, rows: int = ROWS, seed: int = 1) -> list[Record]:
-    """T1, in both dialects, then with another process that sends; most runs are killed once, some not, and half of the
-    resumes are killed too."""
-    return [*_killed(kills_wanted, rows, seed, 1), *_killed(kills_wanted // 5, rows * LONGER, seed, 2)]
-
-
-def _killed(kills_wanted: int, rows: int, seed: int, processes: int) -> list[Record]:
+    """T1, in both dialects; most runs are killed once, some not, and half of the resumes are killed too."""
     records = []
     begun = time.monotonic()
     per_share = max(1, -(-kills_wanted // (2 * len(DIALECTS))))
-    shares = [(d, per_share, rows, seed + half, processes) for half in range(2) for d in DIALECTS]
+    shares = [(d, per_share, rows, seed + half) for half in range(2) for d in DIALECTS]
     found = in_processes(_kills, shares)
     for dialect in DIALECTS:
         mine = [one for one, share in zip(found, shares, strict=True) if share[0] == dialect]
@@ -181,9 +156,17 @@ def _killed(kills_wanted: int, rows: int, seed: int, processes: int) -> list[Rec
             f"kill {max(one.most_repeated for one in mine)} of {CONCURRENCY} in flight"
         )
         notes += f"; {'; '.join(troubles[:3])}" if troubles else ""
-        notes += f"; {sum(one.senders_killed for one in mine)} sending processes killed before" if processes > 1 else ""
-        test = f"kill -9 at random moments, {f'--processes {processes}, ' if processes > 1 else ''}{dialect}"
-        records.append(Record("T1", test, total, len(troubles), "kills", notes, time.monotonic() - begun))
+        records.append(
+            Record(
+                "T1",
+                f"kill -9 at random moments, {dialect}",
+                total,
+                len(troubles),
+                "kills",
+                notes,
+                time.monotonic() - begun,
+            )
+        )
     return records
 
 

@@ -229,15 +229,12 @@ def test_the_readme_names_every_command() -> None:
     assert Path(ROOT / "CHANGELOG.md").exists()
 
 
-def test_the_pipes_of_other_processes_need_open_files_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    hard = 20 + OTHER_FILES + 2
+def test_a_connection_for_each_row_needs_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    hard = 20 + OTHER_FILES
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (hard, hard))
-    allow_files(20, processes=3)
-    with pytest.raises(
-        UsageError,
-        match=f"too few open files: 20 rows in flight and 4 processes need {hard + 1}, but.*lower --concurrency to 19",
-    ):
-        allow_files(20, processes=4)
+    allow_files(20)
+    with pytest.raises(UsageError, match=f"21 rows in flight need {hard + 1}, but.*lower --concurrency to 20"):
+        allow_files(21)
 
 
 @pytest.mark.parametrize(("limits", "code"), [("ulimit -n 40", 2), ("ulimit -Sn 40", 0), ("ulimit -n 8", 8)])

@@ -238,3 +238,20 @@ def test_files_without_a_row_are_not_written(here: Cli, server: Server) -> None:
     assert "undo.csv" in names
     assert not {"failed.csv", "unprocessed.csv"} & names
     assert not (here.run_dir() / "results.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "where"),
+    [
+        (["rows.csv", "--processes", "2"], {}, "--processes"),
+        (["rows.csv"], {"BULKIMG_PROCESSES": "2"}, "BULKIMG_PROCESSES"),
+        (["old.toml"], {}, "old.toml:4: [pace] processes"),
+    ],
+)
+def test_a_removed_option_is_named_where_it_still_stands(
+    cli: Cli, words: list[str], environment: dict[str, str], where: str
+) -> None:
+    (cli.place / "rows.csv").write_text(f"uuid,name\n{UUID},a\n")
+    (cli.place / "old.toml").write_text('[job]\nmanifest = "rows.csv"\n[pace]\nprocesses = 2\n')
+    done = cli("run", *words, code=2, **environment)
+    assert f"{where} was removed, as one process is faster now; delete it" in done.err

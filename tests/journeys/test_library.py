@@ -11,11 +11,10 @@ from tests.conftest import Server, sandbox_process
 from tests.windows import most_within
 
 
-@pytest.mark.parametrize("processes", [1, 2])
 async def test_a_run_is_a_stream_of_events_and_a_summary(
-    tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str], processes: int
+    tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    changes = [{"uuid": uuid, "name": f"lib-{processes}-{n}"} for n, uuid in enumerate(sorted(server.images())[:40])]
+    changes = [{"uuid": uuid, "name": f"lib-{n}"} for n, uuid in enumerate(sorted(server.images())[:40])]
     credentials = bulkimg.Session(server.session)
     run = bulkimg.Run(
         changes,
@@ -23,7 +22,6 @@ async def test_a_run_is_a_stream_of_events_and_a_summary(
         endpoint=server.url,
         rate="unlimited",
         runs_dir=tmp_path,
-        processes=processes,
     )
     settled = [outcome async for event in run if isinstance(event, bulkimg.Settled) for outcome in event.outcomes]
     assert {(outcome.status, outcome.uuid) for outcome in settled} == {

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bulkimg.pace import Health, Pace, State
+from bulkimg.pace import Pace
 from tests.windows import most_within
 
 
@@ -48,27 +48,3 @@ async def test_a_cancelled_waiter_takes_nothing_and_the_rate_changes_live() -> N
         waiter.cancel()
     pace.rate.set(math.inf)
     await asyncio.wait_for(pace.admit(), 0.5)
-
-
-async def test_a_second_on_the_wire_holds_no_more_where_requests_go_out_as_late_as_they_may() -> None:
-    """The worst that other processes can make of it: as late as allowed up to some moment, and from then on at once."""
-    pace = Pace(400, 1)
-    begun = time.monotonic()
-    admitted: list[float] = []
-    while time.monotonic() < begun + 2.5:
-        await pace.admit()
-        admitted.append(time.monotonic())
-    for turn in range(1, 20):
-        late = [at + pace.lateness * (at < begun + turn / 10) for at in admitted]
-        assert most_within(1.0, sorted(late)) <= 400
-
-
-async def test_no_moment_is_too_late_where_there_is_no_rate_and_any_where_one_goes_at_a_time() -> None:
-    pace = Pace(math.inf, 1)
-    assert pace.lateness == math.inf
-    pace.rate.set(10)
-    assert 0 < pace.lateness < 0.01
-    era = await pace.admit()
-    pace.heard(era, Health(State.ASKED, "HTTP_429", 1.0))
-    assert pace.gate.closed
-    assert pace.lateness == 0

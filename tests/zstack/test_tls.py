@@ -218,17 +218,14 @@ async def test_a_certificate_that_is_not_accepted_sends_no_row_and_is_tried_once
         assert server.handshakes <= 2
 
 
-@pytest.mark.parametrize("processes", [1, 3])
-async def test_an_authority_that_can_be_read_once_is_read_once(
-    authority: trustme.CA, tmp_path: Path, processes: int
-) -> None:
+async def test_an_authority_that_can_be_read_once_is_read_once(authority: trustme.CA, tmp_path: Path) -> None:
     """As `--ca-file <(command)` is. What is read twice may also be another one the second time."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(authority.cert_pem.bytes(),))
     writer.start()
     async with tls_server(authority.issue_cert(HOST)) as server, asyncio.timeout(30):
-        await carry_out(server, tmp_path, 10, ca_file=pipe, processes=processes)
+        await carry_out(server, tmp_path, 10, ca_file=pipe)
         assert len(server.bodies) >= 10
     writer.join()
 

@@ -2,20 +2,16 @@
 
 import asyncio
 import gzip
-import json
 import socket
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bulkimg.credentials import Account
-from bulkimg.zstack.auth import make_auth
 from bulkimg.zstack.http import MAX_BODY, HttpClient, read_authority
 from bulkimg.zstack.transport import Transport
-from bulkimg.zstack.wire import SENDER, Answer
+from bulkimg.zstack.wire import Answer
 from tests.conftest import UUID, corpus
 from tests.zstack.raw import Raw, always, http, raw_server
 
@@ -192,58 +188,3 @@ async def test_a_name_that_nobody_can_resolve_is_no_connection(monkeypatch: pyte
     [answer] = await put("http://zstack.internal:8080")
     assert (answer.failure, answer.sent) == ("NOT_CONNECTED", False)
     assert "name resolution" in answer.detail
-
-
-class Told:
-    """A client that gives these answers, one after the other."""
-
-    def __init__(self, *answers: Answer) -> None:
-        self._answers = list(answers)
-        self.sent: list[str] = []
-
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        self.sent.append(method)
-        return self._answers.pop(0)
-
-    async def close(self) -> None:
-        pass
-
-
-OF_OURS = Answer(None, failure=SENDER, detail="of a process of ours", sent=True)
-
-
-@pytest.mark.parametrize(
-    ("method", "first", "counted", "again"),
-    [
-        ("PUT", OF_OURS._replace(sent=False), False, True),  # it never went out
-        ("PUT", OF_OURS._replace(sent=False), True, False),  # whoever keeps account of it takes it back
-        ("PUT", OF_OURS, False, False),  # it may have gone out: whoever sent it asks
-        ("GET", OF_OURS, False, True),  # it changes nothing
-        ("GET", Answer(None, failure="NO_ANSWER"), False, False),  # that is the server's
-    ],
-)
-async def test_what_a_process_of_ours_did_not_send_is_admitted_once_more(
-    method: str, first: Answer, *, counted: bool, again: bool
-) -> None:
-    client, pace, begun = Told(first, Answer(200)), Unpaced(), list[int]()
-    one = Transport(client, "http://x/zstack", pace)
-    on_sending = (lambda: begun.append(1)) if counted else None
-    answer = await one.exchange(method, PATH, headers=dict, on_sending=on_sending)
-    assert (answer.status == 200) is again
-    assert client.sent == [method] * (1 + again)
-    assert (pace.admitted, len(pace.told)) == (1 + again,) * 2
-    assert len(begun) == counted
-    assert one.requests == len(client.sent) - (not first.sent), "what the server may have seen"
-
-
-async def test_a_login_whose_process_has_ended_is_tried_again() -> None:
-    well = Answer(200, json.dumps({"inventory": {"uuid": UUID}}).encode())
-    client = Told(OF_OURS, well)
-    naps: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        naps.append(seconds)
-
-    auth = make_auth(Account("admin", "password"), Transport(client, "http://x", Unpaced()), time.time, sleep)
-    await auth.open()
-    assert client.sent == ["PUT", "PUT"]
