@@ -75,7 +75,9 @@ def _curl(image: str, fields: Fields, settings: Settings) -> str:
 
 
 async def _send(image: str, fields: Fields, settings: Settings, credentials: Credentials) -> Answer:
-    client = HttpClient(timeout=settings.timeout, authority=read_authority(settings.ca_file), now=time.time)
+    client = HttpClient(
+        settings.target, timeout=settings.timeout, authority=read_authority(settings.ca_file), now=time.time
+    )
     transport = Transport(client, settings.target, Paced(Pace(settings.rate, 1)))
     try:
         auth = make_auth(credentials, transport, time.time)

@@ -21,7 +21,7 @@ from bulkimg.zstack import Client, HttpClient, read_authority
 
 def _http_client(settings: Settings, now: Callable[[], float]) -> Client:
     authority = read_authority(settings.ca_file)
-    return HttpClient(timeout=settings.timeout, authority=authority, now=now)
+    return HttpClient(settings.target, timeout=settings.timeout, authority=authority, now=now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """Authenticate: by a given session, an account that logs in once per run, or an access key that signs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
 
 from bulkimg.credentials import AccessKey, Account, Credentials, Session
-from bulkimg.errors import LoginRefused, TargetError
+from bulkimg.errors import LoginRefused, TargetError, UsageError
 from bulkimg.zstack import wire
 from bulkimg.zstack.transport import Transport
 
@@ -30,8 +30,8 @@ class Auth(Protocol):
     async def open(self) -> None:
         """Make ready to sign; LoginRefused or TargetError when the server does not let us in."""
 
-    def headers(self, method: str, path: str) -> Mapping[str, str]:
-        """The headers that authorise a request that goes out now."""
+    def headers(self, method: str, path: str) -> str:
+        """The header lines that authorise a request that goes out now."""
 
     async def renew(self, dead: str) -> None:
         """Get a new ticket unless another request already did; LoginRefused when there is none to be had."""
@@ -53,7 +53,12 @@ def make_auth(
     now: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Auth:
-    """The Auth for a kind of credential; `now` is seconds since the epoch."""
+    """The Auth for a kind of credential; `now` is seconds since the epoch. UsageError where one cannot be a header."""
+    in_header = credentials.uuid if isinstance(credentials, Session) else getattr(credentials, "key_id", "")
+    if not in_header.isprintable():
+        raise UsageError(
+            "a credential contains a line break or another control character; write it as one line of plain text"
+        )
     if isinstance(credentials, Session):
         transport.hide(credentials.uuid)
         return _GivenSession(credentials)
@@ -66,12 +71,13 @@ def make_auth(
 class _GivenSession:
     def __init__(self, session: Session) -> None:
         self.ticket = session.uuid
+        self._line = f"Authorization: OAuth {session.uuid}\r\n"
 
     async def open(self) -> None:
         pass
 
-    def headers(self, method: str, path: str) -> Mapping[str, str]:
-        return {"Authorization": f"OAuth {self.ticket}"}
+    def headers(self, method: str, path: str) -> str:
+        return self._line
 
     async def renew(self, dead: str) -> None:
         raise LoginRefused(
@@ -99,6 +105,7 @@ class _AccountSession:
         self._turn = asyncio.Lock()
         self._now = now
         self._session = ""
+        self._line = ""
         self._logins = 0
         self._logged_in_at = 0.0
         self._deaths = 0
@@ -113,8 +120,8 @@ class _AccountSession:
     async def open(self) -> None:
         await self._login()
 
-    def headers(self, method: str, path: str) -> Mapping[str, str]:
-        return {"Authorization": f"OAuth {self._session}"}
+    def headers(self, method: str, path: str) -> str:
+        return self._line
 
     async def renew(self, dead: str) -> None:
         async with self._turn:
@@ -169,6 +176,7 @@ class _AccountSession:
             )
             raise LoginRefused(f"the server refused the login of account {self._account.name!r}: {reason}{quoted}")
         self._session = session
+        self._line = f"Authorization: OAuth {session}\r\n"
         self._transport.hide(session)
         self._logins += 1
         self._logged_in_at = self._now()
@@ -189,10 +197,10 @@ class _SignedRequests:
     async def open(self) -> None:
         pass
 
-    def headers(self, method: str, path: str) -> Mapping[str, str]:
+    def headers(self, method: str, path: str) -> str:
         date = http_date(self._now())
         signature = wire.sign(self._key.secret, method, date, path)
-        return {"Authorization": f"ZStack {self._key.key_id}:{signature}", "Date": date}
+        return f"Authorization: ZStack {self._key.key_id}:{signature}\r\nDate: {date}\r\n"
 
     async def renew(self, dead: str) -> None:
         raise LoginRefused("the server rejected the access key; check whether it is disabled")
@@ -212,5 +220,5 @@ def http_date(now: float) -> str:
     return f"{_DAYS[t.weekday()]}, {t.day:02d} {_MONTHS[t.month - 1]} {t.year} {t:%H:%M:%S} {zone}"
 
 
-def _json_headers() -> Mapping[str, str]:
-    return {"Content-Type": "application/json;charset=UTF-8"}
+def _json_headers() -> str:
+    return "Content-Type: application/json;charset=UTF-8\r\n"

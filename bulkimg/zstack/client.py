@@ -1,6 +1,6 @@
 """Call the image API: update, poll, read, query, tags. Every call returns an Answer; nothing here decides."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from bulkimg.model import Fields
 from bulkimg.zstack import wire
@@ -10,7 +10,7 @@ from bulkimg.zstack.wire import Answer
 
 NOBODY = "0" * 32  # the uuid of no job and no image
 TAG_PATHS = {"userTags": "/v1/user-tags", "systemTags": "/v1/system-tags"}
-CONTENT_TYPE = "application/json;charset=UTF-8"
+CONTENT_TYPE = "Content-Type: application/json;charset=UTF-8\r\n"
 
 
 class ImageApi:
@@ -46,15 +46,15 @@ class ImageApi:
         """`PUT /v1/images/{uuid}/actions` under a job uuid of ours (docs/dev/protocol.md §2.2)."""
         path = f"/v1/images/{uuid}/actions"
 
-        def headers() -> Mapping[str, str]:
-            return {"Content-Type": CONTENT_TYPE, "X-Job-UUID": job_uuid, **self.auth.headers("PUT", path)}
+        def headers() -> str:
+            return f"{CONTENT_TYPE}X-Job-UUID: {job_uuid}\r\n{self.auth.headers('PUT', path)}"
 
         body = wire.update_body(self.action_key, fields)
         return await self._transport.exchange("PUT", path, headers=headers, body=body, on_sending=on_sending)
 
     async def poll(self, job_uuid: str) -> Answer:
         """`GET /v1/api-jobs/{job}` on our own origin; the server asks for no credentials here, so none are sent."""
-        return await self._transport.exchange("GET", f"/v1/api-jobs/{job_uuid}", headers=dict)
+        return await self._transport.exchange("GET", f"/v1/api-jobs/{job_uuid}", headers=str)
 
     async def is_there(self) -> bool:
         """Whether a server answers at all, asked with what changes nothing and carries no credential.
@@ -63,7 +63,7 @@ class ImageApi:
         that was answered last time first.
         """
         for path in tuple(self._questions):
-            answer = await self._transport.exchange("GET", path, headers=dict, probe=True)
+            answer = await self._transport.exchange("GET", path, headers=str, probe=True)
             if answer.streak == 0 or answer.status == 500:  # some server may fail at a question that odd
                 return True
             self._questions.reverse()
@@ -101,7 +101,7 @@ class ImageApi:
         return await self._change("DELETE", f"/v1/tags/{tag_uuid}", job_uuid, None)
 
     async def _change(self, method: str, path: str, job_uuid: str, body: bytes | None) -> Answer:
-        def headers() -> Mapping[str, str]:
-            return {"Content-Type": CONTENT_TYPE, "X-Job-UUID": job_uuid, **self.auth.headers(method, path)}
+        def headers() -> str:
+            return f"{CONTENT_TYPE}X-Job-UUID: {job_uuid}\r\n{self.auth.headers(method, path)}"
 
         return await self._transport.exchange(method, path, headers=headers, body=body)

@@ -1,112 +1,176 @@
-"""Send HTTP requests with aiohttp's client, with its traps closed (docs/dev/reliability.md).
+"""Send HTTP requests on aiohttp's connector and parser, with bytes of our own (docs/dev/reliability.md).
 
-One call is one request on the wire: no redirects, no cookies, no silent second PUT, no proxy or netrc from the
-environment; bodies are bounded; a pooled connection with unexpected bytes is closed; every exception becomes
-an Answer that says whether bytes may have gone out.
+One call is one request on the wire: nothing here redirects, keeps cookies, reads a proxy or sends a second time.
+Bodies are bounded. A connection that received bytes nobody asked for is closed. Every exception becomes an Answer that
+says whether bytes may have gone out.
+
+`TCPConnector.connect` and `Connection` are documented; `ResponseHandler` (its protocol) is not. So pyproject.toml pins
+aiohttp to a minor version, and tests/zstack/test_differential.py holds the answers against ClientSession's.
 """
 
+import asyncio
 import math
 import os
 import ssl
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import aiohttp
-from aiohttp.client_middlewares import ClientHandlerType
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from bulkimg import __version__
 from bulkimg.errors import UsageError
 from bulkimg.zstack.limits import parse_rate_limit, parse_retry_after
 from bulkimg.zstack.wire import Answer
 
-MAX_BODY = 2 << 20  # bytes: 200 images with every field are under 1 MiB; as Python objects it may be 30 times as much
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
 
+MAX_BODY = 2 << 20  # bytes: 200 images with every field are under 1 MiB; as Python objects it may be 30 times as much
+KEEP_ALIVE = 10.0  # seconds that an unused connection is kept
+MOST_INTERIM = 16  # answers 1xx before the answer itself
 LONGEST_LOCATION = 1000  # characters of a redirect's target that a message may name
 LONGEST_DATE = 64
-
-_connected: ContextVar[list[bool]] = ContextVar("connected")
-
-
-class _NotResentError(Exception):
-    """A connection error that aiohttp would answer by sending the PUT again; it does so only for its own types."""
-
-
-async def _send_once(request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
-    try:
-        return await handler(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _NotResentError(type(error).__name__) from error
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Reports when a connection is there, and never hands out a pooled one that holds unexpected bytes."""
-
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - aiohttp's signature
-        connection = await super().connect(req, traces, timeout)
-        while connection.protocol is not None and connection.protocol.should_close:
-            connection.close()
-            connection = await super().connect(req, traces, timeout)
-        _connected.get().append(True)
-        return connection
+_TELLING = frozenset(b"RrXx")  # first letters of Retry-After, RateLimit and X-RateLimit
 
 
 class HttpClient:
-    """Sends requests; `timeout` is seconds to the last byte of an answer, `now` seconds since the epoch.
+    """Send requests to one origin. `base` is its URL; `timeout` is seconds from the call to an answer's last byte.
 
-    `authority` is what `read_authority` has read; without one, the system's are trusted.
+    `now` is seconds since the epoch. `authority` is what `read_authority` returned; None trusts the system's.
     """
 
-    def __init__(self, *, timeout: float, authority: str | None = None, now: Callable[[], float]) -> None:
+    def __init__(self, base: str, *, timeout: float, authority: str | None = None, now: Callable[[], float]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout = timeout
         self._now = now
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=_tls_of(authority), ttl_dns_cache=60, keepalive_timeout=10),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            # The total is safe here: no request ever waits for a place in the pool, nor in a middleware, while it runs.
-            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=timeout, ceil_threshold=math.inf),
-            middlewares=(_send_once,),
-            trust_env=False,
-            skip_auto_headers=("Accept",),
-            headers={
-                "User-Agent": f"bulkimg/{__version__}",
-                "Accept-Encoding": "identity",
-                "Accept": "application/json",
-            },
-        )
+        self._connector = aiohttp.TCPConnector(limit=0, ssl=_tls_of(authority), ttl_dns_cache=60)
+        self._base = base
+        self._target: aiohttp.ClientRequest | None = None  # names host, port and TLS to the connector; never sent
+        self._idle: deque[tuple[float, Connection]] = deque()  # since when; the newest is used first
+        self._deadlines: dict[ResponseHandler, float] = {}  # of the requests without an answer
+        self._alarm: asyncio.TimerHandle | None = None  # one for all of them: it rings at the earliest deadline
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        """One request and its answer, or why there is none. `url` is sent as it is."""
-        reached: list[bool] = []
-        _connected.set(reached)
+    async def send(self, request: bytes) -> Answer:
+        """Send one request (wire.py formats it). Return its answer, or why there is none."""
+        deadline = self._loop.time() + self._timeout
+        sent = False
         try:
-            async with self._session.request(
-                method, URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
-            ) as response:
-                return await self._read(response)
+            connection = self._unused() or await self._connect()
+            sent = True
+            return await self._exchange(connection, request, deadline)
         except Exception as error:
-            return _failed(error, sent=bool(reached))
+            return _failed(error, sent=sent)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
-        raw = await response.content.read(MAX_BODY + 1)
-        while not response.content.at_eof() and len(raw) <= MAX_BODY:
-            raw += await response.content.read(MAX_BODY + 1 - len(raw))
-        if len(raw) > MAX_BODY or response.status < 200:
-            response.close()
+    def _unused(self) -> "Connection | None":
+        """Return an open connection without unexpected bytes in it, if there is one."""
+        oldest = self._loop.time() - KEEP_ALIVE
+        while self._idle and self._idle[0][0] < oldest:
+            self._idle.popleft()[1].close()
+        while self._idle:
+            connection = self._idle.pop()[1]
+            protocol = connection.protocol
+            if protocol is not None and protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> "Connection":
+        if self._target is None:
+            self._target = aiohttp.ClientRequest("GET", URL(self._base), loop=self._loop)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, ceil_threshold=math.inf)
+        async with asyncio.timeout(self._timeout):
+            return await self._connector.connect(self._target, [], limits)
+
+    async def _exchange(self, connection: "Connection", request: bytes, deadline: float) -> Answer:
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None:
+            raise aiohttp.ServerDisconnectedError
+        protocol.set_response_params(read_until_eof=True)
+        self._watch(protocol, deadline)
+        try:
+            transport.write(request)
+            answer = await self._answer(protocol)
+        except BaseException as error:
+            transport.abort()
+            connection.close()
+            if self._deadlines.pop(protocol, None) is None and isinstance(error, Exception):
+                raise TimeoutError from None
+            raise
+        if self._deadlines.pop(protocol, None) is None:  # what an aborted connection left is no whole answer
+            connection.close()
+            raise TimeoutError
+        if protocol.should_close or (answer.status or 0) < 200:
+            connection.close()
+        else:
+            self._idle.append((self._loop.time(), connection))
+        return answer
+
+    async def _answer(self, protocol: "ResponseHandler") -> Answer:
+        message, payload = await protocol.read()
+        interim = 0
+        while 100 <= message.code < 200 and message.code != 101:
+            interim += 1
+            if interim > MOST_INTERIM:
+                raise HttpProcessingError(message="too many interim answers")
+            message, payload = await protocol.read()
+        if payload.is_eof():
+            raw = payload.read_nowait(MAX_BODY + 1)
+        else:
+            raw = await payload.read(MAX_BODY + 1)
+        while not payload.at_eof() and len(raw) <= MAX_BODY:
+            raw += await payload.read(MAX_BODY + 1 - len(raw))
         if len(raw) > MAX_BODY:
             return Answer(None, failure="BODY_TOO_LARGE", detail=f"the answer is larger than {MAX_BODY:,} bytes")
-        waits = response.headers.get("Retry-After")
-        retry_after = parse_retry_after(waits, self._now()) if waits is not None else None
-        location = response.headers.get("Location", "")[:LONGEST_LOCATION] if 300 <= response.status < 400 else ""
-        quota = parse_rate_limit(response.headers, self._now())
-        date = response.headers.get("Date", "")[:LONGEST_DATE]
-        return Answer(response.status, raw, retry_after, quota, location=location, date=date)
+        return self._as_answer(message, raw)
+
+    def _as_answer(self, message: "RawResponseMessage", raw: bytes) -> Answer:
+        """Return the message as an Answer. Most have no header that tells anything but the date."""
+        headers, date = message.headers, message.headers.get("Date", "")[:LONGEST_DATE]
+        location = headers.get("Location", "")[:LONGEST_LOCATION] if 300 <= message.code < 400 else ""
+        retry_after = quota = None
+        for name, _ in message.raw_headers:
+            if name[0] in _TELLING:
+                waits = headers.get("Retry-After")
+                retry_after = parse_retry_after(waits, self._now()) if waits is not None else None
+                quota = parse_rate_limit(headers, self._now())
+                break
+        return Answer(message.code, raw, retry_after, quota, location=location, date=date)
+
+    # -- deadlines --------------------------------------------------------------------------------------------------
+
+    def _watch(self, protocol: "ResponseHandler", deadline: float) -> None:
+        self._deadlines[protocol] = deadline
+        if self._alarm is None or deadline < self._alarm.when():
+            self._set_alarm(deadline)
+
+    def _set_alarm(self, moment: float) -> None:
+        if self._alarm:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(moment, self._expire)
+
+    def _expire(self) -> None:
+        """Abort the connections whose request has run out of time: those that wait for them get a TimeoutError."""
+        self._alarm = None
+        now = self._loop.time()
+        for protocol in [protocol for protocol, deadline in self._deadlines.items() if deadline <= now]:
+            del self._deadlines[protocol]
+            if protocol.transport is not None:
+                protocol.transport.abort()
+        if self._deadlines:
+            self._set_alarm(min(self._deadlines.values()))
 
     async def close(self) -> None:
-        await self._session.close()
+        """Close every connection."""
+        if self._alarm:
+            self._alarm.cancel()
+        while self._idle:
+            self._idle.pop()[1].close()
+        await self._connector.close()
 
 
 def read_authority(ca_file: Path | None) -> str | None:
@@ -137,7 +201,7 @@ def _failed(error: Exception, *, sent: bool) -> Answer:
         failure, detail = "TLS", f"TLS failed: {_reason(error.os_error)}"
     elif isinstance(error, aiohttp.ClientConnectorError):
         failure, detail = "NOT_CONNECTED", f"cannot connect: {_reason(error.os_error)}"
-    elif isinstance(error, ValueError) and not sent and not isinstance(error, aiohttp.ClientResponseError):
+    elif isinstance(error, ValueError) and not sent:
         failure, detail = "NOT_CONNECTED", "the server's address is not valid"
     elif isinstance(error, TimeoutError):
         failure, detail = (
@@ -147,9 +211,9 @@ def _failed(error: Exception, *, sent: bool) -> Answer:
         )
     elif isinstance(error, aiohttp.ClientPayloadError):
         failure, detail = "ANSWER_CUT", "the answer was cut short"
-    elif isinstance(error, aiohttp.ClientResponseError | ValueError):
+    elif isinstance(error, HttpProcessingError | ValueError):
         failure, detail = "NOT_HTTP", "the answer is not valid HTTP"
-    elif not isinstance(error, _NotResentError | aiohttp.ClientError | OSError):
+    elif not isinstance(error, aiohttp.ClientError | OSError):
         raise error
     return Answer(None, failure=failure, detail=detail, sent=sent)
 

@@ -4,14 +4,14 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 from urllib.parse import quote, unquote_to_bytes, urlencode
 
 from pydantic_core import to_json
 
 from bulkimg.model import HIDDEN
-from bulkimg.zstack.wire import Answer
+from bulkimg.zstack.wire import Answer, RequestWriter
 
 # Every path we ever ask for (docs/dev/reliability.md, invariant 22).
 _PATHS = re.compile(
@@ -26,7 +26,7 @@ _HIDDEN = HIDDEN.encode()
 class Client(Protocol):
     """Puts requests on the wire: HttpClient, or a simulation's network."""
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer: ...
+    async def send(self, request: bytes) -> Answer: ...
     async def close(self) -> None: ...
 
 
@@ -43,7 +43,7 @@ class Transport:
 
     def __init__(self, client: Client, base: str, pacing: Pacing) -> None:
         self._client = client
-        self._base = base
+        self._writer = RequestWriter(base)
         self._pacing = pacing
         self._secrets: set[bytes] = set()  # in lower case
         self._pattern: re.Pattern[bytes] | None = None
@@ -67,7 +67,7 @@ class Transport:
         method: str,
         path: str,
         *,
-        headers: Callable[[], Mapping[str, str]],
+        headers: Callable[[], str],
         query: Sequence[tuple[str, str]] = (),
         body: bytes | None = None,
         on_sending: Callable[[], None] | None = None,
@@ -79,14 +79,14 @@ class Transport:
         """
         if not _PATHS.fullmatch(path):
             raise AssertionError(f"{path!r} is not one of our paths")  # a bug: every uuid was checked when it was read
-        url = f"{self._base}{path}{_query(query)}"
         era = await (self._pacing.admit_probe() if probe else self._pacing.admit())
         answer: Answer | None = None
         try:
             if on_sending:
                 on_sending()
             self.requests += 1
-            answer = await self._client.send(method, url, headers(), body)
+            request = self._writer.request(method, f"{path}{_query(query)}", headers(), body)
+            answer = await self._client.send(request)
         finally:
             streak = self._pacing.heard(era, answer)
         if answer.status is not None:

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic_core import from_json, to_json
+from yarl import URL
+
+from bulkimg import __version__
 
 TAG_LISTS = ("systemTags", "userTags")
 DOCUMENTED_KEY = "updateimage"  # the vendor's page: docs/dev/protocol.md §0, [D]
@@ -20,6 +23,25 @@ SERVER_KEY = "updateImage"  # RestServer.java: exact and case-sensitive (docs/de
 _CODE_NOISE = re.compile(r"[^A-Za-z0-9._-]|^[-]")
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _IMAGE_NAMED = re.compile(r"(?:/images/|image\[uuid:|resource\[uuid:)([0-9a-f]{32})(?![0-9a-f])")
+
+
+class RequestWriter:
+    """Write HTTP/1.1 requests to one origin and context path (`base`, such as http://host:8080/zstack) as bytes."""
+
+    def __init__(self, base: str) -> None:
+        url = URL(base)
+        self._path = url.raw_path.rstrip("/")
+        self._fixed = (
+            f" HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\nUser-Agent: bulkimg/{__version__}\r\n"
+            "Accept: application/json\r\nAccept-Encoding: identity\r\n"
+        )
+
+    def request(self, method: str, target: str, headers: str, body: bytes | None = None) -> bytes:
+        """Return one request. `target` is path and query below the context path; `headers` are whole lines, each with its end."""
+        if body is None:
+            return f"{method} {self._path}{target}{self._fixed}{headers}\r\n".encode()
+        length = f"Content-Length: {len(body)}\r\n\r\n"
+        return f"{method} {self._path}{target}{self._fixed}{headers}{length}".encode() + body
 
 
 def update_body(action_key: str, fields: Mapping[str, Any]) -> bytes:

@@ -107,7 +107,7 @@ class Caller:
     """Makes the four calls, and judges."""
 
     def __init__(self, url: str) -> None:
-        client = HttpClient(timeout=TIMEOUT, now=time.time)
+        client = HttpClient(url, timeout=TIMEOUT, now=time.time)
         self.transport = Transport(client, f"{url}/zstack", Unpaced())
         self.auth = make_auth(Account("admin", "hunter22"), self.transport, time.time)
         self.api = ImageApi(self.transport, self.auth, "updateImage")

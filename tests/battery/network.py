@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from bulkimg.zstack import Answer
+from tests.zstack.raw import parts
 
 EDITED = "Windows"  # what another user makes of a platform
 TIMEOUT = 30.0  # seconds until a client gives up
@@ -97,8 +98,9 @@ class Network:
         self.calm_since = min(self.calm_since, self._clock())
         self.weather = Weather(self.weather.dialect, self.weather.service, edits=self.weather.edits)
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        path = url.split("/zstack/v1/", 1)[1]
+    async def send(self, request: bytes) -> Answer:
+        _, target, headers, body = parts(request)
+        path = target.split("/zstack/v1/", 1)[1]
         kind = "put" if path.endswith("/actions") else re.split("[/?]", path)[0]
         now = self._clock()
         self.edit()
@@ -115,7 +117,7 @@ class Network:
                 self.breaches.append(f"two PUTs of {uuid} at once")
             self._flying[uuid] += 1
             try:
-                return await self._put(uuid, job, (body or b"").decode(), headers)
+                return await self._put(uuid, job, body.decode(), headers)
             finally:
                 self._flying[uuid] -= 1
         return await self._ask(kind, path, headers)

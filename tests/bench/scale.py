@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import uvloop
@@ -27,10 +26,10 @@ SIZES = (10_000, 100_000, 1_000_000, 10_000_000)  # the last one takes half an h
 class Stub:
     """Says at once what a server would say that has done everything."""
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        uuid = url.rsplit("/", 2)[1]
+    async def send(self, request: bytes) -> Answer:
+        uuid = request.split(b"/actions", 1)[0][-32:]
         await asyncio.sleep(0)
-        return Answer(200, b'{"inventory":{"uuid":"%b","name":"new","platform":"Linux"}}' % uuid.encode())
+        return Answer(200, b'{"inventory":{"uuid":"%b","name":"new","platform":"Linux"}}' % uuid)
 
     async def close(self) -> None:
         pass

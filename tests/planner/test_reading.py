@@ -5,7 +5,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,6 +20,7 @@ from bulkimg.pace import Pace
 from bulkimg.planner import CannotRead, Reader
 from bulkimg.planner.reading import GATHER
 from bulkimg.zstack import Answer, ImageApi, Transport, make_auth
+from tests.zstack.raw import parts
 
 COUNT = 1000
 IMAGES = {f"{n:032x}": {"uuid": f"{n:032x}", "name": f"image {n}", "platform": "Other"} for n in range(COUNT)}
@@ -37,11 +38,12 @@ class Server:
     lie: Callable[[int, dict[str, list[str]]], Answer | None] = lambda number, query: None
     asked: list[dict[str, list[str]]] = field(default_factory=list)
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        query = parse_qs(urlsplit(url).query)
+    async def send(self, request: bytes) -> Answer:
+        url = urlsplit(parts(request)[1])
+        query = parse_qs(url.query)
         self.asked.append(query)
         await asyncio.sleep(0)
-        return self.lie(len(self.asked), query) or answer(200, {"inventories": self.find(urlsplit(url).path, query)})
+        return self.lie(len(self.asked), query) or answer(200, {"inventories": self.find(url.path, query)})
 
     def find(self, path: str, query: dict[str, list[str]]) -> list[dict[str, Any]]:
         conditions = query.get("q", [])

@@ -15,6 +15,14 @@ class Raw:
     connections: int = 0
 
 
+def parts(request: bytes) -> tuple[str, str, dict[str, str], bytes]:
+    """(method, target, headers, body) of a request's bytes."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = first.split(" ")
+    return method, target, dict(line.split(": ", 1) for line in lines), body
+
+
 Reply = Callable[[Raw, asyncio.StreamWriter], Awaitable[bool]]
 
 

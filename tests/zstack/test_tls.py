@@ -83,7 +83,7 @@ def authority(tmp_path: Path) -> trustme.CA:
 async def put(url: str, ca_file: Path | None) -> Answer:
     client = transport(url, ca_file=ca_file)
     try:
-        return await client.exchange("PUT", f"/v1/images/{UUID}/actions", headers=dict, body=b"secret")
+        return await client.exchange("PUT", f"/v1/images/{UUID}/actions", headers=str, body=b"secret")
     finally:
         await client.close()
 

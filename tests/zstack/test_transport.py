@@ -38,14 +38,14 @@ class Unpaced:
 
 def transport(url: str, timeout: float = 5.0, ca_file: Path | None = None) -> Transport:
     return Transport(
-        HttpClient(timeout=timeout, authority=read_authority(ca_file), now=time.time), f"{url}/zstack", Unpaced()
+        HttpClient(url, timeout=timeout, authority=read_authority(ca_file), now=time.time), f"{url}/zstack", Unpaced()
     )
 
 
 async def put(url: str, times: int = 1, timeout: float = 5.0) -> list[Answer]:
     client = transport(url, timeout)
     try:
-        return [await client.exchange("PUT", PATH, headers=dict, body=b"{}") for _ in range(times)]
+        return [await client.exchange("PUT", PATH, headers=str, body=b"{}") for _ in range(times)]
     finally:
         await client.close()
 
@@ -115,7 +115,7 @@ async def test_an_answer_nobody_asked_for_does_not_shift_the_next_ones() -> None
         client = transport(raw.url)
         numbers = []
         for _ in range(4):
-            numbers.append((await client.exchange("PUT", PATH, headers=dict, body=b"{}")).json()["n"])
+            numbers.append((await client.exchange("PUT", PATH, headers=str, body=b"{}")).json()["n"])
             await asyncio.sleep(0.1)
         await client.close()
     assert numbers == [1, 2, 3, 4]
@@ -161,7 +161,7 @@ async def test_no_connection_means_nothing_was_sent() -> None:
 async def test_other_paths_than_ours_are_a_bug(path: str) -> None:
     client = transport("http://127.0.0.1:9")
     with pytest.raises(AssertionError):
-        await client.exchange("PUT", path, headers=dict)
+        await client.exchange("PUT", path, headers=str)
     await client.close()
 
 
