@@ -247,6 +247,8 @@ class Claim(NamedTuple):  # a tuple, because one is made for every row: a frozen
     interrupted: bool = False
     doubtful: bool = False  # an earlier attempt may have been applied, whatever came after it
     before: Seen | None = None  # what the plan saw; None: the image was not read
+    text: str = ""  # the fields as the ledger's JSON
+    name: str = ""  # what the image is called, where the plan saw it
 
 
 class Status(StrEnum):
@@ -284,6 +286,7 @@ class Outcome(NamedTuple):
     changed: Sequence[str] = ()
     before: Seen | None = None
     after: Seen | None = None
+    name: str = ""  # what the image is called now, as far as it is known
 
 
 def iso_utc(seconds: float) -> str:

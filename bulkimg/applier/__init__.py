@@ -1,7 +1,7 @@
-"""Send the ledger's rows: runner (all rows), journey (one row), verdict (answer → decision, pure)."""
+"""Send the ledger's rows: loop (all rows), perform (one step), decide (what follows, pure), judge (answer → verdict, pure)."""
 
 from bulkimg.applier.health import Paced
+from bulkimg.applier.loop import Ending, Loop
 from bulkimg.applier.policy import Policy
-from bulkimg.applier.runner import Runner, Stop
 
-__all__ = ["Paced", "Policy", "Runner", "Stop"]
+__all__ = ["Ending", "Loop", "Paced", "Policy"]

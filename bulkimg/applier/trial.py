@@ -14,10 +14,10 @@ POLL_EVERY = 0.5  # seconds
 async def send_once(api: ImageApi, image: str, fields: Fields, timeout: float) -> AsyncIterator[tuple[str, Answer]]:  # noqa: ASYNC109 - bounds the polls
     """(what was asked, the answer): the PUT, again with the other spelling where the server asks for it, then polls."""
     job = uuid.uuid4().hex
-    answer = await api.update(image, fields, job)
+    answer = await _update(api, image, fields, job)
     yield f"PUT {api.action_key}", answer
     if answer.status == 400 and _unknown_action(answer) and api.switch_key():
-        answer = await api.update(image, fields, job)
+        answer = await _update(api, image, fields, job)
         yield f"PUT {api.action_key}", answer
     if answer.status != 202:
         return
@@ -26,6 +26,10 @@ async def send_once(api: ImageApi, image: str, fields: Fields, timeout: float) -
         await asyncio.sleep(POLL_EVERY)
         answer = await api.poll(job)
     yield f"GET api-jobs/{job}", answer
+
+
+async def _update(api: ImageApi, image: str, fields: Fields, job: str) -> Answer:
+    return api.redacted(await api.update(await api.admit(), image, fields, job))
 
 
 def _unknown_action(answer: Answer) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bulkimg.applier import Paced, Stop
+from bulkimg.applier import Ending, Paced
 from bulkimg.credentials import AccessKey, Account, Credentials
 from bulkimg.engine.begin import kept_options
 from bulkimg.engine.close import finish
@@ -99,7 +99,7 @@ class Engine:
 
     def stop(self, exit_code: Exit, why: str) -> None:
         """Start no new row; rows in flight finish."""
-        self._interrupt.stop = Stop(exit_code, why)
+        self._interrupt.stop = Ending(exit_code, why)
         if runner := self._sending.runner:
             runner.stop(exit_code, why)
         else:
@@ -136,7 +136,7 @@ class Engine:
         if not self._plan_only and not settings.allow_overlap:
             refuse_overlap(run.directory.path.parent, work_of(run.ledger), run.directory)
         # What cannot be written is found out before anything is asked or sent.
-        write_results(run.ledger, run.result_paths, settled_only=True)
+        write_results(run.ledger, run.result_paths, "settled")
         if settings.note:  # perhaps another one than the plan's
             run.ledger.set_meta(note=settings.note)
         run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._world.now())
@@ -166,7 +166,7 @@ class Engine:
             reached=transport.reached,
         )
 
-    async def _work(self, transport: Transport) -> Stop | None:
+    async def _work(self, transport: Transport) -> Ending | None:
         settings = self._run.settings
         world = self._world
         auth = make_auth(self._credentials, transport, world.now, world.sleep)

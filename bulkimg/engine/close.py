@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bulkimg import __version__
-from bulkimg.applier import Stop
+from bulkimg.applier import Ending
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import Exit
 from bulkimg.ledger import files, plans, tally, write_results
@@ -39,12 +39,12 @@ def refusal(run: OpenRun) -> str:
 def refuse(run: OpenRun, why: str) -> Summary:
     """End a run whose manifest is refused: every row has its outcome, and nothing was sent."""
     run.ledger.set_meta(state="refused")
-    return finish(run, Stop(Exit.MANIFEST, why), time.time())
+    return finish(run, Ending(Exit.MANIFEST, why), time.time())
 
 
 def finish(
     run: OpenRun,
-    stop: Stop | None,
+    stop: Ending | None,
     ended: float,
     *,
     sending_seconds: float = 0.0,
@@ -107,7 +107,8 @@ def finish(
             "next": following,
         },
     )
-    write_results(ledger, run.result_paths)
+    if run.live is None or not run.live.complete(ledger):
+        write_results(ledger, run.result_paths)
     write_fed_back(ledger, run.directory.path, run.settings.empty_token)
     if plans.is_made(ledger):
         undo = run.directory.path / "undo.csv"
@@ -129,7 +130,7 @@ def write_plan(run: OpenRun) -> None:
     write_plan_page(run.ledger, directory, settings.target, refused)
 
 
-def _exit_code(counts: Mapping[str, int], stop: Stop | None, to_do: int, *, is_plan: bool) -> int:
+def _exit_code(counts: Mapping[str, int], stop: Ending | None, to_do: int, *, is_plan: bool) -> int:
     """A stop's own code; one that came too late to leave a row undone does not count. A plan's rows are not done yet."""
     if stop and (to_do or stop.exit_code not in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.TARGET, Exit.TIME_BOX)):
         return int(stop.exit_code)
@@ -138,7 +139,7 @@ def _exit_code(counts: Mapping[str, int], stop: Stop | None, to_do: int, *, is_p
 
 
 def next_command(
-    run: OpenRun, counts: Mapping[str, int], to_do: int, stop: Stop | None, *, reached: bool = True
+    run: OpenRun, counts: Mapping[str, int], to_do: int, stop: Ending | None, *, reached: bool = True
 ) -> str | None:
     """The exact command to type next, when there is one that can do better than this one did."""
     state, words = run.ledger.meta("state"), run.directory.words

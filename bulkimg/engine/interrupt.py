@@ -1,9 +1,9 @@
-"""Stop a run from outside: keep the reason, and cancel the step under way."""
+"""Ending a run from outside: keep the reason, and cancel the step under way."""
 
 import asyncio
 from collections.abc import Awaitable
 
-from bulkimg.applier import Stop
+from bulkimg.applier import Ending
 from bulkimg.errors import TargetError
 
 
@@ -11,7 +11,7 @@ class Interrupt:
     """`stop`: why the run must end, once it must. `at_once`: do not wait for rows in flight either."""
 
     def __init__(self) -> None:
-        self.stop: Stop | None = None
+        self.stop: Ending | None = None
         self.at_once = False
         self.error: TargetError | None = None  # why the server could not be worked with
         self._step: asyncio.Future[None] | None = None  # login, survey, question or logout under way
@@ -21,7 +21,7 @@ class Interrupt:
         if self._step:
             self._step.cancel()
 
-    async def until_stopped(self, step: Awaitable[None]) -> Stop | None:
+    async def until_stopped(self, step: Awaitable[None]) -> Ending | None:
         """One step that may be broken off; why the run must stop, or None."""
         if self.stop:
             return self.stop
@@ -30,7 +30,7 @@ class Interrupt:
             await self._step
         except TargetError as error:
             self.error = error
-            return Stop(error.exit_code, str(error))
+            return Ending(error.exit_code, str(error))
         except asyncio.CancelledError:
             if self.stop is None:
                 raise

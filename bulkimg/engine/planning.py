@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from bulkimg.applier import Stop
+from bulkimg.applier import Ending
 from bulkimg.engine.close import write_plan
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.run import OpenRun
@@ -37,7 +37,7 @@ class Planning:
         self._plan_only = plan_only
         self.missing = 0
 
-    async def plan(self, reader: Reader) -> Stop | None:
+    async def plan(self, reader: Reader) -> Ending | None:
         """Make it, unless there is one, and have it approved, unless it has been begun; why nothing may be sent, or None."""
         ledger, settings = self._run.ledger, self._run.settings
         if ledger.meta("state") == "ready" and (stop := await self._make(reader)):
@@ -50,21 +50,21 @@ class Planning:
         self._observe(PlanMade(counts))
         if self._checksum is not None and not counts.digest.startswith(self._checksum.lower()):
             why = f"--checksum {self._checksum}: the plan has another checksum ({counts.digest}), so nothing was sent; review it again"
-            return Stop(Exit.REFUSED, why, resumable=False)
+            return Ending(Exit.REFUSED, why, resumable=False)
         if why := too_many_missing(counts, settings.max_errors):
-            return Stop(Exit.ERROR_LIMIT, why, resumable=False)
+            return Ending(Exit.ERROR_LIMIT, why, resumable=False)
         self.missing = counts.actions["missing"]
         if self._plan_only or not counts.actions["update"]:
             return None
         if refused := refusal(counts, settings.max_changes, settings.allow_field):
             page = self._run.directory.path / "plan.html"
-            return Stop(Exit.REFUSED, f"{refused}; review {page}", resumable=False)
+            return Ending(Exit.REFUSED, f"{refused}; review {page}", resumable=False)
         return await approved(PlanMade(counts), self._approve, self._interrupt)
 
-    async def _make(self, reader: Reader) -> Stop | None:
+    async def _make(self, reader: Reader) -> Ending | None:
         ledger, settings = self._run.ledger, self._run.settings
         if not settings.survey and ledger.meta("has_expectations"):
-            return Stop(
+            return Ending(
                 Exit.REFUSED,
                 "the rows have if_ columns, which need the images' present values, and --no-survey does not read them; remove --no-survey",
                 resumable=False,
@@ -73,7 +73,7 @@ class Planning:
             try:
                 stop = await self._interrupt.until_stopped(self._survey(reader))
             except CannotRead as why:
-                return Stop(Exit.TARGET, f"{why}; nothing was sent. {_WITHOUT_SURVEY}")
+                return Ending(Exit.TARGET, f"{why}; nothing was sent. {_WITHOUT_SURVEY}")
             if stop is None:
                 write_plan(self._run)
             return stop
@@ -95,7 +95,7 @@ class Planning:
         await survey(self._run.ledger, reader, settings.target, replace_tags=replaces, looked=more)
 
 
-async def approved(what: PlanMade | CanaryPassed, approve: Approve | None, interrupt: Interrupt) -> Stop | None:
+async def approved(what: PlanMade | CanaryPassed, approve: Approve | None, interrupt: Interrupt) -> Ending | None:
     """Ask for approval; return why nothing may be sent, or None."""
     if approve is None:
         return None
@@ -107,4 +107,4 @@ async def approved(what: PlanMade | CanaryPassed, approve: Approve | None, inter
     if stop := await interrupt.until_stopped(ask(approve)):
         return stop
     more = "more " if isinstance(what, CanaryPassed) else ""
-    return None if answers == [True] else Stop(Exit.REFUSED, f"stopped at your request; nothing {more}was sent")
+    return None if answers == [True] else Ending(Exit.REFUSED, f"stopped at your request; nothing {more}was sent")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bulkimg.ledger import Ledger, RunDirectory
+from bulkimg.ledger import Ledger, LiveResults, RunDirectory
 from bulkimg.settings import Settings
 
 RESULT_FILES = ("results.csv", "results.jsonl")
@@ -17,6 +17,7 @@ class OpenRun:
     directory: RunDirectory
     ledger: Ledger
     settings: Settings
+    live: LiveResults | None = None  # the result files, once it has begun to send
     command: str = ""  # as it was typed, for a server that was never reached
 
     def change(self, **options: Any) -> None:
@@ -24,6 +25,8 @@ class OpenRun:
         self.settings = self.settings.model_copy(update=options)
 
     def close(self) -> None:
+        if self.live:
+            self.live.close()
         self.ledger.close()
         self.directory.release()
 

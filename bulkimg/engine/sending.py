@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from bulkimg.applier import Policy, Runner, Stop
+from bulkimg.applier import Ending, Loop, Policy
 from bulkimg.engine.begin import kept_options
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.planning import Approve, approved
@@ -40,7 +40,7 @@ class Sending:
         self._approve = approve
         self._writer: Writer | None = None
         self._keeping: set[asyncio.Task[None]] = set()
-        self.runner: Runner | None = None
+        self.runner: Loop | None = None
         self.seconds = 0.0
 
     def keep(self, **options: Any) -> None:
@@ -60,11 +60,12 @@ class Sending:
 
     async def send(
         self, api: ImageApi, reader: Reader, hours: AbstractContextManager[None], *, errors_before: int
-    ) -> Stop | None:
+    ) -> Ending | None:
         """Every row that has no outcome yet; why it stopped before all had one, or None. `hours` pauses it outside of its own."""
         run = self._run
         paths = run.result_paths
-        write_results(run.ledger, paths, settled_only=True)
+        afresh = run.ledger.is_fresh
+        write_results(run.ledger, paths, "none" if afresh else "settled")
         run.ledger.set_meta(state="running", settings=kept_options(run.settings))
         run.ledger.checkpoint()
         pending, rows = tally.rows_to_do(run.ledger), tally.rows_in_all(run.ledger)
@@ -72,7 +73,7 @@ class Sending:
         self._observe(Started(run.directory.run_id, str(run.directory.path), target, pending, rows))
         if not pending:
             return None
-        live = LiveResults(paths)
+        run.live = live = LiveResults(paths, in_order=afresh)
         writer = Writer(
             run.ledger,
             live,
@@ -91,7 +92,6 @@ class Sending:
             await asyncio.gather(*self._keeping, return_exceptions=True)
             self._writer = None
             await writer.close()
-            live.close()
         writer.raise_failure()
         return stop
 
@@ -109,9 +109,9 @@ class Sending:
 
     async def _carry(
         self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy, only: Sequence[int] | None = None
-    ) -> Stop | None:
+    ) -> Ending | None:
         """All rows, or only these ordinals."""
-        runner = Runner(writer, api, reader, self._pace, policy, self._observe, self._world, only=only)
+        runner = Loop(writer, api, reader, self._pace, policy, self._observe, self._world, only=only)
         self.runner = runner
         if stop := self._interrupt.stop:
             runner.stop(stop.exit_code, stop.why)
@@ -121,7 +121,7 @@ class Sending:
         finally:
             self.seconds += self._world.clock() - begun
 
-    async def _canary(self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy) -> Stop | None:
+    async def _canary(self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy) -> Ending | None:
         """A few rows, spread over the plan, before all others: go on only if every one of them has become as it should."""
         count = self._run.settings.canary
         if not count or await writer.ask(lambda ledger: ledger.meta("canary_passed")):
@@ -136,7 +136,7 @@ class Sending:
             rows = "row" if len(chosen) == 1 else "rows"
             why = f"{len(bad)} of {len(chosen)} canary {rows} did not succeed; the first is in line {line}: {status}"
             why = f"{why}: {message}" if message else why
-            return Stop(Exit.ERROR_LIMIT, f"{why}; nothing else was sent", resumable=False)
+            return Ending(Exit.ERROR_LIMIT, f"{why}; nothing else was sent", resumable=False)
         self._observe(CanaryPassed(len(chosen)))
         stop = await approved(CanaryPassed(len(chosen)), self._approve, self._interrupt)
         if stop is None:

@@ -108,7 +108,7 @@ class Steering:
 
     @contextmanager
     def time_box(self, seconds: float | None) -> Iterator[None]:
-        """Stop the run after so long; None never does."""
+        """Ending the run after so long; None never does."""
         if seconds is None:
             yield
             return

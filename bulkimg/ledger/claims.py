@@ -1,7 +1,7 @@
 """Write what sending adds to the ledger: claims before any byte goes out, attempts' fates, outcomes.
 
-Many rows go to SQLite, and come from it, with one statement. With one a row, this thread and the event loop would pass
-Python's lock to and fro at every row, which measured three times slower.
+Many rows go to SQLite, and come from it, as one JSON text: each return from SQLite waits for Python's lock, which the event
+loop holds most of the time (research: three times slower with a statement a row).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,13 +10,14 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from bulkimg.ledger import seal
-from bulkimg.ledger.store import Ledger
+from bulkimg.ledger.store import Ledger, Prepared
 from bulkimg.model import Claim, Outcome
 
 # A row is to be sent when nothing has settled it; its last attempt, if any, says how to continue.
 _NEXT = """
-SELECT json_group_array(json_array(ordinal, line, uuid, json(fields), n, job_uuid, fate, doubtful, json(before))) FROM (
+SELECT json_group_array(json_array(ordinal, line, uuid, fields, n, job_uuid, fate, doubtful, json(before), name)) FROM (
   SELECT row.ordinal, row.line, lower(hex(row.uuid)) AS uuid, coalesce(plan.send, row.fields) AS fields, plan.before,
+    coalesce(plan.before ->> '$.name', plan.aside ->> '$.name') AS name,
     attempt.n, attempt.job_uuid, attempt.fate,
     EXISTS (SELECT 1 FROM attempt AS any WHERE any.ordinal = row.ordinal AND coalesce(any.fate, 'unclear') = 'unclear') AS doubtful
   FROM row
@@ -28,16 +29,10 @@ SELECT json_group_array(json_array(ordinal, line, uuid, json(fields), n, job_uui
   ORDER BY row.ordinal LIMIT ?)
 """
 _ONLY = "AND row.ordinal IN (SELECT value FROM json_each(?))"
-_ATTEMPTS = "INSERT INTO attempt (ordinal, n, job_uuid, claimed_at) VALUES "
-_OUTCOMES = "INSERT INTO outcome VALUES "
-
-
-def _insert(ledger: Ledger, into: str, records: Sequence[tuple[Any, ...]]) -> None:
-    """Insert many rows with one statement."""
-    if records:
-        row = f"({','.join('?' * len(records[0]))})"
-        values = [value for record in records for value in record]
-        ledger.db.execute(into + ",".join([row] * len(records)), values)
+_ATTEMPTS = """
+INSERT INTO attempt (ordinal, n, job_uuid, claimed_at)
+SELECT value ->> 0, value ->> 1, value ->> 2, ? FROM json_each(?)
+"""
 
 
 def claim(
@@ -53,8 +48,8 @@ def claim(
     if only is not None:
         query, values = _NEXT.format(only=_ONLY), (after, to_json(only).decode(), limit)
     found = from_json(ledger.db.execute(query, values).fetchone()[0])
-    for ordinal, line, uuid, fields, n, job, fate, doubtful, before in found:
-        row = Claim(ordinal, line, uuid, fields, n or 0, job or "", before=before)
+    for ordinal, line, uuid, text, n, job, fate, doubtful, before, name in found:
+        row = Claim(ordinal, line, uuid, from_json(text), n or 0, job or "", before=before, text=text, name=name or "")
         if n is not None and fate in (None, "unclear"):
             claims.append(row._replace(interrupted=True, doubtful=True))
         else:
@@ -65,9 +60,11 @@ def claim(
 
 def add_attempts(ledger: Ledger, items: Sequence[Claim], now: float) -> None:
     """Claims of one attempt each."""
-    _insert(ledger, _ATTEMPTS, [(item.ordinal, item.attempt, item.job_uuid, now) for item in items])
-    for item in items:
-        ledger.journal ^= seal.opened(item.ordinal, item.attempt, item.job_uuid)
+    if items:
+        records = [(item.ordinal, item.attempt, item.job_uuid) for item in items]
+        ledger.db.execute(_ATTEMPTS, (now, to_json(records).decode()))
+        for record in records:
+            ledger.toggle("opened", *record)
 
 
 def close_attempt(ledger: Ledger, item: Claim, fate: str, code: str, http_status: int | None) -> None:
@@ -78,12 +75,12 @@ def close_attempt(ledger: Ledger, item: Claim, fate: str, code: str, http_status
         (item.ordinal, item.attempt),
     ).fetchone()
     if before:
-        ledger.journal ^= seal.closed(item.ordinal, item.attempt, *before)
+        ledger.toggle("closed", item.ordinal, item.attempt, *before)
     ledger.db.execute(
         "UPDATE attempt SET fate = ?, code = ?, http_status = ? WHERE ordinal = ? AND n = ?",
         (fate, code, http_status, item.ordinal, item.attempt),
     )
-    ledger.journal ^= seal.closed(item.ordinal, item.attempt, fate, code, http_status)
+    ledger.toggle("closed", item.ordinal, item.attempt, fate, code, http_status)
 
 
 def release(ledger: Ledger, items: Sequence[Claim]) -> None:
@@ -93,30 +90,29 @@ def release(ledger: Ledger, items: Sequence[Claim]) -> None:
             "DELETE FROM attempt WHERE ordinal = ? AND n = ? AND fate IS NULL", (item.ordinal, item.attempt)
         )
         if taken_back.rowcount:
-            ledger.journal ^= seal.opened(item.ordinal, item.attempt, item.job_uuid)
+            ledger.toggle("opened", item.ordinal, item.attempt, item.job_uuid)
 
 
 def settle(ledger: Ledger, outcomes: Sequence[Outcome]) -> None:
     """Write outcomes, once and for all: a second outcome for a row breaks a constraint and stops the run."""
-    records = [_record(outcome) for outcome in outcomes]
-    _insert(ledger, _OUTCOMES, records)
+    if outcomes:
+        ledger.insert_outcomes(prepare(outcomes))
+
+
+def prepare(outcomes: Sequence[Outcome]) -> Prepared:
+    """Outcomes as `Ledger.insert_outcomes` takes them. Needs no connection, so that the event loop can do it."""
+    digest, records = 0, [_record(outcome) for outcome in outcomes]
     for record in records:
-        ledger.journal ^= seal.outcome(record)
+        digest ^= seal.digest("outcome", record)
+    return Prepared(to_json(records).decode(), digest)
 
 
 def _record(o: Outcome) -> tuple[Any, ...]:
-    head = (
-        o.ordinal,
-        o.status.value,
-        o.code,
-        o.message,
-        o.hint,
-        o.http_status,
-        o.attempts,
-        o.started_at,
-        o.duration_ms,
-    )
-    return (*head, ",".join(o.changed), _json(o.before), _json(o.after))
+    started = None if o.started_at is None else round(o.started_at * 1000)
+    return (
+        o.ordinal, o.status.value, o.code, o.message, o.hint, o.http_status, o.attempts, started, o.duration_ms,
+        ",".join(o.changed), _json(o.before), _json(o.after),
+    )  # fmt: skip
 
 
 def _json(value: Any) -> str | None:

@@ -5,15 +5,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from pydantic_core import to_json
 
 from bulkimg.blank import is_blank
 from bulkimg.cells import csv_text, harmless, write_cell, write_csv
 from bulkimg.ledger import plans, tally
+from bulkimg.ledger.lines import result_lines
 from bulkimg.ledger.store import Ledger, storage_errors
-from bulkimg.model import FIELDS, Row, Status, Value
+from bulkimg.model import FIELDS, Outcome, Row, Status, Value
 
 COLUMNS = (
     "line", "uuid", "status", "code", "message", "hint", "http_status", "attempts", "job_uuid",
@@ -29,25 +30,73 @@ def _kind(path: Path) -> str:
     return "jsonl" if path.suffix == ".jsonl" else "csv"
 
 
-class LiveResults:
-    """The result files while the run is running: whole records, appended as rows settle."""
+MOST_HELD = 2000  # rows that wait for one before them
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._files: list[tuple[int, Path, int]] = []
+
+class LiveResults:
+    """The result files while the run is running: whole records, appended as rows settle.
+
+    A run that begins afresh appends in manifest order (`in_order`): rows wait for one before them, up to MOST_HELD of them.
+    Then, and in a run that is resumed, rows are appended as they come, and `write_results` puts them in order at the end.
+    """
+
+    def __init__(self, paths: Sequence[Path], *, in_order: bool = False) -> None:
+        self.in_order = in_order
+        self._files: list[tuple[int, Path]] = []
+        self._written = 0  # the last ordinal of the files, while they are in order
+        self._held: dict[int, tuple[str, str]] = {}  # lines of rows that wait for one before them
         for path in paths:
             with storage_errors(path):
-                kind = ("jsonl", "csv").index(_kind(path))
-                self._files.append((_private_descriptor(path, os.O_APPEND), path, kind))
+                self._files.append((_private_descriptor(path, os.O_APPEND), path))
 
-    def append(self, ledger: Ledger, ordinals: Sequence[int]) -> None:
-        """The lines of rows that have just been settled, with one statement and one write a file. StorageError."""
-        texts = ledger.db.execute(_LINES, (to_json(ordinals).decode(),)).fetchone()
-        for descriptor, path, kind in self._files:
+    def append(self, ledger: Ledger, outcomes: Sequence[Outcome], complete: int) -> None:
+        """Take rows that have just been settled. Every row up to the ordinal `complete` has its outcome. StorageError."""
+        lines = {outcome.ordinal: result_lines(outcome) for outcome in outcomes}
+        if self.in_order:
+            self._held |= lines
+            lines = self._up_to(ledger, complete)
+            if len(self._held) > MOST_HELD:
+                self.in_order = False
+                lines, self._held = {**lines, **self._held}, {}
+        self._write([text for _, text in sorted(lines.items())])
+
+    def _up_to(self, ledger: Ledger, complete: int) -> dict[int, tuple[str, str]]:
+        """The lines of all rows up to that ordinal; rows that were not sent are read from the ledger."""
+        found, missing = {}, []
+        for ordinal in range(self._written + 1, complete + 1):
+            if line := self._held.pop(ordinal, None):
+                found[ordinal] = line
+            else:
+                missing.append(ordinal)
+        self._written = max(self._written, complete)
+        if missing:
+            query = "SELECT ordinal, jsonl, csv FROM json_each(?) CROSS JOIN result ON result.ordinal = json_each.value"
+            for ordinal, exact, cells in ledger.db.execute(query, (to_json(missing).decode(),)):
+                found[ordinal] = (exact, cells)
+        return found
+
+    def complete(self, ledger: Ledger) -> bool:
+        """Append every row that is not in the files yet, and make them durable; False where `write_results` has to."""
+        if not self.in_order:
+            return False
+        query = "SELECT jsonl, csv FROM result WHERE ordinal > ? ORDER BY ordinal"
+        rows = ledger.db.execute(query, (self._written,))
+        while batch := rows.fetchmany(256):
+            self._write(batch)
+        for descriptor, path in self._files:
             with storage_errors(path):
-                _write_all(descriptor, texts[kind].encode())
+                os.fsync(descriptor)
+        return True
+
+    def _write(self, lines: Sequence[tuple[str, str]]) -> None:
+        """One write a file."""
+        for descriptor, path in self._files:
+            at = 0 if path.suffix == ".jsonl" else 1
+            with storage_errors(path):
+                _write_all(descriptor, "".join([line[at] for line in lines]).encode())
 
     def close(self) -> None:
-        for descriptor, _, _ in self._files:
+        for descriptor, _ in self._files:
             os.close(descriptor)
 
 
@@ -57,15 +106,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-_LINES = """
-SELECT group_concat(jsonl, ''), group_concat(csv, '') FROM (
-  SELECT jsonl, csv FROM json_each(?) CROSS JOIN result ON result.ordinal = json_each.value)
-"""
-
-
-def write_results(ledger: Ledger, paths: Sequence[Path], *, settled_only: bool = False) -> None:
-    """Every row's outcome in manifest order, each file replaced as a whole. `settled_only`: as a run (re)starts."""
-    where = "WHERE settled" if settled_only else ""
+def write_results(ledger: Ledger, paths: Sequence[Path], which: Literal["all", "settled", "none"] = "all") -> None:
+    """Every row's outcome in manifest order, each file replaced as a whole. `settled`, `none`: as a run resumes, or begins."""
+    where = {"all": "", "settled": "WHERE settled", "none": "WHERE 0"}[which]
     for path in paths:
         kind = _kind(path)
         with replacing(path) as file:

@@ -72,12 +72,22 @@ CREATE TABLE outcome (
   hint        TEXT NOT NULL,
   http_status INTEGER,
   attempts    INTEGER NOT NULL,       -- the last attempt's job uuid is the outcome's
-  started_at  REAL,
+  started_at  INTEGER,                -- milliseconds since the epoch: exact in JSON, and in a checksum
   duration_ms INTEGER,
   changed     TEXT,                   -- field names with commas; NULL: all the row's fields
   before      TEXT,                   -- JSON
   after       TEXT                    -- JSON
 ) STRICT;
+
+-- A group of outcomes is one statement, and so one commit: `outcomes` is a JSON array of records in the table's order.
+CREATE VIEW inbox AS SELECT NULL AS outcomes, NULL AS journal;
+CREATE TRIGGER inbox_insert INSTEAD OF INSERT ON inbox BEGIN
+  INSERT INTO outcome
+  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+    value ->> 8, value ->> 9, value ->> 10, value ->> 11
+  FROM json_each(NEW.outcomes);
+  INSERT INTO seal VALUES ('journal', NEW.journal) ON CONFLICT DO UPDATE SET value = excluded.value;
+END;
 
 -- What can be said of every row now. A row without an outcome is what its attempts tell: one that may have been applied
 -- → unknown; else, never sent or only refused for the time being → unprocessed. Resuming settles both.
@@ -101,7 +111,7 @@ SELECT
     (SELECT count(*) FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal))) AS attempts,
   coalesce((SELECT job_uuid FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal)
     ORDER BY n DESC LIMIT 1), '') AS job_uuid,
-  outcome.started_at, outcome.duration_ms, coalesce(outcome.changed, '') AS changed, outcome.before, outcome.after,
+  outcome.started_at / 1000.0 AS started_at, outcome.duration_ms, coalesce(outcome.changed, '') AS changed, outcome.before, outcome.after,
   coalesce(plan.send, row.fields) ->> '$.name' IS NOT NULL AS sets_name,
   coalesce(outcome.before ->> '$.name', plan.before ->> '$.name', plan.aside ->> '$.name') AS name_before
 FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal) AND NOT row.problems

@@ -42,19 +42,9 @@ def _sum(values: Any) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def opened(ordinal: int, n: int, job_uuid: str) -> int:
-    """The sum of an attempt as it is claimed."""
-    return _sum(("opened", ordinal, n, job_uuid))
-
-
-def closed(ordinal: int, n: int, fate: str, code: str, http_status: int | None) -> int:
-    """The sum of an attempt's end, where it did not settle its row."""
-    return _sum(("closed", ordinal, n, fate, code, http_status))
-
-
-def outcome(record: tuple[Any, ...]) -> int:
-    """The sum of an outcome."""
-    return _sum(("outcome", *record))
+def digest(kind: str, record: Iterable[Any]) -> int:
+    """The sum of one record of the log, of a kind of `_JOURNAL`."""
+    return _sum((kind, *record))
 
 
 def in_order(db: sqlite3.Connection, name: str) -> int:
@@ -70,7 +60,7 @@ def journal(db: sqlite3.Connection) -> int:
     total = 0
     for kind, query in _JOURNAL.items():
         for record in db.execute(query):
-            total ^= _sum((kind, *record))
+            total ^= digest(kind, record)
     return total
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import seal
 
-SCHEMA = 4
+SCHEMA = 5
 _IN_THE_WAY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384; PRAGMA temp_store=FILE;"
 
@@ -31,6 +31,13 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(
             f"{error.filename or path}: {error.strerror}; free space or fix the disk, then resume the run"
         ) from error
+
+
+class Prepared(NamedTuple):
+    """A group of outcomes as the ledger takes it: JSON records, and what they add to the log's digest."""
+
+    outcomes: str
+    digest: int
 
 
 class Ledger:
@@ -81,6 +88,11 @@ class Ledger:
                 raise StorageError(f"{path}: is damaged: the checksum of its header is wrong; {_START_AGAIN}")
         return ledger
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether no row was ever claimed."""
+        return not self.db.execute("SELECT EXISTS (SELECT 1 FROM attempt)").fetchone()[0]
+
     def verify(self) -> None:
         """StorageError unless everything in it is as it was written; before a run is resumed."""
         try:
@@ -96,6 +108,24 @@ class Ledger:
         """The manifest is in: from now on its rows do not change, and `verify` holds everything against its sums."""
         with self.transaction() as db:
             self.journal = seal.seal(db)
+
+    def insert_outcomes(self, group: Prepared) -> None:
+        """Write a group with one statement: durable when this returns, unless a transaction is open. Nothing is written after a
+        failure."""
+        if self._failure:
+            raise self._failure
+        journal = self.journal ^ group.digest
+        try:
+            with storage_errors(self.path):
+                self.db.execute("INSERT INTO inbox VALUES (?, ?)", (group.outcomes, journal))
+        except StorageError as error:
+            self._failure = error
+            raise
+        self.journal = journal
+
+    def toggle(self, kind: str, *record: Any) -> None:
+        """Add a record of attempts to the log's digest, or take it out again. Within the transaction that changes it."""
+        self.journal ^= seal.digest(kind, record)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -150,10 +150,10 @@ def puts_made(ledger: Ledger) -> int:
 def recent_pace(ledger: Ledger) -> tuple[int, float]:
     """(rows settled by sending, rows a second over the last 60 s before the last of them)."""
     settled, last = ledger.db.execute(
-        "SELECT count(*), max(started_at) FROM outcome WHERE started_at IS NOT NULL"
+        "SELECT count(*), max(started_at) / 1000.0 FROM outcome WHERE started_at IS NOT NULL"
     ).fetchone()
     if not settled:
         return 0, 0.0
-    query = "SELECT count(*), min(started_at) FROM outcome WHERE started_at > ?"
+    query = "SELECT count(*), min(started_at) / 1000.0 FROM outcome WHERE started_at > 1000 * ?"
     recent, first = ledger.db.execute(query, (last - 60,)).fetchone()
     return settled, round(recent / max(last - first, 0.001), 1) if recent > 1 else 0.0

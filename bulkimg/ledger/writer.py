@@ -1,10 +1,12 @@
-"""Commit claims and outcomes in groups while a run sends, in a lane of their own.
+"""Commit claims and outcomes in groups while a run sends, in a thread of their own.
 
-A claim is handed out only after its commit; an outcome is shown and appended to the results only after its commit.
-After the first failure nothing is written any more and every caller gets the StorageError (docs/dev/reliability.md, invariant 16).
+A group is everything that came while the one before it was being committed. A claim is handed out only after its commit; an
+outcome is shown, and its slot is free, only after its commit. After the first failure nothing is written any more and every
+caller gets the StorageError (docs/dev/reliability.md, invariant 16).
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,36 +15,33 @@ from typing import Any, Protocol
 from bulkimg.errors import StorageError
 from bulkimg.ledger import claims
 from bulkimg.ledger.lane import Lane
-from bulkimg.ledger.store import Ledger, storage_errors
+from bulkimg.ledger.store import Ledger, Prepared, storage_errors
 from bulkimg.model import Claim, Outcome
-
-GROUP_ROWS = 256
-GROUP_SECONDS = 0.02
 
 
 class Sink(Protocol):
-    """Where committed outcomes are appended."""
+    """Where committed outcomes are appended; `complete`: every row up to that ordinal has its outcome."""
 
-    def append(self, ledger: Ledger, ordinals: Sequence[int]) -> None: ...
+    def append(self, ledger: Ledger, outcomes: Sequence[Outcome], complete: int) -> None: ...
 
 
 _Op = Callable[[Ledger], Any]
-_Job = tuple[_Op, "asyncio.Future[Any]"]
 
 
 @dataclass(slots=True)
 class _Group:
-    """What the next commit writes. Filled in the event loop, handed to the lane as a whole: it wakes once a group."""
+    """What the next commit writes: filled in the event loop, handed to the thread as a whole."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    jobs: list[_Job] = field(default_factory=list)
+    slots: "list[asyncio.Future[None]]" = field(default_factory=list)  # of the outcomes
+    ops: "list[tuple[_Op, asyncio.Future[Any]]]" = field(default_factory=list)
 
 
 class Writer:
     """Owns the ledger's connection until `close`.
 
-    `on_settled` is called in the event loop with outcomes that are durable and appended, one per manifest row;
-    `on_failure` once, in the event loop, when the disk fails.
+    `on_settled` is called in the event loop with outcomes that are durable, one per manifest row; `on_failure` once, in the
+    event loop, when the disk fails.
     """
 
     def __init__(
@@ -59,66 +58,64 @@ class Writer:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._group = _Group()
-        self._timer: asyncio.Handle | None = None
+        self._idle = asyncio.Event()  # no group is being committed, or about to be
+        self._idle.set()
         self._lane = lane
         self._failure: StorageError | None = None
         self._merged = bool(ledger.meta("merged", 0))
+        self._claimed: deque[int] = deque()  # ordinals in order, from the first without an outcome on
+        self._ahead: set[int] = set()  # those of them that have one
+        self._last = 0  # the last ordinal claimed
 
-    async def _do(self, op: _Op) -> Any:
-        """Run `op` in the next commit; its result once it is durable. StorageError when the disk has failed."""
+    def settle(self, outcome: Outcome) -> "asyncio.Future[None]":
+        """Write the outcome with the next commit. The future is done when it is durable, or writing has failed."""
+        group = self._group
+        group.outcomes.append(outcome)
+        durable: asyncio.Future[None] = self._loop.create_future()
+        group.slots.append(durable)
+        self._soon()
+        return durable
+
+    async def ask(self, op: _Op) -> Any:
+        """What `op` makes of the ledger in the next commit, once it is durable. StorageError when the disk has failed."""
         done: asyncio.Future[Any] = self._loop.create_future()
-        self._group.jobs.append((op, done))
-        self._flush()
+        self._group.ops.append((op, done))
+        self._soon()
         return await done
-
-    def settle(self, outcome: Outcome) -> None:
-        """Write the outcome with the next commit; `on_settled` is called when it is durable."""
-        self._group.outcomes.append(outcome)
-        if len(self._group.outcomes) >= GROUP_ROWS:
-            self._flush()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(GROUP_SECONDS, self._flush)
 
     def remember_key(self, key: str) -> None:
         """The spelling that the server has accepted, for a run that is resumed; written with the next commit."""
         done: asyncio.Future[Any] = self._loop.create_future()
         done.add_done_callback(_heed)  # not awaited; a failure reaches every caller anyway
-        self._group.jobs.append((lambda ledger: ledger.set_meta(action_key=key), done))
-
-    def _flush(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        group, self._group = self._group, _Group()
-        if group.outcomes or group.jobs:
-            self._lane.put(partial(self._write, group))
+        self._group.ops.append((lambda ledger: ledger.set_meta(action_key=key), done))
 
     async def claim(
         self, after: int, limit: int, new_job: Callable[[], str], now: float, only: Sequence[int] | None = None
     ) -> list[Claim]:
         """The next rows to send, claimed; [] when there are no more. `only`: none but these ordinals."""
-        found: list[Claim] = await self._do(lambda ledger: claims.claim(ledger, after, limit, new_job, now, only))
+        found: list[Claim] = await self.ask(lambda ledger: claims.claim(ledger, after, limit, new_job, now, only))
+        if found and only is None:
+            self._claimed.extend([item.ordinal for item in found])
+            self._last = found[-1].ordinal
         return found
-
-    async def ask(self, op: _Op) -> Any:
-        """What `op` makes of the ledger, once everything that came before it is durable."""
-        return await self._do(op)
 
     async def claim_again(self, item: Claim, now: float) -> None:
         """One more attempt, durable when this returns."""
-        await self._do(lambda ledger: claims.add_attempts(ledger, [item], now))
+        await self.ask(lambda ledger: claims.add_attempts(ledger, [item], now))
 
     async def close_attempt(self, item: Claim, fate: str, code: str, http_status: int | None) -> None:
         """An attempt that did not settle its row."""
-        await self._do(lambda ledger: claims.close_attempt(ledger, item, fate, code, http_status))
+        await self.ask(lambda ledger: claims.close_attempt(ledger, item, fate, code, http_status))
 
     async def release(self, items: Sequence[Claim]) -> None:
         """Claims that were never sent."""
-        await self._do(lambda ledger: claims.release(ledger, items))
+        await self.ask(lambda ledger: claims.release(ledger, items))
 
     async def close(self) -> None:
         """Commit what is waiting, then end."""
-        self._flush()
+        if self._group.ops:
+            self._soon()
+        await self._idle.wait()
         await self._lane.close()
 
     def raise_failure(self) -> None:
@@ -126,36 +123,97 @@ class Writer:
         if self._failure:
             raise self._failure
 
-    # -- in the lane ----------------------------------------------------------------------------------------------------
+    # -- one group after the other --------------------------------------------------------------------------------------
 
-    def _write(self, group: _Group) -> None:
-        if self._failure is None:
-            try:
-                self._commit(group)
-                return
-            except StorageError as error:
-                self._failure = error
-            except Exception as error:  # a bug must stop the run, not hang it
-                self._failure = StorageError(f"{self._ledger.path}: writing failed: {error!r}")
-            self._call(self._on_failure, self._failure)
-        for _, done in group.jobs:
-            self._call(_reject, done, self._failure)
+    def _soon(self) -> None:
+        """Commit at the end of this turn of the event loop, unless a commit is on its way."""
+        if self._idle.is_set():
+            self._idle.clear()
+            self._loop.call_soon(self._commit_group)
 
-    def _commit(self, group: _Group) -> None:
-        with self._ledger.transaction():
-            if group.outcomes:
-                claims.settle(self._ledger, group.outcomes)
-            results = [op(self._ledger) for op, _ in group.jobs]
+    def _commit_group(self) -> None:
+        group, self._group = self._group, _Group()
+        prepared = claims.prepare(group.outcomes) if group.outcomes else None
+        try:
+            self._lane.put(partial(self._write, group, prepared, self._complete(group.outcomes)))
+        except StorageError as error:  # no thread to be had
+            self._failure = error
+            self._failed(group, error, is_first=True)
+
+    def _complete(self, outcomes: Sequence[Outcome]) -> int:
+        """The ordinal up to which every row will have its outcome once this group is durable."""
+        self._ahead.update([outcome.ordinal for outcome in outcomes])
+        while self._claimed and self._claimed[0] in self._ahead:
+            self._ahead.discard(self._claimed.popleft())
+        return self._claimed[0] - 1 if self._claimed else self._last
+
+    def _committed(self, group: _Group, settled: Sequence[Outcome], results: Sequence[Any]) -> None:
+        if settled:
+            self._on_settled(settled)
+        for (_, done), result in zip(group.ops, results, strict=True):
+            if not done.done():
+                done.set_result(result)
+        self._free(group)
+
+    def _failed(self, group: _Group, error: StorageError, *, is_first: bool) -> None:
+        if is_first:
+            self._on_failure(error)
+        for _, done in group.ops:
+            if not done.done():
+                done.set_exception(error)
+        self._free(group)
+
+    def _free(self, group: _Group) -> None:
+        for slot in group.slots:
+            if not slot.done():
+                slot.set_result(None)
+        self._ended()
+
+    def _ended(self) -> None:
+        self._idle.set()
+        if self._group.outcomes or self._group.ops:
+            self._soon()
+
+    # -- in the thread --------------------------------------------------------------------------------------------------
+
+    def _write(self, group: _Group, prepared: Prepared | None, complete: int) -> None:
+        then: Callable[[], None] = self._ended
+        try:
+            then = self._written(group, prepared, complete)
+        finally:
+            self._loop.call_soon_threadsafe(then)
+
+    def _written(self, group: _Group, prepared: Prepared | None, complete: int) -> Callable[[], None]:
+        """Write the group; return what the event loop has to do then."""
+        if self._failure:
+            return partial(self._failed, group, self._failure, is_first=False)
+        try:
+            return partial(self._committed, group, *self._commit(group, prepared, complete))
+        except StorageError as error:
+            self._failure = error
+        except Exception as error:  # a bug must stop the run, not hang it
+            self._failure = StorageError(f"{self._ledger.path}: writing failed: {error!r}")
+        return partial(self._failed, group, self._failure, is_first=True)
+
+    def _commit(self, group: _Group, prepared: Prepared | None, complete: int) -> tuple[Sequence[Outcome], list[Any]]:
+        results: list[Any] = []
+        if not group.ops:
+            if prepared:
+                self._ledger.insert_outcomes(prepared)
             settled = self._with_followers(group.outcomes)
+        else:
+            with self._ledger.transaction():
+                if prepared:
+                    self._ledger.insert_outcomes(prepared)
+                results = [op(self._ledger) for op, _ in group.ops]
+                settled = self._with_followers(group.outcomes)
         if settled:
             with storage_errors(self._ledger.path):
-                self._sink.append(self._ledger, [outcome.ordinal for outcome in settled])
-            self._call(self._on_settled, settled)
-        for (_, done), result in zip(group.jobs, results, strict=True):
-            self._call(_resolve, done, result)
+                self._sink.append(self._ledger, settled, complete)
+        return settled, results
 
     def _with_followers(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        if not self._merged:
+        if not self._merged or not outcomes:
             return outcomes
         followers = claims.followers(self._ledger, [outcome.ordinal for outcome in outcomes])
         return [
@@ -164,21 +222,8 @@ class Writer:
             for ordinal, line in [(outcome.ordinal, outcome.line), *followers.get(outcome.ordinal, ())]
         ]
 
-    def _call(self, function: Callable[..., None], *args: Any) -> None:
-        self._loop.call_soon_threadsafe(function, *args)
-
 
 def _heed(done: "asyncio.Future[Any]") -> None:
     """Look at the exception, which asyncio would otherwise print as never retrieved."""
     if not done.cancelled():
         done.exception()
-
-
-def _resolve(done: "asyncio.Future[Any]", result: Any) -> None:
-    if not done.done():
-        done.set_result(result)
-
-
-def _reject(done: "asyncio.Future[Any]", error: StorageError) -> None:
-    if not done.done():
-        done.set_exception(error)

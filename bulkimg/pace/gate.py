@@ -63,7 +63,7 @@ class Gate:
         self._until = 0.0
         self._rounds = 0
         self._given_up = False
-        self._era = 0  # grows with every trouble and every trial: a request knows by it which troubles came before it
+        self.era = 0  # grows with every trouble and every trial: a request knows by it which troubles came before it
         self._trial: int | None = None  # the era of the one request that is out alone
         self._answered = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -77,7 +77,7 @@ class Gate:
     async def passed(self) -> int:
         """Return when one more request may go out; its era is handed to `heard` with its answer."""
         if not self.closed:
-            return self._era
+            return self.era
         async with self._turn:
             while self.closed:
                 if self._trial is not None:
@@ -86,10 +86,10 @@ class Gate:
                 elif (seconds := self._until - self._clock()) > 0:
                     await self._sleep(seconds)
                 elif await self._worth_a_trial():
-                    self._era += 1
-                    self._trial = self._era
+                    self.era += 1
+                    self._trial = self.era
                     break
-            return self._era
+            return self.era
 
     async def _worth_a_trial(self) -> bool:
         if not self._down or self.probe is None:
@@ -103,7 +103,7 @@ class Gate:
         """Find out with one harmless question whether the undecided failures are the server's."""
         async with self._turn:
             if self._undecided and not self.closed and self.probe is not None:
-                era = self._era
+                era = self.era
                 well = await self.probe()
                 if self.closed:
                     return  # others have found out meanwhile
@@ -158,8 +158,8 @@ class Gate:
     # -- decisions ------------------------------------------------------------------------------------------------------
 
     def _trouble(self, why: str, *, alone: bool) -> int:
-        self._era += 1
-        number = self._era
+        self.era += 1
+        number = self.era
         if alone and self._down:
             self._stay_closed(why)  # a question is answered and this change is not: the row's, and the gate's too
             return number

@@ -50,7 +50,11 @@ class Pace:
         self._on_change: Callable[[], None] = lambda: None
 
     async def admit(self) -> int:
-        """Return when one more request may go out: the gate lets it, and the rate allows it. Hand the era to `heard`."""
+        """Return when one more request may go out: the gate lets it, and the rate allows it. Hand the era to `heard`, or to
+        `give_back`."""
+        if not self.gate.closed and self.rate.is_unlimited and self._reopened is None:
+            self._sent()
+            return self.gate.era
         era = await self._passed_in_turn()
         while self.gate.closed and not self.gate.is_trial(era):  # it closed while we waited for our turn
             era = await self._passed_in_turn()
@@ -86,6 +90,11 @@ class Pace:
             why = f"its rate limit has {remaining} {'request' if remaining == 1 else 'requests'} left"
             self.gate.heard(NOBODY, Health(State.ASKED, why, min(reset, MOST_HOLD)))
         return streak
+
+    def give_back(self, era: int) -> None:
+        """A request that was admitted and not sent."""
+        self.requests -= 1
+        self.heard(era, SILENT)
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Call back as soon as every request that went out has been heard of: at the next answer, or now."""
@@ -123,6 +132,11 @@ class Pace:
         """Change its cap; rows in flight above a lower one finish first."""
         self.limit.most = most
         self._tell_of_change()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no row is begun."""
+        return bool(self._pauses)
 
     @property
     def paused(self) -> str:

@@ -1,8 +1,8 @@
 """Call the image API: update, poll, read, query, tags. Every call returns an Answer; nothing here decides."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
-from bulkimg.model import Fields
+from bulkimg.model import Claim, Fields
 from bulkimg.zstack import wire
 from bulkimg.zstack.auth import Auth
 from bulkimg.zstack.transport import Transport
@@ -40,17 +40,26 @@ class ImageApi:
         self.action_key = wire.SERVER_KEY
         return True
 
-    async def update(
-        self, uuid: str, fields: Fields, job_uuid: str, on_sending: Callable[[], None] | None = None
-    ) -> Answer:
-        """`PUT /v1/images/{uuid}/actions` under a job uuid of ours (docs/dev/protocol.md §2.2)."""
+    async def admit(self) -> int:
+        """Wait for the turn of one more request; the result is handed to `update`."""
+        return await self._transport.admit()
+
+    async def update(self, epoch: int, uuid: str, fields: Fields, job_uuid: str) -> Answer:
+        """`PUT /v1/images/{uuid}/actions` under a job uuid of ours (docs/dev/protocol.md §2.2), once it is admitted."""
+        return await self._put(epoch, uuid, job_uuid, wire.update_body(self.action_key, fields))
+
+    async def update_plain(self, epoch: int, claim: Claim) -> Answer:
+        """The same for a row without tags whose ASCII JSON the ledger has made."""
+        return await self._put(epoch, claim.uuid, claim.job_uuid, f'{{"{self.action_key}":{claim.text}}}'.encode())
+
+    async def _put(self, epoch: int, uuid: str, job_uuid: str, body: bytes) -> Answer:
         path = f"/v1/images/{uuid}/actions"
+        headers = f"{CONTENT_TYPE}X-Job-UUID: {job_uuid}\r\n{self.auth.headers('PUT', path)}"
+        return await self._transport.send(epoch, "PUT", path, headers, body)
 
-        def headers() -> str:
-            return f"{CONTENT_TYPE}X-Job-UUID: {job_uuid}\r\n{self.auth.headers('PUT', path)}"
-
-        body = wire.update_body(self.action_key, fields)
-        return await self._transport.exchange("PUT", path, headers=headers, body=body, on_sending=on_sending)
+    def redacted(self, answer: Answer) -> Answer:
+        """The answer with what may be written down of it."""
+        return self._transport.redacted(answer)
 
     async def poll(self, job_uuid: str) -> Answer:
         """`GET /v1/api-jobs/{job}` on our own origin; the server asks for no credentials here, so none are sent."""

@@ -51,6 +51,10 @@ class Transport:
         self.date = ""  # of the latest answer, as its header says
         self.reached = False  # the server has answered something
 
+    async def admit(self) -> int:
+        """Wait for the turn of one more request; the result is handed to `send`."""
+        return await self._pacing.admit()
+
     def hide(self, *secrets: str, pattern: bytes | None = None) -> None:
         """Redact these texts in what is shown of every answer from now on, as a server may echo them.
 
@@ -70,35 +74,43 @@ class Transport:
         headers: Callable[[], str],
         query: Sequence[tuple[str, str]] = (),
         body: bytes | None = None,
-        on_sending: Callable[[], None] | None = None,
         probe: bool = False,
     ) -> Answer:
-        """One request, after the pace admits it. `headers` and `on_sending` are called at that moment, so signatures are fresh.
+        """One request, after the pace admits it. `headers` is called at that moment, so signatures are fresh.
 
         `probe`: the gate's own question, which a closed gate does not hold.
         """
+        epoch = await (self._pacing.admit_probe() if probe else self._pacing.admit())
+        try:
+            line = headers()
+        except BaseException:
+            self._pacing.heard(epoch, None)
+            raise
+        return self.redacted(await self.send(epoch, method, path, line, body, _query(query)))
+
+    async def send(
+        self, epoch: int, method: str, path: str, headers: str, body: bytes | None, query: str = ""
+    ) -> Answer:
+        """One request that the pace has admitted, and its answer as it came: `redacted` says what may be written down of it."""
         if not _PATHS.fullmatch(path):
             raise AssertionError(f"{path!r} is not one of our paths")  # a bug: every uuid was checked when it was read
-        era = await (self._pacing.admit_probe() if probe else self._pacing.admit())
+        self.requests += 1
         answer: Answer | None = None
         try:
-            if on_sending:
-                on_sending()
-            self.requests += 1
-            request = self._writer.request(method, f"{path}{_query(query)}", headers(), body)
-            answer = await self._client.send(request)
+            answer = await self._client.send(self._writer.request(method, path + query, headers, body))
         finally:
-            streak = self._pacing.heard(era, answer)
+            streak = self._pacing.heard(epoch, answer)
         if answer.status is not None:
             self.reached, self.date = True, answer.date
-            answer = self._blank(answer)
         return answer._replace(streak=streak) if streak else answer
 
-    def _blank(self, answer: Answer) -> Answer:
-        """With what may be shown of it, if that is not all.
+    def redacted(self, answer: Answer) -> Answer:
+        """The answer with what may be shown of it, if that is not all.
 
         Where a secret shows only once escapes are undone, they stay undone: such an answer is worth no more than that.
         """
+        if answer.status is None:
+            return answer
         raw = self._hidden(answer.raw)
         for escape, undo in _UNDO:
             if escape in raw and (undone := undo(raw)) != (hidden := self._hidden(undone)):

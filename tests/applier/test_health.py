@@ -7,7 +7,7 @@ import pytest
 from bulkimg.applier.health import health_of
 from bulkimg.pace import State
 from bulkimg.zstack import Answer
-from tests.applier.test_verdict import answer, error
+from tests.applier.test_judge import answer, error
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bulkimg import Account
-from bulkimg.applier.verdict import Next, judge_poll, judge_read, judge_update
+from bulkimg.applier.judge import Next, judge_poll, judge_read, judge_update
 from bulkimg.errors import TargetError
 from bulkimg.model import Claim, Status
 from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, make_auth
@@ -117,7 +117,7 @@ class Caller:
         return {"put": self.put, "poll": self.poll, "query": self.query, "login": self.login}
 
     async def put(self) -> tuple[Answer | None, str]:
-        answer = await self.api.update(CLAIM.uuid, CLAIM.fields, CLAIM.job_uuid)
+        answer = self.api.redacted(await self.api.update(0, CLAIM.uuid, CLAIM.fields, CLAIM.job_uuid))
         verdict = judge_update(answer, CLAIM)
         return answer, self._end(verdict.next, verdict.status)
 

@@ -6,8 +6,8 @@ nothing of it is in the ledger: after a crash the tags are read again, and what 
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from bulkimg.applier.judge import Verdict, drifted
 from bulkimg.applier.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
-from bulkimg.applier.verdict import Verdict, drifted
 from bulkimg.model import HIDDEN, SERVER_TRIMS, TAGS, Claim, Fields, Status
 from bulkimg.pace import full_jitter
 from bulkimg.pace.outside import Outside
@@ -17,7 +17,7 @@ from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.wire import error_of, new_job_uuid
 
 
-class Tagging:
+class TagSync:
     """Looks whether an image has the tags its row asks for, and sees to it where the server has ignored them."""
 
     def __init__(self, api: ImageApi, reader: Reader, outside: Outside, policy: Policy) -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkimg.applier.journey import unknown
-from bulkimg.applier.verdict import Next, judge_poll, judge_read, judge_update, message_of
+from bulkimg.applier.decide import unknown
+from bulkimg.applier.judge import Next, judge_poll, judge_read, judge_update, message_of
 from bulkimg.model import Claim, Status
 from bulkimg.zstack.rules import CODES, STATUSES, Move, rule_for_status
 from bulkimg.zstack.wire import Answer

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
-from bulkimg.model import TAGS, Claim, Fields, Seen, Status, as_stored
+from bulkimg.model import SERVER_TRIMS, TAGS, Claim, Fields, Seen, Status, as_stored
 from bulkimg.planner.diff import changed_since, left_to_send, show, written
 from bulkimg.zstack import Answer
 from bulkimg.zstack.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
@@ -77,6 +77,26 @@ def _judged(judge: Judge, answer: Answer, claim: Claim) -> Verdict:
     if (shown.next, shown.status) == (verdict.next, verdict.status):
         return verdict._replace(code=shown.code, message=shown.message, after=shown.after)
     return verdict._replace(code=f"HTTP_{answer.status}", message=NOT_KEPT, after=None)
+
+
+def is_plain(claim: Claim) -> bool:
+    """Whether one answer can settle the row: nothing of it was sent before, and its values are as a server keeps them."""
+    if claim.interrupted or claim.doubtful or not claim.text.isascii() or not claim.text:
+        return False
+    if claim.before is not None and "architecture" in claim.fields:
+        return False
+    return all(
+        type(value) is bool or (type(value) is str and value == value.strip(SERVER_TRIMS))
+        for value in claim.fields.values()
+    )
+
+
+def is_clean(answer: Answer, claim: Claim) -> bool:
+    """Whether the answer alone settles a plain row: 200, its image, and every value that was asked for."""
+    if answer.status != 200:
+        return False
+    inventory = inventory_of(answer.json())
+    return inventory is not None and inventory.get("uuid") == claim.uuid and claim.fields.items() <= inventory.items()
 
 
 def judge_update(answer: Answer, claim: Claim) -> Verdict:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bulkimg.applier.agenda import MOST_WAITING, Agenda
-from bulkimg.applier.journey import Errand
+from bulkimg.applier.row import RowState
+from bulkimg.applier.scheduler import MOST_WAITING, Scheduler
 from bulkimg.model import Claim
-from bulkimg.pace import Health, Pace, Patience, State
+from bulkimg.pace import Health, Pace, State
 from bulkimg.pace.budget import BANK
 from bulkimg.pace.gate import NEAR
 from tests.virtual import run_virtual
@@ -19,7 +19,7 @@ from tests.virtual import run_virtual
 
 @dataclass
 class Desk:
-    """A ledger of so many rows, an agenda over it, and those who work it off."""
+    """A ledger of so many rows, an scheduler over it, and those who work it off."""
 
     rows: int
     concurrency: int = 4
@@ -31,42 +31,35 @@ class Desk:
     def __post_init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.pace = Pace(self.rate, self.concurrency, clock=self.loop.time, rng=random.Random(1))
-        self.agenda = Agenda(
-            self._claim, self._errand, self._look, self.pace, self.loop.time, self._failed, self._ahead
-        )
+        self.scheduler = Scheduler(self._claim, self.pace, self.loop.time, self._failed, self._ahead)
 
-    async def _claim(self, after: int, limit: int) -> list[Claim]:
+    async def _claim(self, after: int, limit: int) -> tuple[int, list[RowState]]:
         await asyncio.sleep(0.01)
         if after >= self.claim_fails_after:
             raise OSError("the disk is full")
         found = range(after + 1, min(self.rows, after + limit) + 1)
         self.claimed += found
-        return [Claim(n, n + 1, f"{n:032x}", {"name": "x"}, 1, f"{n:032x}") for n in found]
-
-    def _errand(self, claim: Claim) -> Errand:
-        return Errand(claim, Patience(3, self.pace.gate))
-
-    async def _look(self, errands: list[Errand]) -> list[Errand]:
-        return errands
+        rows = [RowState(Claim(n, n + 1, f"{n:032x}", {"name": "x"}, 1, f"{n:032x}")) for n in found]
+        return (found[-1] if found else 0), rows
 
     def _ahead(self) -> int:
         return max(1, int(min(4 * self.concurrency, self.rate / 4)))
 
     def _failed(self, error: BaseException) -> None:
         self.failures.append(error)
-        self.agenda.close()
+        self.scheduler.close()
 
-    async def work(self, workers: int, one: Callable[[Errand], Awaitable[None]]) -> list[int]:
+    async def work(self, workers: int, one: Callable[[RowState], Awaitable[None]]) -> list[int]:
         """The ordinals in the order in which they were handed out."""
         handed: list[int] = []
 
         async def worker() -> None:
-            while errand := await self.agenda.next():
+            while errand := await self.scheduler.next():
                 handed.append(errand.claim.ordinal)
                 try:
                     await one(errand)
                 finally:
-                    self.agenda.done()
+                    self.scheduler.done()
 
         await asyncio.gather(*(worker() for _ in range(workers)))
         return handed
@@ -76,7 +69,7 @@ def test_every_row_is_handed_out_once_and_in_order() -> None:
     async def story() -> None:
         desk = Desk(rows=103)
 
-        async def one(_: Errand) -> None:
+        async def one(_: RowState) -> None:
             await asyncio.sleep(0.1)
 
         assert await desk.work(4, one) == list(range(1, 104))
@@ -91,11 +84,11 @@ def test_nobody_leaves_while_somebody_may_still_bring_a_row_back() -> None:
     async def story() -> None:
         desk, seen = Desk(rows=1), []
 
-        async def one(errand: Errand) -> None:
+        async def one(errand: RowState) -> None:
             seen.append(errand.claim.ordinal)
             await asyncio.sleep(5)
             if len(seen) == 1:
-                desk.agenda.after(7, errand)
+                desk.scheduler.after(7, errand)
 
         assert await desk.work(3, one) == [1, 1]
         assert desk.loop.time() == pytest.approx(5 + 7 + 5, abs=0.1)
@@ -107,10 +100,10 @@ def test_what_is_sent_again_at_once_goes_before_all_others() -> None:
     async def story() -> None:
         desk, again = Desk(rows=5, concurrency=1), [3]
 
-        async def one(errand: Errand) -> None:
+        async def one(errand: RowState) -> None:
             if errand.claim.ordinal in again:
                 again.remove(errand.claim.ordinal)
-                desk.agenda.at_once(errand)
+                desk.scheduler.at_once(errand)
 
         assert await desk.work(1, one) == [1, 2, 3, 3, 4, 5]
 
@@ -121,13 +114,13 @@ def test_closing_wakes_everybody_and_leaves_what_was_not_begun() -> None:
     async def story() -> None:
         desk = Desk(rows=50)
 
-        async def one(errand: Errand) -> None:
+        async def one(errand: RowState) -> None:
             if errand.claim.ordinal == 6:
-                desk.agenda.close()
+                desk.scheduler.close()
             await asyncio.sleep(1)
 
         handed = await desk.work(4, one)
-        left = [errand.claim.ordinal for errand in await desk.agenda.left_over()]
+        left = [errand.claim.ordinal for errand in await desk.scheduler.left_over()]
         assert sorted(handed + left) == sorted(desk.claimed)
         assert not set(handed) & set(left)
         assert max(handed) <= 8
@@ -139,7 +132,7 @@ def test_a_ledger_that_fails_ends_the_work_and_says_why() -> None:
     async def story() -> None:
         desk = Desk(rows=500, claim_fails_after=40)
 
-        async def one(_: Errand) -> None:
+        async def one(_: RowState) -> None:
             await asyncio.sleep(0.1)
 
         await asyncio.wait_for(desk.work(4, one), 60)
@@ -155,12 +148,12 @@ def test_retries_wait_for_the_budget_while_there_are_fresh_rows() -> None:
         desk = Desk(rows=400, concurrency=1)
         tried: set[int] = set()
 
-        async def one(errand: Errand) -> None:
+        async def one(errand: RowState) -> None:
             desk.pace.budget.earn()
             await asyncio.sleep(0.01)
             if errand.claim.ordinal not in tried:
                 tried.add(errand.claim.ordinal)
-                desk.agenda.after(0, errand)
+                desk.scheduler.after(0, errand)
 
         handed = await desk.work(1, one)
         assert sorted(handed) == sorted([*range(1, 401), *range(1, 401)])
@@ -176,12 +169,12 @@ def test_rows_that_wait_are_bounded_and_no_fresh_one_is_begun_beyond() -> None:
         desk, most = Desk(rows=MOST_WAITING * 2, concurrency=1), 0
         tried: set[int] = set()
 
-        async def one(errand: Errand) -> None:
+        async def one(errand: RowState) -> None:
             nonlocal most
             if errand.claim.ordinal not in tried:
                 tried.add(errand.claim.ordinal)
-                desk.agenda.after(30, errand)
-            most = max(most, len(desk.agenda._due))
+                desk.scheduler.after(30, errand)
+            most = max(most, len(desk.scheduler._due))
 
         handed = await desk.work(1, one)
         assert len(handed) == 2 * desk.rows
@@ -193,14 +186,14 @@ def test_rows_that_wait_are_bounded_and_no_fresh_one_is_begun_beyond() -> None:
 def test_while_the_gate_is_closed_fresh_rows_find_out_and_not_those_that_were_tried() -> None:
     async def story() -> None:
         desk = Desk(rows=20, concurrency=2)
-        first = await desk.agenda.next()
+        first = await desk.scheduler.next()
         assert first is not None
-        desk.agenda.after(0, first)
+        desk.scheduler.after(0, first)
         for _ in range(NEAR):
             desk.pace.gate.heard(0, Health(State.SICK, "HTTP_503"))
         assert desk.pace.gate.closed
         await asyncio.sleep(1)
-        after = await desk.agenda.next()
+        after = await desk.scheduler.next()
         assert after is not None
         assert after.claim.ordinal == 2
 

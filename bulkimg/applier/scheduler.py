@@ -3,80 +3,86 @@
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
-from bulkimg.applier.journey import Errand
-from bulkimg.model import Claim
+from bulkimg.applier.row import RowState
 from bulkimg.pace import Pace
+
+T = TypeVar("T")
 
 MOST_WAITING = 2000  # rows that wait for another try before no fresh one is begun: a row in memory is about 1 kB
 
 
-class Agenda:
-    """Queue of errands to do, and those under way. A delayed retry occupies no worker.
+class Scheduler:
+    """Queue of rows to send, and those under way. A delayed retry occupies no slot.
 
-    `claim(after, limit)` gives the next rows of the ledger beyond an ordinal, none when there are no more; `look` leaves those
-    of their errands that are to be sent; `failed` gets the error when they cannot. `ahead()` is how many rows are claimed at a time.
+    `claim(after, limit)` returns the last ordinal that it claimed and the rows to send, or (0, []) when there are no more.
+    `failed` gets the error when it cannot. `ahead()` is how many rows are claimed at a time.
     """
 
     def __init__(
         self,
-        claim: Callable[[int, int], Awaitable[list[Claim]]],
-        new_errand: Callable[[Claim], Errand],
-        look: Callable[[list[Errand]], Awaitable[list[Errand]]],
+        claim: Callable[[int, int], Awaitable[tuple[int, list[RowState]]]],
         pace: Pace,
         clock: Callable[[], float],
         failed: Callable[[BaseException], None],
         ahead: Callable[[], int],
     ) -> None:
         self._claim = claim
-        self._new_errand = new_errand
-        self._look = look
         self._ahead = ahead
         self._pace = pace
         self._clock = clock
         self._failed = failed
-        self._ready: deque[Errand] = deque()  # claimed, not yet begun
-        self._due: list[tuple[float, int, Errand]] = []  # waiting for another try, by time
+        self._ready: deque[RowState] = deque()  # claimed, not yet begun
+        self._due: list[tuple[float, int, RowState]] = []  # waiting for another try, by time
         self._cursor = 0  # the last ordinal claimed
-        self._exhausted = False  # the ledger has no more rows to claim
+        self._few = 0  # so many rows are left when more are claimed
+        self._exhausted = False  # there are no more rows to claim
         self._refill: asyncio.Task[None] | None = None
-        self._looking: asyncio.Future[list[Errand]] | None = None
-        self._out = 0  # errands under way: each of them may come back
+        self._interruptible: asyncio.Future[Any] | None = None
+        self._out = 0  # rows under way: each of them may come back
         self._wake = asyncio.Event()
         self._closed = False
         pace.on_go(self.wake)
 
     # -- what comes in --------------------------------------------------------------------------------------------------
 
-    def at_once(self, errand: Errand) -> None:
+    def at_once(self, row: RowState) -> None:
         """Before all others."""
-        self._ready.appendleft(errand)
+        self._ready.appendleft(row)
         self._wake.set()
 
-    def after(self, seconds: float, errand: Errand) -> None:
+    def after(self, seconds: float, row: RowState) -> None:
         """Not before so long, and not before the retry budget allows it."""
-        heapq.heappush(self._due, (self._clock() + seconds, errand.claim.ordinal, errand))
+        heapq.heappush(self._due, (self._clock() + seconds, row.claim.ordinal, row))
         self._wake.set()
 
-    def not_begun(self, errand: Errand) -> None:
+    def not_begun(self, row: RowState) -> None:
         """It was handed out, and nothing was done for it: one of those that are left over."""
-        self._ready.append(errand)
+        self._ready.append(row)
 
     def done(self) -> None:
-        """An errand that was handed out has its outcome, or has been put back."""
+        """A row that was handed out has its outcome, or has been put back."""
         self._out -= 1
         if not self._out:
             self.wake()  # perhaps that was the last one
 
     # -- what goes out --------------------------------------------------------------------------------------------------
 
-    async def next(self) -> Errand | None:
-        """The next errand, `done` to be called for it; None when there will be no more."""
+    def ready(self) -> RowState | None:
+        """The next row where there is one at once; `done` has to be called for it."""
+        if self._closed or self._pace.is_paused:
+            return None
+        if row := self._pick():
+            self._out += 1
+        return row
+
+    async def next(self) -> RowState | None:
+        """The next row, `done` to be called for it; None when there will be no more."""
         while not self._closed:
-            if not self._pace.paused and (errand := self._pick()):
-                self._out += 1
-                return errand
+            if row := self.ready():
+                return row
             if self._refill is None and self._exhausted and not self._due and not self._ready and not self._out:
                 return None
             await self._sleep_until_something_happens()
@@ -85,11 +91,11 @@ class Agenda:
     def close(self) -> None:
         """Hand out nothing more."""
         self._closed = True
-        if self._looking:
-            self._looking.cancel()
+        if self._interruptible:
+            self._interruptible.cancel()
         self.wake()
 
-    async def left_over(self) -> list[Errand]:
+    async def left_over(self) -> list[RowState]:
         """What was claimed and not begun, once claiming has ended."""
         if self._refill:
             await asyncio.gather(self._refill, return_exceptions=True)
@@ -99,18 +105,26 @@ class Agenda:
         """Let those who wait look again."""
         self._wake.set()
 
+    async def until_closed(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """The work's result; None where the scheduler was closed before it was done."""
+        self._interruptible = task = asyncio.ensure_future(work)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+            return None
+        finally:
+            self._interruptible = None
+
     # -- decisions ------------------------------------------------------------------------------------------------------
 
-    def _pick(self) -> Errand | None:
+    def _pick(self) -> RowState | None:
         if self._due and self._due[0][0] <= self._clock() and self._may_retry():
             return heapq.heappop(self._due)[2]
-        if self._refill is None and not self._exhausted and len(self._ready) <= self._few():
+        if len(self._ready) <= self._few and self._refill is None and not self._exhausted:
             self._refill = asyncio.create_task(self._claim_more())
         return self._ready.popleft() if self._ready and self._fresh_ones else None
-
-    def _few(self) -> int:
-        """So many rows are left when more are claimed."""
-        return min(2 * self._pace.concurrency, self._ahead())
 
     @property
     def _fresh_ones(self) -> bool:
@@ -127,7 +141,7 @@ class Agenda:
 
     async def _sleep_until_something_happens(self) -> None:
         self._wake.clear()
-        if self._pace.paused:
+        if self._pace.is_paused:
             await self._wake.wait()
             return
         # Not 0: a retry that waits for the budget while rows are being claimed would spin until they are there.
@@ -141,27 +155,14 @@ class Agenda:
     async def _claim_more(self) -> None:
         """Claim ahead of need, in one commit, but no more than is sent soon: open claims are asked about after a crash."""
         try:
-            claims = await self._claim(self._cursor, self._ahead())
-            self._exhausted = not claims
-            if claims:
-                self._cursor = claims[-1].ordinal
-                self._ready.extend(await self._looked([self._new_errand(item) for item in claims]))
+            limit = self._ahead()
+            last, rows = await self._claim(self._cursor, limit)
+            self._few = min(2 * self._pace.concurrency, limit)
+            self._exhausted = not last
+            self._cursor = last or self._cursor
+            self._ready.extend(rows)
         except Exception as error:  # handed to the run, which raises it
             self._failed(error)
         finally:
             self._refill = None
             self.wake()
-
-    async def _looked(self, errands: list[Errand]) -> list[Errand]:
-        """Those that are to be sent; all of them, to be given back, once the agenda has been closed."""
-        if self._closed:
-            return errands
-        self._looking = asyncio.ensure_future(self._look(errands))
-        try:
-            return await self._looking
-        except asyncio.CancelledError:
-            if not self._closed:
-                raise
-            return errands
-        finally:
-            self._looking = None
