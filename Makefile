@@ -7,7 +7,7 @@ JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? 2 * n : 8)))
 # The rooms whose tests start no process.
 ROOMS := tests/applier tests/ledger tests/manifest tests/pace tests/planner tests/zstack
 
-.PHONY: help venv demo check rooms test pytest coverage lint fmt bench battery dist reference docs lock clean
+.PHONY: help venv demo check rooms test pytest coverage lint fmt bench walk battery dist reference docs lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -65,6 +65,9 @@ bench: venv  ## measure speed (needs nginx, curl, GNU parallel)
 	$(BIN)/python -m tests.bench.adaptive
 	$(BIN)/python -m tests.bench.scale
 	$(BIN)/python -m tests.bench.asked
+
+walk: venv  ## count the calls of one row, from its claim to its durable outcome
+	$(BIN)/python -m tests.bench.walk
 
 battery: venv  ## every reliability test at full size (39 minutes on 2 cores)
 	$(BIN)/python -m tests.battery

@@ -1,0 +1,293 @@
+"""The walk of one row, from its claim to its durable outcome: `make walk`, or `python -m tests.bench.walk [-v]`.
+
+The program itself (`bulkimg run`, in this process) sends rows to a server on loopback, one at a time: `--concurrency 1
+--no-survey --no-adaptive --rate unlimited`. Every row is clean: its first PUT is answered 200 with the values that were sent,
+or 202 and then its first poll is answered so.
+
+**One cycle.** The server keeps back its answer to the PUT of row n until the outcome of row n - 1 is committed in run.db,
+as another connection sees it, and bulkimg has nothing left to do. Then it answers, and that is the cut. From one cut to the next
+there is one answer, one decision, one commit of an outcome, and the next row's PUT: a whole row, whichever of them the program does
+first. The walk is the cycle that occurs most often, and how many of all cycles were exactly like it is printed; others
+hold a claim, or something that a clock has started. The first and the last rows are not looked at.
+
+**The claim.** Where rows are claimed many at a time, the usual cycle has no claim. The cycles in which run.db got new attempts have
+so many calls more; divided by the rows that they claimed, this is added to the walk as the row's share. Of these cycles, too, the one
+that occurs most often is taken.
+
+**Among others.** With one row in flight each commit has one outcome, so that the walk bears the whole cost of its group. The last line is
+the average at `--concurrency 64` while the server answers at once: entries between the PUT at one quarter of the rows and that at
+three quarters, divided by the rows in between. It differs a little from time to time, as the groups do; the walk does not.
+
+**What is counted**, by sys.setprofile, in all threads:
+
+- a *call* is the start of a Python function whose globals are those of a module of bulkimg, so also methods that a dataclass gets,
+  lambdas, comprehensions and the first run of a coroutine or generator; not what Python, SQLite or aiohttp call among themselves;
+- a *resumption* is a coroutine or generator of bulkimg that goes on after it has waited or yielded; it is no call;
+- an *entry from outside* is a call or a resumption whose caller is a frame outside bulkimg: the event loop, a thread or a library;
+- *callbacks* are the different functions that are entered from outside, *functions* the different ones that are called;
+- a *file* is a module with at least one call or resumption in the usual cycle or in a claim.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sqlite3
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bulkimg.cli.main import main as bulkimg
+from tests.bench.sections import keep, machine
+from tests.bench.walked import Cycle, Notes, Walk
+
+ROWS = 40
+MANY = 1_600  # where claims are so large that few rows show none, and for the average
+CROWD = 64
+RESTS = 0.001, 10  # seconds between two looks at the notes, and how many must be the same
+TOO_LONG = 20.0
+# What this command printed at commit 04ad8e4, before the send path was written anew.
+G = TypeVar("G", bound="Gate")
+BEFORE: dict[str, dict[str, float]] = {
+    "200": {
+        "files": 31,
+        "calls": 146,
+        "of it the claim": 14,
+        "functions": 116,
+        "callbacks": 9,
+        "entries from outside": 21,
+        "resumptions": 22,
+        "calls of a row among 64": 98.1,
+        "resumptions of a row among 64": 19.2,
+        "entries from outside of a row among 64": 6.5,
+    },
+    "202": {
+        "files": 31,
+        "calls": 180,
+        "of it the claim": 14,
+        "functions": 123,
+        "callbacks": 9,
+        "entries from outside": 26,
+        "resumptions": 41,
+        "calls of a row among 64": 138.9,
+        "resumptions of a row among 64": 37.3,
+        "entries from outside of a row among 64": 11.8,
+    },
+}
+AIMS = {"files": 20, "calls": 45, "callbacks": 3}
+
+
+class Ledger:
+    """run.db as another process sees it: what is committed."""
+
+    def __init__(self, runs: Path) -> None:
+        self._runs = runs
+
+    def count(self, table: str) -> int:
+        """0 before the run has a ledger."""
+        path = next(self._runs.glob("*/run.db"), None)
+        if path is None:
+            return 0
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+            return int(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+
+class Gate:
+    """Lets answers go one by one, and remembers where in the notes each of them went."""
+
+    def __init__(self, notes: Notes, ledger: Ledger) -> None:
+        self._notes, self._ledger = notes, ledger
+        self.cuts: list[tuple[int, int]] = []  # (entries, attempts in the ledger) at each answer to a PUT
+
+    def wait(self) -> None:
+        """Return when every row before the present one has a durable outcome and bulkimg is at rest."""
+        deadline = time.monotonic() + TOO_LONG
+        while self._ledger.count("outcome") < len(self.cuts):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the outcome of row {len(self.cuts)} did not become durable")
+            time.sleep(RESTS[0])
+        self._rest()
+        self.cuts.append((len(self._notes.entries), self._ledger.count("attempt")))
+
+    def _rest(self) -> None:
+        seen, same = -1, 0
+        while same < RESTS[1]:
+            now = len(self._notes.entries)
+            seen, same = now, same + 1 if now == seen else 0
+            time.sleep(RESTS[0])
+
+    def cycles(self) -> list[Cycle]:
+        """Without those of the first and of the last rows."""
+        pairs = list(zip(self.cuts, self.cuts[1:], strict=False))[2:-2]
+        return [Cycle(self._notes.entries[a:b], claimed - before) for (a, before), (b, claimed) in pairs]
+
+
+class Open(Gate):
+    """Lets all answers go at once."""
+
+    def wait(self) -> None:
+        self.cuts.append((len(self._notes.entries), 0))
+
+    def average(self) -> dict[str, float]:
+        """Of a row, from the first quarter of the rows to the last."""
+        first, last = len(self.cuts) // 4, len(self.cuts) * 3 // 4
+        cycle = Cycle(self._notes.entries[self.cuts[first][0] : self.cuts[last][0]], 0)
+        per_row = {
+            "calls": cycle.calls,
+            "resumptions": cycle.resumptions,
+            "entries from outside": cycle.callbacks.total(),
+        }
+        return {what: round(number / (last - first), 1) for what, number in per_row.items()}
+
+
+class Answers(BaseHTTPRequestHandler):
+    """As a ZStack server answers a change: 200 with the image, or 202 and the image at the first poll."""
+
+    protocol_version = "HTTP/1.1"
+    gate: Gate
+    with_jobs: bool
+    jobs: dict[str, dict[str, Any]]
+
+    def do_PUT(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        values = next(value for value in body.values() if isinstance(value, dict))
+        done = {"inventory": {"uuid": self.path.split("/")[-2], **values}}
+        self.gate.wait()
+        if self.with_jobs:
+            job = self.headers["X-Job-UUID"]
+            self.jobs[job] = done
+            self._say(202, {"location": f"http://127.0.0.1/zstack/v1/api-jobs/{job}"})
+        else:
+            self._say(200, done)
+
+    def do_GET(self) -> None:
+        done = self.jobs.pop(self.path.split("/")[-1], None)
+        self._say(404 if done is None else 200, done or {})
+
+    def _say(self, status: int, body: dict[str, Any]) -> None:
+        """In one piece, so that it is read as one."""
+        text = json.dumps(body).encode()
+        head = f"HTTP/1.1 {status} said\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+        self.wfile.write(head.encode() + text)
+
+    def log_request(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def serving(gate: Gate, *, with_jobs: bool) -> Iterator[str]:
+    answers = type("Answers", (Answers,), {"gate": gate, "with_jobs": with_jobs, "jobs": {}})
+    with ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def walk(*, with_jobs: bool, rows: int = ROWS) -> Walk:
+    """Of the program in this process."""
+    gate = _run(Gate, rows, 1, with_jobs=with_jobs)
+    found = Walk(gate.cycles())
+    is_claimed = found.usual.claimed or len(found.claims) > 1
+    return found if is_claimed or rows == MANY else walk(with_jobs=with_jobs, rows=MANY)
+
+
+def average(*, with_jobs: bool) -> dict[str, float]:
+    """Of a row among others."""
+    return _run(Open, MANY, CROWD, with_jobs=with_jobs).average()
+
+
+def _run(kind: type[G], rows: int, concurrency: int, *, with_jobs: bool) -> G:
+    """`bulkimg run` of so many rows."""
+    with tempfile.TemporaryDirectory(prefix="bulkimg-walk-") as place:
+        notes, runs = Notes(), Path(place) / "runs"
+        gate = kind(notes, Ledger(runs))
+        manifest = Path(place) / "m.csv"
+        manifest.write_text("uuid,name,platform\n" + "".join(f"{n:032x},new-{n},Linux\n" for n in range(1, rows + 1)))
+        with serving(gate, with_jobs=with_jobs) as url, notes.taken():
+            _main(str(manifest), "--runs-dir", str(runs), "--endpoint", url, "--concurrency", str(concurrency))
+    return gate
+
+
+def _main(*arguments: str) -> None:
+    """RuntimeError when it ends with anything but exit code 0."""
+    options = ["--yes", "--no-survey", "--no-adaptive", "--rate", "unlimited", "--progress", "none", "-q", "--json"]
+    os.environ["BULKIMG_SESSION"] = "0" * 32
+    said, sys.argv = io.StringIO(), ["bulkimg", "run", *options, *arguments]
+    code: object = None
+    with contextlib.redirect_stdout(said):
+        try:
+            bulkimg()
+        except SystemExit as end:
+            code = end.code
+    if code:
+        raise RuntimeError(f"bulkimg exited {code}: {said.getvalue()}")
+
+
+def figures(found: Walk, among: dict[str, float]) -> dict[str, float]:
+    """What RESULTS.md says of a walk."""
+    callbacks = found.usual.callbacks
+    return {
+        "files": len(found.modules),
+        "calls": round(found.usual.calls + found.calls_of_claim, 1),
+        "of it the claim": round(found.calls_of_claim, 1),
+        "functions": len({entry.name for entry in found.usual.entries if entry.begins}),
+        "callbacks": len(callbacks),
+        "entries from outside": round(callbacks.total() + found.entries_of_claim, 1),
+        "resumptions": found.usual.resumptions,
+        **{f"{what} of a row among {CROWD}": number for what, number in among.items()},
+    }
+
+
+def report(name: str, found: Walk, figures: dict[str, float], *, verbose: bool) -> str:
+    text = [
+        f"{name}: {', '.join(f'{what} {number:g}' for what, number in figures.items())}",
+        f"  {found.alike} of {len(found.cycles)} cycles alike; {found.claim.claimed if found.claim else found.usual.claimed} rows a claim",
+        f"  files: {', '.join(found.modules)}",
+        "  callbacks: " + ", ".join(f"{name} x{n}" if n > 1 else name for name, n in found.usual.callbacks.items()),
+    ]
+    if verbose:
+        kinds = {(True, True): ">>", (True, False): "  ", (False, True): "=>", (False, False): " -"}
+        text += ["  in order (>> callback that begins a function, => that resumes one, - another resumption):"]
+        text += [f"  {kinds[e.begins, e.from_outside]} {e.name}  [{e.thread}]" for e in found.usual.entries]
+    return "\n".join(text)
+
+
+def section(found: dict[str, dict[str, float]]) -> str:
+    lines = [
+        f"{machine()}. `python -m tests.bench.walk` (`make walk`) prints this, with `-v` every call in order; its docstring says",
+        "what a call and a callback are, and how one row is cut out. «Before» is what it printed at commit 04ad8e4.",
+        "",
+        "| | aim | 200: before | 200: now | 202 and one poll: before | now |",
+        "|---|---|---|---|---|---|",
+    ]
+    for what in next(iter(found.values())):
+        cells = [
+            f"{one[what]:g}" if what in one else "" for name in found for one in (BEFORE.get(name, {}), found[name])
+        ]
+        aim = f"≤ {AIMS[what]}" if what in AIMS else ""
+        lines.append(f"| {what} | {aim} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every call in order")
+    parser.add_argument("--keep", action="store_true", help="write the section of RESULTS.md")
+    asked = parser.parse_args()
+    found = {}
+    for name, with_jobs in (("200", False), ("202", True)):
+        walked = walk(with_jobs=with_jobs)
+        found[name] = figures(walked, average(with_jobs=with_jobs))
+        print(report(name, walked, found[name], verbose=asked.verbose))
+    if asked.keep:
+        keep("The walk of one row", section(found))
+
+
+if __name__ == "__main__":
+    main()
