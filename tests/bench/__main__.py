@@ -1,10 +1,12 @@
 """`make bench`: bulkimg beside its peers on the same rows against nginx, side by side in one run; medians.
 
-Prints its section of tests/bench/RESULTS.md, and keeps it when all peers ran. Two clocks: «sending» is from the first request to the last durable outcome (for
-peers: the last answer), «whole» is the process with its start, reading, checking and result files.
+Prints its section of tests/bench/RESULTS.md, and keeps it when all peers ran. Two clocks: «sending» is from the first request to the
+last durable outcome (for peers: the last answer), «whole» is the process with its start, reading, checking and result files.
+A ratio is the median of the ratios of all turns: both sides of each are from the same turn, seconds apart.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -15,57 +17,80 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import nginx
-from tests.bench.peers import BODY, HEADERS, uuids
+from tests.bench.peers import HEADERS, changes
 from tests.bench.pictures import bars
 from tests.bench.sections import HERE, keep, machine
+from tests.conftest import ROOT
+
+NAMES = {
+    "bulkimg": "bulkimg, ledger on",
+    "aiohttp": "bare aiohttp loop (uvloop)",
+    "curl": "curl --parallel --parallel-max 64",
+    "requests": "requests, 64 threads",
+    "parallel": "GNU parallel -j 64 + curl",
+}
+SHARE = {"requests": 0.1, "parallel": 0.01}  # of the rows, for those that would need minutes
 
 
 @dataclass(frozen=True)
 class Measured:
+    """Microseconds a row."""
+
     sending: float
     whole: float
     cpu: float
 
 
-def measure(run: Callable[[], float | None]) -> Measured:
-    """`run` returns the seconds it spent sending, or None when only the whole is known."""
+def measure(run: Callable[[], float | None], rows: int, of: int) -> Measured:
+    """`run` returns the seconds it spent sending, or None when only the whole is known.
+
+    Where it sends fewer rows than the others, its start is shared by as many rows as theirs.
+    """
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    sending = run()
+    sent = run()
     whole, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    sending = whole if sent is None else sent
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Measured(whole if sending is None else sending, whole, cpu)
+    return Measured(sending / rows * 1e6, (sending / rows + (whole - sending) / of) * 1e6, cpu / rows * 1e6)
 
 
 def write_rows(path: Path, count: int) -> None:
+    """A manifest whose values are those that nginx answers with."""
     rng = random.Random(1)
-    lines = [f"{rng.getrandbits(128):032x},{nginx.FIELDS['name']},{nginx.FIELDS['platform']}\n" for _ in range(count)]
-    path.write_text("uuid,name,platform\n" + "".join(lines))
+    cells = ",".join("true" if value is True else str(value) for value in nginx.FIELDS.values())
+    lines = [f"{rng.getrandbits(128):032x},{cells}\n" for _ in range(count)]
+    path.write_text(f"uuid,{','.join(nginx.FIELDS)}\n" + "".join(lines))
 
 
 class Peers:
-    """Each method sends all rows once and returns its seconds of sending, if it knows them."""
+    """Each method sends its rows once and returns its seconds of sending, if it knows them."""
 
-    def __init__(self, url: str, place: Path, concurrency: int) -> None:
+    def __init__(self, url: str, place: Path, rows: int, concurrency: int) -> None:
         self.url, self.place, self.concurrency = url, place, concurrency
         self.manifest = place / "rows.csv"
+        write_rows(self.manifest, rows)
+        self.rows = {name: max(1, int(rows * SHARE.get(name, 1))) for name in NAMES}
+        write_rows(place / "requests.csv", self.rows["requests"])
         self._prepare_curl()
 
     def _prepare_curl(self) -> None:
+        """What curl reads instead of the CSV file; making it is not measured."""
         heads = "".join(f'header = "{name}: {value}"\n' for name, value in HEADERS.items())
-        body = BODY.decode().replace('"', '\\"')
-        entries = (
-            f'url = "{self.url}/zstack/v1/images/{uuid}/actions"\nrequest = PUT\n{heads}data = "{body}"\noutput = /dev/null\n'
-            for uuid in uuids(str(self.manifest))
-        )
+        entries = []
+        for uuid, body in changes(self.manifest):
+            data = body.decode().replace('"', '\\"')
+            target = f"{self.url}/zstack/v1/images/{uuid}/actions"
+            entries.append(f'url = "{target}"\nrequest = PUT\n{heads}data = "{data}"\noutput = /dev/null\n')
         (self.place / "curl.conf").write_text("next\n".join(entries))
-        (self.place / "uuids.txt").write_text("\n".join(uuids(str(self.manifest))) + "\n")
+        few = itertools.islice(changes(self.manifest), self.rows["parallel"])
+        (self.place / "uuids.txt").write_text("".join(f"{change.uuid}\n" for change in few))
 
-    def bulkimg(self, processes: int = 1) -> float:
+    def bulkimg(self) -> float:
         runs = self.place / "runs"
         environment = {
             **os.environ,
@@ -73,21 +98,9 @@ class Peers:
             "BULKIMG_ENDPOINT": self.url,
             "BULKIMG_SURVEY": "false",  # nginx says the same to every request, so there are no images to look at
         }
-        command = [
-            sys.executable,
-            "-m",
-            "bulkimg",
-            "run",
-            str(self.manifest),
-            "--yes",
-            "--rate",
-            "unlimited",
-            "--progress",
-            "none",
-            "--no-adaptive",
-        ]
-        command += ["--concurrency", str(self.concurrency), "--runs-dir", str(runs), "--json"]
-        command += ["--processes", str(processes)]
+        command = [sys.executable, "-m", "bulkimg", "run", str(self.manifest), "--yes", "--no-adaptive"]
+        command += ["--rate", "unlimited", "--progress", "none", "--concurrency", str(self.concurrency)]
+        command += ["--runs-dir", str(runs), "--json"]
         done = subprocess.run(command, env=environment, capture_output=True, check=False, text=True)
         if done.returncode:
             raise RuntimeError(f"bulkimg exited {done.returncode}: {done.stderr[-500:]}")
@@ -96,18 +109,15 @@ class Peers:
         shutil.rmtree(runs)
         return float(summary["pace"]["sending_s"])
 
-    def bulkimg2(self) -> float:
-        return self.bulkimg(processes=2)
-
     def aiohttp(self) -> float:
-        return self._python_peer("aiohttp", self.concurrency)
+        return self._python_peer("aiohttp", self.manifest, self.concurrency)
 
     def requests(self) -> float:
-        return self._python_peer("requests", 64)
+        return self._python_peer("requests", self.place / "requests.csv", 64)
 
-    def _python_peer(self, name: str, concurrency: int) -> float:
-        command = [sys.executable, "-m", "tests.bench.peers", name, self.url, str(self.manifest), str(concurrency)]
-        return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    def _python_peer(self, name: str, manifest: Path, concurrency: int) -> float:
+        command = [sys.executable, "-m", "tests.bench.peers", name, self.url, str(manifest), str(concurrency)]
+        return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, cwd=ROOT).stdout)
 
     def curl(self) -> None:
         command = ["curl", "-s", "--parallel", "--parallel-max", "64", "-K", str(self.place / "curl.conf")]
@@ -115,7 +125,8 @@ class Peers:
 
     def parallel(self) -> None:
         heads = " ".join(f"-H '{name}: {value}'" for name, value in HEADERS.items())
-        one = f"curl -s -o /dev/null -X PUT {heads} -d '{BODY.decode()}' {self.url}/zstack/v1/images/{{}}/actions"
+        body = next(changes(self.manifest)).body.decode()
+        one = f"curl -s -o /dev/null -X PUT {heads} -d '{body}' {self.url}/zstack/v1/images/{{}}/actions"
         with (self.place / "uuids.txt").open() as lines:
             subprocess.run(
                 ["parallel", "-j", "64", one],
@@ -126,19 +137,24 @@ class Peers:
             )
 
 
-NAMES = {
-    "bulkimg": "bulkimg, ledger on",
-    "bulkimg2": "bulkimg --processes 2, ledger on",
-    "aiohttp": "bare aiohttp loop (uvloop)",
-    "curl": "curl --parallel --parallel-max 64",
-    "requests": "requests, 64 threads",
-    "parallel": "GNU parallel -j 64 + curl",
-}
+def turns(names: Sequence[str], rows: int, runs: int, concurrency: int) -> dict[str, list[Measured]]:
+    """So many turns, in each of which every peer has its own."""
+    found: dict[str, list[Measured]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory(prefix="bulkimg-bench-") as where:
+        place = Path(where)
+        place.chmod(0o755)
+        with nginx.serving(place) as url:
+            peers = Peers(url, place, rows, concurrency)
+            for turn in range(runs):
+                for name in names:
+                    found[name].append(measure(getattr(peers, name), peers.rows[name], rows))
+                    sys.stderr.write(f"turn {turn + 1}: {name}: {found[name][-1].whole:.1f} µs a row\n")
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--only", nargs="*", choices=NAMES, default=list(NAMES))
@@ -146,51 +162,49 @@ def main() -> None:
     names = [name for name in asked.only if name not in ("curl", "parallel") or shutil.which(name)]
     for name in set(asked.only) - set(names):
         print(f"left out: {name} is not installed")
-    with tempfile.TemporaryDirectory(prefix="bulkimg-bench-") as where:
-        place = Path(where)
-        place.chmod(0o755)
-        write_rows(place / "rows.csv", asked.rows)
-        with nginx.serving(place) as url:
-            peers = Peers(url, place, asked.concurrency)
-            found: dict[str, list[Measured]] = {name: [] for name in names}
-            for turn in range(asked.runs):
-                for name in names:
-                    found[name].append(measure(getattr(peers, name)))
-                    print(f"run {turn + 1}: {name}: {found[name][-1].sending:.2f} s", file=sys.stderr)
+    found = turns(names, asked.rows, asked.runs, asked.concurrency)
     text = report(found, asked.rows, asked.concurrency)
     print(text)
-    if set(names) == set(NAMES):
+    if set(names) == set(NAMES) and (asked.rows, asked.runs) == (60_000, 5):
         keep("Throughput beside the peers", text)
-        per_second = {NAMES[name]: asked.rows / _median(runs, "sending") for name, runs in found.items()}
+        per_second = {NAMES[name]: 1e6 / _median(runs, "sending") for name, runs in found.items()}
         bars(HERE / "throughput.svg", "Rows a second while sending", "rows/s", per_second)
 
 
-def _median(runs: list[Measured], clock: str) -> float:
+def _median(runs: Sequence[Measured], clock: str) -> float:
     return statistics.median(float(getattr(run, clock)) for run in runs)
 
 
-def report(found: dict[str, list[Measured]], rows: int, concurrency: int) -> str:
-    medians = {
-        name: Measured(*(_median(runs, clock) for clock in ("sending", "whole", "cpu"))) for name, runs in found.items()
-    }
-    ours = medians["bulkimg"]
+def ratio(ours: Sequence[Measured], theirs: Sequence[Measured], clock: str) -> float:
+    """How many times as fast we are: the median over all turns."""
+    pairs = zip(ours, theirs, strict=True)
+    return statistics.median(float(getattr(their, clock)) / float(getattr(our, clock)) for our, their in pairs)
+
+
+def report(found: Mapping[str, Sequence[Measured]], rows: int, concurrency: int) -> str:
+    number = len(next(iter(found.values())))
+    few = ", ".join(f"{NAMES[name]} {int(rows * share):,}" for name, share in SHARE.items())
     lines = [
-        f"{machine()}, nginx on loopback; "
-        f"{rows:,} rows, concurrency {concurrency}, medians of {len(next(iter(found.values())))} alternating runs. `python -m tests.bench` prints this.",
+        f"{machine()}, nginx on loopback; {rows:,} rows of a CSV file, a uuid and {len(nginx.FIELDS)} fields; concurrency {concurrency},",
+        f"`--rate unlimited --no-survey --no-adaptive`; {number} alternating turns. `python -m tests.bench` prints this. Fewer rows, because",
+        f"they would need minutes: {few}. Their start is counted once for {rows:,} rows.",
         "",
         "| | rows/s sending | rows/s whole process | CPU µs/row | bulkimg is × as fast (sending) | (whole) |",
         "|---|---|---|---|---|---|",
     ]
-    for name, m in medians.items():
+    for name, runs in found.items():
+        sending, whole, cpu = (_median(runs, clock) for clock in ("sending", "whole", "cpu"))
+        beside = [f"{ratio(found['bulkimg'], runs, c):.2f}" if "bulkimg" in found else "" for c in ("sending", "whole")]
         lines.append(
-            f"| {NAMES[name]} | {rows / m.sending:,.0f} | {rows / m.whole:,.0f} | {m.cpu / rows * 1e6:,.0f} "
-            f"| {m.sending / ours.sending:.2f} | {m.whole / ours.whole:.2f} |"
+            f"| {NAMES[name]} | {1e6 / sending:,.0f} | {1e6 / whole:,.0f} | {cpu:,.0f} | {' | '.join(beside)} |"
         )
     lines += [
         "",
-        "«Sending» is from the first request to the last durable outcome (for peers: the last answer); «whole» is the process,",
-        "with its start, and for bulkimg with checking the manifest and writing every result file. curl and GNU parallel know",
-        "only their whole. CPU is of the client's processes, user and system.",
+        "Figures are medians; a ratio is the median of the ratios of each turn. «Sending» is from the first request to the last durable",
+        "outcome (for peers: the last answer); «whole» is the process with its start, and for bulkimg with checking the manifest and",
+        "every result file. The bare loop and requests read the same CSV file and write a line of JSON for each answer. curl and GNU",
+        "parallel know only their whole, read what was made of the CSV file before, and write nothing. CPU is of the client's",
+        "processes, user and system.",
         "",
         "![rows a second](throughput.svg)",
     ]

@@ -1,6 +1,7 @@
 """An nginx on loopback that answers every update as the documented page does: 200, the uuid from the URL, constant fields."""
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
@@ -8,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-FIELDS = {"name": "bench-2026", "platform": "Linux"}
+FIELDS = {"name": "bench-2026", "description": "golden image", "platform": "Linux", "virtio": True}
 
 _CONFIG = """
 daemon off; worker_processes 1; pid {place}/nginx.pid; error_log {place}/error.log crit;
@@ -19,12 +20,32 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096; default_type application/json;
     location ~ "^/zstack/v1/images/(?<uuid>[0-9a-f]+)/actions$" {{
-      return 200 '{{"inventory":{{"uuid":"$uuid","name":"bench-2026","url":"http://192.168.1.20/share/images/tinylinux.qcow2","mediaType":"RootVolumeTemplate","platform":"Linux","architecture":"x86_64","format":"qcow2","backupStorageRefs":[{{"id":0.0,"imageUuid":"$uuid","backupStorageUuid":"b94ff32725d133fea53e8ada5ea7f0fc","installPath":"ceph://zs-images/f0b149e053b34c7eb7fe694b182ebffd","status":"Ready"}}]}}}}';
+      return 200 '{answer}';
     }}
     location / {{ return 404; }}
   }}
 }}
 """
+
+
+_REF = {
+    "id": 0.0,
+    "imageUuid": "$uuid",
+    "backupStorageUuid": "b94ff32725d133fea53e8ada5ea7f0fc",
+    "installPath": "ceph://zs-images/f0b149e053b34c7eb7fe694b182ebffd",
+    "status": "Ready",
+}
+_ANSWER = {
+    "inventory": {
+        "uuid": "$uuid",
+        **FIELDS,
+        "url": "http://192.168.1.20/share/images/tinylinux.qcow2",
+        "mediaType": "RootVolumeTemplate",
+        "architecture": "x86_64",
+        "format": "qcow2",
+        "backupStorageRefs": [_REF],
+    }
+}
 
 
 @contextlib.contextmanager
@@ -36,7 +57,7 @@ def serving(place: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     config = place / "nginx.conf"
-    config.write_text(_CONFIG.format(place=place, port=port))
+    config.write_text(_CONFIG.format(place=place, port=port, answer=json.dumps(_ANSWER)))
     server = subprocess.Popen([program, "-p", str(place), "-c", str(config)], stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):

@@ -1,46 +1,60 @@
 """What people use today, each on the same rows: a bare aiohttp loop, requests with threads. Run as `python -m … NAME URL CSV N`.
 
-Each prints the seconds between its first request and its last answer.
+Each does the user's job: it reads the CSV file, sends a PUT for each row with the row's own values, and writes one line of JSON for
+each answer beside the CSV file. It prints the seconds between its first request and its last answer.
 """
 
 import asyncio
 import csv
+import importlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
-from tests.bench.nginx import FIELDS
-
-BODY = json.dumps({"updateimage": FIELDS}).encode()
 HEADERS = {"Authorization": "OAuth 0123456789abcdef0123456789abcdef", "Content-Type": "application/json;charset=UTF-8"}
 
 
-def uuids(path: str) -> list[str]:
-    with Path(path).open(newline="") as file:
-        return [row["uuid"] for row in csv.DictReader(file)]
+class Change(NamedTuple):
+    uuid: str
+    body: bytes
 
 
-async def bare_aiohttp(url: str, rows: list[str], concurrency: int) -> None:
-    """No rate, no ledger, no checks but the status: what the HTTP client alone costs."""
+def changes(path: Path) -> Iterator[Change]:
+    """One for each row of the CSV file."""
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            uuid = row.pop("uuid")
+            values = {name: value == "true" if value in ("true", "false") else value for name, value in row.items()}
+            yield Change(uuid, json.dumps({"updateimage": values}).encode())
+
+
+def _line(uuid: str, status: int) -> str:
+    return json.dumps({"uuid": uuid, "status": "updated" if status == 200 else "failed", "http_status": status}) + "\n"
+
+
+async def bare_aiohttp(url: str, rows: Iterator[Change], results: TextIO, concurrency: int) -> None:
+    """No rate, no ledger, no checks but the status."""
     import aiohttp
 
-    left = iter(rows)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
 
         async def work() -> None:
-            for uuid in left:
-                async with session.put(f"{url}/zstack/v1/images/{uuid}/actions", data=BODY, headers=HEADERS) as answer:
+            for uuid, body in rows:
+                async with session.put(f"{url}/zstack/v1/images/{uuid}/actions", data=body, headers=HEADERS) as answer:
                     await answer.read()
                     assert answer.status == 200
+                    results.write(_line(uuid, answer.status))
 
         await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
-def threads_with_requests(url: str, rows: list[str], concurrency: int) -> None:
+def threads_with_requests(url: str, rows: Iterator[Change], results: TextIO, concurrency: int) -> None:
     """A session a thread, as its documentation recommends."""
     import threading
 
@@ -48,29 +62,32 @@ def threads_with_requests(url: str, rows: list[str], concurrency: int) -> None:
 
     local = threading.local()
 
-    def send(uuid: str) -> None:
+    def send(change: Change) -> str:
         if not hasattr(local, "session"):
             local.session = requests.Session()
-        answer = local.session.put(f"{url}/zstack/v1/images/{uuid}/actions", data=BODY, headers=HEADERS)
+        target = f"{url}/zstack/v1/images/{change.uuid}/actions"
+        answer = local.session.put(target, data=change.body, headers=HEADERS)
         assert answer.status_code == 200
+        return _line(change.uuid, answer.status_code)
 
     with ThreadPoolExecutor(concurrency) as pool:
-        for _ in pool.map(send, rows):
-            pass
+        for line in pool.map(send, rows):
+            results.write(line)
 
 
 def main() -> None:
-    name, url, path, concurrency = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-    rows = uuids(path)
-    begun = time.perf_counter()
-    if name == "aiohttp":
-        import uvloop
+    name, url, path, concurrency = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+    importlib.import_module(name)  # which is not sending
+    with path.with_suffix(".jsonl").open("w") as results:
+        begun = time.perf_counter()
+        if name == "aiohttp":
+            import uvloop
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(bare_aiohttp(url, rows, concurrency))
-    else:
-        threads_with_requests(url, rows, concurrency)
-    print(time.perf_counter() - begun)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(bare_aiohttp(url, changes(path), results, concurrency))
+        else:
+            threads_with_requests(url, changes(path), results, concurrency)
+        print(time.perf_counter() - begun)
 
 
 if __name__ == "__main__":

@@ -31,19 +31,16 @@ three quarters, divided by the rows in between. It differs a little from time to
 import argparse
 import contextlib
 import io
-import json
 import os
 import sqlite3
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from bulkimg.cli.main import main as bulkimg
+from tests.bench.answers import answering
 from tests.bench.sections import keep, machine
 from tests.bench.walked import Cycle, Notes, Walk
 
@@ -146,49 +143,6 @@ class Open(Gate):
         return {what: round(number / (last - first), 1) for what, number in per_row.items()}
 
 
-class Answers(BaseHTTPRequestHandler):
-    """As a ZStack server answers a change: 200 with the image, or 202 and the image at the first poll."""
-
-    protocol_version = "HTTP/1.1"
-    gate: Gate
-    with_jobs: bool
-    jobs: dict[str, dict[str, Any]]
-
-    def do_PUT(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        values = next(value for value in body.values() if isinstance(value, dict))
-        done = {"inventory": {"uuid": self.path.split("/")[-2], **values}}
-        self.gate.wait()
-        if self.with_jobs:
-            job = self.headers["X-Job-UUID"]
-            self.jobs[job] = done
-            self._say(202, {"location": f"http://127.0.0.1/zstack/v1/api-jobs/{job}"})
-        else:
-            self._say(200, done)
-
-    def do_GET(self) -> None:
-        done = self.jobs.pop(self.path.split("/")[-1], None)
-        self._say(404 if done is None else 200, done or {})
-
-    def _say(self, status: int, body: dict[str, Any]) -> None:
-        """In one piece, so that it is read as one."""
-        text = json.dumps(body).encode()
-        head = f"HTTP/1.1 {status} said\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
-        self.wfile.write(head.encode() + text)
-
-    def log_request(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-@contextlib.contextmanager
-def serving(gate: Gate, *, with_jobs: bool) -> Iterator[str]:
-    answers = type("Answers", (Answers,), {"gate": gate, "with_jobs": with_jobs, "jobs": {}})
-    with ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
 def walk(*, with_jobs: bool, rows: int = ROWS) -> Walk:
     """Of the program in this process."""
     gate = _run(Gate, rows, 1, with_jobs=with_jobs)
@@ -209,7 +163,7 @@ def _run(kind: type[G], rows: int, concurrency: int, *, with_jobs: bool) -> G:
         gate = kind(notes, Ledger(runs))
         manifest = Path(place) / "m.csv"
         manifest.write_text("uuid,name,platform\n" + "".join(f"{n:032x},new-{n},Linux\n" for n in range(1, rows + 1)))
-        with serving(gate, with_jobs=with_jobs) as url, notes.taken():
+        with answering(gate.wait, with_jobs=with_jobs) as url, notes.taken():
             _main(str(manifest), "--runs-dir", str(runs), "--endpoint", url, "--concurrency", str(concurrency))
     return gate
 
