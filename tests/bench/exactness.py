@@ -1,4 +1,7 @@
-"""How exactly a rate is kept, in real time, at the moment at which requests leave: `python -m tests.bench.exactness`."""
+"""How exactly a rate is kept, in real time, at the moment at which requests leave: `python -m tests.bench.exactness`.
+
+The rate under load is in tests/bench/underload.py.
+"""
 
 import asyncio
 import statistics
@@ -11,6 +14,7 @@ import uvloop
 from bulkimg.pace.rate import Rate
 from bulkimg.pace.slots import shared_slots
 from tests.bench.sections import keep, machine
+from tests.bench.underload import table
 from tests.windows import most_within
 
 RATES = (1, 5, 50, 500, 5000)
@@ -79,3 +83,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     uvloop.run(main())
+    keep("The rate under load", table())
