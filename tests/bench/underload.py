@@ -1,15 +1,17 @@
 """The rate while both cores are busy: the whole program at 1,000 requests a second, seen at both ends.
 
 `python -m tests.bench.exactness` runs this after its own part. The sender's moments are the `started_at` of run.db, taken when a request is
-admitted; the receiver is an asyncio server in another process, which notes the moment at which it reads each request, and by
-how much a timer of 1 ms of its own was late: so long its process did not run. The load is two processes that only count.
+admitted; the receiver is an asyncio server in another process, which notes when the kernel got each request, when it has read
+it itself, and by how much a timer of 1 ms was late: so long its process did not run. The load is two processes that only count.
 """
 
 import asyncio
 import contextlib
 import json
 import os
+import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,14 +20,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.bench.sections import machine
 from tests.conftest import ROOT
 from tests.windows import most_within
 
 RATE = 1_000
+_TIMESTAMPS = 35  # SO_TIMESTAMPNS of Linux
 PART, BUSY_PARTS = 15.0, 4  # seconds, and how many of them
 SPACING, CAUGHT_UP = 1.017 / RATE, 0.010  # seconds: between slots, and for how long one is valid after its moment
+
+
+class Ends(NamedTuple):
+    """At the sender, at the receiver's kernel, and where the receiver's process read it."""
+
+    sent: int
+    arrived: int
+    read: int
+
+    def __str__(self) -> str:
+        return " / ".join(f"{number:,}" for number in self)
 
 
 @dataclass(frozen=True)
@@ -33,57 +48,87 @@ class Seen:
     """One part of the measurement, from the fifth request on."""
 
     reached: float  # share of the rate, at the sender
-    sender_most: int  # requests in any second
-    receiver_most: int
-    sender_tenth: int  # requests in any tenth of a second
-    receiver_tenth: int
+    most: Ends  # requests in any second
+    tenth: Ends  # requests in any tenth of a second
     longest_gap: float  # milliseconds between two requests at the sender
     lost: float  # share of the slots that went by because nobody could take them in time
     receiver_stall: float  # milliseconds: the longest time that the receiver did not run
 
 
-class Receiver(asyncio.Protocol):
-    """Answers a PUT with the values that it carries."""
+class Receiver:
+    """Answers PUTs with the values that they carry, and notes when the kernel got each of them, and when it was read."""
 
-    def __init__(self, moments: list[float]) -> None:
-        self._moments, self._buffer = moments, b""
+    def __init__(self) -> None:
+        self.kernel: list[float] = []
+        self.read: list[float] = []
+        self.stall = 0.0
+        self._loop = asyncio.get_running_loop()
+        self._buffers: dict[socket.socket, bytes] = {}
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+    async def serve(self) -> None:
+        """Until standard input is closed."""
+        ended = self._loop.create_future()
+        self._loop.add_reader(sys.stdin.fileno(), ended.cancel)
+        with socket.create_server(("127.0.0.1", 0), backlog=1024) as server:
+            server.setblocking(False)
+            server.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)  # those that it accepts inherit it
+            self._loop.add_reader(server, self._accept, server)
+            print(server.getsockname()[1], flush=True)
+            while not ended.done():
+                before = time.monotonic()
+                await asyncio.sleep(0.001)
+                self.stall = max(self.stall, time.monotonic() - before - 0.001)
+            for connection in self._buffers:
+                connection.close()
 
-    def data_received(self, data: bytes) -> None:
-        now = time.time()
-        self._buffer += data
-        head, found, body = self._buffer.partition(b"\r\n\r\n")
-        if not found:
+    def _accept(self, server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setblocking(False)
+        self._buffers[connection] = b""
+        self._loop.add_reader(connection, self._read, connection)
+
+    def _read(self, connection: socket.socket) -> None:
+        data, extra, _, _ = connection.recvmsg(65536, 256)
+        if not data:
+            self._loop.remove_reader(connection)
+            del self._buffers[connection]
+            connection.close()
             return
-        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        if len(body) < int(length.partition(b":")[2]):
-            return
-        self._moments.append(now)
-        self._buffer = b""
-        values = next(iter(json.loads(body).values()))
-        text = json.dumps({"inventory": {"uuid": head.split(b" ", 2)[1].split(b"/")[-2].decode(), **values}}).encode()
-        answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-            len(text),
-            text,
-        )
-        assert isinstance(self._transport, asyncio.WriteTransport)
-        self._transport.write(answer)
+        self._buffers[connection] += data
+        if values := _request(self._buffers[connection]):
+            now = time.time()
+            self._buffers[connection] = b""
+            self.read.append(now)
+            self.kernel.append(_moment(extra) or now)
+            text = json.dumps({"inventory": values}).encode()
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text)
+            connection.send(head + text)
+
+
+def _request(data: bytes) -> dict[str, str] | None:
+    """The image that a whole PUT asks for."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":-1")
+    if len(body) != int(length.partition(b":")[2]):
+        return None
+    return {"uuid": head.split(b" ", 2)[1].split(b"/")[-2].decode(), **next(iter(json.loads(body).values()))}
+
+
+def _moment(extra: list[tuple[int, int, bytes]]) -> float:
+    """When the kernel got the last bytes, seconds since the epoch; 0 where it does not say so."""
+    for level, kind, data in extra:
+        if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMPS):
+            seconds, nanoseconds = struct.unpack("qq", data[:16])
+            return float(seconds + nanoseconds / 1e9)
+    return 0.0
 
 
 async def receive() -> None:
-    """Until standard input is closed; prints the port first, and in the end what was seen."""
-    moments, stalls, loop = list[float](), [0.0], asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Receiver(moments), "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    ended = loop.create_future()
-    loop.add_reader(sys.stdin.fileno(), ended.cancel)
-    while not ended.done():
-        before = time.monotonic()
-        await asyncio.sleep(0.001)
-        stalls.append(time.monotonic() - before - 0.001)
-    print(json.dumps([moments, max(stalls)]))
+    """Prints the port first, and in the end what was seen."""
+    receiver = Receiver()
+    await receiver.serve()
+    print(json.dumps([receiver.kernel, receiver.read, receiver.stall]))
 
 
 @contextlib.contextmanager
@@ -109,11 +154,11 @@ def part(seconds: float, *, busy: bool) -> Seen:
             port = int(receiver.stdout.readline())
             with both_cores_busy(4 * seconds + 30, (os.cpu_count() or 2) if busy else 0):
                 sent = _run(Path(where), int(RATE * seconds), port)
-            moments, stall = json.loads(receiver.communicate("")[0])
+            arrived, read, stall = json.loads(receiver.communicate("")[0])
         finally:
             receiver.kill()
             receiver.wait()
-    return _seen(sent, sorted(moments), stall)
+    return _seen(sent, sorted(arrived), read, stall)
 
 
 def _run(place: Path, rows: int, port: int) -> list[float]:
@@ -139,16 +184,14 @@ def _run(place: Path, rows: int, port: int) -> list[float]:
         return [moment for (moment,) in db.execute("SELECT started_at FROM outcome ORDER BY started_at")]
 
 
-def _seen(sent: Sequence[float], received: Sequence[float], stall: float) -> Seen:
-    sent, received = sent[4:], received[4:]
+def _seen(sent: Sequence[float], arrived: Sequence[float], read: Sequence[float], stall: float) -> Seen:
+    sent, arrived, read = sent[4:], arrived[4:], read[4:]
     gaps = [later - earlier for earlier, later in pairwise(sent)]
     took = sent[-1] - sent[0]
     return Seen(
         reached=(len(sent) - 1) / took / RATE,
-        sender_most=most_within(1.0, sent),
-        receiver_most=most_within(1.0, received),
-        sender_tenth=most_within(0.1, sent),
-        receiver_tenth=most_within(0.1, received),
+        most=Ends(*(most_within(1.0, moments) for moments in (sent, arrived, read))),
+        tenth=Ends(*(most_within(0.1, moments) for moments in (sent, arrived, read))),
         longest_gap=max(gaps) * 1000,
         lost=_lost(sent) / took,
         receiver_stall=stall * 1000,
@@ -175,15 +218,15 @@ def table() -> str:
     lines = [
         f"{machine()}; `bulkimg run --rate {RATE}/s --concurrency 64 --no-survey`, parts of {PART:g} s; the receiver is a process of its own",
         "on the same cores, «busy» is beside two processes that do nothing but count. `python -m tests.bench.exactness` prints this.",
+        "Sent is the moment of admission, arrived that at which the receiver's kernel got it, read that at which the receiver read it.",
         "A slot is lost when it is not taken within 10 ms: its process did not run, or had other rows to do.",
         "",
-        "| | reached | most in any second: sent | received | in any 0.1 s: sent | received | longest gap, ms | slots lost | receiver stood still, ms |",
+        "| | reached | most in any second: sent / arrived / read | in any 0.1 s | longest gap, ms | slots lost | receiver stood still, ms |",
         "|---" * (1 + len(fields(Seen))) + "|",
     ]
     for name, s in parts:
         lines.append(
-            f"| {name} | {s.reached:.1%} | {s.sender_most:,} | {s.receiver_most:,} | {s.sender_tenth} | {s.receiver_tenth} "
-            f"| {s.longest_gap:.0f} | {s.lost:.1%} | {s.receiver_stall:.0f} |"
+            f"| {name} | {s.reached:.1%} | {s.most} | {s.tenth} | {s.longest_gap:.0f} | {s.lost:.1%} | {s.receiver_stall:.0f} |"
         )
     return "\n".join(lines)
 
