@@ -61,6 +61,10 @@ fmt: venv  ## format the code and sort its imports
 
 bench: venv  ## measure speed (needs nginx, curl, GNU parallel)
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.startup --keep
+	$(BIN)/python -m tests.bench.walk --keep
+	$(BIN)/python -m tests.bench.jobs --keep
+	$(BIN)/python -m tests.bench.fsync --keep
 	$(BIN)/python -m tests.bench.exactness
 	$(BIN)/python -m tests.bench.adaptive
 	$(BIN)/python -m tests.bench.scale

@@ -201,6 +201,11 @@ def figures(found: Walk, among: dict[str, float]) -> dict[str, float]:
 def report(name: str, found: Walk, figures: dict[str, float], *, verbose: bool) -> str:
     text = [
         f"{name}: {', '.join(f'{what} {number:g}' for what, number in figures.items())}",
+        "  calls of the usual cycle: "
+        + ", ".join(
+            f"{sum(e.begins and e.thread == where for e in found.usual.entries)} in the {where}"
+            for where in ("loop", "thread")
+        ),
         f"  {found.alike} of {len(found.cycles)} cycles alike; {found.claim.claimed if found.claim else found.usual.claimed} rows a claim",
         f"  files: {', '.join(found.modules)}",
         "  callbacks: " + ", ".join(f"{name} x{n}" if n > 1 else name for name, n in found.usual.callbacks.items()),
