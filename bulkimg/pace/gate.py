@@ -141,6 +141,11 @@ class Gate:
             return Blame.SERVER
         return Blame.OPEN if trouble in self._undecided else Blame.ROW
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether one more good answer would change nothing."""
+        return not (self.closed or self._in_a_row or self._undecided or self._trial is not None)
+
     def is_trial(self, era: int) -> bool:
         """Whether the request of that era is the one that goes alone."""
         return era == self._trial

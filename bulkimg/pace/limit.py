@@ -40,7 +40,7 @@ class Flight(NamedTuple):
 
 
 class Limit:
-    """`value` rows may be in flight. `sent` when one is, `heard` exactly once when it is not any more.
+    """`value` is how many rows may be in flight now. `sent` when one is, `heard` exactly once when it is not any more.
 
     Without `adapts` it is `most`, always.
     """
@@ -58,13 +58,8 @@ class Limit:
         self._step = 1.0  # how fast it grows while nothing queues
         self._measuring_since: float | None = None
         self._measure_at = 0.0  # with the first row
-
-    @property
-    def value(self) -> int:
-        """How many rows may be in flight now."""
-        if not self.adapts:
-            return self._most
-        return max(1, min(self._most, FEW if self._measuring_since is not None else int(self._limit)))
+        self.value = 0
+        self._update()
 
     @property
     def most(self) -> int:
@@ -74,6 +69,7 @@ class Limit:
     def most(self, most: int) -> None:
         self._most = most
         self._limit = min(self._limit, float(most))
+        self._update()
 
     @property
     def in_flight(self) -> int:
@@ -90,6 +86,7 @@ class Limit:
         if self.adapts and self._measuring_since is None and now >= self._measure_at:
             self._measuring_since = now
             self._quiet.clear()
+            self._update()
         return Flight(now, self._in_flight)
 
     def heard(self, flight: Flight, now: float, heard: Heard) -> None:
@@ -102,6 +99,11 @@ class Limit:
             self._took(flight, now)
         if self._measuring_since is not None and now - self._measuring_since > TOO_LONG:
             self._measured(now)
+        self._update()
+
+    def _update(self) -> None:
+        measured = FEW if self._measuring_since is not None else int(self._limit)
+        self.value = max(1, min(self._most, measured)) if self.adapts else self._most
 
     # -- decisions ------------------------------------------------------------------------------------------------------
 

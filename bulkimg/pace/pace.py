@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from bulkimg.pace.budget import RetryBudget
 from bulkimg.pace.gate import MOST_HOLD, Gate
-from bulkimg.pace.health import SILENT, Health, State
+from bulkimg.pace.health import SILENT, WELL, Health, State
 from bulkimg.pace.limit import Flight, Heard, Limit
 from bulkimg.pace.rate import Rate
 
@@ -81,7 +81,7 @@ class Pace:
     def heard(self, era: int, health: Health) -> int:
         """What a request that was admitted came to: called exactly once for each. Returns what Gate.heard does."""
         self._out -= 1
-        streak = self.gate.heard(era, health)
+        streak = 0 if health is WELL and self.gate.is_calm else self.gate.heard(era, health)
         if not self._out and self._on_idle:
             self._on_idle()
         if health.quota is not None and health.quota[0] <= self._out:
@@ -163,13 +163,15 @@ class Pace:
     def row_sent(self) -> Flight:
         """A row is in flight from here to `row_heard`."""
         flight = self.limit.sent(self._clock())
-        self._tell_of_change()
+        if self.limit.adapts:
+            self._tell_of_change()
         return flight
 
     def row_heard(self, flight: Flight, heard: Heard) -> None:
         """It has its answer and its job's result, or there are none to be had: exactly once for each."""
         self.limit.heard(flight, self._clock(), heard)
-        self._tell_of_change()
+        if self.limit.adapts:
+            self._tell_of_change()
 
     def _tell_of_change(self) -> None:
         if self.limit.value != self._shown:
