@@ -15,8 +15,8 @@ from bulkimg.applier.scheduler import Scheduler
 from bulkimg.errors import Exit, TargetError
 from bulkimg.model import Claim, Event, Outcome, Retrying, Status, Stopping
 from bulkimg.pace import HELD, Heard, Pace, Patience, full_jitter
-from bulkimg.pace.outside import Outside
 from bulkimg.planner.reading import BATCH, CannotRead, Reader
+from bulkimg.runtime import Runtime
 from bulkimg.zstack import ImageApi
 from bulkimg.zstack.wire import new_job_uuid
 
@@ -59,7 +59,7 @@ class Loop:
         pace: Pace,
         policy: Policy,
         emit: Callable[[Event], None],
-        outside: Outside,
+        runtime: Runtime,
         *,
         only: Sequence[int] | None = None,
     ) -> None:
@@ -68,17 +68,17 @@ class Loop:
         self._pace = pace
         self._policy = policy
         self._emit = emit
-        self._clock, self._now, self._rng = outside.clock, outside.now, outside.rng
+        self._clock, self._now, self._rng = runtime.clock, runtime.now, runtime.rng
         self._only = only
         self._compares = False  # rows are compared with their plan before they are sent
-        self._performer = Performer(api, reader, pace, outside, policy, self._key_accepted)
+        self._performer = Performer(api, reader, pace, runtime, policy, self._key_accepted)
         self._errors = ErrorWatch(policy.max_errors, policy.errors_before)
         self._scheduler = Scheduler(self._claimed, pace, self._clock, self.fail, self._ahead)
         self._slots: dict[asyncio.Task[None], RowState | None] = {}
         self._ending: Ending | None = None
         self._failure: BaseException | None = None
 
-    # -- from outside ---------------------------------------------------------------------------------------------------
+    # -- from runtime ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> Ending | None:
         """Until every row is settled, or a stop has drained. Raises what a slot raised: a bug, or a StorageError."""

@@ -19,9 +19,9 @@ from bulkimg.applier.tagsync import TagSync
 from bulkimg.errors import TargetError
 from bulkimg.model import TAGS, Claim, Fields, Status
 from bulkimg.pace import HELD, Pace, Patience
-from bulkimg.pace.outside import Outside
 from bulkimg.planner.diff import left_to_send, written
 from bulkimg.planner.reading import QUESTIONS, CannotRead, Image, Reader
+from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.wire import endpoint_hint, foreign
 
@@ -38,16 +38,16 @@ class Performer:
         api: ImageApi,
         reader: Reader,
         pace: Pace,
-        outside: Outside,
+        runtime: Runtime,
         policy: Policy,
         accepted: Callable[[str], None],
     ) -> None:
         self._api = api
         self._reader = reader
-        self._tags = TagSync(api, reader, outside, policy)
+        self._tags = TagSync(api, reader, runtime, policy)
         self._pace = pace
-        self._clock, self._now = outside.clock, outside.now
-        self._sleep, self._rng = outside.sleep, outside.rng
+        self._clock, self._now = runtime.clock, runtime.now
+        self._sleep, self._rng = runtime.sleep, runtime.rng
         self._retries = policy.retries
         self._job_timeout = policy.job_timeout
         self._replace_tags = policy.replace_tags

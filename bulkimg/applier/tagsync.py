@@ -10,9 +10,9 @@ from bulkimg.applier.judge import Verdict, drifted
 from bulkimg.applier.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
 from bulkimg.model import HIDDEN, SERVER_TRIMS, TAGS, Claim, Fields, Status
 from bulkimg.pace import full_jitter
-from bulkimg.pace.outside import Outside
 from bulkimg.planner.diff import BOOT_MODE, fulfilled, missing_tags, written
 from bulkimg.planner.reading import QUESTIONS, CannotRead, Reader
+from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.wire import error_of, new_job_uuid
 
@@ -20,10 +20,10 @@ from bulkimg.zstack.wire import error_of, new_job_uuid
 class TagSync:
     """Looks whether an image has the tags its row asks for, and sees to it where the server has ignored them."""
 
-    def __init__(self, api: ImageApi, reader: Reader, outside: Outside, policy: Policy) -> None:
+    def __init__(self, api: ImageApi, reader: Reader, runtime: Runtime, policy: Policy) -> None:
         self._api = api
         self._reader = reader
-        self._clock, self._sleep, self._rng = outside.clock, outside.sleep, outside.rng
+        self._clock, self._sleep, self._rng = runtime.clock, runtime.sleep, runtime.rng
         self._how = policy.tags
         self._replace = policy.replace_tags
         self._rounds = max(QUESTIONS, policy.retries)

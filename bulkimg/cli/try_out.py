@@ -3,23 +3,21 @@
 import asyncio
 import json
 import shlex
-import time
 from typing import Annotated
 
 import typer
 
-from bulkimg.applier import Paced
 from bulkimg.applier.trial import send_once
 from bulkimg.cli import screen
 from bulkimg.cli.options import TARGET, Asked, Flags, takes
 from bulkimg.credentials import Credentials
+from bulkimg.engine import Ports, connected, pace_of
 from bulkimg.errors import Exit, TargetError, UsageError
 from bulkimg.manifest.check import Checker
 from bulkimg.manifest.columns import Columns
 from bulkimg.model import Fields, normal_uuid
-from bulkimg.pace import Pace
 from bulkimg.settings import Settings
-from bulkimg.zstack import Answer, HttpClient, ImageApi, Transport, log_out, make_auth, read_authority
+from bulkimg.zstack import Answer, log_out
 from bulkimg.zstack.wire import DOCUMENTED_KEY, SERVER_KEY, update_body
 
 
@@ -75,22 +73,15 @@ def _curl(image: str, fields: Fields, settings: Settings) -> str:
 
 
 async def _send(image: str, fields: Fields, settings: Settings, credentials: Credentials) -> Answer:
-    client = HttpClient(
-        settings.target, timeout=settings.timeout, authority=read_authority(settings.ca_file), now=time.time
-    )
-    transport = Transport(client, settings.target, Paced(Pace(settings.rate, 1)))
-    try:
-        auth = make_auth(credentials, transport, time.time)
-        await auth.open()
+    ports = Ports()
+    pace = pace_of(settings, ports.runtime, 1)
+    async with connected(settings, credentials, pace, lambda event: None, lambda why: None, ports) as server:
+        await server.auth.open()
         try:
-            async for what, answer in send_once(
-                ImageApi(transport, auth, settings.action_key), image, fields, settings.timeout
-            ):
+            async for what, answer in send_once(server.api, image, fields, settings.timeout):
                 screen.note(f"{what}: {f'HTTP {answer.status}' if answer.status else answer.detail}")
         finally:
-            await log_out(auth)
-    finally:
-        await transport.close()
+            await log_out(server.auth)
     shown = answer.to_show
     said = shown.json()
     screen.out(json.dumps(said, indent=2) if said is not None else shown.text)

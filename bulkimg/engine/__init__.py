@@ -18,6 +18,7 @@ from bulkimg.engine.begin import (
 )
 from bulkimg.engine.carry import Engine, Live
 from bulkimg.engine.close import next_command, plan_document, refusal, refuse, summary_document
+from bulkimg.engine.connect import Ports, connected, pace_of
 from bulkimg.engine.control import ask
 from bulkimg.engine.doctor import Check, examine
 from bulkimg.engine.look import Drift, all_images, drift, reading
@@ -26,7 +27,6 @@ from bulkimg.engine.planning import Approve
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.steering import in_words
 from bulkimg.engine.undone import already_undone, last_that_changed, last_to_undo
-from bulkimg.engine.world import World
 
 __all__ = [
     "Approve",
@@ -36,7 +36,7 @@ __all__ = [
     "Live",
     "NothingToDo",
     "OpenRun",
-    "World",
+    "Ports",
     "all_images",
     "already_undone",
     "ask",
@@ -44,6 +44,7 @@ __all__ = [
     "begin_retry",
     "begin_undo",
     "check_outputs",
+    "connected",
     "drift",
     "edited_manifest",
     "examine",
@@ -52,6 +53,7 @@ __all__ = [
     "last_to_undo",
     "named_run",
     "next_command",
+    "pace_of",
     "past_of",
     "plan_document",
     "present_image",

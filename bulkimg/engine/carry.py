@@ -4,32 +4,27 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bulkimg.applier import Ending, Paced
+from bulkimg.applier import Ending
 from bulkimg.credentials import AccessKey, Account, Credentials
 from bulkimg.engine.begin import kept_options
 from bulkimg.engine.close import finish
+from bulkimg.engine.connect import Ports, Server, connected, pace_of
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.overlap import refuse_overlap, work_of
 from bulkimg.engine.planning import Approve, Planning
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.sending import Sending
 from bulkimg.engine.steering import Steering
-from bulkimg.engine.world import World
 from bulkimg.errors import Exit, RunRefused, TargetError
 from bulkimg.ledger import Ledger, tally, write_results
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import (
     Event,
-    Held,
     NoControl,
     Observer,
-    Reopened,
     Summary,
-    Unreadable,
 )
-from bulkimg.pace import Pace
-from bulkimg.planner import Reader
-from bulkimg.zstack import Auth, ImageApi, Transport, log_out, make_auth
+from bulkimg.zstack import Auth, log_out
 
 
 class Live(NamedTuple):
@@ -56,31 +51,24 @@ class Engine:
         run: OpenRun,
         credentials: Credentials,
         observe: Observer,
-        world: World | None = None,
+        ports: Ports | None = None,
         *,
         approve: Approve | None = None,
         checksum: str | None = None,
         plan_only: bool = False,
         allow: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        world = self._world = world or World()
+        ports = self._ports = ports or Ports()
+        runtime = self._runtime = ports.runtime
         self._run = run
         self._credentials = credentials
         self._tell = observe
         self._plan_only = plan_only
         self._interrupt = Interrupt()
-        self.pace = Pace(
-            run.settings.rate,
-            run.settings.concurrency,
-            patience=run.settings.max_outage,
-            adapts=run.settings.adaptive,
-            clock=world.clock,
-            sleep=world.sleep,
-            rng=world.rng,
-        )
+        self.pace = pace_of(run.settings, runtime, run.settings.concurrency, adapts=run.settings.adaptive)
         self._planning = Planning(run, self._observe, self._interrupt, approve, checksum=checksum, plan_only=plan_only)
-        self._sending = Sending(run, self.pace, self._observe, world, self._interrupt, approve)
-        self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, world.clock)
+        self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve)
+        self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock)
 
     def _observe(self, event: Event) -> None:
         self.steering.watch(event)
@@ -139,61 +127,52 @@ class Engine:
         write_results(run.ledger, run.result_paths, "settled")
         if settings.note:  # perhaps another one than the plan's
             run.ledger.set_meta(note=settings.note)
-        run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._world.now())
+        run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._runtime.now())
         if not tally.rows_to_do(run.ledger):
             run.ledger.set_meta(state="running")
-            return finish(run, None, self._world.now())
-        client = self._world.connect(settings, self._world.now)
-        transport = Transport(client, settings.target, Paced(self.pace))
-        try:
-            async with self._world.listen(run.directory.path, self.steering.obey) as deaf:
-                if deaf:
-                    self._observe(NoControl(deaf))
-                with (
-                    self.pace.rate.shared(self._world.slots(settings.target)),
-                    self.steering.time_box(settings.max_duration),
-                ):
-                    stop = await self._work(transport)
-        finally:
-            await transport.close()
+            return finish(run, None, self._runtime.now())
+        async with (
+            connected(
+                settings,
+                self._credentials,
+                self.pace,
+                self._observe,
+                self._give_up,
+                self._ports,
+                self._spelling(),
+            ) as server,
+            self._ports.listen(run.directory.path, self.steering.obey) as deaf,
+        ):
+            if deaf:
+                self._observe(NoControl(deaf))
+            with self.steering.time_box(settings.max_duration):
+                stop = await self._work(server)
         run.ledger.set_meta(settings=kept_options(run.settings))
         return finish(
             run,
             stop,
-            self._world.now(),
+            self._runtime.now(),
             sending_seconds=self._sending.seconds,
-            requests=transport.requests,
-            reached=transport.reached,
+            requests=server.transport.requests,
+            reached=server.transport.reached,
         )
 
-    async def _work(self, transport: Transport) -> Ending | None:
-        settings = self._run.settings
-        world = self._world
-        auth = make_auth(self._credentials, transport, world.now, world.sleep)
-        key = settings.action_key if settings.action_key != "auto" else self._run.ledger.meta("action_key", "auto")
-        api = ImageApi(transport, auth, key)
-        reader = Reader(
-            api, self.pace.gate, world, settings.retries, lambda kind, why: self._observe(Unreadable(kind, why))
-        )
-        self._watch_gate(api)
-        if stop := await self._interrupt.until_stopped(auth.open()):
+    def _spelling(self) -> str:
+        """The action key that is asked for, or that the server accepted before."""
+        asked = self._run.settings.action_key
+        return asked if asked != "auto" else str(self._run.ledger.meta("action_key", "auto"))
+
+    async def _work(self, server: Server) -> Ending | None:
+        if stop := await self._interrupt.until_stopped(server.auth.open()):
             return stop
         try:
-            stop = await self._planning.plan(reader)
+            stop = await self._planning.plan(server.reader)
             if stop or self._plan_only:
                 return stop
-            hours = self.steering.within(settings.window, world.now, world.sleep)
-            return await self._sending.send(api, reader, hours, errors_before=self._planning.missing)
+            hours = self.steering.within(self._run.settings.window, self._runtime.now, self._runtime.sleep)
+            return await self._sending.send(server.api, server.reader, hours, errors_before=self._planning.missing)
         finally:
-            await self._log_out(auth)
-
-    def _watch_gate(self, api: ImageApi) -> None:
-        """From before the login on, so that an outage is waited for, told and given up there too."""
-        gate = self.pace.gate
-        gate.probe = api.is_there
-        gate.on_closed = lambda seconds, why: self._observe(Held(seconds, why))
-        gate.on_open = lambda seconds: self._observe(Reopened(seconds))
-        gate.on_give_up = self._give_up
+            await self._log_out(server.auth)
 
     def _give_up(self, why: str) -> None:
         """Rows that wait at the gate have nothing to wait for any more; what is under way may still be answered."""

@@ -6,18 +6,16 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from typing import NamedTuple
 
-from bulkimg.applier import Paced
 from bulkimg.credentials import Credentials
-from bulkimg.engine.world import World
+from bulkimg.engine.connect import Ports, connected, pace_of
 from bulkimg.errors import TargetError
 from bulkimg.ledger import Ledger, plans
-from bulkimg.model import TAGS, Held, Observer, Reopened, Unreadable, Value
-from bulkimg.pace import Pace
+from bulkimg.model import TAGS, Observer, Value
 from bulkimg.planner import CannotRead, Reader
 from bulkimg.planner.diff import fulfilled, present, written
 from bulkimg.planner.reading import BATCH, Image
 from bulkimg.settings import Settings
-from bulkimg.zstack import ImageApi, Transport, log_out, make_auth
+from bulkimg.zstack import log_out
 
 
 class Drift(NamedTuple):
@@ -32,14 +30,13 @@ class Drift(NamedTuple):
 
 @asynccontextmanager
 async def reading(
-    settings: Settings, credentials: Credentials, observe: Observer, world: World | None = None
+    settings: Settings,
+    credentials: Credentials,
+    observe: Observer,
+    ports: Ports | None = None,
 ) -> AsyncIterator[Reader]:
     """A reader that is logged in, paced, and out again at the end. TargetError; a server that does not tell is one too."""
-    world = world or World()
-    pace = Pace(settings.rate, 1, patience=settings.max_outage, clock=world.clock, sleep=world.sleep, rng=world.rng)
-    transport = Transport(world.connect(settings, world.now), settings.target, Paced(pace))
-    auth = make_auth(credentials, transport, world.now, world.sleep)
-    api = ImageApi(transport, auth, settings.action_key)
+    ports = ports or Ports()
     work = asyncio.current_task()
     given_up: list[str] = []
 
@@ -48,17 +45,14 @@ async def reading(
         if work:
             work.cancel()
 
-    pace.gate.probe = api.is_there
-    pace.gate.on_closed = lambda seconds, why: observe(Held(seconds, why))
-    pace.gate.on_open = lambda seconds: observe(Reopened(seconds))
-    pace.gate.on_give_up = give_up
     try:
-        with pace.rate.shared(world.slots(settings.target)):
-            await auth.open()
+        pace = pace_of(settings, ports.runtime, 1)
+        async with connected(settings, credentials, pace, observe, give_up, ports) as server:
+            await server.auth.open()
             try:
-                yield Reader(api, pace.gate, world, settings.retries, lambda kind, why: observe(Unreadable(kind, why)))
+                yield server.reader
             finally:
-                await log_out(auth)
+                await log_out(server.auth)
     except asyncio.CancelledError:
         if given_up and work:
             work.uncancel()
@@ -66,8 +60,6 @@ async def reading(
         raise
     except CannotRead as why:
         raise TargetError(str(why)) from None
-    finally:
-        await transport.close()
 
 
 async def drift(ledger: Ledger, reader: Reader, *, replace_tags: bool) -> AsyncIterator[Drift]:

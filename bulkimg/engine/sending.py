@@ -7,10 +7,10 @@ from typing import Any
 
 from bulkimg.applier import Ending, Loop, Policy
 from bulkimg.engine.begin import kept_options
+from bulkimg.engine.connect import Ports
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.planning import Approve, approved
 from bulkimg.engine.run import OpenRun
-from bulkimg.engine.world import World
 from bulkimg.errors import Exit
 from bulkimg.ledger import LiveResults, Writer, plans, tally, write_results
 from bulkimg.model import CanaryPassed, Observer, Settled, Started
@@ -28,14 +28,15 @@ class Sending:
         run: OpenRun,
         pace: Pace,
         observe: Observer,
-        world: World,
+        ports: Ports,
         interrupt: Interrupt,
         approve: Approve | None,
     ) -> None:
         self._run = run
         self._pace = pace
         self._observe = observe
-        self._world = world
+        self._runtime = ports.runtime
+        self._ports = ports
         self._interrupt = interrupt
         self._approve = approve
         self._writer: Writer | None = None
@@ -79,7 +80,7 @@ class Sending:
             live,
             lambda done: self._observe(Settled(done)),
             lambda error: self.runner.fail(error) if self.runner else None,
-            self._world.lane(),
+            self._ports.lane(),
         )
         self._writer = writer
         policy = self._policy(errors_before)
@@ -111,15 +112,15 @@ class Sending:
         self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy, only: Sequence[int] | None = None
     ) -> Ending | None:
         """All rows, or only these ordinals."""
-        runner = Loop(writer, api, reader, self._pace, policy, self._observe, self._world, only=only)
+        runner = Loop(writer, api, reader, self._pace, policy, self._observe, self._runtime, only=only)
         self.runner = runner
         if stop := self._interrupt.stop:
             runner.stop(stop.exit_code, stop.why)
-        begun = self._world.clock()
+        begun = self._runtime.clock()
         try:
             return await runner.run()
         finally:
-            self.seconds += self._world.clock() - begun
+            self.seconds += self._runtime.clock() - begun
 
     async def _canary(self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy) -> Ending | None:
         """A few rows, spread over the plan, before all others: go on only if every one of them has become as it should."""

@@ -17,7 +17,6 @@ class Fate:
     fields: Fields
     expects: Fields
     cells: list[str] | None
-    name: str  # what the image is called now, as far as it is known
 
 
 def fates(ledger: Ledger, *statuses: Status) -> Iterator[Fate]:
@@ -49,7 +48,7 @@ def _fate(row: dict[str, Any]) -> Fate:
         after=json.loads(row["after"]) if row["after"] else None,
     )
     cells = json.loads(row["cells"]) if row["cells"] else None
-    return Fate(outcome, json.loads(row["fields"]), json.loads(row["expects"] or "{}"), cells, row["name"])
+    return Fate(outcome, json.loads(row["fields"]), json.loads(row["expects"] or "{}"), cells)
 
 
 _AS_THEY_ARE = tuple(name for name in Outcome._fields if name not in {"status", "changed", "before", "after"})

@@ -81,7 +81,7 @@ class Result:
             for fate in tally.fates(ledger, *wanted):
                 fields = fate.outcome._asdict()
                 del fields["ordinal"]
-                yield ResultRow(**fields, name=fate.name)
+                yield ResultRow(**fields)
         finally:
             ledger.close()
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from bulkimg.errors import LoginRefused, TargetError
 from bulkimg.model import HIDDEN, TAGS, normal_uuid
 from bulkimg.pace import HELD, Gate, Patience, full_jitter
-from bulkimg.pace.outside import Outside
+from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.rules import CODES, TEXTS, Move, rule_for_status
 from bulkimg.zstack.wire import endpoint_hint, error_of, foreign, inventories_of, printable
@@ -64,13 +64,13 @@ class Reader:
         self,
         api: ImageApi,
         gate: Gate,
-        outside: Outside,
+        runtime: Runtime,
         retries: int,
         on_unreadable: Callable[[str, str], None] = lambda kind, why: None,
     ) -> None:
         self._api = api
         self._gate = gate
-        self._sleep, self._rng = outside.sleep, outside.rng
+        self._sleep, self._rng = runtime.sleep, runtime.rng
         self._retries = max(QUESTIONS, retries)
         self._most = BATCH
         self._tells = False  # it has answered a question about images

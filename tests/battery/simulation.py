@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from bulkimg import AccessKey, Account, Session
-from bulkimg.engine import Engine, NothingToDo, World, begin, begin_retry, reopen
+from bulkimg.engine import Engine, NothingToDo, Ports, begin, begin_retry, reopen
 from bulkimg.errors import Exit, StorageError
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory
 from bulkimg.model import Event, Settled
 from bulkimg.pace.gate import NEAR
 from bulkimg.pace.slots import OwnSlots
+from bulkimg.runtime import Runtime
 from bulkimg.settings import Settings
 from tests.battery.disk import Died, Disk
 from tests.battery.network import EDITED, KINDS, Network, Weather, row_of
@@ -283,11 +284,8 @@ class Play:
             if not death.done():
                 death.set_result(None)
 
-        world = World(
-            clock=self.loop.time,
-            now=self.now,
-            sleep=asyncio.sleep,
-            rng=random.Random(self.rng.getrandbits(64)),
+        ports = Ports(
+            Runtime(self.loop.time, self.now, asyncio.sleep, random.Random(self.rng.getrandbits(64))),
             connect=lambda settings, now: self.network,
             lane=lambda: InlineLane(die),
             slots=lambda target: OwnSlots(),
@@ -296,7 +294,7 @@ class Play:
         credentials: Session | Account | AccessKey = (
             Account("admin", "hunter22") if self.story.account else Session("5" * 32)
         )
-        engine = Engine(opened, credentials, self._watch, world)
+        engine = Engine(opened, credentials, self._watch, ports)
         with virtual_throttler(self.loop):
             self.loop.run_until_complete(self._until_death(engine, death, die, kill_after))
 

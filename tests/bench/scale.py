@@ -13,7 +13,7 @@ from pathlib import Path
 import uvloop
 
 from bulkimg import Session
-from bulkimg.engine import Engine, World, begin, reopen
+from bulkimg.engine import Engine, Ports, begin, reopen
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory, claims, tally
 from bulkimg.zstack import Answer
@@ -48,9 +48,9 @@ def run(rows: int) -> None:
         begun = time.monotonic()
         opened = begin(str(manifest), settings)
         read = time.monotonic()
-        world = World(connect=lambda settings, now: Stub())
+        ports = Ports(connect=lambda settings, now: Stub())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            summary = runner.run(Engine(opened, Session("5" * 32), lambda event: None, world).carry_out())
+            summary = runner.run(Engine(opened, Session("5" * 32), lambda event: None, ports).carry_out())
         ended = time.monotonic()
         directory = opened.directory.path
         size = opened.directory.ledger.stat().st_size

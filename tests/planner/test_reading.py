@@ -14,11 +14,11 @@ import pytest
 
 from bulkimg.applier import Paced
 from bulkimg.credentials import Session
-from bulkimg.engine import World
 from bulkimg.errors import TargetError
 from bulkimg.pace import Pace
 from bulkimg.planner import CannotRead, Reader
 from bulkimg.planner.reading import GATHER
+from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, ImageApi, Transport, make_auth
 from tests.zstack.raw import parts
 
@@ -63,11 +63,11 @@ def reader_of(server: Server) -> Reader:
     async def no_sleep(seconds: float) -> None:
         await asyncio.sleep(0)
 
-    world = World(sleep=no_sleep, rng=random.Random(1))
+    runtime = Runtime(sleep=no_sleep, rng=random.Random(1))
     pace = Pace(float("inf"), 1)
     transport = Transport(server, "http://node:8080/zstack", Paced(pace))
     auth = make_auth(Session(SESSION), transport, time.time)
-    return Reader(ImageApi(transport, auth), pace.gate, world, retries=2)
+    return Reader(ImageApi(transport, auth), pace.gate, runtime, retries=2)
 
 
 async def test_two_hundred_images_a_question_and_only_the_fields_that_are_needed() -> None:

@@ -225,7 +225,7 @@ def test_a_killed_run_and_its_resumption_write_no_secret(cli: Cli, kind: str, sl
 
 BUG = """
 import sys
-import bulkimg.applier.journey as room
+import bulkimg.applier.perform as room
 def broken(answer, claim):
     raise RuntimeError("a bug of ours")
 room.judge_update = broken

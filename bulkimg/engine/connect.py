@@ -1,0 +1,89 @@
+"""Open a connection to a server: the one place, for runs, exports, verifications, `try` and `doctor`."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bulkimg.applier import Paced
+from bulkimg.credentials import Credentials
+from bulkimg.engine.control import Handler, listening
+from bulkimg.ledger import Lane, ThreadLane
+from bulkimg.model import Held, Observer, Reopened, Unreadable
+from bulkimg.pace import Pace
+from bulkimg.pace.slots import Slots, shared_slots
+from bulkimg.planner import Reader
+from bulkimg.runtime import Runtime
+from bulkimg.settings import Settings
+from bulkimg.zstack import Auth, Client, HttpClient, ImageApi, Transport, make_auth, read_authority
+
+
+def _http_client(settings: Settings, now: Callable[[], float]) -> Client:
+    authority = read_authority(settings.ca_file)
+    return HttpClient(settings.target, timeout=settings.timeout, authority=authority, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a run uses of its machine: time and chance, the network, the ledger's thread, the rate that processes share, the
+    orders of `bulkimg ctl`. A simulation hands in its own."""
+
+    runtime: Runtime = field(default_factory=Runtime)
+    connect: Callable[[Settings, Callable[[], float]], Client] = _http_client
+    lane: Callable[[], Lane] = ThreadLane
+    slots: Callable[[str], Slots] = shared_slots
+    listen: Callable[[Path, Handler], AbstractAsyncContextManager[str]] = listening
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that can be asked. It is not logged in to before `auth.open`."""
+
+    transport: Transport
+    auth: Auth
+    api: ImageApi
+    reader: Reader
+
+
+def pace_of(settings: Settings, runtime: Runtime, concurrency: int, *, adapts: bool = False) -> Pace:
+    """The pace that these settings ask for."""
+    return Pace(
+        settings.rate,
+        concurrency,
+        patience=settings.max_outage,
+        adapts=adapts,
+        clock=runtime.clock,
+        sleep=runtime.sleep,
+        rng=runtime.rng,
+    )
+
+
+@asynccontextmanager
+async def connected(
+    settings: Settings,
+    credentials: Credentials,
+    pace: Pace,
+    observe: Observer,
+    give_up: Callable[[str], None],
+    ports: Ports,
+    action_key: str = "",
+) -> AsyncIterator[Server]:
+    """A connection that is paced, shares its rate, and tells of outages; closed at the end.
+
+    `give_up` is called when the server has been away for longer than the settings allow. UsageError for a bad --ca-file.
+    """
+    runtime = ports.runtime
+    transport = Transport(ports.connect(settings, runtime.now), settings.target, Paced(pace))
+    try:
+        auth = make_auth(credentials, transport, runtime.now, runtime.sleep)
+        api = ImageApi(transport, auth, action_key or settings.action_key)
+        gate = pace.gate
+        gate.probe = api.is_there
+        gate.on_closed = lambda seconds, why: observe(Held(seconds, why))
+        gate.on_open = lambda seconds: observe(Reopened(seconds))
+        gate.on_give_up = give_up
+        reader = Reader(api, gate, runtime, settings.retries, lambda kind, why: observe(Unreadable(kind, why)))
+        with pace.rate.shared(ports.slots(settings.target)):
+            yield Server(transport, auth, api, reader)
+    finally:
+        await transport.close()
