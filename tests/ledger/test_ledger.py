@@ -356,7 +356,7 @@ OUTCOMES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(shown=OUTCOMES)
 def test_lines_of_a_running_run_are_those_of_the_view(shown: Outcome) -> None:
     """One maker is Python, for speed, the other SQL, for every row there is: both say the same."""
@@ -367,9 +367,8 @@ def test_lines_of_a_running_run_are_those_of_the_view(shown: Outcome) -> None:
     claims.settle(ledger, [shown])
     exact, cells, name = ledger.db.execute("SELECT jsonl, csv, name FROM result JOIN said USING (ordinal)").fetchone()
     made = result_lines(shown._replace(name=name))
-    assert json.loads(made[0]) == json.loads(exact)
+    assert made == (exact, cells)
     assert tuple(json.loads(made[0])) == COLUMNS
-    assert list(csv.reader(io.StringIO(made[1], newline=""))) == list(csv.reader(io.StringIO(cells, newline="")))
 
 
 def test_results_of_a_run_that_began_afresh_are_in_manifest_order(tmp_path: Path) -> None:
