@@ -189,6 +189,11 @@ class Row:
     warnings: tuple[Problem, ...] = ()  # allowed, but rarely intended
 
 
+# A row without problems and warnings as the ledger keeps it: its line, the uuid's 16 bytes, and JSON texts of its fields,
+# its expectations (None: it has none) and its cells. A plain tuple, because one is made for every row.
+SoundRow = tuple[int, bytes, str, str | None, str]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Planning.
 

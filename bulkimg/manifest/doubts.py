@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from bulkimg.blank import has_invisible_end
 from bulkimg.model import SERVER_TRIMS, TAGS, Problem, Value
 
-_TEXTS = ("name", "description", "guestOsType")
+TEXTS = ("name", "description", "guestOsType")
 # Other programs' words for nothing (SQL, Python, R, JavaScript, pandas, MySQL's \N) and a spreadsheet's for an error.
 _NOTHING = frozenset(
     [
@@ -41,13 +41,18 @@ def doubts(line: int, fields: Mapping[str, Value]) -> Iterator[Problem]:
         if name in TAGS and isinstance(value, list):
             for tag in value:
                 yield from _of_tag(line, name, tag)
-        elif name in _TEXTS and isinstance(value, str):
+        elif name in TEXTS and isinstance(value, str):
             yield from _of_text(line, name, value.strip(SERVER_TRIMS))
 
 
+def is_plain(text: str) -> bool:
+    """Whether the text can hold none of the marks below, as nearly every text; False where this takes a closer look."""
+    return len(text) > _LONGEST_WORD and text.isascii() and text.isprintable() and text[0].isalnum()
+
+
 def _of_text(line: int, name: str, text: str) -> Iterator[Problem]:
-    if len(text) > _LONGEST_WORD and text.isascii() and text.isprintable() and text[0].isalnum():
-        return  # nearly every text: none of the marks below can be in it
+    if is_plain(text):
+        return
     if text.casefold() in _NOTHING or _ERROR.fullmatch(text):
         message = "is what other programs write for no value or an error"
         yield _warning(line, name, text, "FOREIGN_WORD", message, "leave the cell blank to keep the present value")

@@ -11,9 +11,10 @@ from bulkimg.manifest.check import Checker
 from bulkimg.manifest.columns import Columns
 from bulkimg.manifest.doubts import doubts
 from bulkimg.manifest.jsonl import JsonRecord, read_objects
+from bulkimg.manifest.sound import SoundLines
 from bulkimg.manifest.source import Source, Unreadable
 from bulkimg.manifest.tabular import DELIMITERS, Lines, Record, find_delimiter, read_records, skip_preamble
-from bulkimg.model import FIELDS, Fields, Problem, Row
+from bulkimg.model import FIELDS, Fields, Problem, Row, SoundRow
 from bulkimg.settings import Settings
 
 Format = Literal["csv", "tsv", "jsonl"]
@@ -72,7 +73,19 @@ class Manifest:
 
     def rows(self) -> Iterator[Row]:
         """Every row once, in order. What stops the reading is left in `problems` with fatal=True."""
-        yield from self._file_rows() if self._changes is None else self._change_rows(self._changes)
+        for row in self._read(quickly=False):
+            assert isinstance(row, Row)
+            yield row
+
+    def stored_rows(self) -> Iterator[Row | SoundRow]:
+        """The same rows for the ledger: most sound rows of a table as it keeps them, without the detour over a Row."""
+        return self._read(quickly=True)
+
+    def _read(self, *, quickly: bool) -> Iterator[Row | SoundRow]:
+        if self._changes is None:
+            yield from self._file_rows(quickly=quickly)
+        else:
+            yield from self._change_rows(self._changes)
         if self.format == "jsonl" and self._keys:
             self.problems += self._columns.never_seen(1, self._keys)
         if not self._seen and not self.problems:
@@ -94,14 +107,17 @@ class Manifest:
             if row:
                 yield row
 
-    def _file_rows(self) -> Iterator[Row]:
+    def _file_rows(self, *, quickly: bool) -> Iterator[Row | SoundRow]:
         try:
             source = Source(self.name, self._settings, "\n" if self.format == "jsonl" else "")
         except Unreadable as end:
             self.problems.append(end.problem)
             return
         try:
-            yield from self._json_rows(source) if self.format == "jsonl" else self._table_rows(source)
+            if self.format == "jsonl":
+                yield from self._json_rows(source)
+            else:
+                yield from self._table_rows(source, quickly=quickly)
             if found := source.contradiction():
                 self.problems.insert(0, found)
         except Unreadable as end:
@@ -124,7 +140,7 @@ class Manifest:
 
     # -- CSV and TSV ----------------------------------------------------------------------------------------------------
 
-    def _table_rows(self, source: Source) -> Iterator[Row]:
+    def _table_rows(self, source: Source, *, quickly: bool) -> Iterator[Row | SoundRow]:
         lines = Lines(source.lines())
         named = skip_preamble(lines)
         ahead = [text for _, text in lines.peek(20) if text is not None]
@@ -148,10 +164,22 @@ class Manifest:
         if "uuid" not in targets or any(problem.code in {"EMPTY_COLUMN", "COLUMN_TWICE"} for problem in problems):
             return  # without sound columns every row would be blamed for the header
         bound = _Bound(names, targets)
-        for record in records:
-            row = self._table_row(record, bound)
-            if row:
+        sound = self._sound_lines(delimiter, targets) if quickly else None
+        while True:
+            if sound:
+                self._seen += yield from sound.rows(lines)
+            if (record := next(records, None)) is None:
+                return
+            if row := self._table_row(record, bound):
                 yield row
+
+    def _sound_lines(self, delimiter: str, targets: list[str]) -> SoundLines | None:
+        """None where options look at every record, so that each takes the general way."""
+        if self._settings.skip_rows or self._settings.max_rows is not None or self._columns.look_at_texts:
+            return None
+        constants: dict[str, str] = {}
+        self._columns.apply_templates(0, {}, constants)
+        return SoundLines(delimiter, targets, self._checker, constants)
 
     def _table_row(self, record: Record, bound: "_Bound") -> Row | None:
         cells, problem = record.cells, record.problem

@@ -32,7 +32,13 @@ class Lines:
         self._back: list[Line] = []
 
     def __iter__(self) -> Iterator[Line]:
-        return self
+        while True:
+            while self._back:
+                yield self._back.pop()
+            line = next(self._lines, None)
+            if line is None:
+                return
+            yield line
 
     def __next__(self) -> Line:
         return self._back.pop() if self._back else next(self._lines)

@@ -9,7 +9,7 @@ def take_in(ledger: Ledger, manifest: Manifest) -> None:
     """Read every row into the ledger. Afterwards its header knows the manifest's columns, digest and peculiarities."""
     ledger.relax()  # the manifest can be read again
     ordinal, empty = 1, 0
-    for batch in batches(manifest.rows()):
+    for batch in batches(manifest.stored_rows()):
         empty += add_rows(ledger, ordinal, batch)
         ordinal += len(batch)
     add_problems(ledger, manifest.problems)

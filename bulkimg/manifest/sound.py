@@ -1,0 +1,123 @@
+"""Take sound lines apart: lines without quotes whose every value is plain, or was found sound before.
+
+This is the quick way for nearly every line of a table. It judges nothing: a line that it is not sure of is left to the
+general way, and a line that both can read, both read alike.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from operator import getitem
+
+from pydantic_core import to_json
+
+from bulkimg.manifest.check import Checker
+from bulkimg.manifest.doubts import TEXTS, doubts, is_plain
+from bulkimg.manifest.tabular import Lines
+from bulkimg.model import FIELDS, Fields, SoundRow, normal_uuid
+
+REMEMBERED = 5000  # values of a column
+LONGEST = 255  # characters of a value: every text field may have as many
+
+
+class SoundLines:
+    """Takes lines of one table apart. It knows what each column feeds, and which of a column's values are sound."""
+
+    def __init__(self, delimiter: str, targets: Sequence[str], checker: Checker, constants: Mapping[str, str]) -> None:
+        """`targets`: the field that each column feeds, "uuid", `if_` and a field, or "". `constants`: what every row is set to,
+        whatever its cells say."""
+        self._delimiter = delimiter
+        self._width = len(targets)
+        self._uuid = targets.index("uuid")
+        others = [target if target not in constants else "" for target in targets if target != "uuid"]
+        self._fields = [_Memo(_field(target, checker) if target in FIELDS else _nothing) for target in others]
+        expecting = any(target.startswith("if_") for target in others)
+        self._expects = [_Memo(_expected(target, checker)) for target in others] if expecting else []
+        fields, _ = checker.fields(0, constants, cells=True)
+        self._constants = _part(fields)
+        self._is_sure = not any(doubts(0, fields))  # a doubtful constant is a warning of every row
+
+    def rows(self, lines: Lines) -> Generator[SoundRow, None, int]:
+        """Rows up to the first line that may not be sound; it comes next from `lines`. Returns how many there were."""
+        if not self._is_sure:
+            return 0
+        count = 0
+        for number, line in lines:
+            if line is None or '"' in line or "\\" in line or (row := self._row(number, line)) is None:
+                lines.put_back([(number, line)])
+                break
+            count += 1
+            yield row
+        return count
+
+    def _row(self, number: int, line: str) -> SoundRow | None:
+        """The row of a line without quotes and backslashes, or None where the general way has to look at it."""
+        cells = line.rstrip("\r\n").split(self._delimiter)
+        if len(cells) != self._width:
+            return None
+        written = '["' + '","'.join(cells) + '"]'
+        uuid = cells.pop(self._uuid)
+        try:
+            digits = bytes.fromhex(uuid if len(uuid) == 32 else normal_uuid(uuid) or "")
+            fields = "".join(map(getitem, self._fields, cells)) + self._constants
+            expects = "".join(map(getitem, self._expects, cells)) if self._expects else ""
+        except ValueError:
+            return None
+        if len(digits) != 16:  # no uuid, or one with blanks in it
+            return None
+        return number, digits, f"{{{fields[1:]}}}", f"{{{expects[1:]}}}" if expects else None, written
+
+
+class _Memo(dict[str, str]):
+    """What `make` makes of the cells of one column. Each is made once, as long as there are few.
+
+    ValueError: a cell that may not be sound, as any that is long or has a character that is not printable.
+    """
+
+    def __init__(self, make: Callable[[str], str]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, cell: str) -> str:
+        if len(cell) > LONGEST or not cell.isprintable():
+            raise ValueError
+        made = self._make(cell)
+        if len(self) < REMEMBERED:
+            self[cell] = made
+        return made
+
+
+# A cell's part of a JSON object: `,"name":"x"`, or nothing where it is blank. ValueError: it may not be sound.
+
+
+def _field(name: str, checker: Checker) -> Callable[[str], str]:
+    is_text, token = name in TEXTS, checker.empty_token
+
+    def make(cell: str) -> str:
+        if is_text and is_plain(cell) and token not in cell:
+            return f',"{name}":"{cell}"'
+        fields, problems = checker.fields(0, {name: cell}, cells=True)
+        if problems or any(doubts(0, fields)):
+            raise ValueError
+        return _part(fields)
+
+    return make
+
+
+def _expected(target: str, checker: Checker) -> Callable[[str], str]:
+    if not target.startswith("if_"):
+        return _nothing
+
+    def make(cell: str) -> str:
+        expects, problems = checker.expects(0, {target[3:]: cell}, cells=True)
+        if problems:
+            raise ValueError
+        return _part(expects)
+
+    return make
+
+
+def _nothing(cell: str) -> str:
+    return ""
+
+
+def _part(fields: Fields) -> str:
+    return f",{to_json(fields).decode()[1:-1]}" if fields else ""
