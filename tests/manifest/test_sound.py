@@ -37,6 +37,16 @@ WORDS = st.sampled_from([
     "approved by change 4711", "应用镜像", "env:prod;team:a", "['a']", '["a", "b"]', "=\"x\"", "x" * 255, "x" * 256, "镜" * 256,
     "d" * 2048, "😀" * 128, "plain text without end ", "\ttab in a plain text", "a\\b", "\ud800",
 ])  # fmt: skip
+WORD = st.sampled_from(["image number 17", "web", "映像 17", "é", "", "x" * 255, "ends with a blank ", "EMPTY VALUES"])
+SOUND = {
+    "name": WORD,
+    "description": st.one_of(WORD, st.just("<empty>")),
+    "guestOsType": WORD,
+    "platform": st.sampled_from(["Linux", " Windows ", ""]),
+    "system": st.sampled_from(["true", "NO", "1", ""]),
+    "userTags": st.sampled_from(["env::prod", "a b", ""]),
+    "_note": st.one_of(WORD, st.just("null")),
+}
 UUIDS = st.one_of(
     st.integers(0, 3).map(uuid),
     st.sampled_from([
@@ -66,15 +76,29 @@ def tables(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     options = draw(st.sampled_from(OPTIONS))
     delimiter = "\t" if options.get("format") == "tsv" else draw(st.sampled_from(",;\t|"))
     names = draw(st.lists(st.sampled_from(COLUMNS), unique=True, min_size=1, max_size=4))
+    names = [*dict.fromkeys((*names, "name", "description", "platform", "_note"))] if options else names
     at = draw(st.integers(0, len(names)))
     lines = [[*names[:at], "uuid", *names[at:]]]
     for _ in range(draw(st.integers(0, 6))):
-        cells = [
-            draw(st.one_of(WORDS, TEXTS)) for _ in range(draw(st.sampled_from([len(names)] * 9 + [len(names) + 1])))
-        ]
-        lines.append([*cells[:at], draw(UUIDS), *cells[at:]])
+        lines.append(draw(st.sampled_from([sound_rows, odd_rows]))(draw, names, at))
     end = draw(st.sampled_from(["\n", "\r\n", "\r"]))
     return end.join(delimiter.join(line) for line in lines) + draw(st.sampled_from(["", end])), options
+
+
+def sound_rows(draw: st.DrawFn, names: list[str], at: int) -> list[str]:
+    """Sound but for one cell at the most."""
+    cells = [draw(SOUND[name.removeprefix("if_")]) for name in names]
+    row = [*cells[:at], uuid(draw(st.integers(0, 3))), *cells[at:]]
+    odd = draw(st.integers(0, 2 * len(names)))
+    if odd <= len(names):
+        row[odd] = draw(UUIDS if odd == at else WORDS)
+    return row
+
+
+def odd_rows(draw: st.DrawFn, names: list[str], at: int) -> list[str]:
+    width = draw(st.sampled_from([len(names)] * 9 + [len(names) + 1]))
+    cells = [draw(st.one_of(WORDS, TEXTS)) for _ in range(width)]
+    return [*cells[:at], draw(UUIDS), *cells[at:]]
 
 
 def stored(place: Path, rows: list[Row | SoundRow]) -> list[list[tuple[Any, ...]]]:
@@ -108,6 +132,9 @@ def both_ways(place: Path, path: Path, options: dict[str, Any]) -> int:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tables())
+@example((f"uuid,description\n{uuid(1)},EMPTY VALUES\n", {"empty_token": "EMPTY VALUES"}))
+@example((f"uuid,name\n{'1 ' * 16},image number 1\n", {}))
+@example((f"uuid,name\n{uuid(1)},{'x' * 256}\n", {}))
 @example((f'uuid,name\n{uuid(1)},first of the rows\n{uuid(2)},"second\nrow\n{uuid(3)},third of the rows\n', {}))
 def test_both_ways_give_the_same_rows(tmp_path: Path, table: tuple[str, dict[str, Any]]) -> None:
     text, options = table
