@@ -44,7 +44,6 @@ def show_results() -> None:
         say(f"  line {row['line']:>3}  {row['uuid']}  {row['status']}  {row['after']}")
     say(
         f"\nThe demo's server has ended; its run stays: .venv/bin/bulkimg status {directory.name}\n"
-        f"See every change in a browser: {directory}/plan.html\n"
         "\nNext: start .venv/bin/bulkimg sandbox in another terminal, and type the two exports that it prints. Then:\n"
         "  .venv/bin/bulkimg check samples/mistakes.csv                   list every problem of a bad manifest\n"
         "  .venv/bin/bulkimg plan jobs/campaign.toml --run-id campaign-1  show what a job would change; sends nothing\n"

@@ -13,7 +13,7 @@ import typer
 from bulkimg.cli import screen
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
-from bulkimg.engine import Engine, OpenRun, in_words, summary_document
+from bulkimg.engine import Engine, OpenRun, in_words, plan_page, summary_document
 from bulkimg.errors import Exit, RunRefused
 from bulkimg.ledger import RunDirectory, plans, tally
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary, iso_utc
@@ -111,7 +111,7 @@ def difference(run: OpenRun, rows: int = 10) -> Iterator[str]:
         yield f"line {row.line}: image {row.uuid}"
         for name, value in row.send.items():
             yield f"    {name}: {value_text(row.before.get(name))} → {value_text(value)}"
-    yield f"all of them: {run.directory.path}/plan.html"
+    yield f"all of them: {plan_page(run)}"
 
 
 def _question(run: OpenRun, plan: PlanMade) -> str:

@@ -85,7 +85,8 @@ def _warn(counts: PlanCounts, summary: Summary, run: OpenRun) -> None:
         screen.note(screen.one_line(f"stopped: {summary.reason}"))
     elif refused:
         screen.note(f"bulkimg apply will refuse this plan: {refused}")
-    screen.note(f"review:  {summary.directory}/plan.html (or plan.csv)")
+    if (run.directory.path / "plan.html").exists():  # not where no row was left to plan
+        screen.note(f"review:  {summary.directory}/plan.html (or plan.csv)")
     following = summary.details["next"]
     if following:
         checksum = f" --checksum {counts.digest[:16]}" if following.startswith("bulkimg apply") else ""

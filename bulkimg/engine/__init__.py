@@ -17,7 +17,7 @@ from bulkimg.engine.begin import (
     stored_settings,
 )
 from bulkimg.engine.carry import Engine, Live
-from bulkimg.engine.close import next_command, plan_document, refusal, refuse, summary_document
+from bulkimg.engine.close import next_command, plan_document, plan_page, refusal, refuse, summary_document
 from bulkimg.engine.connect import Ports, connected, pace_of
 from bulkimg.engine.control import ask
 from bulkimg.engine.doctor import Check, examine
@@ -56,6 +56,7 @@ __all__ = [
     "pace_of",
     "past_of",
     "plan_document",
+    "plan_page",
     "present_image",
     "reading",
     "refusal",

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from bulkimg import __version__
@@ -119,8 +120,16 @@ def finish(
     return summary
 
 
-def write_plan(run: OpenRun) -> None:
-    """plan.csv and plan.html: the plan to be looked at."""
+def plan_page(run: OpenRun) -> Path:
+    """Where plan.html is; it and plan.csv are made where they are not there yet. Most runs are looked at by nobody before
+    they send, so only what shows a plan to somebody asks for it."""
+    page = run.directory.path / "plan.html"
+    if not page.exists():
+        _write_plan(run)
+    return page
+
+
+def _write_plan(run: OpenRun) -> None:
     directory = run.directory
     files.write_plan(run.ledger, directory.path / "plan.csv")
     counts, settings = plans.counts(run.ledger), run.settings

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from bulkimg.applier import Ending
-from bulkimg.engine.close import write_plan
+from bulkimg.engine.close import plan_page
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
@@ -44,8 +44,8 @@ class Planning:
             return stop
         if ledger.meta("state") != "planned":
             return None
-        if not (self._run.directory.path / "plan.html").exists():
-            write_plan(self._run)  # a process that died in between did not
+        if self._plan_only or self._approve:  # somebody wants to see it
+            plan_page(self._run)
         counts = plans.counts(ledger)
         self._observe(PlanMade(counts))
         if self._checksum is not None and not counts.digest.startswith(self._checksum.lower()):
@@ -57,8 +57,7 @@ class Planning:
         if self._plan_only or not counts.actions["update"]:
             return None
         if refused := refusal(counts, settings.max_changes, settings.allow_field):
-            page = self._run.directory.path / "plan.html"
-            return Ending(Exit.REFUSED, f"{refused}; review {page}", resumable=False)
+            return Ending(Exit.REFUSED, f"{refused}; review {plan_page(self._run)}", resumable=False)
         return await approved(PlanMade(counts), self._approve, self._interrupt)
 
     async def _make(self, reader: Reader) -> Ending | None:
@@ -71,15 +70,11 @@ class Planning:
             )
         if settings.survey:
             try:
-                stop = await self._interrupt.until_stopped(self._survey(reader))
+                return await self._interrupt.until_stopped(self._survey(reader))
             except CannotRead as why:
                 return Ending(Exit.TARGET, f"{why}; nothing was sent. {_WITHOUT_SURVEY}")
-            if stop is None:
-                write_plan(self._run)
-            return stop
         with ledger.transaction():
             plans.make(ledger, settings.target, surveyed=False)
-        write_plan(self._run)
         return None
 
     async def _survey(self, reader: Reader) -> None:

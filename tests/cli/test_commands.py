@@ -137,6 +137,48 @@ def test_on_a_terminal_it_asks_and_shows_a_bar(cli: Cli, server: Server) -> None
     assert "━" in shown
 
 
+PLAN = {"plan.csv", "plan.html"}
+
+
+def plan_files(cli: Cli) -> set[str]:
+    return PLAN & {path.name for path in cli.run_dir().iterdir()}
+
+
+def test_a_plan_is_written_where_somebody_looks_at_it(cli: Cli, server: Server) -> None:
+    """Not by a run that asks nobody; by `plan`, whose files `apply` leaves, and by a run that a guard refuses."""
+    uuids = some_images(server, 3)
+    here = cli.at(server)
+    cli.write("m.csv", manifest(uuids))
+    here("run", "m.csv", "--yes", code=0)
+    assert plan_files(cli) == set()
+    here("undo", "last", "--yes", code=0)
+    assert plan_files(cli) == set()
+    here("run", "m.csv", "--yes", "--max-changes", "1", code=7)
+    assert plan_files(cli) == PLAN
+    here("plan", "m.csv", code=0)
+    assert plan_files(cli) == PLAN
+    before = {name: (cli.run_dir() / name).stat().st_mtime_ns for name in PLAN}
+    here("apply", "last", "--yes", code=0)
+    assert {name: (cli.run_dir() / name).stat().st_mtime_ns for name in PLAN} == before
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-survey",)])
+def test_a_question_comes_with_the_plan(cli: Cli, server: Server, flags: tuple[str, ...]) -> None:
+    cli.write("m.csv", manifest(some_images(server, 3)))
+    on_a_terminal(cli, server, "n\n", "run", "m.csv", *flags)
+    assert plan_files(cli) == PLAN
+
+
+def test_a_difference_after_the_canary_makes_the_plan_that_nobody_has_looked_at(cli: Cli, server: Server) -> None:
+    cli.write("m.csv", manifest(some_images(server, 9)))
+    on_a_terminal(cli, server, "y\nn\n", "run", "m.csv", "--canary", "3")
+    for name in PLAN:
+        (cli.run_dir() / name).unlink()
+    _, shown, _ = on_a_terminal(cli, server, "d\nn\n", "resume", "last")
+    assert f"all of them: runs/{cli.runs()[-1]}/plan.html" in shown
+    assert plan_files(cli) == PLAN
+
+
 def test_on_a_terminal_it_asks_again_after_the_canary(cli: Cli, server: Server) -> None:
     """Nothing hides the question, and who has typed ahead is understood."""
     cli.write("m.csv", manifest(some_images(server, 12)))
