@@ -87,12 +87,10 @@ async def _approve(run: OpenRun, what: PlanMade | CanaryPassed) -> bool:
         others = tally.rows_to_do(run.ledger)
         question = f"Send the other {others:,} to {run.settings.target}?"
         shown = f"canary: {what.rows:,} of {count(what.rows, 'row')} updated"
-    while True:
-        screen.prompt(question, shown)
-        answer = await _line_typed()
-        if answer not in {"d", "diff"}:
-            return answer in {"y", "yes"}
-        shown = "\n".join(difference(run))
+    screen.prompt(question, shown)
+    while (answer := await _line_typed()) in {"d", "diff"}:
+        screen.prompt(question, "\n".join(difference(run)), is_new=True)
+    return answer in {"y", "yes"}
 
 
 async def _line_typed() -> str:

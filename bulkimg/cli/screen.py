@@ -289,14 +289,14 @@ def can_ask() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def prompt(question: str, shown_before: str) -> None:
-    """Ask on the terminal itself; `typed` reads the answer. `shown_before`: what a person must have seen, shown again where
-    standard error is not that terminal. OSError where the terminal takes no text."""
-    seen = sys.stderr.isatty() and not _state.quiet
+def prompt(question: str, shown: str, *, is_new: bool = False) -> None:
+    """Ask on the terminal itself; `typed` reads the answer. `shown`: what a person must have seen; unless it is new, standard
+    error has shown it, where that is the terminal too. OSError where the terminal takes no text."""
+    seen = sys.stderr.isatty() and not _state.quiet and not is_new
     text = clean(
         f"{question} [y/N, d shows the differences] "
         if seen
-        else f"{shown_before}\n{question} [y/N, d shows the differences] "
+        else f"{shown}\n{question} [y/N, d shows the differences] "
     )
     descriptor = _terminal()
     try:
