@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
@@ -85,8 +86,9 @@ def _digest(ledger: Ledger, target: str) -> str:
         """SELECT row.ordinal, row.uuid, row.fields, row.expects, plan.action, plan.before, plan.send
         FROM row LEFT JOIN plan USING (ordinal) WHERE row.problems = 0 ORDER BY row.ordinal"""
     )
-    for ordinal, uuid, *texts in found:
-        total.update(json.dumps([ordinal, uuid.hex(), *texts]).encode())
+    for ordinal, uuid, *texts in found:  # as json.dumps would write them, which makes an encoder for each
+        said = ", ".join([encode_basestring_ascii(text) if text is not None else "null" for text in texts])
+        total.update(f'[{ordinal}, "{uuid.hex()}", {said}]'.encode())
     return total.hexdigest()
 
 
