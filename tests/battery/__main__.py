@@ -105,6 +105,15 @@ def _answers(size: int, seed: int, _: Path) -> list[Record]:
     return answers(CORPORA / "llhttp-responses" / "raw", size, seed)
 
 
+def _differential(size: int, seed: int, _: Path) -> list[Record]:
+    from tests.battery.differential import differential
+
+    if not CORPORA.is_dir():
+        sys.stderr.write("left out: the differential test, its corpus ../shared/corpora is not beside this checkout\n")
+        return []
+    return differential(CORPORA, size, seed)
+
+
 def _load(size: int, _seed: int, _: Path) -> list[Record]:
     from tests.battery.load import load
 
@@ -139,6 +148,7 @@ TESTS: dict[str, tuple[Test, int, str]] = {
     "faults": (_faults, 24, "rows"),
     "odd": (_odd_answers, 0, ""),
     "answers": (_answers, 100_000, "mutations"),
+    "differential": (_differential, 10_000, "mutations"),
     "bugs": (_bugs, 0, "seconds, 0 for all"),
 }
 # What runs at the same time in `make battery`. The first two mostly wait for time to pass; the third uses the cores.
@@ -154,6 +164,7 @@ CHAINS = (
         "power",
         "damage",
         "answers",
+        "differential",
         "races",
         "campaign",
         "load",

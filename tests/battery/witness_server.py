@@ -82,6 +82,15 @@ class Server:
         self._listener = await loop.create_server(protocol, "127.0.0.1", self.port, backlog=1024)
         self.port = self._listener.sockets[0].getsockname()[1]
 
+    async def close(self) -> None:
+        """Take no more connections, and end those that are open."""
+        if self._listener:
+            self._listener.close()
+        serving = list(self._serving)
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+
     def _start(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
         self._accepted += 1
         task = asyncio.get_running_loop().create_task(self._serve(Connection(self._accepted, reader, writer)))

@@ -54,7 +54,7 @@ async def raw_server(reply: Reply) -> AsyncIterator[Raw]:
             pass  # the client has gone, or the test is over
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):  # the end of the test may come here, too
                 await writer.wait_closed()
             serving.discard(task)
 
