@@ -88,13 +88,14 @@ class HttpClient:
 
     async def _exchange(self, connection: "Connection", request: bytes, deadline: float) -> Answer:
         protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None:
+        if protocol is None or transport is None or transport.is_closing():  # it broke as soon as it was there
+            connection.close()
             raise aiohttp.ServerDisconnectedError
         protocol.set_response_params(read_until_eof=True)
         self._watch(protocol, deadline)
         try:
             transport.write(request)
-            answer = await self._answer(protocol)
+            answer = await self._answer(protocol, deadline)
         except BaseException as error:
             transport.abort()
             connection.close()
@@ -110,7 +111,7 @@ class HttpClient:
             self._idle.append((self._loop.time(), connection))
         return answer
 
-    async def _answer(self, protocol: "ResponseHandler") -> Answer:
+    async def _answer(self, protocol: "ResponseHandler", deadline: float) -> Answer:
         message, payload = await protocol.read()
         interim = 0
         while 100 <= message.code < 200 and message.code != 101:
@@ -121,9 +122,12 @@ class HttpClient:
         if payload.is_eof():
             raw = payload.read_nowait(MAX_BODY + 1)
         else:
-            raw = await payload.read(MAX_BODY + 1)
-        while not payload.at_eof() and len(raw) <= MAX_BODY:
-            raw += await payload.read(MAX_BODY + 1 - len(raw))
+            raw = b""
+        if not payload.at_eof():
+            # A body that stops being HTTP closes its connection and never ends: no alarm wakes who waits for it.
+            async with asyncio.timeout_at(deadline):
+                while not payload.at_eof() and len(raw) <= MAX_BODY:
+                    raw += await payload.read(MAX_BODY + 1 - len(raw))
         if len(raw) > MAX_BODY:
             return Answer(None, failure="BODY_TOO_LARGE", detail=f"the answer is larger than {MAX_BODY:,} bytes")
         return self._as_answer(message, raw)
