@@ -119,10 +119,7 @@ class HttpClient:
             if interim > MOST_INTERIM:
                 raise HttpProcessingError(message="too many interim answers")
             message, payload = await protocol.read()
-        if payload.is_eof():
-            raw = payload.read_nowait(MAX_BODY + 1)
-        else:
-            raw = b""
+        raw = payload.read_nowait(MAX_BODY + 1) if payload.is_eof() else b""
         if not payload.at_eof():
             # A body that stops being HTTP closes its connection and never ends: no alarm wakes who waits for it.
             async with asyncio.timeout_at(deadline):

@@ -12,12 +12,12 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from bulkimg.zstack.http import MAX_BODY, MOST_INTERIM, HttpClient
 from bulkimg.zstack.wire import Answer, RequestWriter
@@ -28,10 +28,12 @@ from tests.zstack.raw import Raw, Reply, http, raw_server
 from tests.zstack.reference import Session
 
 NOW = 1_800_000_000.0  # the time for both clients, so that a date is the same number of seconds to both
-PATIENCE = 0.3  # seconds: a client's timeout
+PATIENCE = 0.6  # seconds: a client's timeout
 LONG_PATIENCE = 2.0  # where a comparison is made again
-AT_ONCE = 48  # comparisons
+AT_ONCE = 32  # comparisons
 SECOND = b'{"answer": "second"}'
+
+T = TypeVar("T")
 
 
 class Client(Protocol):
@@ -332,24 +334,17 @@ def _end(answer: Answer) -> str:
 
 
 async def hold(trials: Iterable[Trial]) -> Told:
-    """Compare all of them, some at a time. What differs is compared again, one at a time, with more patience."""
-    told, again, left = Told(), list[Trial](), iter(trials)
+    """Compare all of them, some at a time. What differs is compared again, with more patience and fewer neighbours."""
+    told, again = Told(), list[Trial]()
 
-    async def work() -> None:
-        for trial in left:
-            pair = await compare(trial)
-            told.ends[_end(pair.ours.answers[0])] += 1
-            told.connections += pair.ours.connections != pair.session.connections
-            said = difference(pair)
-            if said in EXPECTED:
-                told.expected[said] += 1
-            elif said:
-                again.append(trial)
+    async def first(trial: Trial) -> None:
+        pair = await compare(trial)
+        told.ends[_end(pair.ours.answers[0])] += 1
+        told.connections += pair.ours.connections != pair.session.connections
+        if difference(pair):
+            again.append(trial)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
-            group.create_task(work())
-    for trial in again:
+    async def second(trial: Trial) -> None:
         said = difference(await compare(trial, LONG_PATIENCE))
         if said in EXPECTED:
             told.expected[said] += 1
@@ -357,7 +352,23 @@ async def hold(trials: Iterable[Trial]) -> Told:
             told.troubles.append(said)
         else:
             told.once.append(trial.name)
+
+    await for_each(first, trials, AT_ONCE)
+    await for_each(second, again, 4)
     return told
+
+
+async def for_each(work: Callable[[T], Awaitable[None]], items: Iterable[T], at_once: int) -> None:
+    """Work on all items, so many at a time."""
+    left = iter(items)
+
+    async def one_after_another() -> None:
+        for item in left:
+            await work(item)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(one_after_another())
 
 
 def _share(given: tuple[Path, int, int, bool]) -> Told:

@@ -9,12 +9,12 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bulkimg.zstack.wire import Answer
-from tests.battery.differential import LONG_PATIENCE, Kind, Ours, client_of
+from tests.battery.differential import LONG_PATIENCE, Kind, Ours, client_of, for_each, settle
 from tests.battery.faults_catalogue import BOTH, CATALOGUE, ZSTACK
 from tests.battery.witness_api import ACCOUNT, PASSWORD, Api
 from tests.battery.witness_script import Script
@@ -63,10 +63,13 @@ class _Heard(Log):
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
+        self.ended = asyncio.Event()  # an answer, or what stands in its place
         self._sync = False
 
     def note(self, kind: str, **facts: Any) -> None:
         self.lines.append({"kind": kind, **facts})
+        if kind == "end":
+            self.ended.set()
 
     @property
     def requests(self) -> int:
@@ -98,7 +101,11 @@ async def play(kind: Kind, scene: Scene, patience: float) -> Made:
     async with _witness(scene) as (server, log), client_of(kind, server.url, patience) as client:
         for method, target, body in _requests(server.api):
             headers = {"Authorization": f"OAuth {server.api.session}", "X-Job-UUID": JOB}
+            log.ended.clear()
             answer = await client.send(method, target, headers, body)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(log.ended.wait(), patience)
+            await settle()
             answers.append(answer._replace(detail="", raw=_WHEN.sub(b"", answer.raw)))
             received.append(log.requests)
     return Made(tuple(answers), tuple(received))
@@ -147,27 +154,26 @@ def _own(made: Made, scene: Scene) -> bool:
 
 
 async def hold_faults() -> FaultsTold:
-    """Compare both clients in every scene, some at a time; what differs again, alone and with more patience."""
-    told, again, left = FaultsTold(), list[Scene](), iter(list(scenes()))
+    """Compare both clients in every scene, some at a time; what differs is compared again, with more patience."""
+    told, again = FaultsTold(), list[Scene]()
     swapping = asyncio.Lock()  # the witness exchanges answers between any two requests of this process
 
-    async def work() -> None:
-        for scene in left:
-            told.compared += 1
-            async with swapping if "swap" in scene.name else nullcontext():
-                known, trouble = _judge(scene, await play(Ours, scene, PATIENCE), await play(Session, scene, PATIENCE))
-            if known:
-                told.expected.append(scene.name)
-            elif trouble:
-                again.append(scene)
+    async def compare(scene: Scene, patience: float) -> tuple[bool, str]:
+        async with swapping if "swap" in scene.name else nullcontext():
+            return _judge(scene, await play(Ours, scene, patience), await play(Session, scene, patience))
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(AT_ONCE):
-            group.create_task(work())
-    for scene in again:
-        known, trouble = _judge(
-            scene, await play(Ours, scene, LONG_PATIENCE), await play(Session, scene, LONG_PATIENCE)
-        )
-        if trouble and not known:
+    async def first(scene: Scene) -> None:
+        told.compared += 1
+        if (await compare(scene, PATIENCE))[1]:
+            again.append(scene)
+
+    async def second(scene: Scene) -> None:
+        known, trouble = await compare(scene, LONG_PATIENCE)
+        if known:
+            told.expected.append(scene.name)
+        elif trouble:
             told.troubles.append(trouble)
+
+    await for_each(first, scenes(), AT_ONCE)
+    await for_each(second, again, 4)
     return told
