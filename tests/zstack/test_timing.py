@@ -57,11 +57,18 @@ async def test_a_body_without_end_is_no_answer_at_the_deadline(parts: tuple[byte
 
 
 async def test_a_cancelled_request_leaves_no_connection_behind() -> None:
-    async with raw_server(in_parts(then=http(b'{"n": 2}'))) as raw, asyncio.timeout(10):
+    asked = asyncio.Event()
+
+    async def late(raw: Raw, writer: asyncio.StreamWriter) -> bool:
+        asked.set()
+        if len(raw.requests) > 1:
+            writer.write(http(b'{"n": 2}'))
+        return True
+
+    async with raw_server(late) as raw, asyncio.timeout(10):
         client, send = sender(raw.url, timeout=5)
         task = asyncio.ensure_future(send())
-        while not raw.requests:
-            await asyncio.sleep(0)
+        await asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
