@@ -108,6 +108,8 @@ class HttpClient:
         if protocol.should_close or (answer.status or 0) < 200:
             connection.close()
         else:
+            # Without a parser whatever arrives is kept as it is, and makes `should_close` true: half a head would hide in it.
+            protocol._parser = None
             self._idle.append((self._loop.time(), connection))
         return answer
 

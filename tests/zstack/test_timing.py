@@ -93,6 +93,31 @@ async def test_bytes_that_come_between_two_requests_answer_neither(late: bytes) 
         await client.close()
 
 
+async def test_an_answer_nobody_asked_for_in_two_halves_answers_nobody() -> None:
+    """Its head ends inside a header's value: the rest would make it the answer to the next request on that connection."""
+    half_sent: list[asyncio.StreamWriter] = []
+
+    async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
+        if writer in half_sent:
+            writer.write(b"y\r\nContent-Length: 5\r\n\r\nghost")
+        writer.write(http(b"%d" % len(raw.requests)))
+        if not half_sent:
+            half_sent.append(writer)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+        await writer.drain()
+        return True
+
+    async with raw_server(reply) as raw:
+        client, send = sender(raw.url, 5.0)
+        first = await send()
+        await asyncio.sleep(0.2)  # nothing tells of a half head
+        second = await send()
+        await client.close()
+    assert (first.raw, second.raw, raw.connections) == (b"1", b"2", 2)
+
+
 async def test_many_deadlines_at_once_are_all_kept() -> None:
     async with raw_server(in_parts(then=b"")) as raw, asyncio.timeout(30):
         client, send = sender(raw.url, timeout=1)
