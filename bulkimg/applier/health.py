@@ -44,5 +44,5 @@ class Paced:
         self.admit_probe = pace.admit_probe
         self._pace = pace
 
-    def heard(self, era: int, answer: Answer | None) -> int:
-        return self._pace.heard(era, health_of(answer))
+    def record(self, epoch: int, answer: Answer | None) -> int:
+        return self._pace.record(epoch, health_of(answer))

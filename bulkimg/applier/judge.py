@@ -55,7 +55,7 @@ class Verdict(NamedTuple):
     job_used: bool = False  # the job's uuid has been consumed: another attempt needs a new one
     sent: bool = True  # bytes may have gone out
     from_server: bool = False  # the server's own JSON error, not a proxy's page or a broken connection
-    streak: int = 0
+    failure_id: int = 0
     unconfirmed: tuple[str, ...] = ()  # fields of an `updated` row that nothing has shown yet
     after: Seen | None = None
 
@@ -102,7 +102,9 @@ def is_clean(answer: Answer, claim: Claim) -> bool:
 def judge_update(answer: Answer, claim: Claim) -> Verdict:
     """The answer to a PUT."""
     verdict = _judged(_judge_update, answer, claim)
-    return verdict._replace(streak=answer.streak) if answer.streak else verdict  # most answers are no trouble
+    return (
+        verdict._replace(failure_id=answer.failure_id) if answer.failure_id else verdict
+    )  # most answers are no trouble
 
 
 def _judge_update(answer: Answer, claim: Claim) -> Verdict:

@@ -14,7 +14,7 @@ from bulkimg.applier.row import RowState
 from bulkimg.applier.scheduler import Scheduler
 from bulkimg.errors import Exit, TargetError
 from bulkimg.model import Claim, Event, Outcome, Retrying, Status, Stopping
-from bulkimg.pace import HELD, Heard, Pace, Patience, full_jitter
+from bulkimg.pace import RATE_LIMITED, LoadSignal, Pace, RetryCounter, full_jitter
 from bulkimg.planner.reading import BATCH, CannotRead, Reader
 from bulkimg.runtime import Runtime
 from bulkimg.zstack import ImageApi
@@ -208,7 +208,7 @@ class Loop:
             while isinstance(decision, Resolve):
                 decision = await self._follow(row, decision, await self._performer.take(row, decision))
         finally:
-            self._landed(row, Heard.ELSE)
+            self._landed(row, LoadSignal.ELSE)
         match decision:
             case Settle(verdict) if verdict.sent:
                 await self._recorded(row, verdict)
@@ -228,7 +228,7 @@ class Loop:
         if answer is None:
             return first
         if is_clean(answer, row.claim):
-            self._landed(row, Heard.WELL)
+            self._landed(row, LoadSignal.WELL)
             return Settle(Verdict(Next.SETTLED, Status.UPDATED, http_status=200, after=row.claim.fields))
         return await self._follow(row, first, self._performer.judged(row, answer))
 
@@ -238,20 +238,20 @@ class Loop:
             self._landed(row, _load_shown_by(verdict))
         decision: Decision | None = decide(self._performer.known(row, taken), taken.step, verdict)
         if not (isinstance(decision, Resolve) and decision.step in (Step.ASK, Step.WAIT, Step.READ)):
-            self._landed(row, Heard.WELL if verdict.status is Status.UPDATED else _load_shown_by(verdict))
+            self._landed(row, LoadSignal.WELL if verdict.status is Status.UPDATED else _load_shown_by(verdict))
         return await self._retry(row, decision.verdict) if isinstance(decision, Retry) else decision
 
-    def _landed(self, row: RowState, heard: Heard) -> None:
+    def _landed(self, row: RowState, signal: LoadSignal) -> None:
         """The server works on the row no more, as far as we know."""
-        if row.flight:
-            self._pace.row_heard(row.flight, heard)
-            row.flight = None
+        if row.sent_since:
+            self._pace.row_done(row.sent_since, signal)
+            row.sent_since = None
 
     # -- another try ----------------------------------------------------------------------------------------------------
 
     async def _next_try(self, row: RowState, last: Verdict) -> Decision:
         """Claim one more attempt, durable before it begins; it keeps the job's uuid where that is unused."""
-        if row.patience and await row.patience.is_spent():
+        if row.tries and await row.tries.is_spent():
             return self._give_up(row, last)
         job = self._new_job() if last.job_used else row.claim.job_uuid
         row.claim = row.claim._replace(attempt=row.claim.attempt + 1, job_uuid=job, interrupted=False)
@@ -285,12 +285,12 @@ class Loop:
         return None
 
     async def _later(self, row: RowState, verdict: Verdict) -> Decision | None:
-        patience = row.patience = row.patience or Patience(self._policy.retries, self._pace.gate)
-        if verdict.streak != HELD:
-            patience.note(verdict.streak)
-        if patience.spent:
+        tries = row.tries = row.tries or RetryCounter(self._policy.retries, self._pace.breaker)
+        if verdict.failure_id != RATE_LIMITED:
+            tries.note(verdict.failure_id)
+        if tries.spent:
             return self._give_up(row, verdict)
-        after = 0.0 if verdict.streak == HELD else full_jitter(patience.own, self._rng)
+        after = 0.0 if verdict.failure_id == RATE_LIMITED else full_jitter(tries.own, self._rng)
         await self._close(row, verdict)
         self._scheduler.after(after, row)
         self._emit(Retrying(row.claim.ordinal, row.claim.uuid, verdict.code, after))
@@ -377,6 +377,6 @@ class Loop:
         return "" if row.sets_name and verdict.status in _RENAMED else row.claim.name
 
 
-def _load_shown_by(verdict: Verdict) -> Heard:
+def _load_shown_by(verdict: Verdict) -> LoadSignal:
     """A lost answer, or one of a server in trouble, shows too much load; a refusal, or a request to wait, does not."""
-    return Heard.SICK if verdict.streak and verdict.streak != HELD else Heard.ELSE
+    return LoadSignal.SICK if verdict.failure_id and verdict.failure_id != RATE_LIMITED else LoadSignal.ELSE

@@ -18,7 +18,7 @@ from bulkimg.applier.row import RowState
 from bulkimg.applier.tagsync import TagSync
 from bulkimg.errors import TargetError
 from bulkimg.model import TAGS, Claim, Fields, Status
-from bulkimg.pace import HELD, Pace, Patience
+from bulkimg.pace import RATE_LIMITED, Pace, RetryCounter
 from bulkimg.planner.diff import left_to_send, written
 from bulkimg.planner.reading import QUESTIONS, CannotRead, Image, Reader
 from bulkimg.runtime import Runtime
@@ -155,7 +155,7 @@ class Performer:
             return None
         row.begin(self._now(), self._clock())
         row.key, row.ticket = self._api.action_key, self._api.auth.ticket
-        row.flight = self._pace.row_sent()
+        row.sent_since = self._pace.row_sent()
         return await self._api.update_plain(epoch, row.claim)
 
     def judged(self, row: RowState, answer: Answer) -> Verdict:
@@ -217,7 +217,7 @@ class Performer:
             return None
         row.begin(self._now(), self._clock())
         row.key, row.ticket = self._api.action_key, self._api.auth.ticket
-        row.flight = self._pace.row_sent()
+        row.sent_since = self._pace.row_sent()
         answer = await self._api.update(epoch, row.claim.uuid, body, row.claim.job_uuid)
         return self.judged(row, answer)
 
@@ -236,26 +236,26 @@ class Performer:
 
         Its time does not run while the gate is closed, nor while the server leaves a poll without an answer.
         """
-        gate = self._pace.gate
-        deadline, delay = gate.open_time() + self._job_timeout, POLL_FIRST
-        patience = Patience(max(QUESTIONS, self._retries), gate)
-        while gate.open_time() < deadline:
+        breaker = self._pace.breaker
+        deadline, delay = breaker.closed_time() + self._job_timeout, POLL_FIRST
+        tries = RetryCounter(max(QUESTIONS, self._retries), breaker)
+        while breaker.closed_time() < deadline:
             await self._sleep(delay * self._rng.uniform(0.8, 1.2))
             delay = min(delay * POLL_GROWTH, POLL_MOST)
             if self._polls_in_vain >= POLLS_IN_VAIN and (seen := await self._seen(row)):
                 return seen
-            asked_at = gate.open_time()
+            asked_at = breaker.closed_time()
             answer = await self._api.poll(row.claim.job_uuid)
-            self._polls_in_vain = self._polls_in_vain + (answer.streak != HELD) if answer.streak else 0
+            self._polls_in_vain = self._polls_in_vain + (answer.failure_id != RATE_LIMITED) if answer.failure_id else 0
             verdict = judge_poll(answer, row.claim)
             if verdict.next is not Next.WAIT:
                 return verdict
-            if not answer.streak:
-                patience = Patience(max(QUESTIONS, self._retries), gate)
+            if not answer.failure_id:
+                tries = RetryCounter(max(QUESTIONS, self._retries), breaker)
             elif answer.status is None:
-                patience.note(answer.streak)
-                deadline += gate.open_time() - asked_at  # an unanswered poll does not count against the job
-                if await patience.is_spent():
+                tries.note(answer.failure_id)
+                deadline += breaker.closed_time() - asked_at  # an unanswered poll does not count against the job
+                if await tries.is_spent():
                     break
         return JOB_LOST
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bulkimg.applier.judge import Verdict
 from bulkimg.model import Claim
-from bulkimg.pace import Flight, Patience
+from bulkimg.pace import InFlight, RetryCounter
 
 
 @dataclass(slots=True)
@@ -13,7 +13,7 @@ class RowState:
 
     claim: Claim
     sets_name: bool = False
-    patience: Patience | None = None  # made with the first attempt that failed
+    tries: RetryCounter | None = None  # made with the first attempt that failed
     last: Verdict | None = None  # why its last attempt did not settle it; the next one is still to be claimed
     maybe_applied: bool = False  # one of the earlier attempts may have been applied, or may still be
     started_at: float | None = None  # of the first byte
@@ -21,7 +21,7 @@ class RowState:
     in_flight: bool = False  # bytes of the present attempt may be out
     key: str = ""  # the action key it was last sent with
     ticket: str = ""  # of the session it was last sent with
-    flight: Flight | None = None  # while the server works on it, as far as we know
+    sent_since: InFlight | None = None  # while the server works on it, as far as we know
     key_was_switched: bool = False  # because of its answer, so that it is sent again with the other one
     compared_at: float | None = None  # when the image was last compared with the plan
 

@@ -135,7 +135,7 @@ class Scheduler:
 
     def _may_retry(self) -> bool:
         """Within the budget. While the gate is closed fresh rows go first, so that no row spends its tries on finding out."""
-        if self._pace.gate.closed and self._ready and self._fresh_ones:
+        if self._pace.breaker.is_open and self._ready and self._fresh_ones:
             return False
         return self._pace.budget.take(nothing_else=not self._fresh_ones)
 

@@ -8,24 +8,24 @@ from pathlib import Path
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import MANIFEST, Flags, takes
+from bulkimg.cli.options import MANIFEST, Flags, with_options
 from bulkimg.cli.problems import document, remarks
 from bulkimg.cli.run import Source, ask_for
-from bulkimg.engine import OpenRun, begin
+from bulkimg.engine import OpenRun, create_run
 from bulkimg.errors import Exit
-from bulkimg.ledger import tally
+from bulkimg.ledger import stats
 from bulkimg.words import count
 
 
-@takes(*MANIFEST, "json", "log_format", "quiet")
+@with_options(*MANIFEST, "json", "log_format", "quiet")
 def command(source: Source, flags: Flags) -> None:
     """List every problem with its fix; sends nothing."""
     given = source
     asked, source = ask_for(source, flags)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        run = begin(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
+        run = create_run(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
         try:
-            found, bad, _ = tally.problem_counts(run.ledger)
+            found, bad, _ = stats.problem_counts(run.ledger)
             exit_code = Exit.MANIFEST if found else Exit.OK
             if asked.settings.json_summary:
                 screen.out_json(_document(run, source, bad, exit_code))
@@ -41,7 +41,7 @@ def command(source: Source, flags: Flags) -> None:
 def _note(run: OpenRun, given: str, source: str, found: int, bad: int) -> None:
     for line in remarks(run.ledger):
         screen.note(screen.one_line(line))
-    rows, merged = tally.rows_in_all(run.ledger), run.ledger.meta("merged")
+    rows, merged = stats.rows_in_all(run.ledger), run.ledger.meta("merged")
     also = f", {merged:,} merged with rows for the same image" if merged else ""
     if found:
         what = (
@@ -63,10 +63,10 @@ def _document(run: OpenRun, source: str, bad: int, exit_code: Exit) -> dict[str,
         "exit_code": int(exit_code),
         "manifest": source,
         "sha256": meta("sha256"),
-        "rows": tally.rows_in_all(run.ledger),
+        "rows": stats.rows_in_all(run.ledger),
         "merged": meta("merged"),
         "blank_records": meta("blank_records", 0),
         "rows_with_problems": bad,
-        "problems": [asdict(problem) for problem in tally.problems(run.ledger)],
-        "warnings": [asdict(warning) for warning in tally.warnings(run.ledger)],
+        "problems": [asdict(problem) for problem in stats.problems(run.ledger)],
+        "warnings": [asdict(warning) for warning in stats.warnings(run.ledger)],
     }

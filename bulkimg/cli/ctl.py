@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from bulkimg.cli import complete, screen
-from bulkimg.cli.options import SPEECH, Asked, Flags, takes
+from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find
 from bulkimg.engine import ask, in_words
 
@@ -19,11 +19,11 @@ Orders = Annotated[
 ]
 
 
-@takes("runs_dir", *SPEECH)
+@with_options("runs_dir", *SPEECH)
 def command(run: Run, orders: Orders, flags: Flags) -> None:
     """What is changed holds for the rest of the run, also when it is resumed. Shows the status once the run has obeyed."""
     status = ask(find(run, flags).path, orders)
-    if Asked(flags).settings.json_summary:
+    if CommandContext(flags).settings.json_summary:
         screen.out_json(status)
         return
     screen.out(screen.one_line(in_words(status)))

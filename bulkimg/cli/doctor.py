@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import SPEECH, TARGET, Asked, Flags, takes
+from bulkimg.cli.options import SPEECH, TARGET, CommandContext, Flags, with_options
 from bulkimg.credentials import AccessKey, Account, Credentials
 from bulkimg.engine import Check, examine
 from bulkimg.errors import BulkimgError, Exit
@@ -19,10 +19,10 @@ from bulkimg.settings import Settings
 _SET_UP = frozenset({"runs directory", "endpoint", "credentials"})  # a failure of these is exit 2, of others 5
 
 
-@takes(*TARGET, "rate", "timeout", "runs_dir", *SPEECH)
+@with_options(*TARGET, "rate", "timeout", "runs_dir", *SPEECH)
 def command(flags: Flags) -> None:
     """Set-up first, then the server: one line a check, and what to do."""
-    asked = Asked(flags)
+    asked = CommandContext(flags)
     # A person waits: a server that is down is a finding, not an outage to wait for.
     settings = asked.settings.model_copy(update={"max_outage": 0.0, "retries": 0})
     checks = [_runs_dir(settings.runs_dir)]

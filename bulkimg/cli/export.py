@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from bulkimg.cli import complete, screen
-from bulkimg.cli.options import Asked, Flags, takes, user_path
+from bulkimg.cli.options import CommandContext, Flags, user_path, with_options
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import all_images, reading
@@ -63,7 +63,7 @@ Expectations = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Replace --output where it exists.")]
 
 
-@takes(
+@with_options(
     "endpoint", "base_path", "profile", "ca_file", "rate", "timeout", "max_outage", "retries", "format", "empty_token",
     "log_format", "quiet",
 )  # fmt: skip
@@ -76,7 +76,7 @@ def command(
     force: Force = False,
 ) -> None:
     """Export, edit, run: a cell that is left as it is changes nothing."""
-    asked = Asked(flags)
+    asked = CommandContext(flags)
     settings = asked.settings
     conditions = [_condition(text) for text in where]
     names = _names(fields)

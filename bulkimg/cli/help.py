@@ -10,7 +10,7 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.main import COMMANDS, app
-from bulkimg.cli.options import Flags, takes
+from bulkimg.cli.options import Flags, with_options
 from bulkimg.errors import UsageError
 from bulkimg.values import nearest
 
@@ -32,7 +32,7 @@ def complete_topics(incomplete: str) -> list[tuple[str, str]]:
     return [(name, _title(page)) for name, page in topics().items() if name.startswith(incomplete)]
 
 
-@takes()
+@with_options()
 def command(
     flags: Flags,
     topic: Annotated[

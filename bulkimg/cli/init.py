@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import Flags, takes, user_path
+from bulkimg.cli.options import Flags, user_path, with_options
 from bulkimg.errors import UsageError
 
 
-@takes()
+@with_options()
 def command(
     flags: Flags,
     file: Annotated[

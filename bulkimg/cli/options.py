@@ -192,7 +192,7 @@ def user_path(text: str) -> Path:
         raise UsageError(f"{text!r} {error}") from None
 
 
-def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the named options; it gets those that were given on the command line as `flags`."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -254,7 +254,7 @@ def _speak_as_asked_in(path: Path) -> None:
         screen.speak_json()
 
 
-class Asked:
+class CommandContext:
     """Everything that was asked of a command: the settings, and how to get at the credentials when they are needed."""
 
     def __init__(self, flags: Flags, job: Path | None = None, stored: Mapping[str, Any] | None = None) -> None:

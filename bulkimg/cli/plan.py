@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.carry import carry_out, cause_line
-from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, takes
+from bulkimg.cli.execute import cause_line, execute
+from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, with_options
 from bulkimg.cli.run import Source, ask_for, begin_or_refuse
 from bulkimg.engine import OpenRun, plan_document
 from bulkimg.errors import Exit
@@ -29,13 +29,13 @@ Detailed = Annotated[
 ]
 
 
-@takes(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT)
+@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT)
 def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -> None:
     """Read the images and show what would change. `bulkimg apply` sends it."""
     asked, source = ask_for(source, flags)
     asked.refuse_dry_run("plan")
     run, credentials = begin_or_refuse(asked, source, plan_only=True)
-    summary = carry_out(run, credentials, plan_only=True)
+    summary = execute(run, credentials, plan_only=True)
     counts = show_plan(summary, run)
     changes = counts is not None and counts.actions["update"] > 0
     raise typer.Exit(Exit.CHANGES if detailed_exitcode and changes and not summary.reason else summary.exit_code)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 
 from bulkimg.cli import screen
-from bulkimg.ledger import Ledger, tally
+from bulkimg.ledger import Ledger, stats
 from bulkimg.model import Problem
 from bulkimg.words import count
 
@@ -19,8 +19,8 @@ def problem_line(name: str, problem: Problem, kind: str = "") -> str:
 
 def show_problems(ledger: Ledger) -> None:
     """Show the first problems; the results hold all of them."""
-    name, found = ledger.meta("manifest"), tally.problem_counts(ledger)[0]
-    for problem in tally.problems(ledger, limit=MOST):
+    name, found = ledger.meta("manifest"), stats.problem_counts(ledger)[0]
+    for problem in stats.problems(ledger, limit=MOST):
         screen.note(problem_line(name, problem))
     if found > MOST:
         screen.note(f"… and {found - MOST:,} more")
@@ -30,9 +30,9 @@ def document(ledger: Ledger) -> Iterator[str]:
     """All of them, as `bulkimg check` lists them; capped where a person reads along."""
     name = ledger.meta("manifest")
     limit = MOST * 5 if sys.stdout.isatty() else -1
-    for problem in tally.problems(ledger, limit=limit):
+    for problem in stats.problems(ledger, limit=limit):
         yield problem_line(name, problem)
-    for warning in tally.warnings(ledger, limit=limit):
+    for warning in stats.warnings(ledger, limit=limit):
         yield problem_line(name, warning, "warning: ")
 
 
@@ -41,5 +41,5 @@ def remarks(ledger: Ledger) -> Iterator[str]:
     name = ledger.meta("manifest")
     if blank := ledger.meta("blank_records", 0):
         yield f"{name}: {count(blank, 'blank record')} skipped (first in line {ledger.meta('first_blank')})"
-    if warned := tally.warning_count(ledger):
+    if warned := stats.warning_count(ledger):
         yield f"{name}: {count(warned, 'warning')} (bulkimg check lists them; --strict refuses them)"

@@ -121,8 +121,8 @@ class Progress(Protocol):
 class _Plain:
     """A line every few seconds, good in a log."""
 
-    def __init__(self, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tally, self._clock, self._last = tally, clock, clock()
+    def __init__(self, stats: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tally, self._clock, self._last = stats, clock, clock()
 
     def see(self, event: Event) -> None:
         if isinstance(event, Settled) and self._clock() - self._last >= PLAIN_EVERY:
@@ -137,8 +137,8 @@ class _Plain:
 class _Json:
     """A JSON line a second, and one at the end."""
 
-    def __init__(self, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tally, self._clock, self._last = tally, clock, clock()
+    def __init__(self, stats: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tally, self._clock, self._last = stats, clock, clock()
 
     def see(self, event: Event) -> None:
         if isinstance(event, Settled) and self._clock() - self._last >= 1:
@@ -148,16 +148,16 @@ class _Json:
     def _show(self) -> None:
         from bulkimg.report.documents import ProgressEvent
 
-        tally = self._tally
+        stats = self._tally
         line = ProgressEvent(
             at=time.time(),
-            done=tally.done,
-            pending=tally.pending,
-            counts={status.value: number for status, number in tally.counts.items() if number},
-            rows_per_s=round(tally.rows_per_s, 1),
-            requests_per_s=round(tally.requests_per_s, 1),
-            in_flight=tally.live().in_flight,
-            retrying=tally.retrying,
+            done=stats.done,
+            pending=stats.pending,
+            counts={status.value: number for status, number in stats.counts.items() if number},
+            rows_per_s=round(stats.rows_per_s, 1),
+            requests_per_s=round(stats.requests_per_s, 1),
+            in_flight=stats.live().in_flight,
+            retrying=stats.retrying,
         )
         screen.note_json(line.as_json())
 
@@ -171,10 +171,10 @@ BAR_WIDTH = 40  # at most; a narrow terminal gets what its text leaves
 class _Bar:
     """A bar on a terminal, with the pace below it and what is not fine below that. Rich redraws it ten times a second."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, stats: Tally) -> None:
         from rich.console import Console  # the other kinds do without rich
 
-        self._tally = tally
+        self._tally = stats
         self._console = Console(file=sys.stderr, highlight=False)
         self._display: Any = None  # while it is shown
 
@@ -184,14 +184,14 @@ class _Bar:
         from rich.table import Table
         from rich.text import Text
 
-        tally = self._tally
-        said = f"{100 * tally.done // max(tally.pending, 1)} %  {tally.place}"
+        stats = self._tally
+        said = f"{100 * stats.done // max(stats.pending, 1)} %  {stats.place}"
         width = max(5, min(BAR_WIDTH, self._console.width - len(said) - 2))
-        total, green = max(tally.pending, 1), {"complete_style": "green", "finished_style": "green"}
+        total, green = max(stats.pending, 1), {"complete_style": "green", "finished_style": "green"}
         head = Table.grid(padding=(0, 1))
-        head.add_row(ProgressBar(total=total, completed=tally.done, width=width, **green), said)  # type: ignore[arg-type]
-        lines: list[Any] = [head, Text(tally.pace, style="dim")]
-        if troubles := tally.troubles:
+        head.add_row(ProgressBar(total=total, completed=stats.done, width=width, **green), said)  # type: ignore[arg-type]
+        lines: list[Any] = [head, Text(stats.pace, style="dim")]
+        if troubles := stats.troubles:
             lines.append(Text(troubles, style="yellow"))
         return Group(*lines)
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from bulkimg.cli import complete, screen
-from bulkimg.cli.carry import carry
-from bulkimg.cli.options import GUARD, PACE, REPORT, SPEECH, Asked, Flags, takes, user_path
-from bulkimg.engine import edited_manifest, reopen, stored_settings
+from bulkimg.cli.execute import execute_and_exit
+from bulkimg.cli.options import GUARD, PACE, REPORT, SPEECH, CommandContext, Flags, user_path, with_options
+from bulkimg.engine import edited_manifest, resume_run, stored_settings
 from bulkimg.ledger import find_run
 from bulkimg.ledger.rundir import RunDirectory
 
@@ -27,17 +27,17 @@ def find(name: str, flags: Flags) -> RunDirectory:
 
 def runs_dir(flags: Flags) -> Path:
     """The runs directory that flags and environment say."""
-    return Asked({key: flags[key] for key in ("runs_dir", *SPEECH) if key in flags}).settings.runs_dir
+    return CommandContext({key: flags[key] for key in ("runs_dir", *SPEECH) if key in flags}).settings.runs_dir
 
 
-@takes("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, "yes")
+@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, "yes")
 def command(run: Run, flags: Flags) -> None:
     """Rows of unknown fate are asked about first; at most they are sent once more."""
     directory = find(run, flags)
-    asked = Asked(flags, stored=stored_settings(directory))
+    asked = CommandContext(flags, stored=stored_settings(directory))
     asked.refuse_dry_run("resume")
     credentials = asked.credentials()
-    opened = reopen(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
+    opened = resume_run(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
     is_done = opened.ledger.meta("state") == "done"
     done = f"run {directory.run_id} is finished: nothing to resume"
     screen.note(done if is_done else f"resuming run {directory.run_id}")
@@ -45,4 +45,4 @@ def command(run: Run, flags: Flags) -> None:
         screen.note(
             screen.one_line(f"{edited} has changed since the run started; resuming with the run's own copy of the rows")
         )
-    carry(opened, credentials)
+    execute_and_exit(opened, credentials)

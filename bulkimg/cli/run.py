@@ -7,23 +7,23 @@ from typing import Annotated, NoReturn
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.carry import carry, show
-from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Asked, Flags, takes, user_path
+from bulkimg.cli.execute import execute_and_exit, show
+from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, CommandContext, Flags, user_path, with_options
 from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.credentials import Credentials
 from bulkimg.engine import (
     OpenRun,
-    begin,
     check_outputs,
+    create_run,
     named_run,
     refusal,
     refuse,
     refuse_other_work,
-    reopen,
+    resume_run,
     stored_settings,
 )
 from bulkimg.errors import Exit
-from bulkimg.ledger import RunDirectory, tally
+from bulkimg.ledger import RunDirectory, stats
 from bulkimg.planner import diff
 from bulkimg.words import count
 
@@ -36,7 +36,7 @@ Source = Annotated[
 ]
 
 
-@takes(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT, "yes", "dry_run")
+@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT, "yes", "dry_run")
 def command(source: Source, flags: Flags) -> None:
     """Check, look at the images, send what differs, and write one outcome for every row."""
     asked, source = ask_for(source, flags)
@@ -44,16 +44,16 @@ def command(source: Source, flags: Flags) -> None:
         _dry_run(source, asked)
         return
     run, credentials = begin_or_refuse(asked, source)
-    carry(run, credentials)
+    execute_and_exit(run, credentials)
 
 
-def begin_or_refuse(asked: Asked, source: str, *, plan_only: bool = False) -> tuple[OpenRun, Credentials]:
+def begin_or_refuse(asked: CommandContext, source: str, *, plan_only: bool = False) -> tuple[OpenRun, Credentials]:
     """A run whose manifest is sound, or the one that --run-id names; otherwise the problems are shown, and that is the end."""
     asked.require_endpoint()
     credentials = asked.credentials()
     if named := named_run(asked.settings):
         return _resumed(named, asked, source), credentials
-    run = begin(source, asked.settings, plan_only=plan_only)
+    run = create_run(source, asked.settings, plan_only=plan_only)
     for remark in remarks(run.ledger):
         screen.note(screen.one_line(remark))
     if why := refusal(run):
@@ -61,19 +61,19 @@ def begin_or_refuse(asked: Asked, source: str, *, plan_only: bool = False) -> tu
     return run, credentials
 
 
-def _resumed(named: RunDirectory, asked: Asked, source: str) -> OpenRun:
+def _resumed(named: RunDirectory, asked: CommandContext, source: str) -> OpenRun:
     """The run of that name, to be resumed: its plan and its target stay, and its guards hold until others are given."""
     refuse_other_work(named, asked.settings, source)
     screen.note(f"resuming run {named.run_id}")
-    return reopen(named, asked.resuming(stored_settings(named)))
+    return resume_run(named, asked.resuming(stored_settings(named)))
 
 
-def ask_for(source: str, flags: Flags) -> tuple[Asked, str]:
+def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
     """The settings and the manifest that SOURCE and the flags mean."""
     source = str(user_path(source)) if source.startswith("~") else source
     if not source.lower().endswith(".toml"):
-        return Asked(flags), source
-    asked = Asked(flags, job=Path(source))
+        return CommandContext(flags), source
+    asked = CommandContext(flags, job=Path(source))
     return asked, str(asked.settings.manifest)
 
 
@@ -89,20 +89,20 @@ def _refuse(run: OpenRun, why: str) -> NoReturn:
     raise typer.Exit(Exit.MANIFEST)
 
 
-def _dry_run(source: str, asked: Asked) -> None:
+def _dry_run(source: str, asked: CommandContext) -> None:
     """The manifest and what it asks for, offline, in a place that is gone afterwards; `bulkimg plan` looks at the images."""
     check_outputs(source, asked.settings)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        run = begin(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
+        run = create_run(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
         why = refusal(run)
         for remark in remarks(run.ledger):
             screen.note(screen.one_line(remark))
         show_problems(run.ledger)
-        counts = tally.counts(run.ledger)
-        to_do = tally.rows_to_do(run.ledger)
+        counts = stats.counts(run.ledger)
+        to_do = stats.rows_to_do(run.ledger)
         sample = [
             (fate.outcome.line, fate.outcome.uuid, fate.fields)
-            for fate, _ in zip(tally.fates(run.ledger), range(5), strict=False)
+            for fate, _ in zip(stats.row_texts(run.ledger), range(5), strict=False)
         ]
         run.close()
     if why:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import SPEECH, Asked, Flags, takes
+from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
 from bulkimg.cli.status import report
 from bulkimg.errors import BulkimgError, UsageError
 from bulkimg.ledger import RunDirectory, list_runs
@@ -29,7 +29,7 @@ OlderThan = Annotated[
 ]
 
 
-@takes("runs_dir", *SPEECH)
+@with_options("runs_dir", *SPEECH)
 def command(
     flags: Flags,
     limit: Limit = None,
@@ -40,7 +40,7 @@ def command(
     older_than: OlderThan = "",
 ) -> None:
     """One line a run: id, when, kind, target, state, what became of its rows, note."""
-    settings = Asked(flags).settings
+    settings = CommandContext(flags).settings
     if not prune and (keep is not None or older_than):
         raise UsageError("--keep and --older-than belong to --prune")
     age = _age(older_than) if older_than else None

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import Flags, takes
+from bulkimg.cli.options import Flags, with_options
 from bulkimg.errors import UsageError
 from bulkimg.report import schemas
 from bulkimg.values import nearest
@@ -16,7 +16,7 @@ def complete_names(incomplete: str) -> list[tuple[str, str]]:
     return [(name, text) for name, text in schemas.NAMES.items() if name.startswith(incomplete)]
 
 
-@takes()
+@with_options()
 def command(
     flags: Flags,
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="The document.", autocompletion=complete_names)] = "",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import SPEECH, TARGET, Asked, Flags, takes
+from bulkimg.cli.options import SPEECH, TARGET, CommandContext, Flags, with_options
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import past_of, present_image, reading
@@ -18,7 +18,7 @@ from bulkimg.report.documents import History, ImageDocument
 from bulkimg.settings import Settings
 
 
-@takes(*TARGET, "rate", "timeout", "runs_dir", *SPEECH)
+@with_options(*TARGET, "rate", "timeout", "runs_dir", *SPEECH)
 def command(
     flags: Flags,
     uuid: Annotated[str, typer.Argument(metavar="UUID", help="The image.")],
@@ -27,7 +27,7 @@ def command(
     image = normal_uuid(uuid)
     if image is None:
         raise UsageError(f"{uuid!r} is not an image uuid; give 32 hexadecimal digits, with or without dashes")
-    asked = Asked(flags)
+    asked = CommandContext(flags)
     settings = asked.settings.model_copy(update={"max_outage": 0.0, "retries": 0})
     asked.require_endpoint()
     credentials = asked.credentials()

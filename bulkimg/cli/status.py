@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from bulkimg.cli import complete, screen
-from bulkimg.cli.carry import cause_line
-from bulkimg.cli.options import SPEECH, Asked, Flags, takes
+from bulkimg.cli.execute import cause_line
+from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
 from bulkimg.cli.resume import find
 from bulkimg.engine import ask
 from bulkimg.errors import BulkimgError
-from bulkimg.ledger import Ledger, RunDirectory, plans, tally
+from bulkimg.ledger import Ledger, RunDirectory, plans, stats
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, iso_utc
 from bulkimg.report import plan_line
@@ -27,12 +27,12 @@ Run = Annotated[
 _NEXT = {"interrupted": "resume", "stopped": "resume", "ready": "resume", "planned": "apply"}
 
 
-@takes("runs_dir", *SPEECH)
+@with_options("runs_dir", *SPEECH)
 def command(flags: Flags, run: Run = "last") -> None:
     """Reads only; never in the way of the run."""
     directory = find(run, flags)
     found = report(directory)
-    if Asked(flags).settings.json_summary:
+    if CommandContext(flags).settings.json_summary:
         screen.out_json(found)
         return
     _show(found)
@@ -76,12 +76,12 @@ def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | Non
     state = ledger.meta("state", "reading")
     if not held:
         state = {"reading": "abandoned", "running": "interrupted"}.get(state, state)
-    outcomes, rows = tally.settled_counts(ledger), tally.rows_in_all(ledger)
+    outcomes, rows = stats.settled_counts(ledger), stats.rows_in_all(ledger)
     settled = sum(outcomes.values())
-    flying = min(alive["in_flight"] if alive else tally.in_flight(ledger), rows - settled) if held else 0
+    flying = min(alive["in_flight"] if alive else stats.in_flight(ledger), rows - settled) if held else 0
     settings = ledger.meta("settings", {})
     is_plan = state == "planned"
-    counts = outcomes if held else tally.counts(ledger)
+    counts = outcomes if held else stats.counts(ledger)
     not_fine = outcomes if held or is_plan else counts
     return StatusDocument.model_validate(
         {
@@ -96,10 +96,10 @@ def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | Non
             "in_flight": flying,
             "waiting": rows - settled - flying if held else 0,
             "not_fine": sum(number for status, number in not_fine.items() if status not in GOOD),
-            "rows_per_s": tally.recent_pace(ledger)[1],
+            "rows_per_s": stats.recent_pace(ledger)[1],
             "plan": plan_line(plans.counts(ledger)) if is_plan else "",
             "counts": counts,
-            "causes": tally.causes(ledger, settled_only=held or is_plan),
+            "causes": stats.causes(ledger, settled_only=held or is_plan),
             "manifest": ledger.meta("manifest"),
             "note": ledger.meta("note", ""),
             "undo_of": ledger.meta("undo_of"),

@@ -9,7 +9,7 @@ import typer
 
 from bulkimg.applier.trial import send_once
 from bulkimg.cli import screen
-from bulkimg.cli.options import TARGET, Asked, Flags, takes
+from bulkimg.cli.options import TARGET, CommandContext, Flags, with_options
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Ports, connected, pace_of
 from bulkimg.errors import Exit, TargetError, UsageError
@@ -21,14 +21,14 @@ from bulkimg.zstack import Answer, log_out
 from bulkimg.zstack.wire import DOCUMENTED_KEY, SERVER_KEY, update_body
 
 
-@takes(*TARGET, "timeout", "set", "empty_token", "allow_value")
+@with_options(*TARGET, "timeout", "set", "empty_token", "allow_value")
 def command(
     uuid: Annotated[str, typer.Argument(metavar="UUID", help="The image.")],
     flags: Flags,
     send: Annotated[bool, typer.Option("--send", help="Send it, and show the answer.")] = False,
 ) -> None:
     """Without --send, only shows."""
-    asked = Asked(flags)
+    asked = CommandContext(flags)
     image, fields = _change(uuid, asked.settings)
     if not send:
         screen.out(_curl(image, fields, asked.settings))

@@ -5,23 +5,23 @@ from typing import Annotated
 import typer
 
 from bulkimg.cli import complete, screen
-from bulkimg.cli.carry import carry, carry_out, nothing_to_do, undoing
-from bulkimg.cli.options import PACE, REPORT, Asked, Flags, takes
+from bulkimg.cli.execute import execute, execute_and_exit, nothing_to_do, undoing
+from bulkimg.cli.options import PACE, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.plan import show_plan
 from bulkimg.cli.resume import Run, find, runs_dir
 from bulkimg.engine import (
     NothingToDo,
     OpenRun,
     already_undone,
-    begin_undo,
+    create_undo,
     last_that_changed,
     last_to_undo,
     named_run,
-    reopen,
+    resume_run,
     rows_left,
     stored_settings,
 )
-from bulkimg.ledger import RunDirectory, tally
+from bulkimg.ledger import RunDirectory, stats
 from bulkimg.words import count
 
 Where = Annotated[
@@ -52,12 +52,12 @@ _OF_THE_RUN = (
 _NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows")
 
 
-@takes(*_OF_THE_RUN)
+@with_options(*_OF_THE_RUN)
 def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -> None:  # noqa: B006 - Typer never changes it
     """Only where the present value is still what the run wrote; anything else is a conflict and stays as it is."""
     directory = last_to_undo(runs_dir(flags)) if run == "last" else find(run, flags)
     stored = {key: value for key, value in stored_settings(directory).items() if key not in _NOT_TAKEN_OVER}
-    asked = Asked(flags, stored=stored)
+    asked = CommandContext(flags, stored=stored)
     asked.refuse_dry_run("undo")
     if run == "last" and not where and (said := already_undone(directory.path.parent, directory)):
         nothing_to_do(*said)
@@ -73,26 +73,26 @@ def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -
         return
     if left:
         screen.note(unended)
-    if left_out := tally.warning_count(opened.ledger):
-        example = next(tally.warnings(opened.ledger))
+    if left_out := stats.warning_count(opened.ledger):
+        example = next(stats.warnings(opened.ledger))
         screen.note(
             screen.one_line(f"{count(left_out, 'field')} left out, such as line {example.line}: {example.text}")
         )
     if not plan:
-        carry(opened, credentials)
+        execute_and_exit(opened, credentials)
     screen.note(screen.one_line(undoing(opened)))
-    summary = carry_out(opened, credentials, plan_only=True)
+    summary = execute(opened, credentials, plan_only=True)
     show_plan(summary, opened)
     raise typer.Exit(summary.exit_code)
 
 
-def _begin(directory: RunDirectory, asked: Asked, where: list[str]) -> OpenRun | None:
+def _begin(directory: RunDirectory, asked: CommandContext, where: list[str]) -> OpenRun | None:
     """The undo of a run; None, and said, where it changed nothing."""
     settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
     if named := named_run(settings, undo_of=directory.run_id):
-        return reopen(named, settings)
+        return resume_run(named, settings)
     try:
-        return begin_undo(directory, settings, where)
+        return create_undo(directory, settings, where)
     except NothingToDo as nothing:
         other = None if where else last_that_changed(settings.runs_dir)
         hint = f"; the last run that changed something is {other.run_id}: bulkimg undo {other.words}" if other else ""

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from bulkimg.cli import screen
-from bulkimg.cli.options import SPEECH, Asked, Flags, takes
+from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
 from bulkimg.cli.progress import Watcher
 from bulkimg.cli.resume import Run, find
 from bulkimg.credentials import Credentials
@@ -21,11 +21,11 @@ from bulkimg.words import count
 MOST = 100  # lines on a screen; --json has them all
 
 
-@takes("profile", "ca_file", "rate", "timeout", "max_outage", "retries", "runs_dir", *SPEECH)
+@with_options("profile", "ca_file", "rate", "timeout", "max_outage", "retries", "runs_dir", *SPEECH)
 def command(run: Run, flags: Flags) -> None:
     """Changes nothing. Exit 1 when something has drifted."""
     directory = find(run, flags)
-    asked = Asked(flags, stored=stored_settings(directory))
+    asked = CommandContext(flags, stored=stored_settings(directory))
     credentials = asked.credentials()
     leave_no_core()
     with asyncio.Runner(loop_factory=event_loop()) as runner:

@@ -3,24 +3,24 @@
 The command line and `import bulkimg` both stand on it. Progress, logs and pages are observers of the events it emits.
 """
 
-from bulkimg.engine.begin import (
-    NothingToDo,
-    begin,
-    begin_retry,
-    begin_undo,
-    check_outputs,
-    edited_manifest,
-    named_run,
-    refuse_other_work,
-    reopen,
-    rows_left,
-    stored_settings,
-)
-from bulkimg.engine.carry import Engine, Live
 from bulkimg.engine.close import next_command, plan_document, plan_page, refusal, refuse, summary_document
 from bulkimg.engine.connect import Ports, connected, pace_of
 from bulkimg.engine.control import ask
+from bulkimg.engine.create import (
+    NothingToDo,
+    check_outputs,
+    create_retry,
+    create_run,
+    create_undo,
+    edited_manifest,
+    named_run,
+    refuse_other_work,
+    resume_run,
+    rows_left,
+    stored_settings,
+)
 from bulkimg.engine.doctor import Check, examine
+from bulkimg.engine.execute import Engine, Live
 from bulkimg.engine.look import Drift, all_images, drift, reading
 from bulkimg.engine.past import past_of, present_image
 from bulkimg.engine.planning import Approve
@@ -40,11 +40,11 @@ __all__ = [
     "all_images",
     "already_undone",
     "ask",
-    "begin",
-    "begin_retry",
-    "begin_undo",
     "check_outputs",
     "connected",
+    "create_retry",
+    "create_run",
+    "create_undo",
     "drift",
     "edited_manifest",
     "examine",
@@ -62,7 +62,7 @@ __all__ = [
     "refusal",
     "refuse",
     "refuse_other_work",
-    "reopen",
+    "resume_run",
     "rows_left",
     "stored_settings",
     "summary_document",

@@ -11,7 +11,7 @@ from bulkimg import __version__
 from bulkimg.applier import Ending
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import Exit
-from bulkimg.ledger import files, plans, tally, write_results
+from bulkimg.ledger import files, plans, stats, write_results
 from bulkimg.ledger.files import write_fed_back, write_json, write_undo
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, RETRYABLE, PlanCounts, Status, Summary, iso_utc
@@ -24,10 +24,10 @@ from bulkimg.words import count
 
 def refusal(run: OpenRun) -> str:
     """Why the run must not send anything, in one sentence; empty when it may."""
-    found, rows, fatal = tally.problem_counts(run.ledger)
+    found, rows, fatal = stats.problem_counts(run.ledger)
     name = run.ledger.meta("manifest")
     if fatal or (found and not run.settings.skip_invalid):
-        in_all = tally.rows_in_all(run.ledger)
+        in_all = stats.rows_in_all(run.ledger)
         cure = "" if fatal or rows >= in_all else f", or add --skip-invalid to send the other {in_all - rows:,}"
         problems = count(found, "problem")
         what = problems if fatal or not rows else f"{rows:,} of {count(in_all, 'row')} cannot be sent ({problems})"
@@ -56,9 +56,9 @@ def finish(
     the server has answered something."""
     ledger = run.ledger
     with storage_errors(run.directory.ledger):
-        counts = tally.counts(ledger)
-        puts = tally.puts_made(ledger)
-        to_do = tally.rows_to_do(ledger)
+        counts = stats.counts(ledger)
+        puts = stats.puts_made(ledger)
+        to_do = stats.rows_to_do(ledger)
     is_plan = stop is None and ledger.meta("state") == "planned"
     exit_code = _exit_code(counts, stop, to_do, is_plan=is_plan)
     # A resumed run counts what its earlier processes did; one that was killed could not say.
@@ -73,7 +73,7 @@ def finish(
     ledger.set_meta(
         next=following, reason=stop.why if stop and exit_code else ""
     )  # the hint of rows that were not sent
-    causes = tally.causes(ledger)
+    causes = stats.causes(ledger)
     started = ledger.meta("started_at", ended)
     summary = Summary(
         run_id=run.directory.run_id,

@@ -8,7 +8,7 @@ from pathlib import Path
 from bulkimg.applier import Paced
 from bulkimg.credentials import Credentials
 from bulkimg.engine.control import Handler, listening
-from bulkimg.ledger import Lane, ThreadLane
+from bulkimg.ledger import OwnThread, WriterThread
 from bulkimg.model import Held, Observer, Reopened, Unreadable
 from bulkimg.pace import Pace
 from bulkimg.pace.slots import Slots, shared_slots
@@ -30,7 +30,7 @@ class Ports:
 
     runtime: Runtime = field(default_factory=Runtime)
     connect: Callable[[Settings, Callable[[], float]], Client] = _http_client
-    lane: Callable[[], Lane] = ThreadLane
+    writer_thread: Callable[[], WriterThread] = OwnThread
     slots: Callable[[str], Slots] = shared_slots
     listen: Callable[[Path, Handler], AbstractAsyncContextManager[str]] = listening
 
@@ -50,7 +50,7 @@ def pace_of(settings: Settings, runtime: Runtime, concurrency: int, *, adapts: b
     return Pace(
         settings.rate,
         concurrency,
-        patience=settings.max_outage,
+        max_outage=settings.max_outage,
         adapts=adapts,
         clock=runtime.clock,
         sleep=runtime.sleep,
@@ -77,12 +77,12 @@ async def connected(
     try:
         auth = make_auth(credentials, transport, runtime.now, runtime.sleep)
         api = ImageApi(transport, auth, action_key or settings.action_key)
-        gate = pace.gate
-        gate.probe = api.is_there
-        gate.on_closed = lambda seconds, why: observe(Held(seconds, why))
-        gate.on_open = lambda seconds: observe(Reopened(seconds))
-        gate.on_give_up = give_up
-        reader = Reader(api, gate, runtime, settings.retries, lambda kind, why: observe(Unreadable(kind, why)))
+        breaker = pace.breaker
+        breaker.probe = api.is_there
+        breaker.on_opened = lambda seconds, why: observe(Held(seconds, why))
+        breaker.on_closed = lambda seconds: observe(Reopened(seconds))
+        breaker.on_give_up = give_up
+        reader = Reader(api, breaker, runtime, settings.retries, lambda kind, why: observe(Unreadable(kind, why)))
         with pace.rate.shared(ports.slots(settings.target)):
             yield Server(transport, auth, api, reader)
     finally:

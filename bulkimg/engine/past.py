@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkimg.errors import BulkimgError
-from bulkimg.ledger import Ledger, list_runs, tally
+from bulkimg.ledger import Ledger, list_runs, stats
 from bulkimg.model import FIELDS, iso_utc
 from bulkimg.planner import Reader
 from bulkimg.planner.diff import written
@@ -31,13 +31,13 @@ def past_of(runs_dir: Path, uuid: str) -> tuple[list[History], list[str]]:
             unread.append(str(error))
             continue
         try:
-            found += [_history(ledger, directory.run_id, fate) for fate in tally.fates_of(ledger, uuid)]
+            found += [_history(ledger, directory.run_id, fate) for fate in stats.row_texts_of(ledger, uuid)]
         finally:
             ledger.close()
     return found, unread
 
 
-def _history(ledger: Ledger, run_id: str, fate: tally.Fate) -> History:
+def _history(ledger: Ledger, run_id: str, fate: stats.RowText) -> History:
     outcome = fate.outcome
     settings = ledger.meta("settings", {})
     kind = "undo" if ledger.meta("undo_of") else "retry" if ledger.meta("retry_of") else "run"

@@ -7,7 +7,7 @@ from bulkimg.engine.close import plan_page
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
-from bulkimg.ledger import plans, tally
+from bulkimg.ledger import plans, stats
 from bulkimg.model import CanaryPassed, Observer, PlanMade, Surveyed
 from bulkimg.planner import CannotRead, Reader, refusal, survey, too_many_missing
 
@@ -78,7 +78,7 @@ class Planning:
         return None
 
     async def _survey(self, reader: Reader) -> None:
-        settings, images = self._run.settings, tally.images_to_do(self._run.ledger)
+        settings, images = self._run.settings, stats.images_to_do(self._run.ledger)
         looked = 0
 
         def more(count: int) -> None:

@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from bulkimg.applier import Ending, Loop, Policy
-from bulkimg.engine.begin import kept_options
 from bulkimg.engine.connect import Ports
+from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.planning import Approve, approved
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
-from bulkimg.ledger import LiveResults, Writer, plans, tally, write_results
+from bulkimg.ledger import LiveResults, Writer, plans, stats, write_results
 from bulkimg.model import CanaryPassed, Observer, Settled, Started
 from bulkimg.pace import Pace
 from bulkimg.planner import Reader
@@ -69,7 +69,7 @@ class Sending:
         write_results(run.ledger, paths, "none" if afresh else "settled")
         run.ledger.set_meta(state="running", settings=kept_options(run.settings))
         run.ledger.checkpoint()
-        pending, rows = tally.rows_to_do(run.ledger), tally.rows_in_all(run.ledger)
+        pending, rows = stats.rows_to_do(run.ledger), stats.rows_in_all(run.ledger)
         target = run.settings.target
         self._observe(Started(run.directory.run_id, str(run.directory.path), target, pending, rows))
         if not pending:
@@ -80,7 +80,7 @@ class Sending:
             live,
             lambda done: self._observe(Settled(done)),
             lambda error: self.runner.fail(error) if self.runner else None,
-            self._ports.lane(),
+            self._ports.writer_thread(),
         )
         self._writer = writer
         policy = self._policy(errors_before)

@@ -93,8 +93,8 @@ class Steering:
             "concurrency_now": limit.value,
             "in_flight": limit.in_flight,
             "paused": pace.paused,
-            "held_s": round(pace.gate.remaining, 1),
-            "waiting_for_server": pace.gate.closed,
+            "held_s": round(pace.breaker.remaining, 1),
+            "waiting_for_server": pace.breaker.is_open,
             "baseline_s": round(limit.baseline, 4) if limit.baseline is not None else None,
         }
 

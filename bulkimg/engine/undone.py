@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulkimg.errors import BulkimgError, Exit, RunRefused, UsageError
-from bulkimg.ledger import Ledger, RunDirectory, list_runs, tally
+from bulkimg.ledger import Ledger, RunDirectory, list_runs, stats
 from bulkimg.model import iso_utc
 from bulkimg.words import count
 
@@ -74,7 +74,7 @@ def _newest_first(runs_dir: Path) -> Iterator[_Known]:
         except BulkimgError:  # `bulkimg runs` names it
             continue
         try:
-            counts = tally.counts(ledger)
+            counts = stats.counts(ledger)
             yield _Known(
                 directory,
                 ledger.meta("state", "reading"),

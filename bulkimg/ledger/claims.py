@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from bulkimg.ledger import seal
+from bulkimg.ledger import checksums
 from bulkimg.ledger.store import Ledger, Prepared
 from bulkimg.model import Claim, Outcome
 
@@ -103,7 +103,7 @@ def prepare(outcomes: Sequence[Outcome]) -> Prepared:
     """Outcomes as `Ledger.insert_outcomes` takes them. Needs no connection, so that the event loop can do it."""
     digest, records = 0, [_record(outcome) for outcome in outcomes]
     for record in records:
-        digest ^= seal.digest("outcome", record)
+        digest ^= checksums.digest("outcome", record)
     return Prepared(to_json(records).decode(), digest)
 
 

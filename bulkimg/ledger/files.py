@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from bulkimg.blank import is_blank
 from bulkimg.cells import csv_text, harmless, write_cell, write_csv
-from bulkimg.ledger import plans, tally
+from bulkimg.ledger import plans, stats
 from bulkimg.ledger.lines import result_lines
 from bulkimg.ledger.store import Ledger, storage_errors
 from bulkimg.model import FIELDS, Outcome, Row, Status, Value
@@ -124,7 +124,7 @@ def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[st
     own = ledger.meta("columns")
     for name, statuses in FED_BACK.items():
         columns, row_of = _own_columns(own) if own is not None else _field_columns(ledger, statuses, empty_token)
-        rows = _fed_back(row_of, tally.fates(ledger, *statuses))
+        rows = _fed_back(row_of, stats.row_texts(ledger, *statuses))
         written[name] = _write_manifest(directory / name, [*columns, *OURS], rows)
     return written
 
@@ -145,13 +145,13 @@ def _write_manifest(path: Path, header: Sequence[Any], rows: Iterator[Sequence[A
         return 1 + write_csv(file, rows)
 
 
-def _fed_back(row_of: Callable[[tally.Fate], list[str]], fates: Iterable[tally.Fate]) -> Iterator[list[str]]:
-    for fate in fates:
+def _fed_back(row_of: Callable[[stats.RowText], list[str]], row_texts: Iterable[stats.RowText]) -> Iterator[list[str]]:
+    for fate in row_texts:
         o = fate.outcome
         yield [*row_of(fate), o.status.value, o.code, harmless(o.message), harmless(o.hint)]
 
 
-def _own_columns(own: list[str]) -> tuple[list[str], Callable[[tally.Fate], list[str]]]:
+def _own_columns(own: list[str]) -> tuple[list[str], Callable[[stats.RowText], list[str]]]:
     """The manifest's columns as they were, but for those of ours that an earlier failed.csv brought in."""
     kept = [at for at, name in enumerate(own) if name not in OURS]
     return [own[at] for at in kept], lambda fate: [(fate.cells or [])[at] for at in kept]
@@ -159,14 +159,14 @@ def _own_columns(own: list[str]) -> tuple[list[str], Callable[[tally.Fate], list
 
 def _field_columns(
     ledger: Ledger, statuses: Sequence[Status], empty_token: str
-) -> tuple[list[str], Callable[[tally.Fate], list[str]]]:
+) -> tuple[list[str], Callable[[stats.RowText], list[str]]]:
     """Columns for rows that came from JSONL: the fields that are used."""
     used: set[str] = set()
-    for fate in tally.fates(ledger, *statuses):
+    for fate in stats.row_texts(ledger, *statuses):
         used.update(fate.fields, (f"if_{name}" for name in fate.expects))
     columns = [name for name in (*FIELDS, *(f"if_{name}" for name in FIELDS)) if name in used]
 
-    def row_of(fate: tally.Fate) -> list[str]:
+    def row_of(fate: stats.RowText) -> list[str]:
         values: dict[str, Value] = {**fate.fields, **{f"if_{name}": value for name, value in fate.expects.items()}}
         return [fate.outcome.uuid, *(write_cell(values.get(name), empty_token) for name in columns)]
 

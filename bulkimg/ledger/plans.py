@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from bulkimg.ledger import claims, seal
+from bulkimg.ledger import checksums, claims
 from bulkimg.ledger.store import Ledger
 from bulkimg.model import Action, Fields, Outcome, PlanCounts, Planned, Seen, Status
 
@@ -75,7 +75,7 @@ def is_made(ledger: Ledger) -> bool:
 
 def make(ledger: Ledger, target: str, *, surveyed: bool) -> None:
     """The plan is whole: from now on it does not change. Within the transaction that wrote it."""
-    seal.write(ledger.db, plan=seal.in_order(ledger.db, "plan"))
+    checksums.write(ledger.db, plan=checksums.in_order(ledger.db, "plan"))
     ledger.set_meta(state="planned", surveyed=surveyed, plan_digest=_digest(ledger, target))
 
 
@@ -150,7 +150,7 @@ def _spread(ledger: Ledger, count: int) -> list[int]:
 def not_updated(ledger: Ledger, ordinals: Sequence[int]) -> list[tuple[int, str, str]]:
     """(line, status, message) of those rows that are not `updated` or `unchanged`."""
     return ledger.db.execute(
-        """SELECT line, status, message FROM said WHERE ordinal IN (SELECT value FROM json_each(?))
+        """SELECT line, status, message FROM row_text WHERE ordinal IN (SELECT value FROM json_each(?))
         AND status NOT IN ('updated', 'unchanged') ORDER BY ordinal""",
         (to_json(ordinals).decode(),),
     ).fetchall()
@@ -202,9 +202,9 @@ def written(ledger: Ledger) -> Iterator[Written]:
     """Rows that were sent and not refused, in manifest order; those of unknown fate too."""
     cursor = ledger.db.execute(
         """SELECT line, uuid, status, coalesce(plan.before, '{}'), coalesce(plan.send, '{}'), coalesce(plan.aside, '{}'),
-          coalesce(fate.after, '{}'), fate.fields, fate.cells, fate.changed
-        FROM plan JOIN fate USING (ordinal)
-        WHERE plan.action = 'update' AND fate.status IN ('updated', 'drifted', 'unknown') ORDER BY plan.ordinal"""
+          coalesce(row_state.after, '{}'), row_state.fields, row_state.cells, row_state.changed
+        FROM plan JOIN row_state USING (ordinal)
+        WHERE plan.action = 'update' AND row_state.status IN ('updated', 'drifted', 'unknown') ORDER BY plan.ordinal"""
     )
     while chunk := cursor.fetchmany(CHUNK):
         for line, uuid, status, before, send, aside, after, fields, cells, changed in chunk:
@@ -229,9 +229,9 @@ def _only(send: Fields, changed: str) -> Fields:
 def wanted(ledger: Ledger) -> Iterator[Asked]:
     """What the run wanted of every image that it left so, or may have: rows that are updated, unchanged, drifted or unknown."""
     cursor = ledger.db.execute(
-        """SELECT row.ordinal, row.line, lower(hex(row.uuid)), row.fields FROM row JOIN fate USING (ordinal)
+        """SELECT row.ordinal, row.line, lower(hex(row.uuid)), row.fields FROM row JOIN row_state USING (ordinal)
         WHERE row.leader IS NULL AND row.problems = 0 AND row.fields <> '{}'
-        AND fate.status IN ('updated', 'unchanged', 'drifted', 'unknown') ORDER BY row.ordinal"""
+        AND row_state.status IN ('updated', 'unchanged', 'drifted', 'unknown') ORDER BY row.ordinal"""
     )
     while chunk := cursor.fetchmany(CHUNK):
         for ordinal, line, uuid, fields in chunk:

@@ -6,8 +6,8 @@ CREATE TABLE meta (
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Check sums over the rest (seal.py): damage that SQLite does not see is refused before anything is sent.
-CREATE TABLE seal (
+-- Check sums over the rest (checksums.py): damage that SQLite does not see is refused before anything is sent.
+CREATE TABLE checksum (
   name  TEXT PRIMARY KEY,
   value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -80,18 +80,18 @@ CREATE TABLE outcome (
 ) STRICT;
 
 -- A group of outcomes is one statement, and so one commit: `outcomes` is a JSON array of records in the table's order.
-CREATE VIEW inbox AS SELECT NULL AS outcomes, NULL AS journal;
+CREATE VIEW inbox AS SELECT NULL AS outcomes, NULL AS log_digest;
 CREATE TRIGGER inbox_insert INSTEAD OF INSERT ON inbox BEGIN
   INSERT INTO outcome
   SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
     value ->> 8, value ->> 9, value ->> 10, value ->> 11
   FROM json_each(NEW.outcomes);
-  INSERT INTO seal VALUES ('journal', NEW.journal) ON CONFLICT DO UPDATE SET value = excluded.value;
+  INSERT INTO checksum VALUES ('log_digest', NEW.log_digest) ON CONFLICT DO UPDATE SET value = excluded.value;
 END;
 
 -- What can be said of every row now. A row without an outcome is what its attempts tell: one that may have been applied
 -- → unknown; else, never sent or only refused for the time being → unprocessed. Resuming settles both.
-CREATE VIEW fate AS
+CREATE VIEW row_state AS
 SELECT
   row.ordinal, row.line, row.fields, row.expects, row.cells,
   CASE typeof(row.uuid) WHEN 'blob' THEN lower(hex(row.uuid)) ELSE coalesce(row.uuid, '') END AS uuid,
@@ -118,24 +118,24 @@ FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal
 LEFT JOIN plan ON plan.ordinal = coalesce(row.leader, row.ordinal);
 
 -- The same in words.
-CREATE VIEW said AS
+CREATE VIEW row_text AS
 SELECT
-  fate.*,
+  row_state.*,
   coalesce(settled_message, CASE status
     WHEN 'invalid' THEN (
       SELECT group_concat(trim(column || iif(value = '', '', ' ''' || value || ''''))
         || iif(column || value = '', '', ': ') || message, '; ')
-      FROM problem WHERE problem.ordinal = fate.ordinal)
+      FROM problem WHERE problem.ordinal = row_state.ordinal)
     WHEN 'unknown' THEN 'may have been sent; outcome not known yet'
     ELSE iif(planned, 'planned, not sent yet', iif(attempts, 'not applied, and the run stopped before the next retry',
       'not sent: the run stopped before this row')) END, '') AS message,
   coalesce(settled_hint, CASE status
-    WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = fate.ordinal)
+    WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = row_state.ordinal)
     ELSE next || ' sends it' END, '') AS hint,
   strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch') AS started,
   -- What the image is called now: as its outcome shows, else as it was read, unless it may have been renamed since.
   coalesce(after ->> '$.name', iif(sets_name AND status IN ('updated', 'drifted', 'unknown'), NULL, name_before), '') AS name
-FROM fate, (SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'state' AND value = '"planned"') AS planned,
+FROM row_state, (SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'state' AND value = '"planned"') AS planned,
   (SELECT json_extract(value, '$') FROM meta WHERE key = 'next') AS next);
 
 -- And as lines of the result files, made here because a run that appends a line for every row has no time to make it in
@@ -159,4 +159,4 @@ SELECT
     || ',' || coalesce('"' || replace(after, '"', '""') || '"', '')
     || ',"' || iif(trim(name, blank) <> '' AND instr(formula, substr(trim(name, blank), 1, 1)), '''', '') || replace(name, '"', '""')
     || '"' || char(10) AS csv
-FROM said, (SELECT '=+-@' || char(65291, 65293, 65309, 65312) AS formula, char(9, 10, 13, 32, 34, 39) AS blank);
+FROM row_text, (SELECT '=+-@' || char(65291, 65293, 65309, 65312) AS formula, char(9, 10, 13, 32, 34, 39) AS blank);

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bulkimg.errors import RunRefused, StorageError
-from bulkimg.ledger import seal
+from bulkimg.ledger import checksums
 
 SCHEMA = 5
 _IN_THE_WAY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -50,7 +50,7 @@ class Ledger:
     def __init__(self, path: Path, connection: sqlite3.Connection, witness: sqlite3.Connection | None = None) -> None:
         self.path = path
         self.db = connection
-        self.journal = 0  # the sum over attempts and outcomes, this transaction's included
+        self.log_digest = 0  # the sum over attempts and outcomes, this transaction's included
         self._witness = witness
         self._failure: StorageError | None = None
 
@@ -83,7 +83,7 @@ class Ledger:
                 f"{path}: was written by another version of bulkimg (schema {schema}, this one reads {SCHEMA}); use that version"
             )
         with storage_errors(path):
-            if not seal.header_is_whole(ledger.db):
+            if not checksums.header_is_whole(ledger.db):
                 ledger.close()
                 raise StorageError(f"{path}: is damaged: the checksum of its header is wrong; {_START_AGAIN}")
         return ledger
@@ -96,52 +96,52 @@ class Ledger:
     def verify(self) -> None:
         """StorageError unless everything in it is as it was written; before a run is resumed."""
         try:
-            found = seal.damage(self.db)
+            found = checksums.damage(self.db)
             if not found:
-                self.journal = seal.kept_journal(self.db)  # reading them all once is long enough
+                self.log_digest = checksums.kept_log_digest(self.db)  # reading them all once is long enough
         except (sqlite3.Error, ValueError) as error:
             found = str(error)
         if found:
             raise StorageError(f"{self.path}: is damaged: {found}; {_START_AGAIN}")
 
-    def seal(self) -> None:
+    def keep_checksums(self) -> None:
         """The manifest is in: from now on its rows do not change, and `verify` holds everything against its sums."""
         with self.transaction() as db:
-            self.journal = seal.seal(db)
+            self.log_digest = checksums.keep(db)
 
     def insert_outcomes(self, group: Prepared) -> None:
         """Write a group with one statement: durable when this returns, unless a transaction is open. Nothing is written after a
         failure."""
         if self._failure:
             raise self._failure
-        journal = self.journal ^ group.digest
+        log_digest = self.log_digest ^ group.digest
         try:
             with storage_errors(self.path):
-                self.db.execute("INSERT INTO inbox VALUES (?, ?)", (group.outcomes, journal))
+                self.db.execute("INSERT INTO inbox VALUES (?, ?)", (group.outcomes, log_digest))
         except StorageError as error:
             self._failure = error
             raise
-        self.journal = journal
+        self.log_digest = log_digest
 
     def toggle(self, kind: str, *record: Any) -> None:
         """Add a record of attempts to the log's digest, or take it out again. Within the transaction that changes it."""
-        self.journal ^= seal.digest(kind, record)
+        self.log_digest ^= checksums.digest(kind, record)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All of the block's writes, durable at its end, or none of them. After a failure there is no other one."""
         if self._failure:
             raise self._failure
-        before = self.journal
+        before = self.log_digest
         try:
             with storage_errors(self.path):
                 self.db.execute("BEGIN IMMEDIATE")
                 yield self.db
-                if self.journal != before:
-                    seal.write(self.db, journal=self.journal)
+                if self.log_digest != before:
+                    checksums.write(self.db, log_digest=self.log_digest)
                 self.db.execute("COMMIT")
         except BaseException as error:
-            self.journal = before
+            self.log_digest = before
             if isinstance(error, StorageError):
                 self._failure = error
             self._roll_back()
@@ -196,7 +196,7 @@ class Ledger:
             return
         rows = [(key, json.dumps(value)) for key, value in values.items()]
         self.db.executemany("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", rows)
-        seal.write(self.db, meta=seal.in_order(self.db, "meta"))
+        checksums.write(self.db, meta=checksums.in_order(self.db, "meta"))
 
     def close(self) -> None:
         """Tidy up, unless writing has failed: then the files stay as they are. StorageError when the tidying fails.

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from bulkimg.errors import StorageError
 from bulkimg.ledger import claims
-from bulkimg.ledger.lane import Lane
 from bulkimg.ledger.store import Ledger, Prepared, storage_errors
+from bulkimg.ledger.thread import WriterThread
 from bulkimg.model import Claim, Outcome
 
 
@@ -50,7 +50,7 @@ class Writer:
         sink: Sink,
         on_settled: Callable[[Sequence[Outcome]], None],
         on_failure: Callable[[StorageError], None],
-        lane: Lane,
+        writer_thread: WriterThread,
     ) -> None:
         self._ledger = ledger
         self._sink = sink
@@ -60,7 +60,7 @@ class Writer:
         self._group = _Group()
         self._idle = asyncio.Event()  # no group is being committed, or about to be
         self._idle.set()
-        self._lane = lane
+        self._thread = writer_thread
         self._failure: StorageError | None = None
         self._merged = bool(ledger.meta("merged", 0))
         self._claimed: deque[int] = deque()  # ordinals in order, from the first without an outcome on
@@ -116,7 +116,7 @@ class Writer:
         if self._group.ops:
             self._soon()
         await self._idle.wait()
-        await self._lane.close()
+        await self._thread.close()
 
     def raise_failure(self) -> None:
         """The StorageError that ended writing, if one did."""
@@ -135,7 +135,7 @@ class Writer:
         group, self._group = self._group, _Group()
         prepared = claims.prepare(group.outcomes) if group.outcomes else None
         try:
-            self._lane.put(partial(self._write, group, prepared, self._complete(group.outcomes)))
+            self._thread.put(partial(self._write, group, prepared, self._complete(group.outcomes)))
         except StorageError as error:  # no thread to be had
             self._failure = error
             self._failed(group, error, is_first=True)

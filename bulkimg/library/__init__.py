@@ -1,6 +1,6 @@
 """`import bulkimg`: the engine of the command line as functions and one class; no printing, no sys.exit."""
 
-from bulkimg.library.carrying import Run
+from bulkimg.library.executing import Run
 from bulkimg.library.options import Options
 from bulkimg.library.result import Result, ResultRow, RowsNotFine, Verified, open_run
 from bulkimg.library.verbs import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from bulkimg.engine import Drift
 from bulkimg.errors import BulkimgError, Exit, UsageError
-from bulkimg.ledger import Ledger, RunDirectory, find_run, plans, tally
+from bulkimg.ledger import Ledger, RunDirectory, find_run, plans, stats
 from bulkimg.model import GOOD, PlanCounts, Status, Value
 from bulkimg.words import count
 
@@ -78,7 +78,7 @@ class Result:
         wanted = [_status(name) for name in (*statuses, *([status] if status else []))]
         ledger = Ledger.open(self.directory / "run.db", read_only=True)
         try:
-            for fate in tally.fates(ledger, *wanted):
+            for fate in stats.row_texts(ledger, *wanted):
                 fields = fate.outcome._asdict()
                 del fields["ordinal"]
                 yield ResultRow(**fields)
@@ -155,7 +155,7 @@ def result_of(directory: RunDirectory) -> Result:
             target=f"{settings.get('endpoint', '')}{settings.get('base_path', '')}",
             exit_code=int(Exit.SOME_ROWS_NOT if code is None else code),
             reason=ledger.meta("reason", ""),
-            counts=tally.counts(ledger),
+            counts=stats.counts(ledger),
             next=ledger.meta("next"),
         )
     finally:

@@ -17,17 +17,17 @@ from bulkimg.engine import (
     OpenRun,
     all_images,
     already_undone,
-    begin_retry,
-    begin_undo,
+    create_retry,
+    create_undo,
     drift,
     last_to_undo,
     reading,
-    reopen,
+    resume_run,
     stored_settings,
 )
 from bulkimg.errors import RunRefused, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, find_run, plans
-from bulkimg.library.carrying import Carrying, begin_source, carried_out
+from bulkimg.library.executing import Carrying, begin_source, carried_out
 from bulkimg.library.options import Asked, Options
 from bulkimg.library.result import Result, Verified
 from bulkimg.library.source import Source, job_of
@@ -92,7 +92,7 @@ async def aapply(
     """Send a planned run. `checksum`: only if the plan's digest begins with it."""
     directory, asked = _earlier(run, options, credentials)
     opened = Carrying(
-        lambda: reopen(directory, _at(asked.settings, directory), planned=True),
+        lambda: resume_run(directory, _at(asked.settings, directory), planned=True),
         asked.credentials,
         approve=approve,
         checksum=checksum,
@@ -103,13 +103,13 @@ async def aapply(
 async def aresume(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
     """Send what an interrupted run left; a finished run is returned as it is."""
     directory, asked = _earlier(run, options, credentials)
-    return await carried_out(Carrying(lambda: reopen(directory, _at(asked.settings, directory)), asked.credentials))
+    return await carried_out(Carrying(lambda: resume_run(directory, _at(asked.settings, directory)), asked.credentials))
 
 
 async def aretry(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
     """A new run of the rows that are failed, unknown or unprocessed. RunRefused where there are none."""
     directory, asked = _earlier(run, options, credentials, without=("results",))
-    begun = Carrying(lambda: _something(begin_retry, directory, _at(asked.settings, directory)), asked.credentials)
+    begun = Carrying(lambda: _something(create_retry, directory, _at(asked.settings, directory)), asked.credentials)
     return await carried_out(begun)
 
 
@@ -128,7 +128,7 @@ async def aundo(
     directory, asked = _earlier(str(directory.path), options, credentials, without=_NOT_TAKEN_OVER)
     rows = [where] if isinstance(where, str) else list(where)
     begun = Carrying(
-        lambda: _something(begin_undo, directory, _at(asked.settings, directory), rows),
+        lambda: _something(create_undo, directory, _at(asked.settings, directory), rows),
         asked.credentials,
         approve=approve,
     )
@@ -196,9 +196,9 @@ def _at(settings: Settings, directory: RunDirectory) -> Settings:
     return settings.model_copy(update={"runs_dir": directory.path.parent})
 
 
-def _something(begin: Any, *given: Any) -> OpenRun:
+def _something(create_run: Any, *given: Any) -> OpenRun:
     try:
-        opened: OpenRun = begin(*given)
+        opened: OpenRun = create_run(*given)
     except NothingToDo as nothing:
         raise RunRefused(str(nothing)) from None
     return opened

@@ -1,23 +1,23 @@
-"""Pace a run: the rate of all requests, the number of PUTs in flight, the gate, the retry budget."""
+"""Pace a run: the rate of all requests, the number of PUTs in flight, the circuit breaker, the retry budget."""
 
+from bulkimg.pace.adaptive import InFlight, LoadSignal
 from bulkimg.pace.backoff import full_jitter
-from bulkimg.pace.gate import HELD, Blame, Gate
+from bulkimg.pace.breaker import RATE_LIMITED, CircuitBreaker, FailureCause
 from bulkimg.pace.health import SILENT, WELL, Health, State
-from bulkimg.pace.limit import Flight, Heard
 from bulkimg.pace.pace import Pace
-from bulkimg.pace.patience import Patience
+from bulkimg.pace.retries import RetryCounter
 
 __all__ = [
-    "HELD",
+    "RATE_LIMITED",
     "SILENT",
     "WELL",
-    "Blame",
-    "Flight",
-    "Gate",
+    "CircuitBreaker",
+    "FailureCause",
     "Health",
-    "Heard",
+    "InFlight",
+    "LoadSignal",
     "Pace",
-    "Patience",
+    "RetryCounter",
     "State",
     "full_jitter",
 ]

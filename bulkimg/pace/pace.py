@@ -6,11 +6,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
+from bulkimg.pace.adaptive import AdaptiveConcurrency, InFlight, LoadSignal
+from bulkimg.pace.breaker import MOST_HOLD, CircuitBreaker
 from bulkimg.pace.budget import RetryBudget
-from bulkimg.pace.gate import MOST_HOLD, Gate
 from bulkimg.pace.health import SILENT, WELL, Health, State
-from bulkimg.pace.limit import Flight, Heard, Limit
-from bulkimg.pace.rate import Rate
+from bulkimg.pace.rate import RateLimiter
 
 NOBODY = -1  # the era of what no waiter sent
 SLOWEST_START = 5.0  # requests a second: a rate below it needs no slow start
@@ -28,22 +28,22 @@ class Pace:
         rate: float,
         concurrency: int,
         *,
-        patience: float = math.inf,
+        max_outage: float = math.inf,
         adapts: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        self.rate = Rate(rate, clock)
-        self.gate = Gate(clock, sleep, rng or random.Random(), patience)  # noqa: S311 - spreads waits, keeps no secret
-        self.gate.on_reopened = self._start_slowly
+        self.rate = RateLimiter(rate, clock)
+        self.breaker = CircuitBreaker(clock, sleep, rng or random.Random(), max_outage)  # noqa: S311 - spreads waits, keeps no secret
+        self.breaker.on_recovered = self._start_slowly
         self.budget = RetryBudget(clock, lambda: self.rate.per_second)
         self._clock, self._sleep = clock, sleep
         self._reopened: float | None = None
         self._out = 0  # requests that have no answer yet
         self.requests = 0  # admitted so far, of every kind
         self._on_idle: Callable[[], object] | None = None
-        self.limit = Limit(concurrency, adapts=adapts)
+        self.limit = AdaptiveConcurrency(concurrency, adapts=adapts)
         self._shown = self.limit.value
         self._pauses: dict[str, None] = {}  # reasons, in order
         self._on_go: Callable[[], None] = lambda: None
@@ -52,49 +52,49 @@ class Pace:
     async def admit(self) -> int:
         """Return when one more request may go out: the gate lets it, and the rate allows it. Hand the era to `heard`, or to
         `give_back`."""
-        if not self.gate.closed and self.rate.is_unlimited and self._reopened is None:
+        if not self.breaker.is_open and self.rate.is_unlimited and self._reopened is None:
             self._sent()
-            return self.gate.era
-        era = await self._passed_in_turn()
-        while self.gate.closed and not self.gate.is_trial(era):  # it closed while we waited for our turn
-            era = await self._passed_in_turn()
+            return self.breaker.epoch
+        epoch = await self._passed_in_turn()
+        while self.breaker.is_open and not self.breaker.is_trial(epoch):  # it closed while we waited for our turn
+            epoch = await self._passed_in_turn()
         self._sent()
-        return era
+        return epoch
 
     async def admit_probe(self) -> int:
         """As `admit`, for the gate's own question: a closed gate does not hold it, but for the time that it was given."""
         await self._in_turn()
-        while (seconds := self.gate.remaining) > 0:
+        while (seconds := self.breaker.remaining) > 0:
             await self._sleep(seconds)
         self._sent()
         return NOBODY
 
     async def _passed_in_turn(self) -> int:
-        era = await self.gate.passed()
+        epoch = await self.breaker.passed()
         try:
             await self._in_turn()
         except BaseException:
-            self.gate.heard(era, SILENT)  # it may be the one that goes alone: the next one takes its place
+            self.breaker.record(epoch, SILENT)  # it may be the one that goes alone: the next one takes its place
             raise
-        return era
+        return epoch
 
-    def heard(self, era: int, health: Health) -> int:
+    def record(self, epoch: int, health: Health) -> int:
         """What a request that was admitted came to: called exactly once for each. Returns what Gate.heard does."""
         self._out -= 1
-        streak = 0 if health is WELL and self.gate.is_calm else self.gate.heard(era, health)
+        failure_id = 0 if health is WELL and self.breaker.is_calm else self.breaker.record(epoch, health)
         if not self._out and self._on_idle:
             self._on_idle()
         if health.quota is not None and health.quota[0] <= self._out:
             # What is under way will use up the rest of what the server takes.
             remaining, reset = health.quota
             why = f"its rate limit has {remaining} {'request' if remaining == 1 else 'requests'} left"
-            self.gate.heard(NOBODY, Health(State.ASKED, why, min(reset, MOST_HOLD)))
-        return streak
+            self.breaker.record(NOBODY, Health(State.ASKED, why, min(reset, MOST_HOLD)))
+        return failure_id
 
-    def give_back(self, era: int) -> None:
+    def give_back(self, epoch: int) -> None:
         """A request that was admitted and not sent."""
         self.requests -= 1
-        self.heard(era, SILENT)
+        self.record(epoch, SILENT)
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Call back as soon as every request that went out has been heard of: at the next answer, or now."""
@@ -160,16 +160,16 @@ class Pace:
         """Call back when a pause has ended, so that the caller can begin rows."""
         self._on_go = callback
 
-    def row_sent(self) -> Flight:
-        """A row is in flight from here to `row_heard`."""
+    def row_sent(self) -> InFlight:
+        """A row is in flight from here to `row_done`."""
         flight = self.limit.sent(self._clock())
         if self.limit.adapts:
             self._tell_of_change()
         return flight
 
-    def row_heard(self, flight: Flight, heard: Heard) -> None:
+    def row_done(self, flight: InFlight, signal: LoadSignal) -> None:
         """It has its answer and its job's result, or there are none to be had: exactly once for each."""
-        self.limit.heard(flight, self._clock(), heard)
+        self.limit.landed(flight, self._clock(), signal)
         if self.limit.adapts:
             self._tell_of_change()
 

@@ -27,7 +27,7 @@ KEPT_BACK = 0.006
 UNLIMITED = 500.0  # what a share of an unlimited rate is a share of, requests a second
 
 
-class Rate:
+class RateLimiter:
     """At most `per_second` admissions in any second, evenly, first come first served; `inf` admits at once."""
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:

@@ -5,7 +5,7 @@ from bulkimg.ledger.intake import add_problems, add_rows, batches, merge_duplica
 from bulkimg.manifest import Manifest
 
 
-def take_in(ledger: Ledger, manifest: Manifest) -> None:
+def load_rows(ledger: Ledger, manifest: Manifest) -> None:
     """Read every row into the ledger. Afterwards its header knows the manifest's columns, digest and peculiarities."""
     ledger.relax()  # the manifest can be read again
     ordinal, empty = 1, 0
@@ -28,4 +28,4 @@ def take_in(ledger: Ledger, manifest: Manifest) -> None:
             blank_records=manifest.blank_records,
             first_blank=manifest.first_blank,
         )
-    ledger.seal()
+    ledger.keep_checksums()

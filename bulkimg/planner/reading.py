@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bulkimg.errors import LoginRefused, TargetError
 from bulkimg.model import HIDDEN, TAGS, normal_uuid
-from bulkimg.pace import HELD, Gate, Patience, full_jitter
+from bulkimg.pace import RATE_LIMITED, CircuitBreaker, RetryCounter, full_jitter
 from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, ImageApi
 from bulkimg.zstack.rules import CODES, TEXTS, Move, rule_for_status
@@ -63,13 +63,13 @@ class Reader:
     def __init__(
         self,
         api: ImageApi,
-        gate: Gate,
+        breaker: CircuitBreaker,
         runtime: Runtime,
         retries: int,
         on_unreadable: Callable[[str, str], None] = lambda kind, why: None,
     ) -> None:
         self._api = api
-        self._gate = gate
+        self._breaker = breaker
         self._sleep, self._rng = runtime.sleep, runtime.rng
         self._retries = max(QUESTIONS, retries)
         self._most = BATCH
@@ -261,17 +261,17 @@ class Reader:
 
     async def patiently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeat until the server answers at all: a query may be repeated often, unlike a PUT."""
-        patience, silent = Patience(self._retries, self._gate), 0
-        while (answer := await call()).streak:
-            if answer.streak == HELD:
+        tries, silent = RetryCounter(self._retries, self._breaker), 0
+        while (answer := await call()).failure_id:
+            if answer.failure_id == RATE_LIMITED:
                 continue
             silent += answer.status is None
             if not self._api.reached and (answer.failure == "NOT_CONNECTED" or silent >= QUESTIONS):
                 break  # it has not been there since this process began
-            patience.note(answer.streak)
-            if await patience.is_spent():
+            tries.note(answer.failure_id)
+            if await tries.is_spent():
                 break
-            await self._sleep(full_jitter(patience.own, self._rng))
+            await self._sleep(full_jitter(tries.own, self._rng))
         return answer
 
 
@@ -316,7 +316,7 @@ def _rows(answer: Answer) -> list[Image]:
     if answer.status is None:
         raise TargetError(f"cannot read the images: {answer.detail}; {unreached_hint(answer)}")
     if said := foreign(answer):
-        if answer.streak:
+        if answer.failure_id:
             raise TargetError(f"cannot read the images: {said}, repeatedly; check the server")
         raise CannotRead(f"{said}; {endpoint_hint(answer)}")
     said, hopeless = _by_the_table(answer, error_text(answer))
@@ -324,7 +324,7 @@ def _rows(answer: Answer) -> list[Image]:
         kind = LoginRefused if said.startswith("ACCESS_KEY:") else TargetError
         raise kind(f"cannot read the images: {said}")
     error = error_of(answer.json())
-    if answer.streak or (error and error.code in CODES and CODES[error.code].move is Move.AGAIN):
+    if answer.failure_id or (error and error.code in CODES and CODES[error.code].move is Move.AGAIN):
         raise TargetError(f"cannot read the images: {said}, repeatedly; check the server")
     if error:
         raise CannotRead(

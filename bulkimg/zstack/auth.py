@@ -60,11 +60,11 @@ def make_auth(
             "a credential contains a line break or another control character; write it as one line of plain text"
         )
     if isinstance(credentials, Session):
-        transport.hide(credentials.uuid)
+        transport.add_secret(credentials.uuid)
         return _GivenSession(credentials)
     if isinstance(credentials, Account):
         return _AccountSession(credentials, transport, now, sleep)
-    transport.hide(credentials.secret, pattern=_SIGNATURE)
+    transport.add_secret(credentials.secret, pattern=_SIGNATURE)
     return _SignedRequests(credentials, now)
 
 
@@ -110,7 +110,7 @@ class _AccountSession:
         self._logged_in_at = 0.0
         self._deaths = 0
         self._refused: TargetError | None = None
-        transport.hide(account.password, wire.password_hash(account.password))
+        transport.add_secret(account.password, wire.password_hash(account.password))
 
     @property
     def ticket(self) -> str:
@@ -145,7 +145,9 @@ class _AccountSession:
     async def _login(self, *, patient: bool = False) -> None:
         """`patient`: in the middle of a run, where an outage is waited for at the gate. Never again when it refuses."""
         tries = 1
-        while (answer := await self._ask()).streak and (patient or (answer.status is not None and tries < LOGIN_TRIES)):
+        while (answer := await self._ask()).failure_id and (
+            patient or (answer.status is not None and tries < LOGIN_TRIES)
+        ):
             await self._sleep(min(answer.retry_after or 2.0**tries, 30.0))
             tries += not patient
         self._take(answer)
@@ -158,7 +160,7 @@ class _AccountSession:
         if answer.status is None:
             hint = "check --ca-file and the server's certificate" if answer.failure == "TLS" else _IS_IT_THERE
             raise TargetError(f"login failed: {answer.detail}; {hint}")
-        if answer.streak:
+        if answer.failure_id:
             raise TargetError(f"login failed: HTTP {answer.status}, repeatedly; check the server")
         said = answer.json()
         session = wire.session_of(said) if answer.status == 200 else None
@@ -177,7 +179,7 @@ class _AccountSession:
             raise LoginRefused(f"the server refused the login of account {self._account.name!r}: {reason}{quoted}")
         self._session = session
         self._line = f"Authorization: OAuth {session}\r\n"
-        self._transport.hide(session)
+        self._transport.add_secret(session)
         self._logins += 1
         self._logged_in_at = self._now()
 

@@ -73,7 +73,7 @@ class ImageApi:
         """
         for path in tuple(self._questions):
             answer = await self._transport.exchange("GET", path, headers=str, probe=True)
-            if answer.streak == 0 or answer.status == 500:  # some server may fail at a question that odd
+            if answer.failure_id == 0 or answer.status == 500:  # some server may fail at a question that odd
                 return True
             self._questions.reverse()
             if answer.failure == "NOT_CONNECTED":

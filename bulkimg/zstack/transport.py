@@ -35,7 +35,7 @@ class Pacing(Protocol):
 
     async def admit(self) -> int: ...
     async def admit_probe(self) -> int: ...
-    def heard(self, era: int, answer: Answer | None) -> int: ...
+    def record(self, epoch: int, answer: Answer | None) -> int: ...
 
 
 class Transport:
@@ -55,7 +55,7 @@ class Transport:
         """Wait for the turn of one more request; the result is handed to `send`."""
         return await self._pacing.admit()
 
-    def hide(self, *secrets: str, pattern: bytes | None = None) -> None:
+    def add_secret(self, *secrets: str, pattern: bytes | None = None) -> None:
         """Redact these texts in what is shown of every answer from now on, as a server may echo them.
 
         `pattern`: for what is another one with every request, such as a signature.
@@ -84,7 +84,7 @@ class Transport:
         try:
             line = headers()
         except BaseException:
-            self._pacing.heard(epoch, None)
+            self._pacing.record(epoch, None)
             raise
         return self.redacted(await self.send(epoch, method, path, line, body, _query(query)))
 
@@ -99,10 +99,10 @@ class Transport:
         try:
             answer = await self._client.send(self._writer.request(method, path + query, headers, body))
         finally:
-            streak = self._pacing.heard(epoch, answer)
+            failure_id = self._pacing.record(epoch, answer)
         if answer.status is not None:
             self.reached, self.date = True, answer.date
-        return answer._replace(streak=streak) if streak else answer
+        return answer._replace(failure_id=failure_id) if failure_id else answer
 
     def redacted(self, answer: Answer) -> Answer:
         """The answer with what may be shown of it, if that is not all.

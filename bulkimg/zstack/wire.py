@@ -101,7 +101,7 @@ class Answer(NamedTuple):
     failure: str = ""
     detail: str = ""
     sent: bool = True
-    streak: int = 0
+    failure_id: int = 0
     shown: bytes | None = None
     location: str = ""
     date: str = ""

@@ -12,8 +12,8 @@ from bulkimg.applier.row import RowState
 from bulkimg.applier.scheduler import MOST_WAITING, Scheduler
 from bulkimg.model import Claim
 from bulkimg.pace import Health, Pace, State
+from bulkimg.pace.breaker import NEAR
 from bulkimg.pace.budget import BANK
-from bulkimg.pace.gate import NEAR
 from tests.virtual import run_virtual
 
 
@@ -190,8 +190,8 @@ def test_while_the_gate_is_closed_fresh_rows_find_out_and_not_those_that_were_tr
         assert first is not None
         desk.scheduler.after(0, first)
         for _ in range(NEAR):
-            desk.pace.gate.heard(0, Health(State.SICK, "HTTP_503"))
-        assert desk.pace.gate.closed
+            desk.pace.breaker.record(0, Health(State.SICK, "HTTP_503"))
+        assert desk.pace.breaker.is_open
         await asyncio.sleep(1)
         after = await desk.scheduler.next()
         assert after is not None

@@ -90,7 +90,7 @@ class Unpaced:
 
     admit_probe = admit
 
-    def heard(self, era: int, answer: Answer | None) -> int:
+    def record(self, epoch: int, answer: Answer | None) -> int:
         return 0
 
 

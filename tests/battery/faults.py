@@ -113,17 +113,17 @@ def run(
     records = []
     for id_ in ids:
         for dialect in dialects:
-            begun, tally = time.monotonic(), Tally()
+            begun, stats = time.monotonic(), Tally()
             chosen = [one for one in CATALOGUE if one.id == id_ and dialect in one.dialects and only in one.name]
             for fault in chosen:
                 for share in shares:
                     outcome = suffer(
                         fault, dialect, share, rows, random.Random(f"{seed} {fault.name}").randrange(1 << 30)
                     )
-                    tally.outcomes.append(outcome)
+                    stats.outcomes.append(outcome)
                     tell(outcome)
             if chosen:
-                records.append(tally.record(id_, dialect, time.monotonic() - begun))
+                records.append(stats.record(id_, dialect, time.monotonic() - begun))
     return records
 
 

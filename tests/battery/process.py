@@ -29,7 +29,7 @@ NO_LIMITS: Limits = {}
 NO_ENV: Mapping[str, str] = {}
 WARM_MODULES = (
     "aiohttp", "uvloop", "bulkimg.cli.main", "bulkimg.cli.run", "bulkimg.cli.resume", "bulkimg.cli.runs",
-    "bulkimg.cli.status", "bulkimg.cli.retry", "bulkimg.cli.carry", "bulkimg.engine", "bulkimg.zstack",
+    "bulkimg.cli.status", "bulkimg.cli.retry", "bulkimg.cli.execute", "bulkimg.engine", "bulkimg.zstack",
 )  # fmt: skip
 _CAUGHT = (
     signal.SIGTERM,

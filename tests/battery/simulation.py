@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from bulkimg import AccessKey, Account, Session
-from bulkimg.engine import Engine, NothingToDo, Ports, begin, begin_retry, reopen
+from bulkimg.engine import Engine, NothingToDo, Ports, create_retry, create_run, resume_run
 from bulkimg.errors import Exit, StorageError
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory
 from bulkimg.model import Event, Settled
-from bulkimg.pace.gate import NEAR
+from bulkimg.pace.breaker import NEAR
 from bulkimg.pace.slots import OwnSlots
 from bulkimg.runtime import Runtime
 from bulkimg.settings import Settings
@@ -43,7 +43,7 @@ LIVES = 6
 STATUSES = {"updated", "unchanged", "conflict", "invalid", "failed", "drifted", "unknown", "unprocessed"}
 
 
-class InlineLane:
+class InlineThread:
     """Commits in the event loop instead of in a thread: nothing depends on which is faster."""
 
     def __init__(self, on_death: Callable[[], None]) -> None:
@@ -199,8 +199,8 @@ class Play:
     def now(self) -> float:
         return EPOCH + self.loop.time()
 
-    def begin(self) -> None:
-        opened = begin("(changes)", self.settings, self.changes, self.now)
+    def create_run(self) -> None:
+        opened = create_run("(changes)", self.settings, self.changes, self.now)
         self.run = opened.directory.path
         opened.close()
         self._read()
@@ -212,7 +212,7 @@ class Play:
         self.outcomes = {}
 
     def play(self) -> Story:
-        self.begin()
+        self.create_run()
         lives = self.rng.choice((1, 1, 2, 3, LIVES))
         for life in range(lives):
             last = life == lives - 1
@@ -237,7 +237,7 @@ class Play:
         left = self._digest()
         try:
             named = self.settings.model_copy(update={"run_id": f"{self.run.name}-again"})
-            opened = begin_retry(RunDirectory(self.run), named, self.now)
+            opened = create_retry(RunDirectory(self.run), named, self.now)
         except NothingToDo:
             return
         if self._digest() != left:
@@ -255,7 +255,7 @@ class Play:
     def live(self, ending: Ending) -> None:
         """One process, from resume to its end."""
         assert self.run is not None
-        opened = reopen(RunDirectory(self.run), self.settings)
+        opened = resume_run(RunDirectory(self.run), self.settings)
         self.network.holds.clear()  # a new process does not know what an earlier one was asked
         self.at_its_end = False
         disk = Disk(opened.ledger.db, die_at=ending.die_at, fail_at=ending.fail_at, late=ending.late)
@@ -287,7 +287,7 @@ class Play:
         ports = Ports(
             Runtime(self.loop.time, self.now, asyncio.sleep, random.Random(self.rng.getrandbits(64))),
             connect=lambda settings, now: self.network,
-            lane=lambda: InlineLane(die),
+            writer_thread=lambda: InlineThread(die),
             slots=lambda target: OwnSlots(),
             listen=lambda directory, handle: contextlib.nullcontext(""),
         )
@@ -303,7 +303,7 @@ class Play:
     ) -> None:
         if kill_after < math.inf:
             self.loop.call_later(kill_after, die)
-        work = asyncio.ensure_future(engine.carry_out())
+        work = asyncio.ensure_future(engine.execute())
         try:
             ends: set[asyncio.Future[Any]] = {work, death}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

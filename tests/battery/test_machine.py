@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bulkimg.engine import reopen
+from bulkimg.engine import resume_run
 from bulkimg.errors import RunRefused
 from bulkimg.ledger import RunDirectory
 from tests.battery.network import KINDS, Weather
@@ -42,7 +42,7 @@ class Run(RuleBasedStateMachine):
         self.place = Path(tempfile.mkdtemp(prefix="bulkimg-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         story = Story(seed, rows, concurrency, retries, "unlimited", Weather(dialect), account)
         self.stage = Play(story, self.place)
-        self.stage.begin()
+        self.stage.create_run()
 
     @rule(
         faults=st.dictionaries(KIND, st.sampled_from((0.1, 0.4)), max_size=2),
@@ -79,7 +79,7 @@ class Run(RuleBasedStateMachine):
         assert self.stage.run
         held = RunDirectory(self.stage.run).hold()
         try:
-            reopen(RunDirectory(self.stage.run), self.stage.settings).close()
+            resume_run(RunDirectory(self.stage.run), self.stage.settings).close()
             raise AssertionError("two processes hold one run")
         except RunRefused:
             pass
@@ -97,7 +97,7 @@ class Run(RuleBasedStateMachine):
         if self.stage is None:
             return
         assert not (found := self.stage.story.breaches + self.stage.network.breaches), found
-        statuses: Any = dict(self.stage._ask("SELECT status, count(*) FROM fate GROUP BY status"))
+        statuses: Any = dict(self.stage._ask("SELECT status, count(*) FROM row_state GROUP BY status"))
         assert sum(statuses.values()) == len(self.stage.changes), "every row has one status at any time"
 
     def teardown(self) -> None:

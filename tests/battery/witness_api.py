@@ -157,7 +157,7 @@ class Api:
             return Reply.text(400, f"the body doesn't contain action mapping to the URL[{plain}]")
         if self.dialect == "documented":
             await self._work()
-            return self.carry_out(uuid, fields, number, request)
+            return self.execute(uuid, fields, number, request)
         if len(request.job) != 32:
             return Reply.text(400, "Invalid header[X-Job-UUID], it must be a UUID with '-' stripped")
         if request.job in self.jobs:
@@ -173,19 +173,19 @@ class Api:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
-                job.result = self.carry_out(uuid, fields, number, request)
+                job.result = self.execute(uuid, fields, number, request)
         return Reply.of(202, {"location": f"http://172.20.0.2:8080/zstack/v1/api-jobs/{request.job}"})
 
     async def _run(self, job: Job, fields: dict[str, Any], number: int, request: Request) -> None:
         await self._work()
-        job.result = self.carry_out(job.image, fields, number, request)
+        job.result = self.execute(job.image, fields, number, request)
 
     async def _work(self) -> None:
         if self.service:
             async with self._turn:
                 await asyncio.sleep(self.service)
 
-    def carry_out(self, uuid: str, fields: dict[str, Any], number: int, request: Request) -> Reply:
+    def execute(self, uuid: str, fields: dict[str, Any], number: int, request: Request) -> Reply:
         """Validate, then look at the session, then apply: the real server's order (docs/dev/protocol.md §1)."""
         refused = self._invalid(uuid, fields) or self._authorised(request)
         return refused or self.apply(uuid, fields, number, request.job)

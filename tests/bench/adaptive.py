@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.bench.pictures import lines
 from tests.bench.sections import HERE, keep, machine
 from tests.conftest import Cli, sandbox_process
-from tests.pace.test_limit import SERVICE, Trial
+from tests.pace.test_adaptive import SERVICE, Trial
 
 SWEEPS = {5: (4, 5, 6, 8, 12), 20: (16, 20, 24, 30, 40), 50: (32, 50, 64, 80)}
 RUNS = 3
@@ -96,7 +96,7 @@ def main() -> None:
         "",
         "![limit over time](adaptive.svg)",
         "",
-        "The picture is in virtual time, against the queueing model of `tests/pace/test_limit.py`.",
+        "The picture is in virtual time, against the queueing model of `tests.pace.test_adaptive.py`.",
     ]
     keep("Concurrency that finds itself", "\n".join(text))
 

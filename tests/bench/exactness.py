@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import uvloop
 
-from bulkimg.pace.rate import Rate
+from bulkimg.pace.rate import RateLimiter
 from bulkimg.pace.slots import shared_slots
 from tests.bench.sections import keep, machine
 from tests.bench.underload import table
@@ -21,7 +21,7 @@ RATES = (1, 5, 50, 500, 5000)
 SECONDS = 12.0
 
 
-async def sent(rate: Rate, seconds: float) -> list[float]:
+async def sent(rate: RateLimiter, seconds: float) -> list[float]:
     """Moments of all requests that 64 waiters get through."""
     end, moments = time.monotonic() + seconds, list[float]()
 
@@ -35,7 +35,7 @@ async def sent(rate: Rate, seconds: float) -> list[float]:
 
 
 async def measure(per_second: float) -> str:
-    rate = Rate(per_second)
+    rate = RateLimiter(per_second)
     with rate.shared(shared_slots(f"the bench, {per_second}")):
         cpu = time.process_time()
         moments = await sent(rate, SECONDS)
@@ -50,7 +50,7 @@ async def measure(per_second: float) -> str:
 async def changes() -> str:
     """5,000 → 5 → 500 → 50 → 5,000, two seconds each: the most in any second that a change lies in, beside what either allows."""
     rates = (5000, 5, 500, 50, 5000)
-    rate = Rate(rates[0])
+    rate = RateLimiter(rates[0])
     with rate.shared(shared_slots("the bench, changes")):
         begun = time.monotonic()
         sending = asyncio.ensure_future(sent(rate, 2.0 * len(rates)))

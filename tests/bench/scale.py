@@ -13,9 +13,9 @@ from pathlib import Path
 import uvloop
 
 from bulkimg import Session
-from bulkimg.engine import Engine, Ports, begin, reopen
+from bulkimg.engine import Engine, Ports, create_run, resume_run
 from bulkimg.layers import flags_layer, merge
-from bulkimg.ledger import RunDirectory, claims, tally
+from bulkimg.ledger import RunDirectory, claims, stats
 from bulkimg.zstack import Answer
 from tests.bench.pictures import lines
 from tests.bench.sections import HERE, keep, machine
@@ -46,20 +46,20 @@ def run(rows: int) -> None:
         options = {"endpoint": "http://stub:8080", "runs_dir": f"{place}/runs", "rate": "unlimited", "concurrency": 64}
         settings = merge(flags_layer({**options, "survey": False, "action_key": "updateImage", "adaptive": False}))
         begun = time.monotonic()
-        opened = begin(str(manifest), settings)
+        opened = create_run(str(manifest), settings)
         read = time.monotonic()
         ports = Ports(connect=lambda settings, now: Stub())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            summary = runner.run(Engine(opened, Session("5" * 32), lambda event: None, ports).carry_out())
+            summary = runner.run(Engine(opened, Session("5" * 32), lambda event: None, ports).execute())
         ended = time.monotonic()
         directory = opened.directory.path
         size = opened.directory.ledger.stat().st_size
         opened.close()
         assert summary.counts["updated"] == rows, summary
         reopening = time.monotonic()
-        again = reopen(RunDirectory(directory), settings)
+        again = resume_run(RunDirectory(directory), settings)
         scan = time.monotonic()
-        left = tally.rows_to_do(again.ledger), claims.claim(again.ledger, 0, 256, lambda: "", 0.0)
+        left = stats.rows_to_do(again.ledger), claims.claim(again.ledger, 0, 256, lambda: "", 0.0)
         scanned = time.monotonic()
         assert left == (0, []), left
         again.close()

@@ -37,16 +37,16 @@ def test_hostile_texts_are_written_out(capsys: pytest.CaptureFixture[str]) -> No
 def test_progress_counts_what_it_saw() -> None:
     now = 100.0
     requests = 100
-    tally = Tally(lambda: now)
-    tally.live = lambda: Live(requests, 50.0, 4, 16)
-    tally.see(Started("r", "d", "t", 10, 10))
-    tally.see(Retrying(3, "u", "HTTP_500", 1.0))
+    stats = Tally(lambda: now)
+    stats.live = lambda: Live(requests, 50.0, 4, 16)
+    stats.see(Started("r", "d", "t", 10, 10))
+    stats.see(Retrying(3, "u", "HTTP_500", 1.0))
     now, requests = 102.0, 140
-    tally.see(Settled([Outcome(1, 2, "u", Status.UPDATED), Outcome(2, 3, "u", Status.FAILED)]))
+    stats.see(Settled([Outcome(1, 2, "u", Status.UPDATED), Outcome(2, 3, "u", Status.FAILED)]))
     sent = "1.0 rows/s, 20 requests/s (cap 50/s), 4 in flight"
-    assert tally.line == f"2/10 rows, 0:08 left; {sent}; 1 failed, 1 waiting for a retry"
-    tally.see(Settled([Outcome(3, 4, "u", Status.UNKNOWN), Outcome(4, 5, "u", Status.UPDATED)]))
-    assert (tally.done, tally.troubles, tally.retrying) == (4, "1 failed, 1 unknown", 0)
+    assert stats.line == f"2/10 rows, 0:08 left; {sent}; 1 failed, 1 waiting for a retry"
+    stats.see(Settled([Outcome(3, 4, "u", Status.UNKNOWN), Outcome(4, 5, "u", Status.UPDATED)]))
+    assert (stats.done, stats.troubles, stats.retrying) == (4, "1 failed, 1 unknown", 0)
 
 
 def test_a_long_outage_is_a_few_lines_and_its_end_is_one(capsys: pytest.CaptureFixture[str]) -> None:

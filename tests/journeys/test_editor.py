@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import bulkimg
-from bulkimg.engine import Engine, NothingToDo, begin, begin_undo, reopen
+from bulkimg.engine import Engine, NothingToDo, create_run, create_undo, resume_run
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory
 from tests.battery.stateful import explore
@@ -80,7 +80,7 @@ class Editors(RuleBasedStateMachine):
 
     def carry(self, opened: Any, **how: Any) -> Any:
         async def work() -> Any:
-            return await Engine(opened, bulkimg.Session(self.server.session), lambda event: None, **how).carry_out()
+            return await Engine(opened, bulkimg.Session(self.server.session), lambda event: None, **how).execute()
 
         try:
             return asyncio.run(work())
@@ -101,7 +101,7 @@ class Editors(RuleBasedStateMachine):
     def plan(self, changes: list[tuple[int, dict[str, str]]]) -> None:
         steps["plans"] += 1
         wanted = {self.uuids[at]: fields for at, fields in changes}
-        opened = begin("(changes)", self.settings, [{"uuid": u, **_cells(f)} for u, f in wanted.items()])
+        opened = create_run("(changes)", self.settings, [{"uuid": u, **_cells(f)} for u, f in wanted.items()])
         directory = opened.directory.path
         summary = self.carry(opened, plan_only=True)
         seen = {uuid: dict(fields) for uuid, fields in self.table.items()}
@@ -136,7 +136,7 @@ class Editors(RuleBasedStateMachine):
                 now.update(sent)
         steps["applies"] += 1
         steps["conflicts"] += list(expected.values()).count("conflict")
-        self.carry(reopen(RunDirectory(planned.directory), self.settings, planned=True))
+        self.carry(resume_run(RunDirectory(planned.directory), self.settings, planned=True))
         assert _statuses(planned.directory) == expected
 
     @precondition(lambda self: any(p.wrote for p in self.plans))
@@ -156,7 +156,7 @@ class Editors(RuleBasedStateMachine):
                 expected[uuid] = "updated"
                 now.update(old)
         try:
-            opened = begin_undo(RunDirectory(planned.directory), self.settings)
+            opened = create_undo(RunDirectory(planned.directory), self.settings)
         except NothingToDo:
             assert not planned.wrote
             return

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bulkimg.cells import harmless
 from bulkimg.errors import RunRefused, StorageError
-from bulkimg.ledger import Ledger, LiveResults, RunDirectory, ThreadLane, Writer, claims, new_run, tally, write_results
+from bulkimg.ledger import Ledger, LiveResults, OwnThread, RunDirectory, Writer, claims, new_run, stats, write_results
 from bulkimg.ledger.files import COLUMNS
 from bulkimg.ledger.intake import add_rows, merge_duplicates, settle_empty
 from bulkimg.ledger.lines import result_lines
@@ -67,7 +67,7 @@ def test_duplicates_that_agree_or_touch_different_fields_are_one_put(tmp_path: P
     assert [(item.line, item.fields) for item in found] == [(2, {"name": "a", "platform": "Linux"}), (3, {"name": "b"})]
     with ledger.transaction():
         claims.settle(ledger, [outcome(item) for item in found])
-    assert tally.counts(ledger)["updated"] == 4
+    assert stats.counts(ledger)["updated"] == 4
 
 
 def test_no_statement_of_a_group_reads_a_whole_table(tmp_path: Path) -> None:
@@ -101,14 +101,14 @@ def test_no_statement_of_a_group_reads_a_whole_table(tmp_path: Path) -> None:
 def test_duplicates_that_contradict_each_other_are_all_refused(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"}), row(3, 1, {"name": "b"}), row(4, 2, {"name": "c"})])
     assert [item.line for item in claim_all(ledger)] == [4]
-    assert [(p.line, p.code) for p in tally.problems(ledger)] == [(2, "DUPLICATE_CONFLICT"), (3, "DUPLICATE_CONFLICT")]
-    assert "line 3" in next(tally.problems(ledger)).message
+    assert [(p.line, p.code) for p in stats.problems(ledger)] == [(2, "DUPLICATE_CONFLICT"), (3, "DUPLICATE_CONFLICT")]
+    assert "line 3" in next(stats.problems(ledger)).message
 
 
 def test_a_row_that_asks_for_nothing_is_unchanged(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, [row(2, 1, {}), row(3, 2, {"name": "a"})])
     assert [item.line for item in claim_all(ledger)] == [3]
-    assert tally.counts(ledger)["unchanged"] == 1
+    assert stats.counts(ledger)["unchanged"] == 1
 
 
 def test_an_outcome_is_written_once_and_for_all(tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_an_outcome_is_written_once_and_for_all(tmp_path: Path) -> None:
         claims.settle(ledger, [outcome(item)])
     with pytest.raises(StorageError), ledger.transaction():
         claims.settle(ledger, [outcome(item, Status.FAILED)])
-    assert tally.counts(ledger)["updated"] == 1
+    assert stats.counts(ledger)["updated"] == 1
 
 
 @pytest.mark.parametrize(
-    ("fates", "status", "interrupted"),
+    ("results", "status", "interrupted"),
     [
         ([], "unprocessed", False),
         ([None], "unknown", True),
@@ -134,15 +134,15 @@ def test_an_outcome_is_written_once_and_for_all(tmp_path: Path) -> None:
     ],
 )
 def test_a_row_without_outcome_is_what_its_attempts_tell(
-    tmp_path: Path, fates: list[str | None], status: str, interrupted: bool
+    tmp_path: Path, results: list[str | None], status: str, interrupted: bool
 ) -> None:
     """And resuming asks first about what may have been applied."""
     ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
-    for number, fate in enumerate(fates, 1):
+    for number, fate in enumerate(results, 1):
         ledger.db.execute("INSERT INTO attempt VALUES (1, ?, ?, 1.0, ?, 'X', NULL)", (number, job(number), fate))
-    assert [fate.outcome.status for fate in tally.fates(ledger)] == [status]
+    assert [fate.outcome.status for fate in stats.row_texts(ledger)] == [status]
     (item,) = claim_all(ledger)
-    assert (item.interrupted, item.attempt) == (interrupted, len(fates) + (not interrupted))
+    assert (item.interrupted, item.attempt) == (interrupted, len(results) + (not interrupted))
     assert item.doubtful is (status == "unknown")
 
 
@@ -188,7 +188,7 @@ async def test_nothing_is_shown_before_it_is_durable(tmp_path: Path) -> None:
     paths = [tmp_path / "results.csv", tmp_path / "results.jsonl"]
     write_results(ledger, paths, "none")
     live = LiveResults(paths, in_order=True)
-    writer = Writer(ledger, live, on_settled, lambda error: pytest.fail(str(error)), ThreadLane())
+    writer = Writer(ledger, live, on_settled, lambda error: pytest.fail(str(error)), OwnThread())
     cursor = 0
     while found := await writer.claim(cursor, 100, job, 1.0):
         assert reader.execute("SELECT count(*) FROM attempt").fetchone()[0] >= found[-1].ordinal
@@ -213,7 +213,7 @@ async def test_after_the_disk_fails_nothing_more_is_written_and_everybody_is_tol
             raise OSError(28, "No space left on device", "results.csv")
 
     writer = Writer(
-        ledger, FullDisk(), lambda _: pytest.fail("shown"), lambda error: told.append(str(error)), ThreadLane()
+        ledger, FullDisk(), lambda _: pytest.fail("shown"), lambda error: told.append(str(error)), OwnThread()
     )
     (item, *_) = await writer.claim(0, 1, job, 1.0)
     writer.settle(outcome(item))
@@ -286,7 +286,7 @@ def test_after_a_failed_transaction_closing_moves_nothing_into_the_ledger(tmp_pa
         "UPDATE meta SET value = '[1]' WHERE key = 'settings'",
         "UPDATE meta SET value = '\"reading\"' WHERE key = 'state'",
         "DELETE FROM meta WHERE key = 'state'",
-        "DELETE FROM seal WHERE name = 'meta'",
+        "DELETE FROM checksum WHERE name = 'meta'",
     ],
 )
 @pytest.mark.parametrize("read_only", [True, False])
@@ -323,7 +323,7 @@ def test_every_commit_of_a_run_reaches_the_disk(tmp_path: Path) -> None:
 )
 def test_a_ledger_that_was_changed_is_not_gone_on_with(tmp_path: Path, damage: str) -> None:
     ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"}), row(3, 2, {"name": "a"})])
-    ledger.seal()
+    ledger.keep_checksums()
     found = claim_all(ledger)
     with ledger.transaction():
         claims.settle(ledger, [outcome(found[0])])
@@ -365,7 +365,9 @@ def test_lines_of_a_running_run_are_those_of_the_view(shown: Outcome) -> None:
     add_rows(ledger, 1, [row(7, 1, {"platform": "Linux"})])
     claims.claim(ledger, 0, 10, job, 1.0)
     claims.settle(ledger, [shown])
-    exact, cells, name = ledger.db.execute("SELECT jsonl, csv, name FROM result JOIN said USING (ordinal)").fetchone()
+    exact, cells, name = ledger.db.execute(
+        "SELECT jsonl, csv, name FROM result JOIN row_text USING (ordinal)"
+    ).fetchone()
     made = result_lines(shown._replace(name=name))
     assert made == (exact, cells)
     assert tuple(json.loads(made[0])) == COLUMNS
@@ -408,7 +410,7 @@ async def test_a_slot_is_free_when_its_outcome_is_durable(tmp_path: Path) -> Non
     ledger = ledger_of(tmp_path, [row(n + 2, n, {"name": "a"}) for n in range(50)])
     reader = sqlite3.connect(f"file:{tmp_path / 'run.db'}?mode=ro", uri=True)
     paths = [tmp_path / "results.jsonl"]
-    writer = Writer(ledger, LiveResults(paths), lambda done: None, lambda error: pytest.fail(str(error)), ThreadLane())
+    writer = Writer(ledger, LiveResults(paths), lambda done: None, lambda error: pytest.fail(str(error)), OwnThread())
     found = await writer.claim(0, 50, job, 1.0)
 
     async def slot(item: Claim) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkimg.pace.rate import Rate
+from bulkimg.pace.rate import RateLimiter
 from bulkimg.pace.slots import FORGET, OwnSlots, SharedSlots, Slots, shared_slots
 from tests.virtual import run_virtual
 from tests.windows import most_within
@@ -22,7 +22,7 @@ RATES = (0.2, 1, 2.5, 5, 19, 20, 29, 50, 131, 500, 997, 5000)
 
 
 async def send(
-    rate: Rate, until: float, sent: list[float], waiters: int = 32, stalls: random.Random | None = None
+    rate: RateLimiter, until: float, sent: list[float], waiters: int = 32, stalls: random.Random | None = None
 ) -> None:
     """Waiters that send as fast as they may. `stalls`: now and then the process stands still for up to 0.2 s."""
     loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ def sent_at(per_second: float, seconds: float, stalls: random.Random | None = No
     async def work() -> list[float]:
         sent: list[float] = []
         loop = asyncio.get_running_loop()
-        await send(Rate(per_second, loop.time), seconds, sent, stalls=stalls)
+        await send(RateLimiter(per_second, loop.time), seconds, sent, stalls=stalls)
         return sent
 
     return run_virtual(work())
@@ -70,7 +70,7 @@ def test_it_changes_at_any_moment_and_no_second_holds_more_than_either_rate_allo
 
     async def work() -> tuple[list[float], list[tuple[float, float]]]:
         loop = asyncio.get_running_loop()
-        rate, sent, since = Rate(50, loop.time), list[float](), [(0.0, 50.0)]
+        rate, sent, since = RateLimiter(50, loop.time), list[float](), [(0.0, 50.0)]
         sending = asyncio.ensure_future(send(rate, 2.5 * (len(changes) + 1), sent))
         for per_second in changes:
             await asyncio.sleep(2.5)
@@ -93,7 +93,7 @@ def test_it_changes_at_any_moment_and_no_second_holds_more_than_either_rate_allo
 def test_two_share_the_rate_by_turns_and_one_that_waits_takes_nothing(tmp_path: Path) -> None:
     async def work() -> tuple[list[float], list[float]]:
         loop = asyncio.get_running_loop()
-        first, second = Rate(100, loop.time), Rate(100, loop.time)
+        first, second = RateLimiter(100, loop.time), RateLimiter(100, loop.time)
         ours: list[float] = []
         theirs: list[float] = []
         with first.shared(place(tmp_path)), second.shared(place(tmp_path)):
@@ -112,7 +112,7 @@ def test_two_share_the_rate_by_turns_and_one_that_waits_takes_nothing(tmp_path: 
 def test_a_slow_one_does_not_slow_a_fast_one_down(tmp_path: Path) -> None:
     async def work() -> tuple[list[float], list[float]]:
         loop = asyncio.get_running_loop()
-        fast, slow, slower = Rate(50, loop.time), Rate(5, loop.time), Rate(5, loop.time)
+        fast, slow, slower = RateLimiter(50, loop.time), RateLimiter(5, loop.time), RateLimiter(5, loop.time)
         sent: list[list[float]] = [[], [], []]
         with fast.shared(place(tmp_path)), slow.shared(place(tmp_path)), slower.shared(place(tmp_path)):
             await asyncio.gather(send(fast, 10, sent[0]), send(slow, 20, sent[1], 4), send(slower, 20, sent[2], 4))
@@ -133,7 +133,7 @@ def place(folder: Path) -> Slots:
 def test_a_process_that_is_stopped_while_it_holds_the_lock_stops_nobody_else(tmp_path: Path) -> None:
     async def work() -> list[float]:
         loop = asyncio.get_running_loop()
-        rate, sent = Rate(50, loop.time), list[float]()
+        rate, sent = RateLimiter(50, loop.time), list[float]()
         with rate.shared(place(tmp_path)):
             held = os.open(next((tmp_path / "pace").iterdir()), os.O_RDWR)
             fcntl.flock(held, fcntl.LOCK_EX)

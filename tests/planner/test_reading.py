@@ -67,7 +67,7 @@ def reader_of(server: Server) -> Reader:
     pace = Pace(float("inf"), 1)
     transport = Transport(server, "http://node:8080/zstack", Paced(pace))
     auth = make_auth(Session(SESSION), transport, time.time)
-    return Reader(ImageApi(transport, auth), pace.gate, runtime, retries=2)
+    return Reader(ImageApi(transport, auth), pace.breaker, runtime, retries=2)
 
 
 async def test_two_hundred_images_a_question_and_only_the_fields_that_are_needed() -> None:

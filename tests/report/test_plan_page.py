@@ -34,7 +34,7 @@ def make_plan(place: Path, count: int, **meta: Any) -> Ledger:
             ledger, begin, [Row(n + 1, f"{n:032x}", {"name": f"new {n}", "virtio": True}, {}, ()) for n in numbers]
         )
     ledger.set_meta(merged=merge_duplicates(ledger), **{"manifest": "m.csv", **meta})
-    ledger.seal()
+    ledger.keep_checksums()
     with ledger.transaction():
         last = 0
         while batch := plans.to_plan(ledger, last, 1000):
@@ -134,7 +134,7 @@ def small_plan(place: Path, rows: list[Row], images: dict[str, dict[str, Any]] |
     ledger = Ledger.create(place / "run.db")
     add_rows(ledger, 1, rows)
     ledger.set_meta(merged=merge_duplicates(ledger), **{"manifest": "m.csv", **meta})
-    ledger.seal()
+    ledger.keep_checksums()
     with ledger.transaction():
         if images is not None:
             replaces = ledger.meta("settings", {}).get("tags_mode") == "replace"

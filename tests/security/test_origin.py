@@ -46,7 +46,7 @@ def tricks(there: Raw) -> tuple[str, ...]:
     )
 
 
-async def carry_out(url: str, place: Path, rows: int, **options: Any) -> bulkimg.Summary:
+async def execute(url: str, place: Path, rows: int, **options: Any) -> bulkimg.Summary:
     """A run with an account, so that every kind of call is made."""
     changes = [{"uuid": f"{n:032x}", "name": f"new-{n}"} for n in range(rows)]
     given = {
@@ -86,7 +86,7 @@ async def test_redirects_and_their_kin_lead_nowhere(tmp_path: Path, kind: str) -
         for status in (*REDIRECTS, *CHALLENGES, 200):
             bad = http(b"<html>moved</html>", f"{status} Elsewhere", *tricks(there))
             async with raw_server(scripted(on_the_way_to(kind, bad))) as raw:
-                await carry_out(raw.url, tmp_path, 1)
+                await execute(raw.url, tmp_path, 1)
             assert strangers(raw) == []
             assert kind in {kind_of(path) for _, path, _, _ in raw.requests}
             assert [headers["cookie"] for _, _, headers, _ in raw.requests if "cookie" in headers] == []
@@ -120,7 +120,7 @@ async def test_the_location_of_a_job_is_never_followed(tmp_path: Path, own: bool
             return json_answer({"location": location}, "202 Accepted")
 
         async with raw_server(scripted(script)) as raw:
-            await carry_out(raw.url, tmp_path, len(locations))
+            await execute(raw.url, tmp_path, len(locations))
         assert there.connections == 0
     assert strangers(raw) == []
     jobs = {headers["x-job-uuid"] for _, _, headers, _ in raw.requests if "x-job-uuid" in headers}

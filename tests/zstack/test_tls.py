@@ -184,7 +184,7 @@ async def test_plain_http_answers_on_a_tls_port_are_no_answer(authority: trustme
         assert server.bodies == []
 
 
-async def carry_out(server: TlsServer, place: Path, rows: int, **options: Any) -> bulkimg.Run:
+async def execute(server: TlsServer, place: Path, rows: int, **options: Any) -> bulkimg.Run:
     """A run of so many rows, at 40 requests a second."""
     changes = [{"uuid": f"{n:032x}", "name": "x"} for n in range(rows)]
     given: dict[str, Any] = {"rate": "40/s", "concurrency": 2, "endpoint": f"https://{HOST}:{server.port}", **options}
@@ -199,7 +199,7 @@ async def test_a_certificate_that_expires_in_the_middle_stops_the_run(authority:
     certificate = authority.issue_cert(HOST, not_before=datetime.now(UTC) - DAY, not_after=soon)
     async with tls_server(certificate) as server:
         server.answers_before_close = 10
-        one = await carry_out(server, tmp_path, 300, ca_file=tmp_path / "ca.pem")
+        one = await execute(server, tmp_path, 300, ca_file=tmp_path / "ca.pem")
         assert one.summary is not None
         counts = one.summary.counts
         assert one.summary.exit_code == 5
@@ -212,7 +212,7 @@ async def test_a_certificate_that_is_not_accepted_sends_no_row_and_is_tried_once
     authority: trustme.CA, tmp_path: Path
 ) -> None:
     async with tls_server(_expired(authority)) as server:
-        one = await carry_out(server, tmp_path, 50, ca_file=tmp_path / "ca.pem", retries=5)
+        one = await execute(server, tmp_path, 50, ca_file=tmp_path / "ca.pem", retries=5)
         assert one.summary is not None
         assert (one.summary.exit_code, one.summary.counts["unprocessed"], server.bodies) == (5, 50, [])
         assert server.handshakes <= 2
@@ -225,7 +225,7 @@ async def test_an_authority_that_can_be_read_once_is_read_once(authority: trustm
     writer = threading.Thread(target=pipe.write_bytes, args=(authority.cert_pem.bytes(),))
     writer.start()
     async with tls_server(authority.issue_cert(HOST)) as server, asyncio.timeout(30):
-        await carry_out(server, tmp_path, 10, ca_file=pipe)
+        await execute(server, tmp_path, 10, ca_file=pipe)
         assert len(server.bodies) >= 10
     writer.join()
 

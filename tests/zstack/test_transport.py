@@ -31,7 +31,7 @@ class Unpaced:
 
     admit_probe = admit
 
-    def heard(self, era: int, answer: Answer | None) -> int:
+    def record(self, epoch: int, answer: Answer | None) -> int:
         self.told.append(answer)
         return 0
 

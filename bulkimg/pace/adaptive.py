@@ -24,7 +24,7 @@ REMEASURE = 30.0  # seconds; longer where measuring takes more than a hundredth 
 TOO_LONG = 5.0  # seconds of measuring: the server is too slow to stand by
 
 
-class Heard(Enum):
+class LoadSignal(Enum):
     """What came of a row that was in flight."""
 
     WELL = auto()  # the server did it
@@ -32,15 +32,15 @@ class Heard(Enum):
     ELSE = auto()  # refused, or done in a way that says nothing about the server's load
 
 
-class Flight(NamedTuple):
+class InFlight(NamedTuple):
     """One row in flight: since when, and how many were in flight with it, itself counted."""
 
     since: float
     together: int
 
 
-class Limit:
-    """`value` is how many rows may be in flight now. `sent` when one is, `heard` exactly once when it is not any more.
+class AdaptiveConcurrency:
+    """`value` is how many rows may be in flight now. `sent` when one is, `landed` exactly once when it is not any more.
 
     Without `adapts` it is `most`, always.
     """
@@ -80,22 +80,22 @@ class Limit:
         """Seconds that a row takes when few are in flight; None before it has been measured."""
         return self._baseline
 
-    def sent(self, now: float) -> Flight:
+    def sent(self, now: float) -> InFlight:
         self._in_flight += 1
         self._busiest = max(self._busiest, self._in_flight)
         if self.adapts and self._measuring_since is None and now >= self._measure_at:
             self._measuring_since = now
             self._quiet.clear()
             self._update()
-        return Flight(now, self._in_flight)
+        return InFlight(now, self._in_flight)
 
-    def heard(self, flight: Flight, now: float, heard: Heard) -> None:
+    def landed(self, flight: InFlight, now: float, signal: LoadSignal) -> None:
         self._in_flight -= 1
         if not self.adapts:
             return
-        if heard is Heard.SICK:
+        if signal is LoadSignal.SICK:
             self._cut(flight, now)
-        elif heard is Heard.WELL:
+        elif signal is LoadSignal.WELL:
             self._took(flight, now)
         if self._measuring_since is not None and now - self._measuring_since > TOO_LONG:
             self._measured(now)
@@ -107,7 +107,7 @@ class Limit:
 
     # -- decisions ------------------------------------------------------------------------------------------------------
 
-    def _took(self, flight: Flight, now: float) -> None:
+    def _took(self, flight: InFlight, now: float) -> None:
         seconds = now - flight.since
         if flight.together <= FEW:
             self._quiet.append(seconds)
@@ -141,7 +141,7 @@ class Limit:
         self._limit = max(1.0, min(self._limit, float(self._most)))
         self._begin_window(now)
 
-    def _cut(self, flight: Flight, now: float) -> None:
+    def _cut(self, flight: InFlight, now: float) -> None:
         """Once for all that were in flight together."""
         if flight.since >= self._changed:
             self._limit = max(1.0, self._limit * CUT)

@@ -9,7 +9,7 @@ from typing import Protocol
 from bulkimg.errors import StorageError
 
 
-class Lane(Protocol):
+class WriterThread(Protocol):
     """Where the writer's work is done. A simulation does it in the event loop instead."""
 
     def put(self, work: Callable[[], None]) -> None: ...
@@ -18,7 +18,7 @@ class Lane(Protocol):
         """Return when everything that was put in is done."""
 
 
-class ThreadLane:
+class OwnThread:
     """A thread of its own."""
 
     def __init__(self) -> None:

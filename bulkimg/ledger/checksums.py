@@ -1,7 +1,7 @@
-"""Seal the ledger with checksums over everything that decides what is sent and reported, so that damage is refused.
+"""Keep checksums over everything that decides what is sent and reported, so that damage is refused.
 
 SQLite's own checks see a broken structure, not a flipped bit in a value (docs/dev/reliability.md, invariant 17). They are against
-accidents; a user who can write the file can write its seal too.
+accidents; a user who can write the file can write its checksums too.
 
 Rows do not change once the manifest is in, nor their plan once it is made, so one sum goes over them in order. Attempts and outcomes are added all the
 time, so theirs is the exclusive or of a sum for each record: adding and taking back are the same step. The sums are of a
@@ -24,7 +24,7 @@ _IN_ORDER = {
     "meta": "SELECT key, value FROM meta ORDER BY key",
     "schema": "SELECT type, name, sql FROM sqlite_schema ORDER BY name",
 }
-_JOURNAL = {
+_LOG = {
     "opened": "SELECT ordinal, n, job_uuid FROM attempt",
     "closed": "SELECT ordinal, n, fate, code, http_status FROM attempt WHERE fate IS NOT NULL",
     "outcome": "SELECT * FROM outcome",
@@ -55,10 +55,10 @@ def in_order(db: sqlite3.Connection, name: str) -> int:
     return int.from_bytes(total.digest(), "big")
 
 
-def journal(db: sqlite3.Connection) -> int:
+def log_digest(db: sqlite3.Connection) -> int:
     """The sum over all attempts and outcomes there are."""
     total = 0
-    for kind, query in _JOURNAL.items():
+    for kind, query in _LOG.items():
         for record in db.execute(query):
             total ^= digest(kind, record)
     return total
@@ -67,20 +67,20 @@ def journal(db: sqlite3.Connection) -> int:
 def write(db: sqlite3.Connection, **sums: int) -> None:
     """Keep sums, within the transaction that changes what they are over."""
     db.executemany(
-        "INSERT INTO seal VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", list(sums.items())
+        "INSERT INTO checksum VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", list(sums.items())
     )
 
 
-def kept_journal(db: sqlite3.Connection) -> int:
-    """The journal's sum as it was last written: what `journal` finds, where there is no damage."""
-    found: int = db.execute("SELECT value FROM seal WHERE name = 'journal'").fetchone()[0]
+def kept_log_digest(db: sqlite3.Connection) -> int:
+    """The log's digest as it was last written: what `log_digest` finds, where there is no damage."""
+    found: int = db.execute("SELECT value FROM checksum WHERE name = 'log_digest'").fetchone()[0]
     return found
 
 
-def seal(db: sqlite3.Connection) -> int:
-    """Seal everything as it is now; returns the journal's sum."""
-    total = journal(db)
-    write(db, **{name: in_order(db, name) for name in _IN_ORDER}, journal=total)
+def keep(db: sqlite3.Connection) -> int:
+    """Keep the checksums of everything as it is now; return the log's digest."""
+    total = log_digest(db)
+    write(db, **{name: in_order(db, name) for name in _IN_ORDER}, log_digest=total)
     return total
 
 
@@ -88,18 +88,18 @@ def header_is_whole(db: sqlite3.Connection) -> bool:
     """Whether the header is as it was written; a writer may be at work at the same time."""
     db.execute("BEGIN")
     try:
-        kept = db.execute("SELECT value FROM seal WHERE name = 'meta'").fetchone()
+        kept = db.execute("SELECT value FROM checksum WHERE name = 'meta'").fetchone()
         return kept is not None and in_order(db, "meta") == kept[0]
     finally:
         db.execute("COMMIT")
 
 
 def damage(db: sqlite3.Connection) -> str:
-    """What does not bear its seal, or an empty string. sqlite3.Error where it cannot even be read."""
+    """What does not match its checksum, or an empty string. sqlite3.Error where it cannot even be read."""
     (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if said != "ok":
         return str(said).splitlines()[-1]
-    kept = dict(db.execute("SELECT name, value FROM seal"))
+    kept = dict(db.execute("SELECT name, value FROM checksum"))
     return next((name for name in _unlike(db, kept)), "")
 
 
@@ -107,5 +107,5 @@ def _unlike(db: sqlite3.Connection, kept: dict[str, int]) -> Iterable[str]:
     for name in _IN_ORDER:
         if in_order(db, name) != kept.get(name):
             yield f"the checksum of its {name} is wrong"
-    if journal(db) != kept.get("journal"):
+    if log_digest(db) != kept.get("log_digest"):
         yield "the checksum of its attempts and outcomes is wrong"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from bulkimg.pace.limit import FEW, Heard, Limit
+from bulkimg.pace.adaptive import FEW, AdaptiveConcurrency, LoadSignal
 from tests.virtual import run_virtual
 
 SERVICE = 0.02  # seconds
@@ -58,10 +58,10 @@ class Trial:
     rows_per_s: float = 1e9
     done: list[tuple[float, float]] = field(default_factory=list)  # (when, seconds it took)
     limits: list[tuple[float, int]] = field(default_factory=list)
-    limit: Limit = field(init=False)
+    limit: AdaptiveConcurrency = field(init=False)
 
     def run(self) -> "Trial":
-        self.limit = Limit(self.most)
+        self.limit = AdaptiveConcurrency(self.most)
         run_virtual(self._run())
         return self
 
@@ -79,7 +79,7 @@ class Trial:
                 flight = self.limit.sent(loop.time())
                 assert self.limit.in_flight <= self.most
                 await server.serve()
-                self.limit.heard(flight, loop.time(), Heard.WELL)
+                self.limit.landed(flight, loop.time(), LoadSignal.WELL)
                 self.done.append((loop.time(), loop.time() - flight.since))
                 spawn()
             workers.discard(asyncio.current_task())
@@ -142,34 +142,34 @@ def test_a_neighbour_is_made_room_for_and_what_he_leaves_is_taken_again() -> Non
     assert trial.between(50, 65)[0] >= 0.95 * 20 / SERVICE
 
 
-def flown(limit: Limit, now: float, together: int, seconds: float, heard: Heard) -> float:
+def flown(limit: AdaptiveConcurrency, now: float, together: int, seconds: float, record: LoadSignal) -> float:
     flights = [limit.sent(now) for _ in range(together)]
     for flight in flights:
-        limit.heard(flight, now + seconds, heard)
+        limit.landed(flight, now + seconds, record)
     return now + seconds
 
 
-def settled(value: int) -> tuple[Limit, float]:
+def settled(value: int) -> tuple[AdaptiveConcurrency, float]:
     """A limit that has grown to so much, on a server that never queues."""
-    limit, now = Limit(value), 0.0
+    limit, now = AdaptiveConcurrency(value), 0.0
     while limit.value < value:
-        now = flown(limit, now, limit.value, SERVICE, Heard.WELL)
+        now = flown(limit, now, limit.value, SERVICE, LoadSignal.WELL)
     return limit, now
 
 
 def test_errors_shrink_it_once_for_all_that_were_out_together() -> None:
     limit, now = settled(100)
-    flown(limit, now, 100, 0.001, Heard.SICK)
+    flown(limit, now, 100, 0.001, LoadSignal.SICK)
     assert limit.value == 70
 
 
 def test_fast_errors_and_refusals_never_speed_it_up() -> None:
-    for heard in (Heard.SICK, Heard.ELSE):
+    for record in (LoadSignal.SICK, LoadSignal.ELSE):
         limit, now = settled(40)
         limit.most = 1000
         for _ in range(200):
             before = limit.value
-            now = flown(limit, now, limit.value, 0.0001, heard)
+            now = flown(limit, now, limit.value, 0.0001, record)
             assert limit.value <= before
 
 
@@ -177,22 +177,22 @@ def test_a_server_that_has_become_slower_for_good_is_measured_anew() -> None:
     limit, now = settled(64)
     until = now + 200
     while now < until:
-        now = flown(limit, now, limit.value, 3 * SERVICE, Heard.WELL)
+        now = flown(limit, now, limit.value, 3 * SERVICE, LoadSignal.WELL)
     assert limit.value == 64
     assert limit.baseline == pytest.approx(3 * SERVICE, rel=0.01)
 
 
 def test_measuring_costs_a_hundredth_of_the_time_and_no_more_than_seconds() -> None:
-    limit, now, few = Limit(64), 0.0, 0.0
+    limit, now, few = AdaptiveConcurrency(64), 0.0, 0.0
     while now < 3000:
         measuring = limit.value == FEW
         before = now
-        now = flown(limit, now, limit.value, 1.5, Heard.WELL)
+        now = flown(limit, now, limit.value, 1.5, LoadSignal.WELL)
         few += (now - before) * measuring
     assert few <= 0.02 * now + 10
 
 
 def test_without_it_the_cap_is_the_limit() -> None:
-    limit = Limit(16, adapts=False)
-    flown(limit, 0.0, 16, 100, Heard.SICK)
+    limit = AdaptiveConcurrency(16, adapts=False)
+    flown(limit, 0.0, 16, 100, LoadSignal.SICK)
     assert limit.value == 16

@@ -10,7 +10,7 @@ from bulkimg.model import Fields, Outcome, Problem, Status
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class RowText:
     """A row with what can be said of it now."""
 
     outcome: Outcome
@@ -19,27 +19,27 @@ class Fate:
     cells: list[str] | None
 
 
-def fates(ledger: Ledger, *statuses: Status) -> Iterator[Fate]:
+def row_texts(ledger: Ledger, *statuses: Status) -> Iterator[RowText]:
     """Every row in manifest order, or those with one of the statuses."""
     where = f"WHERE status IN ({','.join('?' * len(statuses))})" if statuses else ""
     yield from _said(ledger, where, [str(status) for status in statuses])
 
 
-def fates_of(ledger: Ledger, uuid: str) -> Iterator[Fate]:
+def row_texts_of(ledger: Ledger, uuid: str) -> Iterator[RowText]:
     """The rows of one image."""
     place = "WHERE ordinal IN (SELECT ordinal FROM row WHERE row.uuid = ?)"
     yield from _said(ledger, place, [bytes.fromhex(uuid)])
 
 
-def _said(ledger: Ledger, where: str, values: Sequence[Any]) -> Iterator[Fate]:
-    query = f"SELECT * FROM said {where} ORDER BY ordinal"  # noqa: S608 - constant texts and question marks
+def _said(ledger: Ledger, where: str, values: Sequence[Any]) -> Iterator[RowText]:
+    query = f"SELECT * FROM row_text {where} ORDER BY ordinal"  # noqa: S608 - constant texts and question marks
     cursor = ledger.db.execute(query, values)
     names = [column[0] for column in cursor.description]
     for row in cursor:
         yield _fate(dict(zip(names, row, strict=True)))
 
 
-def _fate(row: dict[str, Any]) -> Fate:
+def _fate(row: dict[str, Any]) -> RowText:
     outcome = Outcome(
         **{name: row[name] for name in _AS_THEY_ARE},
         status=Status(row["status"]),
@@ -48,7 +48,7 @@ def _fate(row: dict[str, Any]) -> Fate:
         after=json.loads(row["after"]) if row["after"] else None,
     )
     cells = json.loads(row["cells"]) if row["cells"] else None
-    return Fate(outcome, json.loads(row["fields"]), json.loads(row["expects"] or "{}"), cells)
+    return RowText(outcome, json.loads(row["fields"]), json.loads(row["expects"] or "{}"), cells)
 
 
 _AS_THEY_ARE = tuple(name for name in Outcome._fields if name not in {"status", "changed", "before", "after"})
@@ -107,13 +107,13 @@ def images_to_do(ledger: Ledger) -> int:
 
 def counts(ledger: Ledger) -> dict[str, int]:
     """Rows by status, all eight named; they sum to the rows of the manifest."""
-    found = dict(ledger.db.execute("SELECT status, count(*) FROM fate GROUP BY status"))
+    found = dict(ledger.db.execute("SELECT status, count(*) FROM row_state GROUP BY status"))
     return {status.value: found.get(status.value, 0) for status in Status}
 
 
 def settled_counts(ledger: Ledger) -> dict[str, int]:
     """Rows that have their outcome, by status, all eight named; rows refused at the manifest are `invalid`."""
-    query = "SELECT status, count(*) FROM fate WHERE settled OR status = 'invalid' GROUP BY status"
+    query = "SELECT status, count(*) FROM row_state WHERE settled OR status = 'invalid' GROUP BY status"
     found = dict(ledger.db.execute(query))
     return {status.value: found.get(status.value, 0) for status in Status}
 
@@ -132,7 +132,7 @@ def causes(ledger: Ledger, limit: int = 20, *, settled_only: bool = False) -> li
     `settled_only`: of a run that is under way, only what is an outcome.
     """
     only = "AND (settled OR status = 'invalid')" if settled_only else ""
-    query = f"""SELECT status, code, count(*) AS rows, min(line) AS line, message, hint FROM said
+    query = f"""SELECT status, code, count(*) AS rows, min(line) AS line, message, hint FROM row_text
     WHERE status NOT IN ('updated', 'unchanged') {only}
     GROUP BY status, code ORDER BY rows DESC, status, code LIMIT ?"""  # noqa: S608 - constant texts
     names = ("status", "code", "rows", "first_line", "message", "hint")

@@ -13,16 +13,16 @@ from bulkimg.engine import (
     Approve,
     Engine,
     OpenRun,
-    begin,
+    create_run,
     named_run,
     refusal,
     refuse,
     refuse_other_work,
-    reopen,
+    resume_run,
     stored_settings,
 )
 from bulkimg.errors import Exit, LoginRefused, ManifestRefused, RunRefused, TargetError, UsageError
-from bulkimg.ledger import tally
+from bulkimg.ledger import stats
 from bulkimg.library.options import Asked, Options
 from bulkimg.library.result import Result, result_of
 from bulkimg.library.source import Source, job_of, rows_of
@@ -110,12 +110,12 @@ def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> Op
                 f"run {named.run_id} has not ended, and rows cannot be compared with its own; bulkimg.resume({named.run_id!r})"
             )
         refuse_other_work(named, settings, path)
-        return reopen(named, asked.resuming(stored_settings(named)))
-    opened = begin("(rows)" if rows is not None else path, settings, rows, plan_only=plan_only)
+        return resume_run(named, asked.resuming(stored_settings(named)))
+    opened = create_run("(rows)" if rows is not None else path, settings, rows, plan_only=plan_only)
     if not (why := refusal(opened)):
         return opened
     try:
-        problems = list(tally.problems(opened.ledger))
+        problems = list(stats.problems(opened.ledger))
         refuse(opened, why)
     finally:
         opened.close()
@@ -135,7 +135,7 @@ class Carrying:
 
     def __init__(
         self,
-        begin: Callable[[], OpenRun],
+        create_run: Callable[[], OpenRun],
         credentials: Credentials,
         *,
         approve: Approve | None = None,
@@ -144,7 +144,7 @@ class Carrying:
     ) -> None:
         if approve is not None and not callable(approve):
             raise UsageError("approve is not a function")
-        self._begin = begin
+        self._begin = create_run
         self._credentials = credentials
         self._approve, self._checksum, self._plan_only = approve, checksum, plan_only
         self._opened: OpenRun | None = None
@@ -188,7 +188,7 @@ class Carrying:
             checksum=self._checksum,
             plan_only=self._plan_only,
         )
-        self._work = asyncio.create_task(self._engine.carry_out())
+        self._work = asyncio.create_task(self._engine.execute())
         self._work.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (event := await queue.get()) is not None:

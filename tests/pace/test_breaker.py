@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from bulkimg.pace import HELD, SILENT, WELL, Blame, Gate, Health, Pace, State
-from bulkimg.pace.gate import MOST_HOLD, NEAR
+from bulkimg.pace import RATE_LIMITED, SILENT, WELL, CircuitBreaker, FailureCause, Health, Pace, State
+from bulkimg.pace.breaker import MOST_HOLD, NEAR
 from tests.virtual import run_virtual
 
 SICK = Health(State.SICK, "NOT_CONNECTED")
@@ -28,26 +28,26 @@ class Model:
     answer: Callable[[float], Health]
     rate: float = 100.0
     workers: int = 16
-    patience: float = math.inf
+    max_outage: float = math.inf
     seed: int = 1
     alive: Callable[[float], bool] | None = None  # what the harmless question finds; as `answer` where it is None
     sent: list[float] = field(default_factory=list)
     probes: list[float] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
-    streaks: list[int] = field(default_factory=list)
+    failure_ids: list[int] = field(default_factory=list)
 
     def run(self, seconds: float) -> Pace:
         return run_virtual(self._run(seconds))
 
     async def _run(self, seconds: float) -> Pace:
         loop = asyncio.get_running_loop()
-        pace = Pace(math.inf, self.workers, patience=self.patience, clock=loop.time, rng=random.Random(self.seed))
+        pace = Pace(math.inf, self.workers, max_outage=self.max_outage, clock=loop.time, rng=random.Random(self.seed))
         pace.rate.admit = self._paced  # type: ignore[method-assign] # asyncio-throttle looks at the real clock
         self._gap, self._turn, self._pace = 1 / self.rate, asyncio.Lock(), pace
-        pace.gate.probe = self._probe
-        pace.gate.on_give_up = self.gave_up.append
-        pace.gate.on_open = self.waited.append
+        pace.breaker.probe = self._probe
+        pace.breaker.on_give_up = self.gave_up.append
+        pace.breaker.on_closed = self.waited.append
         workers = [asyncio.create_task(self._work()) for _ in range(self.workers)]
         await asyncio.sleep(seconds)
         for worker in workers:
@@ -62,17 +62,17 @@ class Model:
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            era = await self._pace.admit()
+            epoch = await self._pace.admit()
             self.sent.append(loop.time())
             await asyncio.sleep(SERVICE)
-            self.streaks.append(self._pace.heard(era, self.answer(loop.time())))
+            self.failure_ids.append(self._pace.record(epoch, self.answer(loop.time())))
 
     async def _probe(self) -> bool:
-        era = await self._pace.admit_probe()
+        epoch = await self._pace.admit_probe()
         now = asyncio.get_running_loop().time()
         self.probes.append(now)
         await asyncio.sleep(SERVICE)
-        self._pace.heard(era, SILENT)
+        self._pace.record(epoch, SILENT)
         return self.alive(now) if self.alive else self.answer(now).state is State.WELL
 
     def within(self, begin: float, end: float) -> list[float]:
@@ -104,13 +104,13 @@ def test_a_server_that_answers_questions_and_no_changes_is_not_hammered_either(s
 def test_rows_lose_nothing_to_an_outage_and_what_failed_alone_is_their_own() -> None:
     model = Model(outage(1, 61))
     pace = model.run(130)
-    blamed = {pace.gate.blame(streak) for streak in model.streaks if streak}
-    assert blamed == {Blame.SERVER}
+    blamed = {pace.breaker.cause_of(failure_id) for failure_id in model.failure_ids if failure_id}
+    assert blamed == {FailureCause.SERVER}
     alone = Model(lambda moment: SICK if round(moment * 1000) % 7 == 0 else WELL)
     pace = alone.run(5)
-    blamed = {pace.gate.blame(streak) for streak in alone.streaks if streak}
-    assert Blame.ROW in blamed
-    assert not pace.gate.closed
+    blamed = {pace.breaker.cause_of(failure_id) for failure_id in alone.failure_ids if failure_id}
+    assert FailureCause.ROW in blamed
+    assert not pace.breaker.is_open
 
 
 def test_after_an_outage_the_start_is_slow() -> None:
@@ -130,8 +130,8 @@ def test_nothing_is_sent_while_the_server_asks_to_wait(seconds: float) -> None:
     last = max(moment for moment in model.sent if moment < 2.1)
     assert model.within(last + 0.001, 2 + seconds) == []
     assert model.within(2 + seconds, 2 + seconds + 5)
-    assert HELD in model.streaks
-    assert not pace.gate.closed
+    assert RATE_LIMITED in model.failure_ids
+    assert not pace.breaker.is_open
 
 
 def test_a_server_that_asks_for_a_second_again_and_again_is_asked_ever_less_often() -> None:
@@ -148,7 +148,7 @@ def test_a_server_that_asks_for_too_long_is_given_up() -> None:
 
 
 def test_patience_ends() -> None:
-    model = Model(outage(1, 1e9), patience=60.0)
+    model = Model(outage(1, 1e9), max_outage=60.0)
     model.run(200)
     assert len(model.gave_up) == 1
     assert "--max-outage" in model.gave_up[0]
@@ -173,16 +173,16 @@ def test_what_is_left_of_a_quota_is_not_passed() -> None:
 async def test_a_cancelled_trial_does_not_keep_the_others_waiting() -> None:
     pace = Pace(math.inf, 4)
     for _ in range(NEAR):
-        pace.heard(await pace.admit(), SICK)
-    assert pace.gate.closed
-    pace.gate._until = 0.0
-    era = await pace.admit()
+        pace.record(await pace.admit(), SICK)
+    assert pace.breaker.is_open
+    pace.breaker._until = 0.0
+    epoch = await pace.admit()
     second = asyncio.create_task(pace.admit())
     await asyncio.sleep(0.05)
     assert not second.done()
-    pace.heard(era, SILENT)
-    pace.heard(await asyncio.wait_for(second, 1), WELL)
-    assert not pace.gate.closed
+    pace.record(epoch, SILENT)
+    pace.record(await asyncio.wait_for(second, 1), WELL)
+    assert not pace.breaker.is_open
 
 
 def test_a_waiter_that_leaves_takes_nothing_with_it() -> None:
@@ -190,14 +190,14 @@ def test_a_waiter_that_leaves_takes_nothing_with_it() -> None:
         loop = asyncio.get_running_loop()
         pace = Pace(math.inf, 4, clock=loop.time)
         for _ in range(NEAR):
-            pace.heard(await pace.admit(), SICK)
+            pace.record(await pace.admit(), SICK)
         waiters = [asyncio.create_task(pace.admit()) for _ in range(3)]
         await asyncio.sleep(0.1)
         waiters[0].cancel()
         await asyncio.sleep(5)
         assert waiters[1].done()
-        pace.heard(waiters[1].result(), WELL)
-        pace.heard(await waiters[2], WELL)
+        pace.record(waiters[1].result(), WELL)
+        pace.record(await waiters[2], WELL)
 
     run_virtual(scene())
 
@@ -207,21 +207,21 @@ def test_slow_answers_that_still_arrive_when_an_outage_has_begun_blame_no_row() 
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
-        gate = Gate(loop.time, asyncio.sleep, random.Random(1))
-        slow = [await gate.passed() for _ in range(20)]
-        own = gate.heard(slow.pop(), SICK)
-        gate.heard(await gate.passed(), WELL)
-        assert gate.blame(own) is Blame.ROW
-        slow = [await gate.passed() for _ in range(20)]
+        breaker = CircuitBreaker(loop.time, asyncio.sleep, random.Random(1))
+        slow = [await breaker.passed() for _ in range(20)]
+        own = breaker.record(slow.pop(), SICK)
+        breaker.record(await breaker.passed(), WELL)
+        assert breaker.cause_of(own) is FailureCause.ROW
+        slow = [await breaker.passed() for _ in range(20)]
         troubles = []
         while slow:
-            troubles.append(gate.heard(await gate.passed(), SICK))
-            gate.heard(slow.pop(), WELL)
-        assert {gate.blame(number) for number in troubles} == {Blame.OPEN}
-        assert not gate.closed
-        troubles += [gate.heard(await gate.passed(), SICK) for _ in range(NEAR)]
-        assert gate.closed
-        assert {gate.blame(number) for number in troubles} == {Blame.SERVER}
-        assert gate.blame(own) is Blame.ROW
+            troubles.append(breaker.record(await breaker.passed(), SICK))
+            breaker.record(slow.pop(), WELL)
+        assert {breaker.cause_of(number) for number in troubles} == {FailureCause.UNDECIDED}
+        assert not breaker.is_open
+        troubles += [breaker.record(await breaker.passed(), SICK) for _ in range(NEAR)]
+        assert breaker.is_open
+        assert {breaker.cause_of(number) for number in troubles} == {FailureCause.SERVER}
+        assert breaker.cause_of(own) is FailureCause.ROW
 
     run_virtual(story())

@@ -15,19 +15,19 @@ from bulkimg.cells import write_cell
 from bulkimg.engine.overlap import Work, refuse_overlap, work_of
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
-from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, tally
+from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, stats
 from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.columns import parse_condition
 from bulkimg.model import FIELDS, RETRYABLE, Row
-from bulkimg.planner import take_in, undo_rows
+from bulkimg.planner import load_rows, undo_rows
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest, parse_conditions
 
 _LIMITS = ("max_errors", "max_changes", "window")
 
 
-def begin(
+def create_run(
     source: str,
     settings: Settings,
     changes: Iterable[Mapping[str, Any]] | None = None,
@@ -48,7 +48,7 @@ def begin(
     directory = new_run(settings.runs_dir, now(), settings.run_id)
     ledger = Ledger.create(directory.ledger)
     _write_header(ledger, directory, settings, now(), manifest_path=path, plan_only=plan_only)
-    take_in(ledger, manifest)
+    load_rows(ledger, manifest)
     ledger.set_meta(state="ready")
     return OpenRun(directory, ledger, settings)
 
@@ -140,7 +140,7 @@ def kept_options(settings: Settings) -> dict[str, Any]:
     return kept | whole | ({"ca_file": str(settings.ca_file.absolute())} if settings.ca_file else {})
 
 
-def reopen(directory: RunDirectory, settings: Settings, *, planned: bool = False) -> OpenRun:
+def resume_run(directory: RunDirectory, settings: Settings, *, planned: bool = False) -> OpenRun:
     """Hold a run again, to resume it. RunRefused when it cannot be resumed. `planned`: it must be a plan of which
     nothing has been sent."""
     directory.hold()
@@ -272,7 +272,7 @@ def rows_left(directory: RunDirectory) -> int:
     """The rows of a run that have no outcome yet, once it has begun to send."""
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
-        return tally.rows_to_do(ledger) if ledger.meta("state") in ("running", "stopped") else 0
+        return stats.rows_to_do(ledger) if ledger.meta("state") in ("running", "stopped") else 0
     finally:
         ledger.close()
 
@@ -281,7 +281,7 @@ class NothingToDo(Exception):
     """Not an error: the earlier run left nothing to try again, or to take back."""
 
 
-def begin_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], float] = time.time) -> OpenRun:
+def create_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], float] = time.time) -> OpenRun:
     """A new run of the rows that the earlier one left failed, unknown or unprocessed."""
     with _earlier(earlier) as old:
         if next(_rows_again(old), None) is None:
@@ -293,7 +293,7 @@ def begin_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], flo
         return _begin_from(old, _rows_again(old), settings, now, retry_of=earlier.run_id, **kept)
 
 
-def begin_undo(
+def create_undo(
     earlier: RunDirectory, settings: Settings, where: Sequence[str] = (), now: Callable[[], float] = time.time
 ) -> OpenRun:
     """A new run that puts back what the earlier one changed or may have changed. `where`: conditions over the manifest's
@@ -320,7 +320,7 @@ def _undoes(ledger: Ledger) -> dict[str, Any]:
     return {
         "manifest": ledger.meta("manifest"),
         "started_at": ledger.meta("started_at"),
-        "updated": tally.counts(ledger)["updated"],
+        "updated": stats.counts(ledger)["updated"],
         "note": ledger.meta("note", ""),
         "undo_of": ledger.meta("undo_of"),
     }
@@ -384,11 +384,11 @@ def _begin_from(
         add_rows(ledger, ordinal, batch)
         ordinal += len(batch)
     ledger.set_meta(merged=merge_duplicates(ledger))
-    ledger.seal()
+    ledger.keep_checksums()
     ledger.set_meta(state="ready")
     return OpenRun(directory, ledger, settings)
 
 
 def _rows_again(ledger: Ledger) -> Iterator[Row]:
-    for fate in tally.fates(ledger, *RETRYABLE):
+    for fate in stats.row_texts(ledger, *RETRYABLE):
         yield Row(fate.outcome.line, fate.outcome.uuid, fate.fields, fate.expects, tuple(fate.cells or ()))

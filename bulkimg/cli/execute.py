@@ -15,7 +15,7 @@ from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine import Engine, OpenRun, in_words, plan_page, summary_document
 from bulkimg.errors import Exit, RunRefused
-from bulkimg.ledger import RunDirectory, plans, tally
+from bulkimg.ledger import RunDirectory, plans, stats
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary, iso_utc
 from bulkimg.planner.diff import show as value_text
 from bulkimg.process import allow_files, event_loop, leave_no_core
@@ -27,18 +27,20 @@ _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, si
 _WHY = {signal.SIGINT: "interrupted with Ctrl-C"}
 
 
-def carry(run: OpenRun, credentials: Credentials, *, ask: bool = True, checksum: str | None = None) -> NoReturn:
+def execute_and_exit(
+    run: OpenRun, credentials: Credentials, *, ask: bool = True, checksum: str | None = None
+) -> NoReturn:
     """Carry the run out, show what came of it, and leave with its exit code. `ask`: ask first where standard input is a terminal."""
     asks = ask and not run.settings.yes and screen.can_ask()
     approve = partial(_approve, run) if asks else None
     if what := undoing(run):
         screen.note(screen.one_line(what))
-    summary = carry_out(run, credentials, approve=approve, checksum=checksum)
+    summary = execute(run, credentials, approve=approve, checksum=checksum)
     show(summary, run.settings)
     raise typer.Exit(summary.exit_code)
 
 
-def carry_out(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
+def execute(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     """What the engine makes of the run; `how` is the engine's own."""
     leave_no_core()
     run.command = _typed(run)
@@ -84,7 +86,7 @@ async def _approve(run: OpenRun, what: PlanMade | CanaryPassed) -> bool:
     if isinstance(what, PlanMade):
         question, shown = _question(run, what), plan_line(what.counts)
     else:
-        others = tally.rows_to_do(run.ledger)
+        others = stats.rows_to_do(run.ledger)
         question = f"Send the other {others:,} to {run.settings.target}?"
         shown = f"canary: {what.rows:,} of {count(what.rows, 'row')} updated"
     screen.prompt(question, shown)
@@ -151,7 +153,7 @@ async def _with_signals(engine: Engine) -> Summary:
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # nohup: it keeps away what we would stop at
         loop.add_signal_handler(number, on_signal, number)
-    return await engine.carry_out()
+    return await engine.execute()
 
 
 def show(summary: Summary, settings: Settings) -> None:

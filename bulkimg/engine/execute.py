@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from bulkimg.applier import Ending
 from bulkimg.credentials import AccessKey, Account, Credentials
-from bulkimg.engine.begin import kept_options
 from bulkimg.engine.close import finish
 from bulkimg.engine.connect import Ports, Server, connected, pace_of
+from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.overlap import refuse_overlap, work_of
 from bulkimg.engine.planning import Approve, Planning
@@ -16,7 +16,7 @@ from bulkimg.engine.run import OpenRun
 from bulkimg.engine.sending import Sending
 from bulkimg.engine.steering import Steering
 from bulkimg.errors import Exit, RunRefused, TargetError
-from bulkimg.ledger import Ledger, tally, write_results
+from bulkimg.ledger import Ledger, stats, write_results
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import (
     Event,
@@ -106,7 +106,7 @@ class Engine:
             runner.stop_now()
         self._interrupt.break_off()
 
-    async def carry_out(self) -> Summary:
+    async def execute(self) -> Summary:
         """Send every row that has no outcome yet; the summary once every file is written.
 
         A server that is not there or refuses the login is a summary too (exit code 5, rows unprocessed), and so is a plan
@@ -128,7 +128,7 @@ class Engine:
         if settings.note:  # perhaps another one than the plan's
             run.ledger.set_meta(note=settings.note)
         run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._runtime.now())
-        if not tally.rows_to_do(run.ledger):
+        if not stats.rows_to_do(run.ledger):
             run.ledger.set_meta(state="running")
             return finish(run, None, self._runtime.now())
         async with (
@@ -182,7 +182,7 @@ class Engine:
             self.pace.when_idle(lambda: later(LAST_ANSWER, runner.stop_now))
 
     async def _log_out(self, auth: Auth) -> None:
-        if not self._interrupt.at_once and not self.pace.gate.closed:
+        if not self._interrupt.at_once and not self.pace.breaker.is_open:
             await self._interrupt.whatever_comes_of_it(log_out(auth))
 
 
