@@ -46,6 +46,7 @@ class Pace:
         self.limit = AdaptiveConcurrency(concurrency, adapts=adapts)
         self._shown = self.limit.value
         self._pauses: dict[str, None] = {}  # reasons, in order
+        self.is_paused = False  # no row is begun
         self._on_go: Callable[[], None] = lambda: None
         self._on_change: Callable[[], None] = lambda: None
 
@@ -134,11 +135,6 @@ class Pace:
         self._tell_of_change()
 
     @property
-    def is_paused(self) -> bool:
-        """Whether no row is begun."""
-        return bool(self._pauses)
-
-    @property
     def paused(self) -> str:
         """Why no row is begun; empty when rows are."""
         return "; ".join(self._pauses)
@@ -147,12 +143,14 @@ class Pace:
         """Begin no row until every reason is gone; rows in flight finish. Whether that is a new reason."""
         new = why not in self._pauses
         self._pauses[why] = None
+        self.is_paused = True
         return new
 
     def go(self, why: str) -> bool:
         """That reason is gone. Whether it was there."""
         there = why in self._pauses
         self._pauses.pop(why, None)
+        self.is_paused = bool(self._pauses)
         self._on_go()
         return there
 
