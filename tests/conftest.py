@@ -20,12 +20,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.warm import Forge, Order, Warm, fits
 
 ROOT = Path(__file__).parent.parent
 CORPORA = ROOT.parent / "shared" / "corpora"
 Running = Warm | subprocess.Popen[str]  # a command that was started
+
+
+# Files whose tests share what is slow to make: one process runs all of a file. pytest-xdist 3.8 has a mark for that, which
+# does nothing with pytest 9.2: it writes the mark into `_nodeid`, which pytest no longer reads.
+TOGETHER = ("tests/report/test_plan_page.py", "tests/install/test_dist.py", "tests/library/test_names.py")
+
+
+class _FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """Every test goes to whoever is free, but for those of TOGETHER."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path in TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """With `-n`, whatever `--dist` says."""
+    return _FilesTogether(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
