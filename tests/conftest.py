@@ -29,9 +29,14 @@ CORPORA = ROOT.parent / "shared" / "corpora"
 Running = Warm | subprocess.Popen[str]  # a command that was started
 
 
-# Files whose tests share what is slow to make: one process runs all of a file. pytest-xdist 3.8 has a mark for that, which
-# does nothing with pytest 9.2: it writes the mark into `_nodeid`, which pytest no longer reads.
-TOGETHER = ("tests/report/test_plan_page.py", "tests/install/test_dist.py", "tests/library/test_names.py")
+# One process runs all of such a file: its tests share what is slow to make, or each needs a core and is bounded in time.
+# pytest-xdist 3.8 has a mark for that, which does nothing with pytest 9.2: it is written into `_nodeid`, which nobody reads.
+TOGETHER = (
+    "tests/report/test_plan_page.py",
+    "tests/install/test_dist.py",
+    "tests/library/test_names.py",
+    "tests/security/test_bombs.py",
+)
 
 
 class _FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
