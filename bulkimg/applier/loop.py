@@ -151,7 +151,7 @@ class Loop:
             finally:
                 self._scheduler.done()
             self._slots[me] = None
-            if len(self._slots) > self._pace.concurrency:
+            if len(self._slots) > self._pace.limit.value:
                 del self._slots[me]  # at once, so that not all of them leave
                 return
 
@@ -226,8 +226,9 @@ class Loop:
         answer = await self._performer.straight(row) if row.is_plain and self._performer.knows_spelling else None
         if answer is None:
             return first_step(row.claim)
-        if is_clean(answer, row.claim):
-            self._landed(row, LoadSignal.WELL)
+        if row.sent_since and is_clean(answer, row.claim):
+            self._pace.row_done(row.sent_since, LoadSignal.WELL)
+            row.sent_since = None
             return Settle(Verdict(Next.SETTLED, Status.UPDATED, http_status=200, after=row.claim.fields))
         return await self._follow(row, first_step(row.claim), self._performer.judged(row, answer))
 

@@ -37,7 +37,7 @@ class Pace:
         self.rate = RateLimiter(rate, clock)
         self.breaker = CircuitBreaker(clock, sleep, rng or random.Random(), max_outage)  # noqa: S311 - spreads waits, keeps no secret
         self.breaker.on_recovered = self._start_slowly
-        self.budget = RetryBudget(clock, lambda: self.rate.per_second)
+        self.budget = RetryBudget(clock, lambda: self.rate.per_second, lambda: self.requests)
         self._clock, self._sleep = clock, sleep
         self._reopened: float | None = None
         self._out = 0  # requests that have no answer yet
@@ -54,7 +54,8 @@ class Pace:
         """Return when one more request may go out: the gate lets it, and the rate allows it. Hand the era to `heard`, or to
         `give_back`."""
         if not self.breaker.is_open and self.rate.is_unlimited and self._reopened is None:
-            self._sent()
+            self._out += 1
+            self.requests += 1
             return self.breaker.epoch
         epoch = await self._passed_in_turn()
         while self.breaker.is_open and not self.breaker.is_trial(epoch):  # it closed while we waited for our turn
@@ -107,7 +108,6 @@ class Pace:
     def _sent(self) -> None:
         self._out += 1
         self.requests += 1
-        self.budget.earn()
 
     async def _in_turn(self) -> None:
         if self._reopened is not None:
