@@ -4,12 +4,12 @@ A row is `updated` only on an answer that carries its own image with the values 
 own refusal; anything uncertain is checked, never guessed (docs/dev/reliability.md, invariants 5–7).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from bulkimg.model import SERVER_TRIMS, TAGS, Claim, Fields, Seen, Status, as_stored
-from bulkimg.planner.diff import changed_since, left_to_send, show, written
+from bulkimg.planner.diff import changed_since, left_to_send, redacted, show
 from bulkimg.zstack import Answer
 from bulkimg.zstack.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
 from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another, page_title, printable
@@ -18,7 +18,6 @@ SEEN = "confirmed by reading the image"
 _DRIFT_HINT = (
     "check the image: another client may have changed it at the same time, or the server does not keep this value"
 )
-NOT_KEPT = "the server's answer contained a credential and was redacted"
 _OF_PROXIES = frozenset({502, 503, 504})  # with a page; the API itself answers in JSON
 MOST_EVIDENCE = 4096  # characters: twice the longest field
 
@@ -60,25 +59,6 @@ class Verdict(NamedTuple):
     after: Seen | None = None
 
 
-Judge = Callable[[Answer, Claim], Verdict]
-
-
-def _judged(judge: Judge, answer: Answer, claim: Claim) -> Verdict:
-    """The verdict on what the server said, with no more evidence than may be written down.
-
-    A value may happen to be a password (Linux, 0000): what is judged is never blanked.
-    """
-    verdict = judge(answer, claim)
-    if (
-        answer.shown is None or verdict.status is Status.UPDATED
-    ):  # that one repeats the manifest, not the server's words
-        return verdict
-    shown = judge(answer.to_show, claim)
-    if (shown.next, shown.status) == (verdict.next, verdict.status):
-        return verdict._replace(code=shown.code, message=shown.message, after=shown.after)
-    return verdict._replace(code=f"HTTP_{answer.status}", message=NOT_KEPT, after=None)
-
-
 def is_plain(claim: Claim) -> bool:
     """Whether one answer can settle the row: nothing of it was sent before, and its values are as a server keeps them."""
     if claim.interrupted or claim.doubtful or not claim.text.isascii() or not claim.text:
@@ -101,10 +81,8 @@ def is_clean(answer: Answer, claim: Claim) -> bool:
 
 def judge_update(answer: Answer, claim: Claim) -> Verdict:
     """The answer to a PUT."""
-    verdict = _judged(_judge_update, answer, claim)
-    return (
-        verdict._replace(failure_id=answer.failure_id) if answer.failure_id else verdict
-    )  # most answers are no trouble
+    verdict = _judge_update(answer, claim)
+    return verdict._replace(failure_id=answer.failure_id) if answer.failure_id else verdict
 
 
 def _judge_update(answer: Answer, claim: Claim) -> Verdict:
@@ -128,10 +106,6 @@ def _judge_update(answer: Answer, claim: Claim) -> Verdict:
 
 def judge_poll(answer: Answer, claim: Claim) -> Verdict:
     """The answer to a poll of the row's job."""
-    return _judged(_judge_poll, answer, claim)
-
-
-def _judge_poll(answer: Answer, claim: Claim) -> Verdict:
     if answer.status is None:
         return Verdict(Next.WAIT, code=answer.failure, message=answer.detail)
     body = answer.json()
@@ -152,10 +126,6 @@ def _judge_poll(answer: Answer, claim: Claim) -> Verdict:
 
 def judge_read(answer: Answer, claim: Claim) -> Verdict:
     """The image as it is now, compared with what the row asks for."""
-    return _judged(_judge_read, answer, claim)
-
-
-def _judge_read(answer: Answer, claim: Claim) -> Verdict:
     if answer.status is None:
         return Verdict(Next.CANNOT_TELL, code=answer.failure, message=answer.detail)
     body = answer.json()
@@ -195,7 +165,7 @@ def judge_look(claim: Claim, image: Mapping[str, Any] | None, *, doubtful: bool,
     before = claim.before or {}
     if changed := changed_since(before, claim.fields, image, replace_tags=replace_tags, partly=doubtful):
         said = (
-            f"{name} was {show(before[name])} in the plan and is {show(written(image, name))} now" for name in changed
+            f"{name} was {show(before[name])} in the plan and is {show(redacted(image, name))} now" for name in changed
         )
         status = Status.UNKNOWN if doubtful else Status.CONFLICT
         message, hint = (
@@ -225,7 +195,7 @@ def confirm(verdict: Verdict, claim: Claim, image: Mapping[str, Any]) -> Verdict
     missing, different = _compare(asked, image)
     after = {**(verdict.after or {}), **_shown(asked, image)}
     if "systemTags" in image:  # read because a change of the architecture rewrites them
-        after["systemTags"] = written(image, "systemTags")
+        after["systemTags"] = redacted(image, "systemTags")
     left = tuple(name for name in verdict.unconfirmed if name in TAGS or name in missing)
     verdict = verdict._replace(unconfirmed=left, after=after)
     return drifted(verdict, different) if different else verdict
@@ -300,8 +270,7 @@ def _compare(fields: Fields, inventory: Mapping[str, Any]) -> tuple[list[str], l
 
 def _shown(fields: Fields, inventory: Mapping[str, Any]) -> Fields:
     """What the answer shows of the fields: evidence for people, so an absurd value is cut, and anything is text but flags."""
-    shown = getattr(inventory, "shown", inventory)  # what was read of an image knows what may be written down of it
-    return {name: _evidence(shown[name]) for name in fields if name in shown and name not in TAGS}
+    return {name: _evidence(inventory[name]) for name in fields if name in inventory and name not in TAGS}
 
 
 def _evidence(value: Any) -> str | bool:

@@ -13,7 +13,7 @@ from bulkimg.applier.policy import Policy
 from bulkimg.applier.row import RowState
 from bulkimg.applier.scheduler import Scheduler
 from bulkimg.errors import Exit, TargetError
-from bulkimg.model import Claim, Event, Outcome, Retrying, Status, Stopping
+from bulkimg.model import Claim, Event, Outcome, Retrying, Status, Stopping, as_stored
 from bulkimg.pace import RATE_LIMITED, LoadSignal, Pace, RetryCounter, full_jitter
 from bulkimg.planner.reading import BATCH, CannotRead, Reader
 from bulkimg.runtime import Runtime
@@ -293,7 +293,7 @@ class Loop:
         after = 0.0 if verdict.failure_id == RATE_LIMITED else full_jitter(tries.own, self._rng)
         await self._close(row, verdict)
         self._scheduler.after(after, row)
-        self._emit(Retrying(row.claim.ordinal, row.claim.uuid, verdict.code, after))
+        self._emit(Retrying(row.claim.ordinal, row.claim.uuid, self._redacted(row, verdict).code, after))
         return None
 
     async def _at_once(self, row: RowState, verdict: Verdict) -> None:
@@ -306,7 +306,7 @@ class Loop:
 
     async def _close(self, row: RowState, verdict: Verdict) -> None:
         """Close the attempt; the row continues later."""
-        await self._close_attempt(row, verdict)
+        await self._close_attempt(row, self._redacted(row, verdict))
         row.maybe_applied |= verdict.maybe_applied
         row.last, row.in_flight = verdict, False
 
@@ -321,6 +321,7 @@ class Loop:
         await self._store.release([row.claim for row in rows if not row.in_flight and not row.claim.interrupted])
 
     async def _halt(self, row: RowState, verdict: Verdict) -> None:
+        verdict = self._redacted(row, verdict)
         await self._close_attempt(row, verdict)
         why = ": ".join(part for part in (verdict.code, verdict.message) if part)
         elsewhere = 300 <= (verdict.http_status or 0) < 400
@@ -338,6 +339,8 @@ class Loop:
         """Write down what became of a row. Its slot is free when the future is done: then the outcome is durable."""
         claim, status = row.claim, verdict.status
         assert status is not None
+        if verdict.after is not claim.fields:  # what the server said: a clean row repeats the manifest's words
+            verdict = self._redacted(row, verdict)
         too_many = self._errors.note(error=status in _ERRORS)
         sent = bool(claim.attempt)
         before = (
@@ -368,6 +371,19 @@ class Loop:
         if too_many:
             self.stop(Exit.ERROR_LIMIT, too_many)
         return durable
+
+    def _redacted(self, row: RowState, verdict: Verdict) -> Verdict:
+        """The verdict as it may be written down. Values that the row asks for are the manifest's, whatever else they may be."""
+        redactor, asked = self._api.redactor, row.claim.fields
+        after = {
+            name: value if name in asked and value == as_stored(asked[name]) else redactor.value(value)
+            for name, value in (verdict.after or {}).items()
+        }
+        return verdict._replace(
+            code=redactor.text(verdict.code),
+            message=redactor.text(verdict.message),
+            after=after if verdict.after else verdict.after,
+        )
 
     @staticmethod
     def _name_now(row: RowState, verdict: Verdict) -> str:

@@ -19,7 +19,7 @@ from bulkimg.applier.tagsync import TagSync
 from bulkimg.errors import TargetError
 from bulkimg.model import TAGS, Claim, Fields, Status
 from bulkimg.pace import RATE_LIMITED, Pace, RetryCounter
-from bulkimg.planner.diff import left_to_send, written
+from bulkimg.planner.diff import left_to_send, redacted
 from bulkimg.planner.reading import QUESTIONS, CannotRead, Image, Reader
 from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, ImageApi
@@ -118,7 +118,7 @@ class Performer:
     def _as_it_is_now(self, claim: Claim, image: Image) -> Claim:
         """The row with what still differs, and with the tags that there are now: they may have changed without a conflict."""
         left = left_to_send(claim.fields, image, replace_tags=self._replace_tags)
-        tags = {kind: written(image, kind) for kind in TAGS if kind in claim.fields and kind in image}
+        tags = {kind: redacted(image, kind) for kind in TAGS if kind in claim.fields and kind in image}
         if not tags and len(left) == len(claim.fields):
             return claim
         return claim._replace(fields=left, before={**(claim.before or {}), **tags})
@@ -158,7 +158,6 @@ class Performer:
 
     def judged(self, row: RowState, answer: Answer) -> Verdict:
         """The verdict on the answer to a PUT, and what it shows of the server."""
-        answer = self._api.redacted(answer)
         verdict = judge_update(answer, row.claim)
         if verdict.next in (Next.WAIT, Next.READ) or (verdict.next is Next.SETTLED and answer.status == 200):
             self._accepted(row.key)

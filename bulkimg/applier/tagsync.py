@@ -10,7 +10,7 @@ from bulkimg.applier.judge import Verdict, drifted
 from bulkimg.applier.policy import POLL_FIRST, POLL_GROWTH, POLL_MOST, Policy
 from bulkimg.model import HIDDEN, SERVER_TRIMS, TAGS, Claim, Fields, Status
 from bulkimg.pace import full_jitter
-from bulkimg.planner.diff import BOOT_MODE, fulfilled, missing_tags, written
+from bulkimg.planner.diff import BOOT_MODE, fulfilled, missing_tags, redacted
 from bulkimg.planner.reading import QUESTIONS, CannotRead, Reader
 from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, ImageApi
@@ -61,7 +61,7 @@ class TagSync:
             if hidden := [kind for kind in kinds if kind not in image]:
                 raise CannotRead(self._reader.unreadable[hidden[0]])
             wrong = [k for k in kinds if not fulfilled(k, claim.fields[k], image[k], replace_tags=self._replace)]
-            after = {**(verdict.after or {}), **{kind: written(image, kind) for kind in kinds}}
+            after = {**(verdict.after or {}), **{kind: redacted(image, kind) for kind in kinds}}
             verdict = verdict._replace(after=after)
             if not wrong:
                 return verdict._replace(unconfirmed=tuple(n for n in verdict.unconfirmed if n not in kinds))
@@ -118,7 +118,7 @@ class TagSync:
             answer = await self._reader.patiently(lambda: self._api.poll(job))
         if answer.status == 200:
             return ""
-        error = error_of(answer.to_show.json())
+        error = error_of(answer.json())
         if error and error.code == "ID.1001":
             await self._api.auth.renew(ticket)
         return f"{error.code} {error.text}" if error else answer.detail or f"HTTP {answer.status}"

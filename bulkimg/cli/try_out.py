@@ -82,7 +82,7 @@ async def _send(image: str, fields: Fields, settings: Settings, credentials: Cre
                 screen.note(f"{what}: {f'HTTP {answer.status}' if answer.status else answer.detail}")
         finally:
             await log_out(server.auth)
-    shown = answer.to_show
+        shown = server.transport.redactor.answer(answer)
     said = shown.json()
     screen.out(json.dumps(said, indent=2) if said is not None else shown.text)
     return answer

@@ -12,7 +12,7 @@ from bulkimg.errors import TargetError
 from bulkimg.ledger import Ledger, plans
 from bulkimg.model import TAGS, Observer, Value
 from bulkimg.planner import CannotRead, Reader
-from bulkimg.planner.diff import fulfilled, present, written
+from bulkimg.planner.diff import fulfilled, present, redacted
 from bulkimg.planner.reading import BATCH, Image
 from bulkimg.settings import Settings
 from bulkimg.zstack import log_out
@@ -81,7 +81,7 @@ def _drift_of(row: plans.Asked, image: Image | None, *, replace_tags: bool) -> I
         if name in TAGS and name not in image:
             continue  # the server does not show them, which has been said
         if not fulfilled(name, value, present(image, name), replace_tags=replace_tags):
-            yield Drift(row.line, row.uuid, name, value, written(image, name))
+            yield Drift(row.line, row.uuid, name, value, redacted(image, name))
 
 
 async def all_images(reader: Reader, conditions: Sequence[str], fields: Collection[str]) -> AsyncIterator[Image]:

@@ -7,7 +7,7 @@ from bulkimg.errors import BulkimgError
 from bulkimg.ledger import Ledger, list_runs, stats
 from bulkimg.model import FIELDS, iso_utc
 from bulkimg.planner import Reader
-from bulkimg.planner.diff import written
+from bulkimg.planner.diff import redacted
 from bulkimg.report.documents import History
 
 _ALSO = ("state", "status", "size", "actualSize", "md5Sum", "url", "type", "createDate", "lastOpDate")
@@ -18,7 +18,7 @@ async def present_image(reader: Reader, uuid: str) -> dict[str, Any] | None:
     image = (await reader.images([uuid], (*FIELDS, *_ALSO))).get(uuid)
     if image is None:
         return None
-    return {name: value for name in (*FIELDS, *_ALSO) if (value := written(image, name)) is not None}
+    return {name: value for name in (*FIELDS, *_ALSO) if (value := redacted(image, name)) is not None}
 
 
 def past_of(runs_dir: Path, uuid: str) -> tuple[list[History], list[str]]:

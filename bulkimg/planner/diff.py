@@ -22,9 +22,9 @@ def is_shown(image: Mapping[str, Any], name: str) -> bool:
     return name not in TAGS or name in image
 
 
-def written(image: Mapping[str, Any], name: str) -> Value | None:
+def redacted(image: Mapping[str, Any], name: str) -> Value | None:
     """The same with credentials redacted (reading.Image)."""
-    return present(getattr(image, "shown", image), name)
+    return present(getattr(image, "redacted", image), name)
 
 
 def same(name: str, asked: Value | None, shown: Value | None) -> bool:
@@ -64,7 +64,7 @@ def plan(fields: Fields, expects: Fields, image: Mapping[str, Any] | None, *, re
     if image is None:
         return Planned(Action.MISSING, message="the server has no image with this uuid")
     now = {name: present(image, name) for name in dict.fromkeys([*fields, *expects]) if is_shown(image, name)}
-    before = {name: written(image, name) for name in now}
+    before = {name: redacted(image, name) for name in now}
     send = left_to_send(fields, image, replace_tags=replace_tags)
     already = fields.keys() - send.keys()
     left = {name: value for name, value in expects.items() if name not in already}
@@ -88,7 +88,7 @@ def _aside(send: Fields, before: Seen, image: Mapping[str, Any]) -> Seen:
     names = [] if "name" in before else ["name"]
     if "architecture" in send and "systemTags" not in send:
         names += ["systemTags", "system"]
-    return {name: written(image, name) for name in names if name in image}
+    return {name: redacted(image, name) for name in names if name in image}
 
 
 def names_to_read(fields: Iterable[str], expects: Iterable[str]) -> set[str]:
@@ -108,7 +108,7 @@ def changed_since(
         name
         for name, was in before.items()
         if is_shown(image, name)
-        and not same(name, was, written(image, name))
+        and not same(name, was, redacted(image, name))
         and not (name in send and _ours(name, send[name], was, present(image, name), replace_tags, partly))
     ]
 

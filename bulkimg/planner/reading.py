@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from bulkimg.errors import LoginRefused, TargetError
-from bulkimg.model import HIDDEN, TAGS, normal_uuid
+from bulkimg.model import TAGS, normal_uuid
 from bulkimg.pace import RATE_LIMITED, CircuitBreaker, RetryCounter, full_jitter
 from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, ImageApi
+from bulkimg.zstack.redaction import Redactor
 from bulkimg.zstack.rules import CODES, TEXTS, Move, rule_for_status
 from bulkimg.zstack.wire import endpoint_hint, error_of, foreign, inventories_of, printable
 
@@ -26,28 +27,28 @@ _TOO_LONG = frozenset({400, 413, 414, 431})  # what servers say to an address th
 
 
 class Image(dict[str, Any]):
-    """What a server showed of an image. `shown` is the same with credentials redacted, where a server put one into a
-    value, or where a value happens to be one."""
+    """What a server showed of an image. `redacted` is the same without credentials, where a server put one into a value, or
+    where a value happens to be one."""
 
-    shown: Mapping[str, Any]
+    redacted: Mapping[str, Any]
 
-    def __init__(self, values: Mapping[str, Any], shown: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, values: Mapping[str, Any], redacted: Mapping[str, Any] | None = None) -> None:
         super().__init__(values)
-        self.shown = self if shown is None else shown
+        self.redacted = self if redacted is None else redacted
 
     def add_tags(self, kind: str, tags: Mapping[str, "Tag"]) -> None:
         """The tags of one kind, in the order of their texts."""
         self[kind] = sorted(tags)
-        shown = sorted(tag.shown for tag in tags.values())
-        if self.shown is not self or shown != self[kind]:
-            self.shown = {**self.shown, kind: shown}
+        redacted = sorted(tag.redacted for tag in tags.values())
+        if self.redacted is not self or redacted != self[kind]:
+            self.redacted = {**self.redacted, kind: redacted}
 
 
 class Tag(NamedTuple):
     """A tag's own uuid, and its text with credentials redacted."""
 
     uuid: str
-    shown: str
+    redacted: str
 
 
 class CannotRead(Exception):
@@ -166,13 +167,14 @@ class Reader:
             last = ""
             while True:
                 conditions = [_among("resourceUuid", batch), *([f"uuid>{last}"] if last else [])]
-                page = _rows(await self._ask(lambda c=conditions: self._api.query_tags(kind, c, PAGE)))  # type: ignore[misc]
+                answer = await self._ask(partial(self._api.query_tags, kind, conditions, PAGE))
+                page = _rows(answer, self._api.redactor)
                 for tag in page:
                     named = tag.get("resourceUuid") in batch and isinstance(tag.get("tag"), str)
                     if not named or not normal_uuid(str(tag.get("uuid"))):
                         raise CannotRead("the server answered a tag query with the tags of other images")
                     found.setdefault(tag["resourceUuid"], {})[tag["tag"]] = Tag(
-                        str(tag.get("uuid")), str(tag.shown["tag"])
+                        str(tag.get("uuid")), str(tag.redacted["tag"])
                     )
                 if len(page) < PAGE:
                     break
@@ -191,7 +193,7 @@ class Reader:
             if answer.failure == "BODY_TOO_LARGE" and most > 1:
                 self._most = most // 2
                 continue
-            if page := _rows(answer):
+            if page := _rows(answer, self._api.redactor):
                 if not all(normal_uuid(str(image.get("uuid"))) for image in page):
                     raise CannotRead("the server returned images without a uuid")
                 yield page
@@ -223,7 +225,7 @@ class Reader:
         before, it is an error, and no reason to send without reading."""
         for last in (False, True):
             try:
-                images = _rows(answer)
+                images = _rows(answer, self._api.redactor)
                 if any(image.get("uuid") not in part for image in images):
                     raise CannotRead("the server answered an image query with other images")
             except CannotRead as why:
@@ -256,6 +258,7 @@ class Reader:
         try:
             await self._api.auth.renew(ticket)
         except LoginRefused as error:
+            answer = self._api.redactor.answer(answer)
             said = foreign(answer) or error_text(answer)
             raise LoginRefused(f"cannot read the images: {said}; {error}") from None
 
@@ -297,20 +300,13 @@ def _move(answer: Answer) -> Move | None:
     return rule_for_status(answer.status).move
 
 
-def _with_shown(found: list[dict[str, Any]], answer: Answer) -> list[Image]:
-    if answer.shown is None:
-        return [Image(row) for row in found]
-    shown = inventories_of(answer.to_show.json()) or []
-    if len(shown) != len(found):  # hiding has broken the JSON, so nothing of it is shown
-        shown = [dict.fromkeys(row, HIDDEN) for row in found]
-    return [Image(row, row_shown) for row, row_shown in zip(found, shown, strict=True)]
-
-
-def _rows(answer: Answer) -> list[Image]:
+def _rows(answer: Answer, redactor: Redactor) -> list[Image]:
     """The rows of an answer; CannotRead says why there are none, TargetError that no other query can succeed."""
     found = inventories_of(answer.json()) if answer.status == 200 else None
     if found is not None:
-        return _with_shown(found, answer)
+        is_clean = redactor.raw(answer.raw) is answer.raw
+        return [Image(row, None if is_clean else redactor.value(row)) for row in found]
+    answer = redactor.answer(answer)
     if answer.failure == "BODY_TOO_LARGE":
         raise CannotRead(f"even for one image, {answer.detail}")
     if answer.status is None:
@@ -335,10 +331,9 @@ def _rows(answer: Answer) -> list[Image]:
 
 def error_text(answer: Answer) -> str:
     """What the server said, in one line: the code and text of its JSON error, or the status and the beginning of its text."""
-    shown = answer.to_show
-    if error := error_of(shown.json()):
+    if error := error_of(answer.json()):
         return f"{error.code} {error.text}"
-    return f"HTTP {answer.status} {printable(' '.join(shown.text.split())[:120])}".strip()
+    return f"HTTP {answer.status} {printable(' '.join(answer.text.split())[:120])}".strip()
 
 
 def unreached_hint(answer: Answer) -> str:

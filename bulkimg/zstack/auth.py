@@ -60,11 +60,11 @@ def make_auth(
             "a credential contains a line break or another control character; write it as one line of plain text"
         )
     if isinstance(credentials, Session):
-        transport.add_secret(credentials.uuid)
+        transport.redactor.add_secret(credentials.uuid)
         return _GivenSession(credentials)
     if isinstance(credentials, Account):
         return _AccountSession(credentials, transport, now, sleep)
-    transport.add_secret(credentials.secret, pattern=_SIGNATURE)
+    transport.redactor.add_secret(credentials.secret, pattern=_SIGNATURE)
     return _SignedRequests(credentials, now)
 
 
@@ -110,7 +110,7 @@ class _AccountSession:
         self._logged_in_at = 0.0
         self._deaths = 0
         self._refused: TargetError | None = None
-        transport.add_secret(account.password, wire.password_hash(account.password))
+        transport.redactor.add_secret(account.password, wire.password_hash(account.password))
 
     @property
     def ticket(self) -> str:
@@ -165,11 +165,12 @@ class _AccountSession:
         said = answer.json()
         session = wire.session_of(said) if answer.status == 200 else None
         if session is None:
+            answer = self._transport.redactor.answer(answer)
             if said := wire.foreign(answer):
                 raise TargetError(f"login failed: {said}; {wire.endpoint_hint(answer)}")
             if answer.status in (404, 405):
                 raise TargetError(f"login failed: HTTP {answer.status}; check --endpoint and --base-path")
-            error = wire.error_of(answer.to_show.json())
+            error = wire.error_of(answer.json())
             reason = f"{error.code} {error.text}" if error else f"HTTP {answer.status}"
             quoted = (
                 "; remove the quotation marks around the password unless they are part of it"
@@ -179,7 +180,7 @@ class _AccountSession:
             raise LoginRefused(f"the server refused the login of account {self._account.name!r}: {reason}{quoted}")
         self._session = session
         self._line = f"Authorization: OAuth {session}\r\n"
-        self._transport.add_secret(session)
+        self._transport.redactor.add_secret(session)
         self._logins += 1
         self._logged_in_at = self._now()
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from bulkimg.model import Claim, Fields
 from bulkimg.zstack import wire
 from bulkimg.zstack.auth import Auth
+from bulkimg.zstack.redaction import Redactor
 from bulkimg.zstack.transport import Transport
 from bulkimg.zstack.wire import Answer
 
@@ -57,9 +58,10 @@ class ImageApi:
         body = f'{{"{self.action_key}":{claim.text}}}'.encode()
         return await self._transport.send(epoch, "PUT", path, headers, body)
 
-    def redacted(self, answer: Answer) -> Answer:
-        """The answer with what may be written down of it."""
-        return self._transport.redacted(answer)
+    @property
+    def redactor(self) -> Redactor:
+        """What knows the credentials that a server may echo."""
+        return self._transport.redactor
 
     async def poll(self, job_uuid: str) -> Answer:
         """`GET /v1/api-jobs/{job}` on our own origin; the server asks for no credentials here, so none are sent."""

@@ -90,7 +90,7 @@ class Answer(NamedTuple):
     `status` is None when there is no complete answer; then `failure` names why, and `sent` says whether bytes may have
     gone out. It is never taken from an exception. `retry_after` is seconds from now, when the header said so; `quota` is
     (requests the server still takes, seconds until it takes more). `streak` is what the pace made of it (Gate.heard).
-    `shown` is the body with secrets redacted, where it holds any: `raw` is what is judged, and never written down.
+    It is judged as it came; what is kept of it is redacted first (redaction.py).
     `location` is where a redirect leads, which is never followed; `date` is the server's clock, as its header says.
     """
 
@@ -102,14 +102,8 @@ class Answer(NamedTuple):
     detail: str = ""
     sent: bool = True
     failure_id: int = 0
-    shown: bytes | None = None
     location: str = ""
     date: str = ""
-
-    @property
-    def to_show(self) -> "Answer":
-        """The same answer as it may be written down."""
-        return self if self.shown is None else self._replace(raw=self.shown, shown=None)
 
     @property
     def text(self) -> str:
@@ -135,7 +129,7 @@ def foreign(answer: Answer) -> str:
     if 300 <= status < 400:
         to = f" to {printable(answer.location.partition('?')[0])[:300]}" if answer.location else ""
         return f"HTTP {status}, a redirect{to}"
-    text = answer.to_show.text
+    text = answer.text
     if text.startswith("<"):
         title = page_title(text)
         return f"HTTP {status}, a web page: {title!r}" if title else f"HTTP {status}, a web page"

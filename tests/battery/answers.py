@@ -117,7 +117,7 @@ class Caller:
         return {"put": self.put, "poll": self.poll, "query": self.query, "login": self.login}
 
     async def put(self) -> tuple[Answer | None, str]:
-        answer = self.api.redacted(await self.api.update(0, CLAIM.uuid, CLAIM.fields, CLAIM.job_uuid))
+        answer = await self.api.update(0, CLAIM.uuid, CLAIM.fields, CLAIM.job_uuid)
         verdict = judge_update(answer, CLAIM)
         return answer, self._end(verdict.next, verdict.status)
 

@@ -221,8 +221,8 @@ async def test_a_credential_in_an_image_is_compared_and_never_written_down() -> 
     server = Server(lambda number, query: answer(200, body))
     (image,) = (await reader_of(server).images(["1".zfill(32)], {"name", "platform"})).values()
     assert image["name"] == f"it is {SESSION}"
-    assert re.fullmatch(r"it is \[hidden\]", image.shown["name"])
-    assert image.shown["platform"] == "Other"
+    assert re.fullmatch(r"it is \[hidden\]", image.redacted["name"])
+    assert image.redacted["platform"] == "Other"
 
 
 async def test_what_nobody_waits_for_any_more_is_not_asked() -> None:
