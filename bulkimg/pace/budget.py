@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 
-SHARE = 0.1  # retries for each request
-BANK = 10.0  # retries that may come at once
-FEWEST = 0.5  # retries a second when nothing else is left to do; otherwise a tenth of the rate
+SHARE = 0.1  # retries earned by each request
+BANK = 10.0  # retries that may be sent at once
+FEWEST = 0.5  # retries a second when only retries are left, at least; otherwise a tenth of the rate, at most MOST
 MOST = 10.0
 
 
 class RetryBudget:
-    """Every request earns a tenth of a retry. `rate` is the run's cap now, requests a second.
+    """Earn a tenth of a retry with every request. `rate` returns the run's present cap in requests a second.
 
-    Once nothing but retries is left, no request earns any more; they then go at a tenth of the rate, so that the run ends.
+    When only retries are left, no request earns any more. They are then sent at a tenth of the rate, so that the run
+    ends.
     """
 
     def __init__(self, clock: Callable[[], float], rate: Callable[[], float]) -> None:
@@ -21,11 +22,11 @@ class RetryBudget:
         self._last = -1e9
 
     def earn(self) -> None:
-        """One more request of any kind goes out."""
+        """Count one more request of any kind."""
         self._left = min(BANK, self._left + SHARE)
 
     def take(self, *, nothing_else: bool) -> bool:
-        """Whether one more retry may go out now; it is paid for when it may."""
+        """Take one retry from the budget if one may go out now. Returns whether it may."""
         if self._left >= 1:
             self._left -= 1
         elif not nothing_else or self.wait() > 0:
@@ -34,5 +35,5 @@ class RetryBudget:
         return True
 
     def wait(self) -> float:
-        """Seconds until a retry may go out although the budget is spent."""
+        """Return the seconds until a retry may go out although the budget is spent."""
         return max(0.0, self._last + 1 / max(FEWEST, min(MOST, SHARE * self._rate())) - self._clock())
