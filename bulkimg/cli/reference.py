@@ -1,6 +1,6 @@
 """Write the command line's reference from the command tree: docs/reference/cli.md, man pages, shell completion.
 
-    python -m bulkimg.cli.reference          writes them into docs/
+python -m bulkimg.cli.reference          writes them into docs/
 """
 
 from collections.abc import Iterator, Mapping, Sequence
