@@ -1,7 +1,7 @@
-"""bulkimg commands forked from a process that has imported everything: 20 ms instead of half a second each.
+"""Fork bulkimg commands from a process that has imported everything: 20 ms instead of half a second each.
 
-A fork runs the same `bulkimg.cli.main.main` with its own streams, folder and environment; only what a start-up does is left out.
-`Cli.start` and tests of start-up, encodings and limits use cold processes.
+A fork runs the same `bulkimg.cli.main.main` with its own streams, folder and environment; only the start of the
+interpreter is skipped. `Cli.start` and the tests of start-up, encodings and limits use new processes.
 """
 
 import importlib
@@ -24,20 +24,20 @@ MODULES = (
     "aiohttp", "aiohttp.web", "uvloop", "rich.progress", "rich.console", "bulkimg.engine", "bulkimg.zstack",
     *(f"bulkimg.cli.{path.stem}" for path in (ROOT / "bulkimg" / "cli").glob("*.py") if path.stem != "__init__"),
 )  # fmt: skip
-# Read by the interpreter as it starts, or by the linker: a fork would have those of its parent.
+# The interpreter or the linker reads these at its start: a fork would have its parent's.
 COLD = ("PYTHON", "LC_", "LANG", "LD_", "FAKETIME", "MALLOC", "GLIBC")
 
 
 def fits(environment: Mapping[str, str]) -> bool:
-    """Whether a fork can take these variables, beyond those that every command has."""
+    """Return whether a fork can have these variables, besides those that every command has."""
     return not any(name.startswith(COLD) for name in environment)
 
 
 class Forge:
-    """The process that forks, one for each process that tests."""
+    """The process that forks. There is one for each process of tests."""
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()  # one command at a time; whoever finds it taken starts a cold process
+        self.turn = threading.Lock()  # one command at a time; if it is busy, the caller starts a new process
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process = subprocess.Popen(
             [
@@ -55,7 +55,10 @@ class Forge:
     def run(
         self, words: Sequence[str], place: Path, env: Mapping[str, str], streams: Sequence[BinaryIO], timeout: float
     ) -> int:
-        """The exit code of one command; `subprocess.TimeoutExpired` where it takes longer, and it is ended then."""
+        """Run one command and return its exit code.
+
+        Ends it and raises `subprocess.TimeoutExpired` if it takes longer.
+        """
         asked = json.dumps({"words": list(words), "place": str(place), "env": dict(env)}).encode()
         path = place / f".asked-{os.getpid()}"
         path.write_bytes(asked)
@@ -82,7 +85,7 @@ class Forge:
 
 
 def serve(end: int) -> None:
-    """Fork a command for each request until the other end is closed; say its pid, then its exit code."""
+    """Fork a command for each request until the other end closes. Writes its pid, then its exit code."""
     for name in MODULES:
         importlib.import_module(name)
     with socket.socket(fileno=end) as pipe:
@@ -117,7 +120,7 @@ def _become(asked: dict[str, Any], streams: Sequence[int], pipe: socket.socket) 
         sys.stdout = os.fdopen(1, "w", closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, errors="backslashreplace")
         sys.argv = ["bulkimg", *asked["words"]]
-        from bulkimg.cli.main import main  # imported before, by serve
+        from bulkimg.cli.main import main  # imported already, by serve
 
         main()
     except SystemExit as leaving:
