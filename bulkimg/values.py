@@ -18,9 +18,9 @@ MOST_SECONDS = 30 * 86400.0
 
 
 def parse_rate(value: Any) -> float:
-    """Parse `20/s`, `300/min`, `7200/h`, a bare number (a second) or `unlimited` into requests a second;
+    """Parse `20/s`, `300/min`, `7200/h`, a bare number (a second) or `unlimited` into requests a second.
 
-    `inf` is no limit.
+    `unlimited` is `inf`.
     """
     text = str(value).strip().lower()
     if text in {"unlimited", "inf"}:

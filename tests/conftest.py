@@ -1,4 +1,4 @@
-"""What all tests share: the sandbox as a process of its own, the command line as a process, the corpora beside the project."""
+"""Fixtures of all tests: the sandbox as a process of its own, the command line as a process, the corpora."""
 
 import atexit
 import contextlib
@@ -28,7 +28,10 @@ CORPORA = ROOT.parent / "shared" / "corpora"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Name in one line what was left out, and how to get it; once, when `make test` begins a second time with few tests."""
+    """Name in one line what was left out and how to get it.
+
+    Printed once, when `make test` begins again with few tests.
+    """
     if terminalreporter.config.option.markexpr == "alone":
         return
     if not CORPORA.is_dir():
@@ -46,7 +49,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def strace() -> str:
-    """The tracer; the test is left out where it is absent."""
+    """Return the path of strace. The test is skipped if it is missing."""
     found = shutil.which("strace")
     if found is None:
         pytest.skip("strace is absent")
@@ -54,7 +57,7 @@ def strace() -> str:
 
 
 def corpus(name: str) -> Path:
-    """A file or folder of the corpora; the test is left out where they are absent."""
+    """Return a file or folder of the corpora. The test is skipped if they are missing."""
     if not CORPORA.is_dir():
         pytest.skip("../shared/corpora is absent")
     return CORPORA / name
@@ -62,7 +65,7 @@ def corpus(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Server:
-    """A sandbox process and how to look into it."""
+    """A sandbox process and access to its state."""
 
     url: str
     session: str
@@ -76,7 +79,7 @@ class Server:
         return [request for request in self.requests() if request["path"].endswith("/actions")]
 
     def edit(self, uuid: str, **fields: Any) -> None:
-        """As another user would: one PUT, answered and carried out when this returns."""
+        """Edit an image as another user: one PUT, answered and executed when this returns."""
         for key in ("updateimage", "updateImage"):
             request = urllib.request.Request(
                 f"{self.url}/zstack/v1/images/{uuid}/actions",
@@ -88,7 +91,7 @@ class Server:
                 with urllib.request.urlopen(request, timeout=30):
                     break
             except urllib.error.HTTPError as error:
-                if error.code != 400:  # it spells the key differently
+                if error.code != 400:  # this dialect spells the key differently
                     raise
         deadline = time.monotonic() + 10
         while any(self.images()[uuid].get(name) != value for name, value in fields.items()):
@@ -96,7 +99,7 @@ class Server:
             time.sleep(0.01)
 
     def tag(self, uuid: str, *tags: str, kind: str = "user") -> None:
-        """As another user would."""
+        """Tag an image as another user."""
         for tag in tags:
             body = {"params": {"resourceType": "ImageVO", "resourceUuid": uuid, "tag": tag}}
             request = urllib.request.Request(
@@ -112,11 +115,11 @@ class Server:
             time.sleep(0.01)
 
     def table(self) -> dict[str, dict[str, Any]]:
-        """The images without the server's own times: what an undo must leave as it was."""
+        """Return the images without the server's own times: what an undo must restore."""
         return {uuid: {k: v for k, v in image.items() if k != "lastOpDate"} for uuid, image in self.images().items()}
 
     def wait_for_put(self, before: int = 0) -> None:
-        """Until it has received more PUTs than `before`: the run that a test has started is sending."""
+        """Wait until the server has received more PUTs than `before`, so that the run of the test is sending."""
         deadline = time.monotonic() + 60
         while len(self.puts()) <= before:
             assert time.monotonic() < deadline, "nothing was sent"
@@ -132,7 +135,7 @@ class Server:
 
 @contextlib.contextmanager
 def sandbox_process(*arguments: str) -> Iterator[Server]:
-    """A sandbox on a free port; it is ended with the block."""
+    """Start a sandbox on a free port. It ends with the block."""
     command = [sys.executable, "-m", "bulkimg", "sandbox", "--port", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -148,7 +151,7 @@ def sandbox_process(*arguments: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="module", params=["documented", "zstack"])
 def dialect(request: pytest.FixtureRequest) -> str:
-    """Both dialects, without the client being told."""
+    """Each of the two dialects. The client is not told which."""
     return str(request.param)
 
 
@@ -166,7 +169,7 @@ class Done:
 
 @functools.cache
 def forge() -> Forge:
-    """Started when the first command is run."""
+    """The process that forks commands. It starts with the first command."""
     made = Forge()
     atexit.register(made.close)
     return made
@@ -174,13 +177,13 @@ def forge() -> Forge:
 
 @dataclass
 class Cli:
-    """Runs `bulkimg` in a folder of its own, with a clean environment."""
+    """Run `bulkimg` in a folder of its own, with a clean environment."""
 
     place: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, code: int | None = 0, stdin: str | None = None, **environment: str) -> Done:
-        """Run to the end; `code` is asserted unless it is None."""
+        """Run to the end. `code` is asserted unless it is None."""
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write((stdin or "").encode())
             given.seek(0)
@@ -197,7 +200,7 @@ class Cli:
     def _ended(
         self, arguments: tuple[str, ...], environment: dict[str, str], streams: tuple[BinaryIO, BinaryIO, BinaryIO]
     ) -> int:
-        """The exit code: of a fork, or of a cold process where the environment is one that a fork cannot take."""
+        """Return the exit code of a fork, or of a new process if a fork cannot have this environment."""
         env = self.env(**environment)
         if fits({**self.environment, **environment}) and forge().turn.acquire(blocking=False):
             try:
@@ -211,7 +214,7 @@ class Cli:
         ).returncode
 
     def start(self, *arguments: str, group: bool = False, **environment: str) -> "subprocess.Popen[str]":
-        """Start, and go on. `group`: in a process group of its own, to which a test may send signals."""
+        """Start the command and return. `group`: in a process group of its own, for signals."""
         return subprocess.Popen(
             [sys.executable, "-m", "bulkimg", *arguments],
             cwd=self.place,
@@ -234,17 +237,17 @@ class Cli:
         }
 
     def at(self, server: Server) -> "Cli":
-        """The same, with a server and its session in the environment."""
+        """Return the same command line with a server and its session in the environment."""
         return Cli(self.place, {**self.environment, "BULKIMG_ENDPOINT": server.url, "BULKIMG_SESSION": server.session})
 
     def write(self, name: str, text: str | bytes) -> str:
-        """A file in the folder."""
+        """Write a file in the folder."""
         path = self.place / name
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return name
 
     def runs(self) -> list[str]:
-        """The ids of the runs, oldest first; one that a test named comes where it was begun."""
+        """Return the ids of the runs, oldest first. A named run is in the order of its start."""
         places = [path for path in (self.place / "runs").iterdir() if (path / "run.db").exists()]
         begun = {
             path: (path / ".begun").stat().st_mtime if (path / ".begun").exists() else _stamp(path) for path in places
@@ -255,7 +258,7 @@ class Cli:
         return self.place / "runs" / self.runs()[-1]
 
     def results(self) -> list[dict[str, Any]]:
-        """results.jsonl of the newest run."""
+        """Return results.jsonl of the newest run."""
         return [json.loads(line) for line in (self.run_dir() / "results.jsonl").read_text("utf-8").split("\n")[:-1]]
 
     def summary(self) -> dict[str, Any]:
@@ -263,7 +266,7 @@ class Cli:
 
 
 def _stamp(path: Path) -> float:
-    """The time that a run's id tells."""
+    """Return the time in a run's id."""
     return datetime.strptime(path.name[:19], "%Y%m%d-%H%M%S.%f").replace(tzinfo=UTC).timestamp()
 
 
@@ -274,7 +277,7 @@ def cli(tmp_path: Path) -> Cli:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A zstack sandbox for the module's tests that do not mind each other."""
+    """A zstack sandbox for those tests of a module that do not disturb each other."""
     with sandbox_process("--images", "300") as found:
         yield found
 

@@ -1,4 +1,4 @@
-"""A command at a pseudo-terminal, with its outputs where a person may send them."""
+"""Run a command at a pseudo-terminal, with its outputs redirected if a test asks for it."""
 
 import os
 import pty
@@ -12,9 +12,9 @@ from tests.conftest import Cli, Server
 def on_a_terminal(
     cli: Cli, server: Server, answer: str, *arguments: str, redirected: str = "", **environment: str
 ) -> tuple[int, str, str]:
-    """Run at a terminal and type `answer` ahead: (exit code, what the terminal showed, what went elsewhere).
+    """Run at a terminal and type `answer` ahead. Returns (exit code, the terminal's text, the redirected text).
 
-    `redirected`: "" for no output, or those that go into a file: "err", "out" or "both".
+    `redirected` names the outputs that go into a file: "err", "out", "both", or "" for none.
     """
     ours, theirs = pty.openpty()
     elsewhere = Path(cli.place / "elsewhere")
@@ -34,7 +34,7 @@ def on_a_terminal(
     while True:
         try:
             piece = os.read(ours, 65536)
-        except OSError:  # the terminal is gone: the process has ended
+        except OSError:  # the terminal is closed: the process has ended
             break
         shown += piece
     os.close(ours)

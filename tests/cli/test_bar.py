@@ -1,4 +1,4 @@
-"""The bar and the messages on terminals of 60 and of 200 columns: whole, and nothing is cut."""
+"""The bar and the messages on terminals of 60 and of 200 columns: complete, with nothing cut."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def at_width(cli: Cli, columns: int, *words: str) -> tuple[int, list[str]]:
-    """Run at a terminal so wide: (exit code, the lines that it was sent, without what moves the cursor)."""
+    """Run at a terminal of this width. Returns (exit code, the lines it got, without cursor movements)."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     env = {name: value for name, value in cli.env().items() if name not in ("COLUMNS", "LINES")}
@@ -37,7 +37,7 @@ def at_width(cli: Cli, columns: int, *words: str) -> tuple[int, list[str]]:
     while True:
         try:
             piece = os.read(ours, 65536)
-        except OSError:  # the terminal is gone: the process has ended
+        except OSError:  # the terminal is closed: the process has ended
             break
         shown += piece
     os.close(ours)

@@ -1,4 +1,4 @@
-"""A password is asked for where an account has none and somebody can type it; it is never shown."""
+"""A password is asked for if an account has none and a person can type it. It is never shown."""
 
 import json
 import os
@@ -20,8 +20,11 @@ MISSING = "BULKIMG_PASSWORD is not set, but BULKIMG_ACCOUNT is"
 def on_a_terminal(
     cli: Cli, server: Server, answer: str, *words: str, out_goes: str = "", **environment: str
 ) -> tuple[int, str, str]:
-    """Run at a terminal and type a line after each question, as the program throws away what is typed ahead of a password:
-    (exit code, what was shown, standard output where it goes into a file)."""
+    """Run at a terminal and type a line after each question.
+
+    The program drops what is typed ahead of a password. Returns (exit code, what was shown, standard output if it goes
+    into a file).
+    """
     ours, theirs = pty.openpty()
     elsewhere = cli.place / "elsewhere"
     with elsewhere.open("w") as file:
@@ -39,7 +42,7 @@ def on_a_terminal(
     while True:
         try:
             piece = os.read(ours, 65536)
-        except OSError:  # the terminal is gone: the process has ended
+        except OSError:  # the terminal is closed: the process has ended
             break
         shown += piece
         if lines and piece.endswith((b": ", b"] ")):
@@ -49,7 +52,7 @@ def on_a_terminal(
 
 
 def kept(place: Path) -> str:
-    """Everything that was written below a folder, as far as it is text."""
+    """Return everything that was written below a folder, as text."""
     return "".join(path.read_bytes().decode("latin-1") for path in place.rglob("*") if path.is_file())
 
 

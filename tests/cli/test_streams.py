@@ -1,4 +1,4 @@
-"""Questions reach the person, readers may leave, JSON is JSON, quiet is quiet, and nohup is obeyed."""
+"""Questions reach the person, a reader may stop, JSON is JSON, --quiet is quiet, and nohup is respected."""
 
 import json
 import os
@@ -98,7 +98,7 @@ def test_a_hangup_that_is_not_ignored_stops_the_run_resumable(cli: Cli, server: 
 
 
 def read_a_little(cli: Cli, *arguments: str, **environment: str) -> tuple[int, str]:
-    """The exit code of a command whose standard output nobody reads, and its standard error."""
+    """Run a command whose standard output nobody reads. Returns its exit code and its standard error."""
     reader, writer = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-m", "bulkimg", *arguments],
