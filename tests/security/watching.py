@@ -1,4 +1,4 @@
-"""A bulkimg process under watch: its command line and its greatest memory, sampled until it ends."""
+"""Run a bulkimg process and sample its command line and its peak memory until it ends."""
 
 import contextlib
 import subprocess
@@ -18,14 +18,14 @@ MOST = 30  # seconds: longer is a hang
 
 @dataclass
 class Seen:
-    """What a process was and wrote, as other users of the machine could see it."""
+    """What other users of the machine can see of a process, and what it wrote."""
 
     code: int | None = None
     out: bytes = b""
     err: bytes = b""
     command_lines: set[bytes] = field(default_factory=set)
     limits: str = ""
-    peak: int = 0  # bytes resident at most (VmHWM)
+    peak: int = 0  # peak resident bytes (VmHWM)
     seconds: float = 0.0
 
 
@@ -37,7 +37,7 @@ def watch(
     umask: int = -1,
     **environment: str,
 ) -> Seen:
-    """Run bulkimg to its end, or kill it as soon as something is so."""
+    """Run bulkimg to its end, or kill it as soon as a condition is true."""
     seen = Seen()
     begun = time.monotonic()
     with subprocess.Popen(
@@ -66,7 +66,7 @@ def watch(
 
 
 def some_rows_are_settled(cli: Cli) -> bool:
-    """Whether a run in the folder has written outcomes: the moment to kill it in the middle."""
+    """Return whether a run in the folder has written outcomes: the moment to kill it."""
     return any(len(path.read_bytes().splitlines()) > 5 for path in cli.place.glob("runs/*/results.jsonl"))
 
 
@@ -90,6 +90,6 @@ def _peak(status: str) -> int:
 
 
 def limit_of(seen: Seen, name: str) -> Any:
-    """The soft limit of /proc/PID/limits that begins with `name`."""
+    """Return the soft limit of /proc/PID/limits that begins with `name`."""
     (line,) = [line for line in seen.limits.splitlines() if line.startswith(name)]
     return line.removeprefix(name).split()[0]
