@@ -57,7 +57,7 @@ def argument_record(record: tuple[str, str]) -> tuple[str, str]:
 
 
 def show_all(ctx: typer.Context, value: bool) -> None:
-    """The callback of --help-all."""
+    """Print the help with all options, and exit: the callback of --help-all."""
     if value and not ctx.resilient_parsing:
         ctx.meta[ALL] = True
         screen.out(ctx.get_help())

@@ -217,12 +217,12 @@ def run(
     approve: Approve | None = None,
     **options: Unpack[Options],
 ) -> Result:
-    """`arun` as a plain call."""
+    """Check a source, read the images, and send what differs: `arun` as a plain call."""
     return _wait_for(arun(source, credentials=credentials, approve=approve, **options))
 
 
 def plan(source: Source, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
-    """`aplan` as a plain call."""
+    """Make a plan and send no change: `aplan` as a plain call."""
     return _wait_for(aplan(source, credentials=credentials, **options))
 
 
@@ -234,29 +234,29 @@ def apply(
     approve: Approve | None = None,
     **options: Unpack[Options],
 ) -> Result:
-    """`aapply` as a plain call."""
+    """Send a planned run: `aapply` as a plain call."""
     return _wait_for(aapply(run, checksum=checksum, credentials=credentials, approve=approve, **options))
 
 
 def resume(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
-    """`aresume` as a plain call."""
+    """Send the rows that an interrupted run left: `aresume` as a plain call."""
     return _wait_for(aresume(run, credentials=credentials, **options))
 
 
 def retry(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
-    """`aretry` as a plain call."""
+    """Run the failed, unknown or unprocessed rows again in a new run: `aretry` as a plain call."""
     return _wait_for(aretry(run, credentials=credentials, **options))
 
 
 def undo(
     run: str, *, credentials: Credentials | None = None, approve: Approve | None = None, **options: Unpack[Options]
 ) -> Result:
-    """`aundo` as a plain call."""
+    """Restore the old values in a new run: `aundo` as a plain call."""
     return _wait_for(aundo(run, credentials=credentials, approve=approve, **options))
 
 
 def verify(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Verified:
-    """`averify` as a plain call."""
+    """Read the images of a run again and list every difference: `averify` as a plain call."""
     return _wait_for(averify(run, credentials=credentials, **options))
 
 
@@ -267,5 +267,5 @@ def export(
     credentials: Credentials | None = None,
     **options: Unpack[Options],
 ) -> list[dict[str, Any]]:
-    """`aexport` as a plain call."""
+    """Return the images as rows that `run` accepts: `aexport` as a plain call."""
     return _wait_for(aexport(fields=fields, with_expectations=with_expectations, credentials=credentials, **options))

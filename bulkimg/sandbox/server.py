@@ -246,7 +246,7 @@ class Sandbox:
 
         return await self._later(request, lambda: None, act)
 
-    # -- looking in -----------------------------------------------------------------------------------------------------
+    # -- the log and the images -----------------------------------------------------------------------------------------
 
     async def show_log(self, request: web.Request) -> web.Response:
         """Return every request so far, oldest first. DELETE empties the log."""

@@ -1,4 +1,4 @@
-"""Carry out the faults that `faults.py` draws: before a request is acted on, and after."""
+"""Apply the faults that `faults.py` draws: before a request is executed, and after."""
 
 import asyncio
 import socket

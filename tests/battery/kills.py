@@ -177,7 +177,7 @@ def kills(kills_wanted: int = 1000, rows: int = ROWS, seed: int = 1) -> list[Rec
 
 
 def races(rounds: int = 200, seed: int = 1) -> list[Record]:
-    """T9."""
+    """Run T9."""
     begun = time.monotonic()
     shares = [(dialect, max(1, rounds // 2), seed) for dialect in DIALECTS]
     found = in_processes(_races, shares)

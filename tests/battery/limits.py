@@ -139,7 +139,7 @@ def _refused(trial: Trial, ran: Ran, tried: Tried) -> None:
 
 
 def outputs(place: Path, _seed: int) -> list[Record]:
-    """T8."""
+    """Run T8."""
     begun = time.monotonic()
     with _ground(place, rows=60) as ground:
         tried = [try_output(ground, arrange) for arrange in OUTPUTS]
@@ -309,7 +309,7 @@ def try_closed_output(ground: Ground, what: str, rng: random.Random) -> Tried:
 
 
 def signals(place: Path, seed: int, rounds: int = 3) -> list[Record]:
-    """T11: every case, so many times."""
+    """Run T11: every case, so many times."""
     begun, rng, ended = time.monotonic(), random.Random(seed), Ended()
     with _ground(place, rows=60) as ground:
         tried = [try_signal(ground, call, rng, ended) for _ in range(rounds) for call in CALLS]
@@ -392,7 +392,7 @@ def _judge_clock(trial: Trial, ran: Ran, tried: Tried) -> None:
 
 
 def clocks(place: Path, _seed: int) -> list[Record]:
-    """T12."""
+    """Run T12."""
     begun, clock = time.monotonic(), fake_clock()
     if not clock:
         return [Record("T12", "clocks", 0, 0, "clocks", "left out: no libfaketime here")]
@@ -451,7 +451,7 @@ def try_exec_memory(ground: Ground, mebibytes: int) -> Tried:
 
 
 def pressure(place: Path, _seed: int) -> list[Record]:
-    """T13."""
+    """Run T13."""
     begun = time.monotonic()
     with _ground(place, rows=60) as ground:
         tried = [try_limit(ground, resource.RLIMIT_NOFILE, most, f"ulimit -n {most}") for most in DESCRIPTORS]
@@ -488,5 +488,5 @@ PARTS: tuple[Callable[[Path, int], list[Record]], ...] = (outputs, signals, cloc
 
 
 def limits(place: Path, seed: int) -> list[Record]:
-    """T8, T11, T12 and T13."""
+    """Run T8, T11, T12 and T13."""
     return [record for part in PARTS for record in part(place / part.__name__, seed)]

@@ -184,7 +184,7 @@ class Warm:
         return self.ended()
 
     def poll(self) -> int | None:
-        """The exit code when it has ended, negative for a signal."""
+        """Return the exit code if the process has ended, negative for a signal."""
         if self._code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:

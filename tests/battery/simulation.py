@@ -533,7 +533,7 @@ def play_all(seeds: range) -> Played:
 
 
 def simulation(seeds: int = 10_000, first: int = 0, workers: int = 2) -> list[Record]:
-    """T55."""
+    """Run T55."""
     begun = time.monotonic()
     shares = [range(first + worker, first + seeds, workers * 10) for worker in range(workers * 10)]
     found = in_processes(play_all, shares, workers)

@@ -12,7 +12,7 @@ FAST = ("--rate", "unlimited", "--yes")
 
 
 def naughty() -> list[str]:
-    """The corpus's texts that a server can store, as it stores them."""
+    """Return the corpus's texts that a server can store, as it stores them."""
     found = json.loads(corpus("blns/blns.json").read_text("utf-8"))
     blank = "".join(map(chr, range(0x21)))
     texts = [str(text).strip(blank)[:100] for text in found]

@@ -49,7 +49,7 @@ def kinds(raw: Raw) -> Counter[str]:
 
 
 def always(answer: bytes) -> Reply:
-    """A server that gives every request the same answer."""
+    """Return a server that gives every request the same answer."""
 
     async def reply(_: Raw, writer: Any) -> bool:
         writer.write(answer)
@@ -209,7 +209,7 @@ async def test_tags_that_cannot_be_read_cost_only_what_depends_on_them(cli: Cli,
         assert not any(field in json.dumps(call.body) for call in sent[2:]), "undo removes no tag that nobody saw"
 
 
-# -- rows that nobody can tell about ------------------------------------------------------------------------------------
+# -- rows of unknown outcome --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lost", [1, 2, 5, 6])

@@ -175,7 +175,7 @@ def test_every_error_is_one_of_ours_and_says_its_exit_code() -> None:
     assert issubclass(bulkimg.LoginRefused, bulkimg.TargetError)
 
 
-# -- what is heard, and what is not printed -----------------------------------------------------------------------------
+# -- what is logged, and what is not printed ----------------------------------------------------------------------------
 
 
 def test_the_logger_hears_the_sentences_and_nothing_is_printed(

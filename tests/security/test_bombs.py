@@ -32,7 +32,7 @@ def endless(head: bytes, piece: bytes) -> Iterator[bytes]:
 
 
 def gzip_bomb() -> bytes:
-    """A quarter of a gigabyte of zeros in a megabyte."""
+    """Return a quarter of a gigabyte of zeros in a megabyte."""
     return gzip.compress(b"\0" * (256 * MB), compresslevel=1)
 
 
