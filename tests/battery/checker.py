@@ -191,7 +191,7 @@ def _trimmed(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value.strip(TRIMMED) if isinstance(value, str) else value for name, value in fields.items()}
 
 
-# --------------------------------------------------------------------------------------------------------- what was reported
+# ---------------------------------------------------------------------------------------------------- what was reported
 
 
 def _look_at_results(found: Findings, asked: Manifest, run: Run) -> None:
