@@ -17,14 +17,39 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from tests.warm import Forge, fits
+from tests.warm import Forge, Order, Warm, fits
 
 ROOT = Path(__file__).parent.parent
 CORPORA = ROOT.parent / "shared" / "corpora"
+Running = Warm | subprocess.Popen[str]  # a command that was started
+
+
+# One process runs all of such a file: its tests share what is slow to make, or each needs a core and is bounded in time.
+# pytest-xdist 3.8 has a mark for that, which does nothing with pytest 9.2: it is written into `_nodeid`, which nobody reads.
+TOGETHER = (
+    "tests/report/test_plan_page.py",
+    "tests/install/test_dist.py",
+    "tests/library/test_names.py",
+    "tests/security/test_bombs.py",
+)
+
+
+class _FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
+    """Every test goes to whoever is free, but for those of TOGETHER."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if path in TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """With `-n`, whatever `--dist` says."""
+    return _FilesTogether(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -136,16 +161,16 @@ class Server:
 @contextlib.contextmanager
 def sandbox_process(*arguments: str) -> Iterator[Server]:
     """Start a sandbox on a free port. It ends with the block."""
-    command = [sys.executable, "-m", "bulkimg", "sandbox", "--port", "0", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    place = tempfile.gettempdir()
+    order = Order(("sandbox", "--port", "0", *arguments), place, {"PATH": os.defpath})
+    process = forge().start(order, subprocess.DEVNULL, subprocess.PIPE, 2)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(8)]
         yield Server(lines[0].split()[1], lines[1].split()[1], process.pid, "".join(lines))
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         process.wait(10)
-        assert process.stdout is not None
         process.stdout.close()
 
 
@@ -165,6 +190,26 @@ class Done:
 
     def json(self) -> Any:
         return json.loads(self.out)
+
+
+def start_cold(order: Order, stdin: int, stdout: int, stderr: int) -> "subprocess.Popen[str]":
+    """As anybody starts it: an interpreter that imports what it needs."""
+    program = [sys.executable, "-m", "bulkimg", *order.words]
+    if order.ignored:
+        names = " ".join(signal.Signals(number).name.removeprefix("SIG") for number in order.ignored)
+        program = ["sh", "-c", f'trap "" {names}; exec "$0" "$@"', *program]
+    return subprocess.Popen(
+        program,
+        cwd=order.place,
+        env=order.env,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        process_group=0 if order.group else None,
+        start_new_session=order.session,
+        umask=order.umask,
+    )
 
 
 @functools.cache
@@ -187,7 +232,7 @@ class Cli:
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write((stdin or "").encode())
             given.seek(0)
-            found = self._ended(arguments, environment, (given, out, err))
+            found = self._ended(arguments, environment, (given.fileno(), out.fileno(), err.fileno()))
             said = []
             for stream in (out, err):
                 stream.seek(0)
@@ -197,34 +242,39 @@ class Cli:
         assert "Traceback" not in done.err, done.err
         return done
 
-    def _ended(
-        self, arguments: tuple[str, ...], environment: dict[str, str], streams: tuple[BinaryIO, BinaryIO, BinaryIO]
-    ) -> int:
-        """Return the exit code of a fork, or of a new process if a fork cannot have this environment."""
-        env = self.env(**environment)
-        if fits({**self.environment, **environment}) and forge().turn.acquire(blocking=False):
-            try:
-                return forge().run(arguments, self.place, env, streams, 110)
-            finally:
-                forge().turn.release()
-        command = [sys.executable, "-m", "bulkimg", *arguments]
-        given, out, err = streams
-        return subprocess.run(
-            command, cwd=self.place, env=env, stdin=given, stdout=out, stderr=err, timeout=110, check=False
-        ).returncode
+    def _ended(self, arguments: tuple[str, ...], environment: dict[str, str], streams: tuple[int, int, int]) -> int:
+        """The exit code."""
+        process = self._started(Order(arguments, str(self.place), self.env(**environment)), environment, streams)
+        try:
+            return process.wait(110)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(30)
+            raise
 
-    def start(self, *arguments: str, group: bool = False, **environment: str) -> "subprocess.Popen[str]":
+    def start(
+        self,
+        *arguments: str,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        group: bool = False,
+        session: bool = False,
+        umask: int = -1,
+        ignored: tuple[int, ...] = (),
+        cold: bool = False,
+        **environment: str,
+    ) -> Running:
         """Start the command and return. `group`: in a process group of its own, for signals."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "bulkimg", *arguments],
-            cwd=self.place,
-            env=self.env(**environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            process_group=0 if group else None,
-        )
+        order = Order(arguments, str(self.place), self.env(**environment), group, session, umask, ignored)
+        return self._started(order, environment, (stdin, stdout, stderr), cold)
+
+    def _started(
+        self, order: Order, environment: dict[str, str], streams: tuple[int, int, int], cold: bool = False
+    ) -> Running:
+        """A fork, or a cold process where that is asked for or the environment is one that a fork cannot take."""
+        warm = not cold and fits({**self.environment, **environment})
+        return forge().start(order, *streams) if warm else start_cold(order, *streams)
 
     def env(self, **more: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}

@@ -1,23 +1,26 @@
-"""Fork bulkimg commands from a process that has imported everything: 20 ms instead of half a second each.
+"""bulkimg commands forked from a process that has imported everything: 20 ms instead of half a second each.
 
-A fork runs the same `bulkimg.cli.main.main` with its own streams, folder and environment; only the start of the
-interpreter is skipped. `Cli.start` and the tests of start-up, encodings and limits use new processes.
+A fork runs the same `bulkimg.cli.main.main` with its own streams, folder and environment, and gets real signals; only what a
+start-up does is left out. Tests of start-up, imports, encodings and limits use cold processes.
 """
 
+import gc
 import importlib
 import json
 import os
 import random
+import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, NoReturn
 
 ROOT = Path(__file__).parent.parent
 MODULES = (
@@ -33,12 +36,25 @@ def fits(environment: Mapping[str, str]) -> bool:
     return not any(name.startswith(COLD) for name in environment)
 
 
+@dataclass(frozen=True)
+class Order:
+    """A command and how it is to begin."""
+
+    words: Sequence[str]
+    place: str
+    env: Mapping[str, str]
+    group: bool = False  # in a process group of its own
+    session: bool = False  # in a session of its own
+    umask: int = -1  # -1: that of the tests
+    ignored: Sequence[int] = ()  # signals that whoever starts it ignores
+
+
 class Forge:
-    """The process that forks. There is one for each process of tests."""
+    """The process that forks, one for each process that tests. Any number of commands run at a time."""
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()  # one command at a time; if it is busy, the caller starts a new process
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        kept = {name: value for name, value in os.environ.items() if name == "LANG" or fits({name: value})}
         self._process = subprocess.Popen(
             [
                 sys.executable,
@@ -48,78 +64,184 @@ class Forge:
             ],
             pass_fds=[theirs.fileno()],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**kept, "PYTHONPATH": str(ROOT)},
         )
         theirs.close()
 
-    def run(
-        self, words: Sequence[str], place: Path, env: Mapping[str, str], streams: Sequence[BinaryIO], timeout: float
-    ) -> int:
-        """Run one command and return its exit code.
-
-        Ends it and raises `subprocess.TimeoutExpired` if it takes longer.
-        """
-        asked = json.dumps({"words": list(words), "place": str(place), "env": dict(env)}).encode()
-        path = place / f".asked-{os.getpid()}"
-        path.write_bytes(asked)
-        socket.send_fds(self._ours, [str(path).encode()], [stream.fileno() for stream in streams])
-        pid = int(self._received(30))
-        path.unlink()
-        try:
-            return int(self._received(timeout))
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            self._received(30)
-            raise subprocess.TimeoutExpired(list(words), timeout) from None
-
-    def _received(self, timeout: float) -> bytes:
-        self._ours.settimeout(timeout)
-        said = self._ours.recv(64)
-        assert said, "the forge has ended"
-        return said
+    def start(self, order: Order, stdin: int, stdout: int, stderr: int) -> "Warm":
+        """Begin a command. The descriptors are as `subprocess` has them, PIPE and DEVNULL too."""
+        given: list[int] = []
+        pipes: list[IO[str] | None] = []
+        for asked, is_input in ((stdin, True), (stdout, False), (stderr, False)):
+            theirs, ours = _stream(asked, is_input)
+            given.append(theirs)
+            pipes.append(ours)
+        report, told = os.pipe()
+        with tempfile.TemporaryFile() as written:
+            written.write(json.dumps(asdict(order)).encode())
+            written.seek(0)
+            socket.send_fds(self._ours, [b"a command"], [*given, told, written.fileno()])
+        for asked, descriptor in zip((stdin, stdout, stderr), given, strict=True):
+            if descriptor != asked:
+                os.close(descriptor)
+        os.close(told)
+        return Warm(order.words, report, *pipes)
 
     def close(self) -> None:
+        """End it, and every command that still runs."""
         self._ours.close()
         self._process.wait(30)
 
 
+def _stream(asked: int, is_input: bool) -> tuple[int, IO[str] | None]:
+    """The descriptor for the command, and our end where it is a pipe."""
+    if asked == subprocess.DEVNULL:
+        return os.open(os.devnull, os.O_RDONLY if is_input else os.O_WRONLY), None
+    if asked != subprocess.PIPE:
+        return asked, None
+    reader, writer = os.pipe()
+    if is_input:
+        return reader, os.fdopen(writer, "w", encoding="utf-8")
+    return writer, os.fdopen(reader, encoding="utf-8")
+
+
+class Warm:
+    """A forked command, to be waited for and signalled as a `subprocess.Popen` is."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        report: int,
+        stdin: IO[str] | None,
+        stdout: IO[str] | None,
+        stderr: IO[str] | None,
+    ) -> None:
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self.returncode: int | None = None
+        self._words = list(words)
+        self._report = os.fdopen(report, "rb", buffering=0)
+        self.pid = int.from_bytes(self._told(60), "big")
+
+    def _told(self, timeout: float | None) -> bytes:
+        """What the forge says next: the pid, then the exit code."""
+        if not select.select([self._report], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(self._words, timeout or 0)
+        said = self._report.read(4)
+        assert said, "the forge has ended"
+        return said
+
+    def poll(self) -> int | None:
+        """The exit code when it has ended, negative for a signal."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code; `subprocess.TimeoutExpired` where it takes longer, and the command goes on."""
+        if self.returncode is None:
+            self.returncode = int.from_bytes(self._told(timeout), "big", signed=True)
+            self._report.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Nothing happens where it has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self, *, timeout: float | None = None) -> tuple[str, str]:
+        """Read both outputs to their end, and wait."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        said: dict[IO[str], bytes] = {pipe: b"" for pipe in (self.stdout, self.stderr) if pipe and not pipe.closed}
+        open_ones: list[IO[str]] = list(said)
+        while open_ones:
+            ready, _, _ = select.select(open_ones, [], [], _left(deadline))
+            if not ready:
+                raise subprocess.TimeoutExpired(self._words, timeout or 0)
+            for pipe in ready:
+                said[pipe] += (piece := os.read(pipe.fileno(), 65536))
+                if not piece:
+                    open_ones.remove(pipe)
+        self.wait(_left(deadline))
+        for pipe in said:
+            pipe.close()
+        out, err = (said[pipe].decode() if pipe in said else "" for pipe in (self.stdout, self.stderr))
+        return out, err
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0)
+
+
 def serve(end: int) -> None:
-    """Fork a command for each request until the other end closes. Writes its pid, then its exit code."""
+    """Fork a command for each order until the other end is closed; say its pid, and its exit code when it has ended."""
     for name in MODULES:
         importlib.import_module(name)
-    with socket.socket(fileno=end) as pipe:
+    gc.collect()
+    gc.freeze()  # a fork that collects does not touch, and so not copy, what was imported
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    signal.set_wakeup_fd(wakes)
+    reports: dict[int, int] = {}
+    with socket.socket(fileno=end) as orders:
         while True:
-            path, streams, _, _ = socket.recv_fds(pipe, 4096, 3)
-            if not path:
-                return
-            asked = json.loads(Path(path.decode()).read_text())
-            pid = os.fork()
-            if pid == 0:
-                _become(asked, streams, pipe)
-            for stream in streams:
-                os.close(stream)
-            pipe.send(str(pid).encode())
-            _, status = os.waitpid(pid, 0)
-            pipe.send(str(os.waitstatus_to_exitcode(status)).encode())
+            ready, _, _ = select.select([orders.fileno(), woken], [], [])
+            if woken in ready:
+                os.read(woken, 4096)
+                _tell(reports)
+            if orders.fileno() in ready and not _forked(orders, reports):
+                break
+    for pid in reports:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
-def _become(asked: dict[str, Any], streams: Sequence[int], pipe: socket.socket) -> NoReturn:
+def _tell(reports: dict[int, int]) -> None:
+    """Report every command that has ended."""
+    while reports:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        _say(reports[pid], os.waitstatus_to_exitcode(status))
+        os.close(reports.pop(pid))
+
+
+def _say(report: int, number: int) -> None:
+    with suppress(BrokenPipeError):  # nobody waits for it any more
+        os.write(report, number.to_bytes(4, "big", signed=True))
+
+
+def _forked(orders: socket.socket, reports: dict[int, int]) -> bool:
+    """Carry out one order; False when there are no more."""
+    said, descriptors, _, _ = socket.recv_fds(orders, 64, 5)
+    if not said:
+        return False
+    *streams, report, written = descriptors
+    with os.fdopen(written, "rb") as file:
+        order = Order(**json.load(file))
+    pid = os.fork()
+    if pid == 0:
+        _become(order, streams)
+    for stream in streams:
+        os.close(stream)
+    reports[pid] = report
+    _say(report, pid)
+    return True
+
+
+def _become(order: Order, streams: Sequence[int]) -> NoReturn:
     code = 1
     try:
-        pipe.close()
-        os.chdir(asked["place"])
-        os.environ.clear()
-        os.environ.update(asked["env"])
-        time.tzset()
-        random.seed()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
-        sys.stdin = os.fdopen(0, "r", closefd=False)
-        sys.stdout = os.fdopen(1, "w", closefd=False)
-        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False, errors="backslashreplace")
-        sys.argv = ["bulkimg", *asked["words"]]
+        _begin(order)
+        _take(streams)
         from bulkimg.cli.main import main  # imported already, by serve
 
         main()
@@ -128,6 +250,47 @@ def _become(asked: dict[str, Any], streams: Sequence[int], pipe: socket.socket) 
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
+        os._exit(_flushed(code))
+
+
+def _flushed(code: int) -> int:
+    """The exit code after the last flush; as the interpreter does at its end, 120 and a complaint where that fails."""
+    try:
+        sys.stdout.flush()
+    except Exception as error:
         with suppress(Exception):
-            sys.stdout.flush()
-        os._exit(code)
+            sys.stderr.write(f"Exception ignored in: {sys.stdout!r}\n{error!r}\n")
+        return 120
+    return code
+
+
+def _begin(order: Order) -> None:
+    """What an exec and a start-up would set: signals, folder, environment, command line."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in order.ignored:
+        signal.signal(number, signal.SIG_IGN)
+    if order.session:
+        os.setsid()
+    elif order.group:
+        os.setpgid(0, 0)
+    if order.umask >= 0:
+        os.umask(order.umask)
+    os.chdir(order.place)
+    os.environ.clear()
+    os.environ.update(order.env)
+    time.tzset()
+    random.seed()
+    sys.argv = ["bulkimg", *order.words]
+
+
+def _take(streams: Sequence[int]) -> None:
+    """Standard streams as an interpreter opens them; every other descriptor is closed, as an exec would."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, 1 << 16)
+    encoding, errors = sys.stdin.encoding, sys.stdin.errors
+    sys.stdin = os.fdopen(0, "r", -1, encoding, errors, closefd=False)
+    sys.stdout = os.fdopen(1, "w", -1, encoding, errors, closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, encoding, "backslashreplace", closefd=False)

@@ -17,17 +17,13 @@ class ErrorWatch:
         self._recent = 0
         self.errors = errors
 
-    def note(self, *, error: bool) -> None:
-        """One more row has finished."""
+    def note(self, *, error: bool) -> str:
+        """Count one more finished row. Return why the run must stop, or an empty string."""
         if len(self._last) == WINDOW:
             self._recent -= self._last[0]
         self._last.append(error)
         self._recent += error
         self.errors += error
-
-    @property
-    def exceeded(self) -> str:
-        """Why the run must stop, or an empty string."""
         if self._limit.count is not None and self.errors > self._limit.count:
             return f"{self.errors} {'row' if self.errors == 1 else 'rows'} failed, but --max-errors allows {self._limit.count}"
         if self._limit.share is not None and len(self._last) >= self._limit.sample:

@@ -45,4 +45,6 @@ class Paced:
         self._pace = pace
 
     def record(self, epoch: int, answer: Answer | None) -> int:
+        if answer is not None and answer.status == 200 and answer.quota is None:
+            return self._pace.record(epoch, WELL)
         return self._pace.record(epoch, health_of(answer))

@@ -151,7 +151,7 @@ class Loop:
             finally:
                 self._scheduler.done()
             self._slots[me] = None
-            if len(self._slots) > self._pace.concurrency:
+            if len(self._slots) > self._pace.limit.value:
                 del self._slots[me]  # at once, so that not all of them leave
                 return
 
@@ -188,7 +188,8 @@ class Loop:
 
     @staticmethod
     def _row(claim: Claim) -> RowState:
-        return RowState(claim, "name" in claim.fields, maybe_applied=claim.doubtful and not claim.interrupted)
+        doubtful = claim.doubtful and not claim.interrupted
+        return RowState(claim, is_plain(claim), "name" in claim.fields, maybe_applied=doubtful)
 
     def _new_job(self) -> str:
         return new_job_uuid(self._rng)
@@ -208,7 +209,8 @@ class Loop:
             while isinstance(decision, Resolve):
                 decision = await self._follow(row, decision, await self._performer.take(row, decision))
         finally:
-            self._landed(row, LoadSignal.ELSE)
+            if row.sent_since:
+                self._landed(row, LoadSignal.ELSE)
         match decision:
             case Settle(verdict) if verdict.sent:
                 await self._recorded(row, verdict)
@@ -219,18 +221,16 @@ class Loop:
 
     async def _begun(self, row: RowState) -> Decision | None:
         """The first decision on a row. A plain row goes the straight line: one PUT, one comparison."""
-        first = first_step(row.claim)
         if row.last is not None:
             return await self._next_try(row, row.last)
-        if not (self._performer.sends_straight and is_plain(row.claim)):
-            return first
-        answer = await self._performer.straight(row)
+        answer = await self._performer.straight(row) if row.is_plain and self._performer.knows_spelling else None
         if answer is None:
-            return first
-        if is_clean(answer, row.claim):
-            self._landed(row, LoadSignal.WELL)
+            return first_step(row.claim)
+        if row.sent_since and is_clean(answer, row.claim):
+            self._pace.row_done(row.sent_since, LoadSignal.WELL)
+            row.sent_since = None
             return Settle(Verdict(Next.SETTLED, Status.UPDATED, http_status=200, after=row.claim.fields))
-        return await self._follow(row, first, self._performer.judged(row, answer))
+        return await self._follow(row, first_step(row.claim), self._performer.judged(row, answer))
 
     async def _follow(self, row: RowState, taken: Resolve, verdict: Verdict) -> Decision | None:
         """What follows from a step; None where the row waits for its next attempt."""
@@ -338,7 +338,7 @@ class Loop:
         """Write down what became of a row. Its slot is free when the future is done: then the outcome is durable."""
         claim, status = row.claim, verdict.status
         assert status is not None
-        self._errors.note(error=status in _ERRORS)
+        too_many = self._errors.note(error=status in _ERRORS)
         sent = bool(claim.attempt)
         before = (
             {name: claim.before[name] for name in claim.fields if name in claim.before}
@@ -352,7 +352,7 @@ class Loop:
                 claim.uuid,
                 status,
                 verdict.code,
-                message_of(verdict),
+                message_of(verdict) if verdict.unconfirmed else verdict.message,
                 verdict.hint,
                 verdict.http_status,
                 claim.attempt,
@@ -365,8 +365,8 @@ class Loop:
                 self._name_now(row, verdict),
             )
         )
-        if why := self._errors.exceeded:
-            self.stop(Exit.ERROR_LIMIT, why)
+        if too_many:
+            self.stop(Exit.ERROR_LIMIT, too_many)
         return durable
 
     @staticmethod

@@ -56,6 +56,7 @@ class Performer:
         self._polls_in_vain = 0
         self._jobs_exist = False  # this server answers 202
         self._is_the_api = False  # it has answered a PUT as the API does
+        self.knows_spelling = api.key_is_known  # of the action key: nothing has to be found out before a row is sent
         self._halted: Verdict | None = None  # the verdict on the first PUT, where no other one could succeed
         self._spelling = asyncio.Lock()  # held by the one PUT that finds out how the server spells the action key
 
@@ -109,7 +110,9 @@ class Performer:
             if verdict := judge_look(row.claim, image, doubtful=False, replace_tags=self._replace_tags):
                 found[row.claim.ordinal] = verdict
             elif image is not None:
-                row.claim = self._as_it_is_now(row.claim, image)
+                claim = self._as_it_is_now(row.claim, image)
+                row.is_plain &= claim is row.claim
+                row.claim = claim
         return found
 
     def _as_it_is_now(self, claim: Claim, image: Image) -> Claim:
@@ -118,7 +121,7 @@ class Performer:
         tags = {kind: written(image, kind) for kind in TAGS if kind in claim.fields and kind in image}
         if not tags and len(left) == len(claim.fields):
             return claim
-        return claim._replace(fields=left, before={**(claim.before or {}), **tags}, text="")
+        return claim._replace(fields=left, before={**(claim.before or {}), **tags})
 
     async def _compare_again(self, row: RowState) -> Verdict | None:
         """Compare the image with the plan, unless that has just been done; a verdict where the row must not be sent."""
@@ -142,11 +145,6 @@ class Performer:
 
     # -- PUT ------------------------------------------------------------------------------------------------------------
 
-    @property
-    def sends_straight(self) -> bool:
-        """Whether nothing has to be found out about the server before a row is sent."""
-        return self._is_the_api or self._api.key_is_known
-
     async def straight(self, row: RowState) -> Answer | None:
         """Send a clean row; None where its image has to be compared again first, and nothing was sent."""
         epoch = await self._pace.admit()
@@ -166,7 +164,7 @@ class Performer:
             self._accepted(row.key)
         self._jobs_exist |= verdict.next is Next.WAIT
         if verdict.next in (Next.WAIT, Next.READ) or verdict.from_server or verdict.status is Status.UPDATED:
-            self._is_the_api = True
+            self._is_the_api = self.knows_spelling = True
         elif not self._is_the_api and 300 <= (answer.status or 0) < 400:
             said, hint = foreign(answer), endpoint_hint(answer)
             return verdict._replace(next=Next.HALT, code=f"HTTP_{answer.status}", message=said, hint=hint)
@@ -190,9 +188,9 @@ class Performer:
 
     async def _in_turn(self, row: RowState, body: Fields) -> Verdict | None:
         """One PUT goes out at a time until the server's spelling of the action key is known; None where nothing was sent."""
-        if not self.sends_straight:
+        if not self.knows_spelling:
             async with self._spelling:
-                if not self.sends_straight:
+                if not self.knows_spelling:
                     return await self._find_spelling(row, body)
         return await self._update(row, body)
 

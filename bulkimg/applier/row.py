@@ -12,6 +12,7 @@ class RowState:
     """A claimed row. Times are seconds: `started_at` since the epoch, the others on the monotonic clock."""
 
     claim: Claim
+    is_plain: bool = False  # one answer can settle it (judge.is_plain)
     sets_name: bool = False
     tries: RetryCounter | None = None  # made with the first attempt that failed
     last: Verdict | None = None  # why its last attempt did not settle it; the next one is still to be claimed

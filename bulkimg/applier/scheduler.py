@@ -124,7 +124,7 @@ class Scheduler:
             return heapq.heappop(self._due)[2]
         if len(self._ready) <= self._few and self._refill is None and not self._exhausted:
             self._refill = asyncio.create_task(self._claim_more())
-        return self._ready.popleft() if self._ready and self._fresh_ones else None
+        return self._ready.popleft() if self._ready and (not self._due or self._fresh_ones) else None
 
     @property
     def _fresh_ones(self) -> bool:

@@ -1,5 +1,6 @@
 """The entry point of the program. Commands are imported when they are called, so that `bulkimg --help` is quick."""
 
+import gc
 import importlib
 import os
 import signal
@@ -45,7 +46,7 @@ class _Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"bulkimg.cli.{COMMANDS[cmd_name][0]}")
+        module = _imported(f"bulkimg.cli.{COMMANDS[cmd_name][0]}")
         from bulkimg.cli.helpful import HelpfulCommand  # imported with the command: `bulkimg --help` does not need it
 
         one = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -62,6 +63,16 @@ class _Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _imported(name: str) -> Any:
+    """Import a module. What imports make lives as long as the process, so that looking for garbage meanwhile is in vain."""
+    gc.disable()
+    try:
+        return importlib.import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 # The parser's error. Its module is private in Typer.

@@ -103,9 +103,11 @@ def settle(ledger: Ledger, outcomes: Sequence[Outcome]) -> None:
 
 def prepare(outcomes: Sequence[Outcome]) -> Prepared:
     """Prepare outcomes for `Ledger.insert_outcomes`. It needs no connection, so the event loop can do it."""
-    digest, records = 0, [_record(outcome) for outcome in outcomes]
-    for record in records:
+    digest, records = 0, []
+    for outcome in outcomes:
+        record = _record(outcome)
         digest ^= checksums.digest("outcome", record)
+        records.append(record)
     return Prepared(to_json(records).decode(), digest)
 
 
@@ -113,12 +115,10 @@ def _record(o: Outcome) -> tuple[Any, ...]:
     started = None if o.started_at is None else round(o.started_at * 1000)
     return (
         o.ordinal, o.status.value, o.code, o.message, o.hint, o.http_status, o.attempts, started, o.duration_ms,
-        ",".join(o.changed), _json(o.before), _json(o.after),
+        ",".join(o.changed),
+        None if o.before is None else to_json(o.before).decode(),
+        None if o.after is None else to_json(o.after).decode(),
     )  # fmt: skip
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else to_json(value).decode()
 
 
 def followers(ledger: Ledger, leaders: Sequence[int]) -> dict[int, list[tuple[int, int]]]:

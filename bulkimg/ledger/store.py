@@ -24,13 +24,15 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StorageError(
-            f"{path}: the ledger failed: {error}; free space or fix the disk, then resume the run"
-        ) from error
+        raise _failed(path, error) from error
     except OSError as error:
         raise StorageError(
             f"{error.filename or path}: {error.strerror}; free space or fix the disk, then resume the run"
         ) from error
+
+
+def _failed(path: Path, error: sqlite3.Error) -> StorageError:
+    return StorageError(f"{path}: the ledger failed: {error}; free space or fix the disk, then resume the run")
 
 
 class Prepared(NamedTuple):
@@ -121,11 +123,10 @@ class Ledger:
             raise self._failure
         log_digest = self.log_digest ^ group.digest
         try:
-            with storage_errors(self.path):
-                self.db.execute("INSERT INTO inbox VALUES (?, ?)", (group.outcomes, log_digest))
-        except StorageError as error:
-            self._failure = error
-            raise
+            self.db.execute("INSERT INTO inbox VALUES (?, ?)", (group.outcomes, log_digest))
+        except sqlite3.Error as error:
+            self._failure = _failed(self.path, error)
+            raise self._failure from error
         self.log_digest = log_digest
 
     def toggle(self, kind: str, *record: Any) -> None:

@@ -142,7 +142,8 @@ class Writer:
 
     def _complete(self, outcomes: Sequence[Outcome]) -> int:
         """Return the ordinal up to which every row has its outcome once this group is durable."""
-        self._ahead.update([outcome.ordinal for outcome in outcomes])
+        for outcome in outcomes:
+            self._ahead.add(outcome.ordinal)
         while self._claimed and self._claimed[0] in self._ahead:
             self._ahead.discard(self._claimed.popleft())
         return self._claimed[0] - 1 if self._claimed else self._last

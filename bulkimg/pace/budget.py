@@ -9,24 +9,24 @@ MOST = 10.0
 
 
 class RetryBudget:
-    """Earn a tenth of a retry with every request. `rate` returns the run's present cap in requests a second.
+    """Every request earns a tenth of a retry. `rate` is the run's cap now, requests a second; `requests` how many went out.
 
-    When only retries are left, no request earns any more. They are then sent at a tenth of the rate, so that the run
-    ends.
+    Once nothing but retries is left, no request earns any more; they then go at a tenth of the rate, so that the run ends.
     """
 
-    def __init__(self, clock: Callable[[], float], rate: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], rate: Callable[[], float], requests: Callable[[], int]) -> None:
         self._clock = clock
         self._rate = rate
+        self._requests = requests
+        self._counted = 0  # the requests that have earned their share
         self._left = BANK
         self._last = -1e9
 
-    def earn(self) -> None:
-        """Count one more request of any kind."""
-        self._left = min(BANK, self._left + SHARE)
-
     def take(self, *, nothing_else: bool) -> bool:
         """Take one retry from the budget if one may go out now. Returns whether it may."""
+        requests = self._requests()
+        self._left = min(BANK, self._left + SHARE * max(0, requests - self._counted))
+        self._counted = requests
         if self._left >= 1:
             self._left -= 1
         elif not nothing_else or self.wait() > 0:

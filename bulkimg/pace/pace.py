@@ -38,7 +38,7 @@ class Pace:
         self.rate = RateLimiter(rate, clock)
         self.breaker = CircuitBreaker(clock, sleep, rng or random.Random(), max_outage)  # noqa: S311 - spreads waits, keeps no secret
         self.breaker.on_recovered = self._start_slowly
-        self.budget = RetryBudget(clock, lambda: self.rate.per_second)
+        self.budget = RetryBudget(clock, lambda: self.rate.per_second, lambda: self.requests)
         self._clock, self._sleep = clock, sleep
         self._reopened: float | None = None
         self._out = 0  # requests without an answer yet
@@ -47,6 +47,7 @@ class Pace:
         self.limit = AdaptiveConcurrency(concurrency, adapts=adapts)
         self._shown = self.limit.value
         self._pauses: dict[str, None] = {}  # the reasons, in order
+        self.is_paused = False  # no row is begun
         self._on_go: Callable[[], None] = lambda: None
         self._on_change: Callable[[], None] = lambda: None
 
@@ -56,7 +57,8 @@ class Pace:
         Pass the epoch to `record`, or to `give_back` if the request is not sent.
         """
         if not self.breaker.is_open and self.rate.is_unlimited and self._reopened is None:
-            self._sent()
+            self._out += 1
+            self.requests += 1
             return self.breaker.epoch
         epoch = await self._passed_in_turn()
         while self.breaker.is_open and not self.breaker.is_trial(epoch):  # it opened during the wait for the rate
@@ -115,7 +117,6 @@ class Pace:
     def _sent(self) -> None:
         self._out += 1
         self.requests += 1
-        self.budget.earn()
 
     async def _in_turn(self) -> None:
         if self._reopened is not None:
@@ -143,11 +144,6 @@ class Pace:
         self._tell_of_change()
 
     @property
-    def is_paused(self) -> bool:
-        """Return whether new rows are paused."""
-        return bool(self._pauses)
-
-    @property
     def paused(self) -> str:
         """Return why new rows are paused, or ""."""
         return "; ".join(self._pauses)
@@ -156,12 +152,14 @@ class Pace:
         """Start no new row until every reason is gone; rows in flight finish. Returns whether the reason is new."""
         new = why not in self._pauses
         self._pauses[why] = None
+        self.is_paused = True
         return new
 
     def go(self, why: str) -> bool:
         """Remove a reason for the pause. Returns whether it was there."""
         there = why in self._pauses
         self._pauses.pop(why, None)
+        self.is_paused = bool(self._pauses)
         self._on_go()
         return there
 

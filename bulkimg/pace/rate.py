@@ -43,7 +43,7 @@ class RateLimiter:
         self._turn = asyncio.Lock()
         self._alarm: asyncio.Future[None] | None = None
         self._share = 1.0
-        self._unlimited = False
+        self.is_unlimited = False  # every request is admitted at once
         self.per_second = per_second
         self.set(per_second)
 
@@ -69,11 +69,6 @@ class RateLimiter:
             slots.close()
 
     @property
-    def is_unlimited(self) -> bool:
-        """Return whether every request is admitted at once."""
-        return self._unlimited
-
-    @property
     def _present(self) -> float:
         if self._share == 1:
             return self.per_second
@@ -81,7 +76,7 @@ class RateLimiter:
 
     def _apply(self) -> None:
         present = self._present
-        self._unlimited = math.isinf(present)
+        self.is_unlimited = math.isinf(present)
         if not math.isinf(present):
             self._throttler.rate_limit, self._throttler.period = guard(present)
             # At least 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.

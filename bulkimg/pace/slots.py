@@ -151,6 +151,12 @@ def _check(place: Path) -> None:
 
 
 def _sweep(place: Path) -> None:
+    """Remove the files of unused targets, once a day."""
+    last = place / ".swept"
+    with contextlib.suppress(OSError):
+        if time.time() - last.stat().st_mtime < FORGET / 7:
+            return
+    last.touch(mode=0o600)
     for path in place.iterdir():
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > FORGET:

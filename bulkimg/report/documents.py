@@ -1,5 +1,6 @@
 """The JSON documents that bulkimg writes, as models: the models write them, and their JSON Schema is published.
 
+The docstring under a field is its description in the schema (schemas.py reads them: pydantic would at every start).
 A field is never renamed or removed within one `schema` number; new fields may be added.
 """
 
@@ -14,7 +15,7 @@ Cell = str | bool | list[str] | None
 class Document(BaseModel):
     """A document with its version."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True)
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
     schema_number: Literal[1] = Field(1, alias="schema")
     """Version of this document's shape."""
@@ -25,7 +26,7 @@ class Document(BaseModel):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class Cause(_Part):

@@ -1,6 +1,10 @@
 """Make JSON Schemas of what bulkimg reads and writes, from the models that read and write it."""
 
+import ast
+import inspect
 from collections.abc import Mapping
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -41,7 +45,31 @@ def schema(name: str) -> dict[str, Any]:
     if name == "manifest":
         return _manifest()
     made = TypeAdapter(_MODELS[name]).json_schema(mode="serialization")
+    for part in (made, *made.get("$defs", {}).values()):
+        for field, text in _descriptions().get(part.get("title", ""), {}).items():
+            part["properties"][field]["description"] = text
     return {"$schema": _DIALECT, "title": f"bulkimg {name}, schema 1"} | made
+
+
+@cache
+def _descriptions() -> dict[str, dict[str, str]]:
+    """The docstrings under the fields of each document, by the names of class and property."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(documents)).body:
+        if isinstance(node, ast.ClassDef):
+            own = found[node.name] = {}
+            for base in node.bases:
+                own |= found.get(ast.unparse(base), {})
+            fields = getattr(documents, node.name).model_fields
+            for field, text in pairwise(node.body):
+                if (
+                    isinstance(field, ast.AnnAssign)
+                    and isinstance(text, ast.Expr)
+                    and isinstance(text.value, ast.Constant)
+                ):
+                    name = ast.unparse(field.target)
+                    own[fields[name].alias or name] = inspect.cleandoc(str(text.value.value))
+    return found
 
 
 def _properties(model: type[BaseModel]) -> dict[str, Any]:

@@ -46,15 +46,15 @@ class ImageApi:
 
     async def update(self, epoch: int, uuid: str, fields: Fields, job_uuid: str) -> Answer:
         """`PUT /v1/images/{uuid}/actions` under a job uuid of ours (docs/dev/protocol.md §2.2), once it is admitted."""
-        return await self._put(epoch, uuid, job_uuid, wire.update_body(self.action_key, fields))
+        path = f"/v1/images/{uuid}/actions"
+        headers = f"{CONTENT_TYPE}X-Job-UUID: {job_uuid}\r\n{self.auth.headers('PUT', path)}"
+        return await self._transport.send(epoch, "PUT", path, headers, wire.update_body(self.action_key, fields))
 
     async def update_plain(self, epoch: int, claim: Claim) -> Answer:
         """The same for a row without tags whose ASCII JSON the ledger has made."""
-        return await self._put(epoch, claim.uuid, claim.job_uuid, f'{{"{self.action_key}":{claim.text}}}'.encode())
-
-    async def _put(self, epoch: int, uuid: str, job_uuid: str, body: bytes) -> Answer:
-        path = f"/v1/images/{uuid}/actions"
-        headers = f"{CONTENT_TYPE}X-Job-UUID: {job_uuid}\r\n{self.auth.headers('PUT', path)}"
+        path = f"/v1/images/{claim.uuid}/actions"
+        headers = f"{CONTENT_TYPE}X-Job-UUID: {claim.job_uuid}\r\n{self.auth.headers('PUT', path)}"
+        body = f'{{"{self.action_key}":{claim.text}}}'.encode()
         return await self._transport.send(epoch, "PUT", path, headers, body)
 
     def redacted(self, answer: Answer) -> Answer:

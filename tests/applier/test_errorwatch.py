@@ -31,16 +31,14 @@ def test_waits_are_spread_from_zero_to_a_bound_that_doubles_up_to_its_most() -> 
 )
 def test_the_error_limit(limit: str, errors: int, fine: int, stops: bool) -> None:
     watch = ErrorWatch(parse_limit(limit))
-    for error in [True] * errors + [False] * fine:
-        watch.note(error=error)
-    assert bool(watch.exceeded) is stops
+    said = [watch.note(error=error) for error in [True] * errors + [False] * fine]
+    assert bool(said[-1]) is stops
 
 
 def test_a_share_is_of_the_last_thousand() -> None:
     watch = ErrorWatch(Limit(share=0.5, sample=1000))
     for _ in range(5000):
         watch.note(error=False)
-    for number in range(501):
-        assert not watch.exceeded, number
-        watch.note(error=True)
-    assert watch.exceeded
+    for number in range(500):
+        assert not watch.note(error=True), number
+    assert watch.note(error=True)

@@ -1,6 +1,8 @@
 """T1 and T9: processes killed at random moments and resumed, and several processes that want one run."""
 
+import contextlib
 import random
+import sqlite3
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +30,7 @@ class Killed:
     puts: int = 0
     rows: int = 0
     most_repeated: int = 0  # PUTs of one run beyond one for each row, per kill
+    most_open: int = 0  # rows that the server had received and that had no outcome on disk, after one kill
     troubles: list[str] = field(default_factory=list)
 
 
@@ -42,7 +45,8 @@ class Rounds:
 
 
 def _whole(trial: Trial) -> list[str]:
-    return [*trial.run_command, "--concurrency", CONCURRENCY]
+    """At full speed: `run_command` asks for no rate."""
+    return [*trial.run_command, "--concurrency", CONCURRENCY, "--no-adaptive"]
 
 
 def _resume(trial: Trial) -> list[str]:
@@ -65,10 +69,27 @@ def _kill_within(warm: Warm, seconds: float, rng: random.Random) -> bool:
     return alive
 
 
+def _open_rows(trial: Trial) -> int:
+    """The rows that the server has received and that have no durable outcome, once its log is at rest."""
+    seen = -1
+    while seen != (seen := len(trial.puts)):
+        time.sleep(0.03)  # what was in the socket when the process died still arrives
+    dirs = trial.tool.run_dirs()
+    if not dirs:
+        return 0
+    with contextlib.closing(sqlite3.connect(f"file:{dirs[-1] / 'run.db'}?mode=ro", uri=True)) as db:
+        settled = {uuid for (uuid,) in db.execute("SELECT lower(hex(uuid)) FROM row JOIN outcome USING (ordinal)")}
+    return len({put["path"].split("/")[-2] for put in trial.puts} - settled)
+
+
 def kill_once(ground: Ground, whole: float, rng: random.Random, found: Killed) -> None:
     """Kill a run at a random moment, in half of the trials its resume too, once or twice; then resume and check."""
     trial, tried = ground.trial(), Tried("kill")
     kills = int(_kill_within(trial.tool.warm(*_whole(trial)), whole, rng))
+    open_rows = _open_rows(trial) if trial.puts else 0
+    if open_rows > int(CONCURRENCY):
+        tried.troubles.append(f"{open_rows} rows were sent and have no outcome on disk, {CONCURRENCY} may")
+    found.most_open = max(found.most_open, open_rows)
     for _ in range(rng.choice((0, 0, 1, 2))):
         if trial.tool.run_dirs() and trial.puts:
             killed = _kill_within(trial.tool.warm(*_resume(trial)), whole, rng)
@@ -159,7 +180,8 @@ def kills(kills_wanted: int = 1000, rows: int = ROWS, seed: int = 1) -> list[Rec
         notes = (
             f"{sum(one.runs for one in mine):,} runs × {rows} rows, {sum(one.resumes_killed for one in mine)} of the kills hit a "
             f"resume; {sum(one.puts for one in mine) / max(1, sum(one.rows for one in mine)):.3f} PUTs a row, most repeated per "
-            f"kill {max(one.most_repeated for one in mine)} of {CONCURRENCY} in flight"
+            f"kill {max(one.most_repeated for one in mine)}, most sent without an outcome on disk "
+            f"{max(one.most_open for one in mine)} of {CONCURRENCY} allowed"
         )
         notes += f"; {'; '.join(troubles[:3])}" if troubles else ""
         records.append(

@@ -1,14 +1,15 @@
 """Note every call of bulkimg's functions in this process, and cut the notes between two rows."""
 
+import sqlite3
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PACKAGE = "bulkimg"
 _CAUSE = 3  # the bits of RESUME's argument with its reason: 0 is the start of a function
@@ -34,10 +35,13 @@ class Notes:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.commits: list[int] = []  # how many entries there were at each commit of SQLite
 
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Take notes in this thread, and in those that are started within the block."""
+        connect = sqlite3.connect
+        sqlite3.connect = partial(connect, factory=self._connection())  # type: ignore[assignment]
         threading.setprofile(self._see)
         sys.setprofile(self._see)
         try:
@@ -45,6 +49,21 @@ class Notes:
         finally:
             sys.setprofile(None)
             threading.setprofile(None)
+            sqlite3.connect = connect
+
+    def _connection(self) -> type[sqlite3.Connection]:
+        """Return a connection that notes its commits."""
+        notes = self
+
+        class Connection(sqlite3.Connection):
+            def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+                before = self.in_transaction, self.total_changes
+                cursor = super().execute(sql, *values)
+                if not self.in_transaction and before != (False, self.total_changes):
+                    notes.commits.append(len(notes.entries))
+                return cursor
+
+        return Connection
 
     def _see(self, frame: FrameType, event: str, _: object) -> None:
         if event != "call" or not _is_ours(frame):
@@ -73,6 +92,14 @@ class Cycle:
 
     entries: Sequence[Entry]
     claimed: int
+    durable: int = 0  # how many of them came before the last commit
+
+    def to_durable(self) -> "Cycle":
+        """Return the cycle without what follows the commit until the next row: result lines, and those who are told."""
+        rest = self.entries[self.durable :]
+        begin = next((at for at, entry in enumerate(rest) if entry == self.entries[0]), len(rest))
+        later = [entry for entry in rest[begin:] if entry.thread == "loop"]
+        return Cycle([*self.entries[: self.durable], *later], self.claimed, self.durable)
 
     @cached_property
     def kind(self) -> frozenset[tuple[Entry, int]]:

@@ -1,48 +1,13 @@
 """The bar and the messages on terminals of 60 and of 200 columns: complete, with nothing cut."""
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
 from collections.abc import Iterator
 
 import pytest
 
+from tests.cli.terminal import at_width
 from tests.cli.test_commands import manifest, some_images
 from tests.conftest import UUID, Cli, Server, sandbox_process
-
-CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-def at_width(cli: Cli, columns: int, *words: str) -> tuple[int, list[str]]:
-    """Run at a terminal of this width. Returns (exit code, the lines it got, without cursor movements)."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    env = {name: value for name, value in cli.env().items() if name not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bulkimg", *words],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=cli.place,
-        env={**env, "TERM": "xterm"},
-        start_new_session=True,
-    )
-    os.close(theirs)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # the terminal is closed: the process has ended
-            break
-        shown += piece
-    os.close(ours)
-    text = CONTROL.sub("", shown.decode())
-    return process.wait(30), [line for line in re.split(r"[\r\n]+", text) if line.strip()]
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ def test_a_dry_run_and_a_check_send_nothing_and_leave_nothing(cli: Cli, server: 
 def test_on_a_terminal_it_asks_and_shows_a_bar(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 5)))
     before = len(server.puts())
-    code, shown, _ = on_a_terminal(cli, server, "n\n", "run", "m.csv")
+    code, shown, _ = on_a_terminal(cli, server, "n\n", "run", "m.csv", cold=True)
     assert (code, len(server.puts())) == (7, before)
     assert f"Change 5 images on {server.url}/zstack? [y/N, d shows the differences]" in shown
     assert "nothing was sent" in shown

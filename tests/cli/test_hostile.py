@@ -51,11 +51,9 @@ def test_nobody_has_to_read_standard_error(cli: Cli, server: Server) -> None:
         counts = cli.summary()["counts"]
         assert counts["updated"] + counts["unchanged"] == 60
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "bulkimg", "run", "m.csv", "--yes", "--rate", "unlimited"]
-        done = subprocess.run(
-            command, cwd=cli.place, env=cli.at(server).env(), stderr=full, stdout=subprocess.PIPE, check=False
-        )
-    assert done.returncode == 0
+        process = cli.at(server).start("run", "m.csv", "--yes", "--rate", "unlimited", stderr=full.fileno())
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_messages_that_nobody_can_read_are_not_put_among_the_results(cli: Cli, server: Server) -> None:
@@ -77,11 +75,9 @@ def test_messages_that_nobody_can_read_are_not_put_among_the_results(cli: Cli, s
 def test_a_full_standard_output_is_one_sentence(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 2)))
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "bulkimg", "run", "m.csv", "--yes", "--json"]
-        done = subprocess.run(
-            command, cwd=cli.place, env=cli.at(server).env(), stdout=full, stderr=subprocess.PIPE, check=False
-        )
-    assert (done.returncode, b"No space left on device" in done.stderr, b"Traceback" in done.stderr) == (8, True, False)
+        process = cli.at(server).start("run", "m.csv", "--yes", "--json", stdout=full.fileno(), cold=True)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "No space left on device" in err, "Traceback" in err) == (8, True, False)
 
 
 def test_another_profile_cannot_move_a_runs_target(cli: Cli, server: Server) -> None:
@@ -128,11 +124,9 @@ def test_results_never_replace_the_manifest_however_it_came(cli: Cli, server: Se
     text = manifest(some_images(server, 2))
     cli.write("in.csv", text)
     with (cli.place / "in.csv").open() as stdin:
-        command = [sys.executable, "-m", "bulkimg", "run", "-", "--results", "in.csv"]
-        done = subprocess.run(
-            command, cwd=cli.place, env=cli.at(server).env(), stdin=stdin, capture_output=True, check=False
-        )
-    assert done.returncode == 2
+        process = cli.at(server).start("run", "-", "--results", "in.csv", stdin=stdin.fileno())
+    process.communicate(timeout=60)
+    assert process.returncode == 2
     cli("run", "in.csv", "--yes", code=5, BULKIMG_ENDPOINT="http://127.0.0.1:9", BULKIMG_SESSION="x")
     cli("resume", "last", "--results", "in.csv", code=2, BULKIMG_SESSION="x")
     cli("resume", "last", "--results", "foo.txt", code=2, BULKIMG_SESSION="x")

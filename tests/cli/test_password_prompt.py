@@ -1,15 +1,12 @@
 """A password is asked for if an account has none and a person can type it. It is never shown."""
 
 import json
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.terminal import on_a_terminal
 from tests.cli.test_commands import manifest, some_images
 from tests.conftest import Cli, Server
 
@@ -17,38 +14,11 @@ ACCOUNT: dict[str, Any] = {"BULKIMG_ACCOUNT": "admin", "BULKIMG_SESSION": ""}
 MISSING = "BULKIMG_PASSWORD is not set, but BULKIMG_ACCOUNT is"
 
 
-def on_a_terminal(
-    cli: Cli, server: Server, answer: str, *words: str, out_goes: str = "", **environment: str
+def answering(
+    cli: Cli, server: Server, answer: str, *words: str, redirected: str = "", **environment: Any
 ) -> tuple[int, str, str]:
-    """Run at a terminal and type a line after each question.
-
-    The program drops what is typed ahead of a password. Returns (exit code, what was shown, standard output if it goes
-    into a file).
-    """
-    ours, theirs = pty.openpty()
-    elsewhere = cli.place / "elsewhere"
-    with elsewhere.open("w") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bulkimg", *words],
-            stdin=theirs,
-            stdout=file if out_goes else theirs,
-            stderr=theirs,
-            cwd=cli.place,
-            env={**cli.at(server).env(**environment), "TERM": "xterm", "COLUMNS": "120"},
-            start_new_session=True,
-        )
-    os.close(theirs)
-    shown, lines = b"", answer.splitlines(keepends=True)
-    while True:
-        try:
-            piece = os.read(ours, 65536)
-        except OSError:  # the terminal is closed: the process has ended
-            break
-        shown += piece
-        if lines and piece.endswith((b": ", b"] ")):
-            os.write(ours, lines.pop(0).encode())
-    os.close(ours)
-    return process.wait(30), shown.decode(), elsewhere.read_text()
+    """A line is typed after each question."""
+    return on_a_terminal(cli, server, answer, *words, ahead=False, redirected=redirected, **environment)
 
 
 def kept(place: Path) -> str:
@@ -58,7 +28,7 @@ def kept(place: Path) -> str:
 
 def test_a_password_is_asked_for_and_not_echoed(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 2)))
-    code, shown, _ = on_a_terminal(cli, server, "password\ny\n", "run", "m.csv", **ACCOUNT)
+    code, shown, _ = answering(cli, server, "password\ny\n", "run", "m.csv", **ACCOUNT)
     assert code == 0, shown
     assert f"Password of admin on {server.url}: " in shown
     after = shown.split(f"Password of admin on {server.url}: ")[1]
@@ -69,7 +39,7 @@ def test_a_password_is_asked_for_and_not_echoed(cli: Cli, server: Server) -> Non
 def test_a_wrong_password_is_a_refused_login_and_leaves_no_trace(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 2)))
     before = len(server.puts())
-    code, shown, _ = on_a_terminal(cli, server, "canary-typed\n", "run", "m.csv", **ACCOUNT)
+    code, shown, _ = answering(cli, server, "canary-typed\n", "run", "m.csv", **ACCOUNT)
     assert code == 5, shown
     assert "refused the login" in shown
     assert len(server.puts()) == before
@@ -80,14 +50,14 @@ def test_a_wrong_password_is_a_refused_login_and_leaves_no_trace(cli: Cli, serve
 def test_no_password_typed_sends_nothing(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 2)))
     before = len(server.requests())
-    code, shown, _ = on_a_terminal(cli, server, "\n", "run", "m.csv", **ACCOUNT)
+    code, shown, _ = answering(cli, server, "\n", "run", "m.csv", **ACCOUNT)
     assert (code, len(server.requests())) == (2, before)
     assert "no password was typed; nothing was sent" in shown
 
 
 @pytest.mark.parametrize("command", [("doctor",), ("export", "--fields", "name")])
 def test_commands_that_read_ask_too(cli: Cli, server: Server, command: tuple[str, ...]) -> None:
-    code, shown, _ = on_a_terminal(cli, server, "password\n", *command, **ACCOUNT)
+    code, shown, _ = answering(cli, server, "password\n", *command, **ACCOUNT)
     assert code == 0, shown
     assert "Password of admin on" in shown
 
@@ -97,7 +67,7 @@ def test_yes_means_that_nobody_is_there_to_type(cli: Cli, server: Server, how: s
     cli.write("m.csv", manifest(some_images(server, 2)))
     words = ("--yes",) if how == "flag" else ()
     given = ACCOUNT if how == "flag" else ACCOUNT | {"BULKIMG_YES": "1"}
-    code, shown, _ = on_a_terminal(cli, server, "password\n", "run", "m.csv", *words, **given)
+    code, shown, _ = answering(cli, server, "password\n", "run", "m.csv", *words, **given)
     assert code == 2
     assert MISSING in shown
     assert "Password of" not in shown
@@ -114,8 +84,8 @@ def test_without_a_terminal_it_is_the_usual_error(cli: Cli, server: Server, word
 
 def test_the_question_leaves_the_document_alone(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 2)))
-    code, shown, document = on_a_terminal(
-        cli, server, "password\ny\n", "run", "m.csv", "--json", out_goes="a file", **ACCOUNT
+    code, shown, document = answering(
+        cli, server, "password\ny\n", "run", "m.csv", "--json", redirected="out", **ACCOUNT
     )
     assert code == 0, shown
     assert json.loads(document)["counts"]["updated"] == 2
@@ -123,6 +93,6 @@ def test_the_question_leaves_the_document_alone(cli: Cli, server: Server) -> Non
 
 def test_a_password_that_is_there_is_not_asked_for(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 1)))
-    code, shown, _ = on_a_terminal(cli, server, "y\n", "run", "m.csv", **ACCOUNT, BULKIMG_PASSWORD="password")
+    code, shown, _ = answering(cli, server, "y\n", "run", "m.csv", **ACCOUNT, BULKIMG_PASSWORD="password")
     assert code == 0, shown
     assert "Password of" not in shown

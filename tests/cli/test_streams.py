@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -68,15 +66,7 @@ def test_an_ignored_hangup_stays_ignored(cli: Cli, server: Server, command: str)
         here("run", "m.csv", "--yes", "--max-duration", "500ms", "--rate", "10/s", code=6)
         words = (command, "last", "--max-duration", "1m")
     before = len(server.puts())
-    process = subprocess.Popen(
-        ["sh", "-c", 'trap "" HUP; exec "$0" -m bulkimg "$@"', sys.executable, *words, *slow],
-        cwd=cli.place,
-        env=here.env(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = here.start(*words, *slow, ignored=(signal.SIGHUP,), cold=command == "run")
     server.wait_for_put(before)
     process.send_signal(signal.SIGHUP)
     _, err = process.communicate(timeout=60)
@@ -96,23 +86,22 @@ def test_a_hangup_that_is_not_ignored_stops_the_run_resumable(cli: Cli, server: 
 
 # -- readers ------------------------------------------------------------------------------------------------------------
 
+COLD = (
+    ("run", "m.csv", "--yes", "--json"),
+    ("check", "bad.csv"),
+    ("export",),
+    ("--help",),
+)  # the interpreter's end counts
 
-def read_a_little(cli: Cli, *arguments: str, **environment: str) -> tuple[int, str]:
+
+def read_a_little(cli: Cli, *arguments: str, cold: bool) -> tuple[int, str]:
     """Run a command whose standard output nobody reads. Returns its exit code and its standard error."""
     reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bulkimg", *arguments],
-        cwd=cli.place,
-        env=cli.env(**environment),
-        stdin=subprocess.DEVNULL,
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = cli.start(*arguments, stdout=writer, cold=cold)
     os.close(writer)
     os.close(reader)
     _, err = process.communicate(timeout=60)
-    return process.returncode, err
+    return process.wait(), err
 
 
 @pytest.mark.parametrize(
@@ -145,7 +134,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(
     cli.write("bad.csv", "uuid,name\n" + "x,y\n" * 3000)
     if words[0] in ("runs", "status", "verify"):
         cli.at(server)("run", "m.csv", "--yes", *FAST)
-    found, err = read_a_little(cli.at(server), *words)
+    found, err = read_a_little(cli.at(server), *words, cold=words in COLD)
     assert (found, "Traceback" in err, "Exception ignored" in err) == (code, False, False), err
 
 

@@ -396,7 +396,7 @@ def test_queries_of_the_ledger_run_and_its_columns_are_on_the_page(tmp_path: Pat
         assert len(queries) == 5
         for query in queries:
             db.execute(query).fetchall()
-        for name in ("said", "problem", "warning", "meta"):
+        for name in ("row_text", "problem", "warning", "meta"):
             columns = {column[0] for column in db.execute(f"SELECT * FROM {name}").description}
             internal = {"settled_message", "settled_hint", "started_at", "sets_name", "name_before"}
             assert columns - internal <= set(re.findall(r"`(\w+)`", part)), name

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.xdist_group("install"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 USER_SCRIPT = """
 import bulkimg

@@ -5,7 +5,6 @@ import re
 import signal
 import socket
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ import pytest
 from bulkimg.engine.control import parse_orders
 from bulkimg.errors import UsageError
 from bulkimg.values import parse_window
-from tests.conftest import Cli, Server, sandbox_process
+from tests.conftest import Cli, Running, Server, sandbox_process
 from tests.windows import most_within
 
 
@@ -30,7 +29,7 @@ def server() -> Iterator[Server]:
         yield found
 
 
-def started(cli: Cli, server: Server, *options: str, puts: int = 5) -> "subprocess.Popen[str]":
+def started(cli: Cli, server: Server, *options: str, puts: int = 5) -> Running:
     """Start a slow run, and wait until it has sent some rows."""
     cli.write("m.csv", manifest(server))
     process = cli.start("run", "m.csv", "--yes", "--no-survey", "--progress", "plain", *options)

@@ -48,7 +48,7 @@ def test_killed_at_any_moment_and_resumed(cli: Cli, slow: Server, seed: int) -> 
         process = cli.at(slow).start(*command)
         if command is run:
             slow.wait_for_put(before)
-        time.sleep(rng.random() * (0.9 if command is run else 1.4))
+        time.sleep(rng.random() * 0.9)  # somewhere in the run
         process.kill()
         process.communicate(timeout=30)
         crashes += 1

@@ -170,13 +170,11 @@ def mypy(tmp_path: Path, text: str) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("mypy")
 def test_a_users_script_passes_mypy_strict(tmp_path: Path) -> None:
     assert mypy(tmp_path, GOOD) == (0, "Success: no issues found in 1 source file\n")
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("mypy")
 def test_mypy_finds_every_wrong_option(tmp_path: Path) -> None:
     code, said = mypy(tmp_path, WRONG)
     assert code == 1

@@ -52,9 +52,6 @@ def image_of(n: int) -> dict[str, Any] | None:
     return {"name": HOSTILE if n == 1 else f"new {n}" if n % 10 == 0 else f"old {n}", "virtio": n % 10 == 0}
 
 
-pytestmark = pytest.mark.xdist_group("plan page")  # its 100,000 rows are made once
-
-
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if CHROMIUM is None:

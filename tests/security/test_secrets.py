@@ -84,7 +84,9 @@ async def test_a_run_writes_no_secret(cli: Cli, kind: str, shown: tuple[str, ...
     given = canaries(kind)
     cli.write("m.csv", rows(40))
     async with raw_server(scripted(lambda call: None, given.session)) as raw:
-        seen = await asyncio.to_thread(watch, cli, "run", "m.csv", *LOUD, *shown, **environment(cli, given, raw.url))
+        seen = await asyncio.to_thread(
+            watch, cli, "run", "m.csv", *LOUD, *shown, cold=True, **environment(cli, given, raw.url)
+        )
     assert seen.code == 0, seen.err
     searched(cli, given, seen)
 
@@ -215,10 +217,10 @@ def test_a_killed_run_and_its_resumption_write_no_secret(cli: Cli, kind: str, sl
     given = sandbox_canaries(kind, slow)
     cli.write("m.csv", "uuid,name\n" + "".join(f"{uuid},{kind}\n" for uuid in slow.images()))
     where = environment(cli, given, slow.url)
-    killed = watch(cli, "run", "m.csv", *LOUD, kill_when=lambda: some_rows_are_settled(cli), **where)
+    killed = watch(cli, "run", "m.csv", *LOUD, cold=True, kill_when=lambda: some_rows_are_settled(cli), **where)
     assert killed.code == -9
     searched(cli, given, killed)  # left in the directory after the crash
-    resumed = watch(cli, "resume", "last", "-v", "--rate", "unlimited", **where)
+    resumed = watch(cli, "resume", "last", "-v", "--rate", "unlimited", cold=True, **where)
     assert resumed.code == 0, resumed.err
     searched(cli, given, killed, resumed)
 

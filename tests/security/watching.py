@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Cli
+from tests.conftest import Cli, Running
+from tests.warm import Warm
 
 EVERY = 0.01  # seconds between two samples
 MOST = 30  # seconds: longer is a hang
@@ -32,37 +33,50 @@ class Seen:
 def watch(
     cli: Cli,
     *arguments: str,
-    program: Sequence[str] = ("-m", "bulkimg"),
+    program: Sequence[str] = (),
+    cold: bool = False,
     kill_when: Callable[[], bool] | None = None,
     umask: int = -1,
     **environment: str,
 ) -> Seen:
-    """Run bulkimg to its end, or kill it as soon as a condition is true."""
+    """Run bulkimg to its end, or kill it as soon as something is so.
+
+    `cold`: where its memory or its command line as others see it is what counts. `program` is what Python runs in its place.
+    """
     seen = Seen()
     begun = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, *program, *arguments],
+    process: Running
+    if program:
+        process = _python(cli, [*program, *arguments], umask, environment)
+    else:
+        process = Cli(cli.place, {**cli.environment, **environment}).start(*arguments, umask=umask, cold=cold)
+    sampler = threading.Thread(target=_sample, args=(process, seen, arguments))
+    sampler.start()
+    try:
+        if kill_when is not None:
+            while process.poll() is None and not kill_when() and time.monotonic() - begun < MOST:
+                time.sleep(EVERY)
+            process.kill()
+        seen.out, seen.err = (said.encode() for said in process.communicate(timeout=MOST))
+    finally:
+        process.kill()
+        seen.code = process.wait()
+        sampler.join()
+    seen.seconds = time.monotonic() - begun
+    return seen
+
+
+def _python(cli: Cli, words: Sequence[str], umask: int, environment: dict[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *words],
         cwd=cli.place,
         env=cli.env(**environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         umask=umask,
-    ) as process:
-        sampler = threading.Thread(target=_sample, args=(process, seen))
-        sampler.start()
-        try:
-            if kill_when is not None:
-                while process.poll() is None and not kill_when() and time.monotonic() - begun < MOST:
-                    time.sleep(EVERY)
-                process.kill()
-            seen.out, seen.err = process.communicate(timeout=MOST)
-        finally:
-            process.kill()
-            seen.code = process.wait()
-            sampler.join()
-    seen.seconds = time.monotonic() - begun
-    return seen
+        text=True,
+    )
 
 
 def some_rows_are_settled(cli: Cli) -> bool:
@@ -70,15 +84,19 @@ def some_rows_are_settled(cli: Cli) -> bool:
     return any(len(path.read_bytes().splitlines()) > 5 for path in cli.place.glob("runs/*/results.jsonl"))
 
 
-def _sample(process: "subprocess.Popen[bytes]", seen: Seen) -> None:
+def _sample(process: Running, seen: Seen, arguments: Sequence[str]) -> None:
+    """A fork has the command line of what it was forked from: what counts there are its own words."""
+    is_fork = isinstance(process, Warm)
+    if is_fork:
+        seen.command_lines.add(b"\0".join(word.encode() for word in arguments))
     place = Path("/proc") / str(process.pid)
     while process.returncode is None:
         with contextlib.suppress(OSError):
             command_line = (place / "cmdline").read_bytes()
             status = (place / "status").read_text()
             limits = (place / "limits").read_text()
-            if b"bulkimg" in command_line and command_line:
-                seen.command_lines.add(command_line)
+            if is_fork or b"bulkimg" in command_line:
+                seen.command_lines |= set() if is_fork else {command_line}
                 seen.peak = max(seen.peak, _peak(status))
                 seen.limits = limits or seen.limits
         time.sleep(EVERY)
