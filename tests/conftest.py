@@ -29,8 +29,9 @@ CORPORA = ROOT.parent / "shared" / "corpora"
 Running = Warm | subprocess.Popen[str]  # a command that was started
 
 
-# One process runs all of such a file: its tests share what is slow to make, or each needs a core and is bounded in time.
-# pytest-xdist 3.8 has a mark for that, which does nothing with pytest 9.2: it is written into `_nodeid`, which nobody reads.
+# One process runs all of such a file: its tests share what is slow to make, or each needs a core and is bounded in
+# time. pytest-xdist 3.8 has a mark for that, which has no effect with pytest 9.2: it writes `_nodeid`, which is not
+# read.
 TOGETHER = (
     "tests/report/test_plan_page.py",
     "tests/install/test_dist.py",
@@ -40,7 +41,7 @@ TOGETHER = (
 
 
 class _FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """Every test goes to whoever is free, but for those of TOGETHER."""
+    """Give every test to any free process, except for the files in TOGETHER."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
@@ -48,7 +49,7 @@ class _FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """With `-n`, whatever `--dist` says."""
+    """Schedule the tests of `-n` in this way, whatever `--dist` says."""
     return _FilesTogether(config, log)
 
 
@@ -193,7 +194,7 @@ class Done:
 
 
 def start_cold(order: Order, stdin: int, stdout: int, stderr: int) -> "subprocess.Popen[str]":
-    """As anybody starts it: an interpreter that imports what it needs."""
+    """Start a new process: an interpreter that imports what it needs."""
     program = [sys.executable, "-m", "bulkimg", *order.words]
     if order.ignored:
         names = " ".join(signal.Signals(number).name.removeprefix("SIG") for number in order.ignored)
@@ -243,7 +244,7 @@ class Cli:
         return done
 
     def _ended(self, arguments: tuple[str, ...], environment: dict[str, str], streams: tuple[int, int, int]) -> int:
-        """The exit code."""
+        """Return the exit code."""
         process = self._started(Order(arguments, str(self.place), self.env(**environment)), environment, streams)
         try:
             return process.wait(110)
@@ -272,7 +273,7 @@ class Cli:
     def _started(
         self, order: Order, environment: dict[str, str], streams: tuple[int, int, int], cold: bool = False
     ) -> Running:
-        """A fork, or a cold process where that is asked for or the environment is one that a fork cannot take."""
+        """Start a fork, or a new process if that is asked for or a fork cannot have this environment."""
         warm = not cold and fits({**self.environment, **environment})
         return forge().start(order, *streams) if warm else start_cold(order, *streams)
 

@@ -66,7 +66,7 @@ class _Commands(TyperGroup):
 
 
 def _imported(name: str) -> Any:
-    """Import a module. What imports make lives as long as the process, so that looking for garbage meanwhile is in vain."""
+    """Import a module without garbage collection: its objects live as long as the process."""
     gc.disable()
     try:
         return importlib.import_module(name)

@@ -9,16 +9,17 @@ MOST = 10.0
 
 
 class RetryBudget:
-    """Every request earns a tenth of a retry. `rate` is the run's cap now, requests a second; `requests` how many went out.
+    """Earn a tenth of a retry with every request.
 
-    Once nothing but retries is left, no request earns any more; they then go at a tenth of the rate, so that the run ends.
+    `rate` returns the run's present cap in requests a second, `requests` the number of requests so far. When only
+    retries are left, no request earns any more. They are then sent at a tenth of the rate, so that the run ends.
     """
 
     def __init__(self, clock: Callable[[], float], rate: Callable[[], float], requests: Callable[[], int]) -> None:
         self._clock = clock
         self._rate = rate
         self._requests = requests
-        self._counted = 0  # the requests that have earned their share
+        self._counted = 0  # requests that have earned their share
         self._left = BANK
         self._last = -1e9
 

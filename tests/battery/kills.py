@@ -30,7 +30,7 @@ class Killed:
     puts: int = 0
     rows: int = 0
     most_repeated: int = 0  # PUTs of one run beyond one for each row, per kill
-    most_open: int = 0  # rows that the server had received and that had no outcome on disk, after one kill
+    most_open: int = 0  # most rows after one kill that the server had received and that had no outcome on disk
     troubles: list[str] = field(default_factory=list)
 
 
@@ -45,7 +45,7 @@ class Rounds:
 
 
 def _whole(trial: Trial) -> list[str]:
-    """At full speed: `run_command` asks for no rate."""
+    """Return the command line of a run at full speed: `run_command` sets no rate."""
     return [*trial.run_command, "--concurrency", CONCURRENCY, "--no-adaptive"]
 
 
@@ -70,10 +70,10 @@ def _kill_within(warm: Warm, seconds: float, rng: random.Random) -> bool:
 
 
 def _open_rows(trial: Trial) -> int:
-    """The rows that the server has received and that have no durable outcome, once its log is at rest."""
+    """Return the rows that the server received and that have no durable outcome. Waits until its log is at rest."""
     seen = -1
     while seen != (seen := len(trial.puts)):
-        time.sleep(0.03)  # what was in the socket when the process died still arrives
+        time.sleep(0.03)  # data in the socket of the dead process still arrives
     dirs = trial.tool.run_dirs()
     if not dirs:
         return 0

@@ -1,32 +1,35 @@
-"""The walk of one row, from its claim to its durable outcome: `make walk`, or `python -m tests.bench.walk [-v]`.
+"""Count what one row costs, from its claim to its durable outcome: `make walk`, or `python -m tests.bench.walk [-v]`.
 
 The program itself (`bulkimg run`, in this process) sends rows to a server on loopback, one at a time: `--concurrency 1
---no-survey --no-adaptive --rate unlimited`. Every row is clean: its first PUT is answered 200 with the values that were sent,
-or 202 and then its first poll is answered so.
+--no-survey --no-adaptive --rate unlimited`. Every row is clean: its first PUT is answered 200 with the values that were
+sent, or 202 and then its first poll is answered so.
 
-**One cycle.** The server keeps back its answer to the PUT of row n until the outcome of row n - 1 is committed in run.db,
-as another connection sees it, and bulkimg has nothing left to do. Then it answers, and that is the cut. From one cut to the next
-there is one answer, one decision, one commit of an outcome, and the next row's PUT: a whole row, whichever of them the program does
-first. The walk is the cycle that occurs most often, and how many of all cycles were exactly like it is printed; others
-hold a claim, or something that a clock has started. The first and the last rows are not looked at.
+**One cycle.** The server delays its answer to the PUT of row n until the outcome of row n - 1 is committed in run.db,
+as another connection sees it, and bulkimg is idle. Then it answers, and that moment is the cut. Between two cuts there
+is one answer, one decision, one commit of an outcome, and the next row's PUT: a whole row, in whatever order. The walk
+is the most frequent cycle. The number of cycles exactly like it is printed; others have a claim, or something that a
+clock started. The first and the last rows are not counted.
 
-**The claim.** Where rows are claimed many at a time, the usual cycle has no claim. The cycles in which run.db got new attempts have
-so many calls more; divided by the rows that they claimed, this is added to the walk as the row's share. Of these cycles, too, the one
-that occurs most often is taken.
+**The claim.** If many rows are claimed at a time, the usual cycle has no claim. The cycles in which run.db got new
+attempts have more calls. These, divided by the claimed rows, are added to the walk as the row's share. The most
+frequent of these cycles is taken, too.
 
-**To the durable outcome.** The walk without the share of the claim, and without what follows the commit until the row's slot is
-free: result lines are appended and observers are told of an outcome that is durable already.
+**To the durable outcome.** The walk without the share of the claim, and without what follows the commit until the row's
+slot is free: result lines are appended, and observers get an outcome that is durable already.
 
-**Among others.** With one row in flight each commit has one outcome, so that the walk bears the whole cost of its group. The last line is
-the average at `--concurrency 64` while the server answers at once: entries between the PUT at one quarter of the rows and that at
-three quarters, divided by the rows in between. It differs a little from time to time, as the groups do; the walk does not.
+**Among others.** With one row in flight each commit has one outcome, so the walk has the whole cost of its group. The
+last line is the average at `--concurrency 64` while the server answers at once: entries between the PUT at one quarter
+of the rows and that at three quarters, divided by the rows between. It varies a little, as the groups do; the walk does
+not.
 
 **What is counted**, by sys.setprofile, in all threads:
 
-- a *call* is the start of a Python function whose globals are those of a module of bulkimg, so also methods that a dataclass gets,
-  lambdas, comprehensions and the first run of a coroutine or generator; not what Python, SQLite or aiohttp call among themselves;
-- a *resumption* is a coroutine or generator of bulkimg that goes on after it has waited or yielded; it is no call;
-- an *entry from outside* is a call or a resumption whose caller is a frame outside bulkimg: the event loop, a thread or a library;
+- a *call* is the start of a Python function whose globals are those of a module of bulkimg, so also methods of
+  dataclasses, lambdas, comprehensions and the first run of a coroutine or generator; not what Python, SQLite or aiohttp
+  call among themselves;
+- a *resumption* is a coroutine or generator of bulkimg that continues after it has waited or yielded; it is no call;
+- an *entry from outside* is a call or a resumption whose caller is a frame outside bulkimg: the event loop, a thread or
+  a library;
 - *callbacks* are the different functions that are entered from outside, *functions* the different ones that are called;
 - a *file* is a module with at least one call or resumption in the usual cycle or in a claim.
 """

@@ -35,7 +35,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.commits: list[int] = []  # how many entries there were at each commit of SQLite
+        self.commits: list[int] = []  # number of entries at each commit of SQLite
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -92,10 +92,10 @@ class Cycle:
 
     entries: Sequence[Entry]
     claimed: int
-    durable: int = 0  # how many of them came before the last commit
+    durable: int = 0  # number of entries before the last commit
 
     def to_durable(self) -> "Cycle":
-        """Return the cycle without what follows the commit until the next row: result lines, and those who are told."""
+        """Return the cycle without what follows the commit until the next row: result lines and observers."""
         rest = self.entries[self.durable :]
         begin = next((at for at, entry in enumerate(rest) if entry == self.entries[0]), len(rest))
         later = [entry for entry in rest[begin:] if entry.thread == "loop"]

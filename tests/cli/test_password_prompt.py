@@ -17,7 +17,7 @@ MISSING = "BULKIMG_PASSWORD is not set, but BULKIMG_ACCOUNT is"
 def answering(
     cli: Cli, server: Server, answer: str, *words: str, redirected: str = "", **environment: Any
 ) -> tuple[int, str, str]:
-    """A line is typed after each question."""
+    """Run at a terminal and type a line after each question."""
     return on_a_terminal(cli, server, answer, *words, ahead=False, redirected=redirected, **environment)
 
 

@@ -39,9 +39,10 @@ def watch(
     umask: int = -1,
     **environment: str,
 ) -> Seen:
-    """Run bulkimg to its end, or kill it as soon as something is so.
+    """Run bulkimg to its end, or kill it as soon as a condition is true.
 
-    `cold`: where its memory or its command line as others see it is what counts. `program` is what Python runs in its place.
+    `cold`: use a new process, for its memory or for its command line as others see it. `program` is what Python runs
+    instead.
     """
     seen = Seen()
     begun = time.monotonic()
@@ -85,7 +86,7 @@ def some_rows_are_settled(cli: Cli) -> bool:
 
 
 def _sample(process: Running, seen: Seen, arguments: Sequence[str]) -> None:
-    """A fork has the command line of what it was forked from: what counts there are its own words."""
+    """Sample the process. A fork has the command line of its parent, so only its own arguments count."""
     is_fork = isinstance(process, Warm)
     if is_fork:
         seen.command_lines.add(b"\0".join(word.encode() for word in arguments))
