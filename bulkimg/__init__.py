@@ -1,4 +1,4 @@
-"""bulkimg: bulk updates of cloud images. The public names; `run` and `arun` are the ones to start with."""
+"""bulkimg: bulk updates of cloud images. This module has the public names; start with `run` or `arun`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -142,7 +142,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    """Names are imported when they are first used, so that `bulkimg --help` does not pay for the HTTP client."""
+    """Import a name when it is first used, so that `bulkimg --help` does not load the HTTP client."""
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)
     raise AttributeError(f"module 'bulkimg' has no attribute {name!r}")

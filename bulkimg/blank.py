@@ -9,7 +9,7 @@ _RANGES = (
 )  # fmt: skip
 _INVISIBLE = "".join(chr(code) for first, last in _RANGES for code in range(first, last + 1))
 
-# White space and its invisible kin: what people type or paste next to a text and do not mean.
+# White space and similar invisible characters that people type or paste next to a text without meaning them.
 PADDING = "".join(
     char for char in _INVISIBLE if char.isspace() or 0x200B <= ord(char) <= 0x200F or char in "\u2060\u2800\u3164\ufeff"
 )
@@ -17,22 +17,22 @@ _IN_A_LINE = "".join(char for char in PADDING if char not in "\n\r\v\f\x1c\x1d\x
 
 
 def is_blank(text: str) -> bool:
-    """Whether the text shows nothing: it is empty, or holds invisible characters only."""
-    if text and "!" <= text[0] <= "~":  # nearly every text: the set below is large
+    """Return whether the text is empty or holds only invisible characters."""
+    if text and "!" <= text[0] <= "~":  # nearly every text ends here; the set below is large
         return False
     return not text.strip(_INVISIBLE)
 
 
 def trim(text: str) -> str:
-    """The text without white space and invisible characters at its ends."""
+    """Return the text without white space and invisible characters at its ends."""
     return text.strip(PADDING)
 
 
 def trim_in_line(text: str) -> str:
-    """`trim`, but a line break at an end stays, so that an id with one is still refused."""
+    """Trim the text like `trim`, but keep a line break at an end, so that an id with one is still refused."""
     return text.strip(_IN_A_LINE)
 
 
 def has_invisible_end(text: str) -> bool:
-    """Whether the text begins or ends with an invisible character."""
+    """Return whether the text begins or ends with an invisible character."""
     return text != text.strip(_INVISIBLE)

@@ -1,4 +1,4 @@
-"""Where this copy of bulkimg comes from."""
+"""Find the commit that this copy of bulkimg was made from."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ DISTRIBUTION = "zstack-bulkimg"
 
 
 def commit() -> str:
-    """The commit, as far as it is known: of the checkout that this is, or that was installed from; "" otherwise."""
+    """Return the commit of this checkout or of the installed package, or "" if it is not known."""
     root = Path(__file__).parent.parent
     if (root / ".git").exists():
         return _git(root)

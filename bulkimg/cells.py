@@ -12,14 +12,17 @@ from bulkimg.model import CHOICES, FLAGS, SERVER_TRIMS, TAGS, Value
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})
 
-# What a spreadsheet takes for the beginning of a formula, full-width forms included (OWASP, "CSV injection"), also behind
+# What a spreadsheet takes for the beginning of a formula, with full-width forms (OWASP, "CSV injection"), also behind
 # blanks and quotes. The ledger's view `result` has the same two lists.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _PASSED_OVER = "\t\n\r \"'"
 
 
 def read_cell(name: str, text: str, empty_token: str) -> Value | None:
-    """The value a cell asks for; None (leave the field as it is) when it is blank. ValueError: `what is wrong; what to do`."""
+    """Return the value of a cell, or None if it is blank and the field stays as it is.
+
+    Raises ValueError with the text `what is wrong; what to do`.
+    """
     if is_blank(text):
         return None
     if text == empty_token or trim(text) == empty_token:
@@ -32,7 +35,7 @@ def read_cell(name: str, text: str, empty_token: str) -> Value | None:
 
 
 def read_flag(text: str) -> bool:
-    """true, yes, 1, false, no, 0, in any case. ValueError for anything else."""
+    """Return the flag of true, yes, 1, false, no or 0, in any case. Raises ValueError for other texts."""
     folded = trim(text).lower()
     if folded in _TRUE:
         return True
@@ -42,7 +45,7 @@ def read_flag(text: str) -> bool:
 
 
 def _read_tags(text: str) -> list[str]:
-    """Tags separated by `;`; a JSON array is taken too, for tags that hold a `;` themselves."""
+    """Return the tags of a text separated by `;`, or of a JSON array if a tag contains `;`."""
     if trim(text).startswith("["):
         try:
             value = json.loads(trim(text))
@@ -54,7 +57,7 @@ def _read_tags(text: str) -> list[str]:
 
 
 def write_cell(value: Value | None, empty_token: str) -> str:
-    """The cell that `read_cell` reads back as this value."""
+    """Return the cell that `read_cell` reads back as this value."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -70,7 +73,7 @@ def write_cell(value: Value | None, empty_token: str) -> str:
 
 
 def write_csv(file: TextIO, records: Iterable[Sequence[Any]], delimiter: str = ",") -> int:
-    """Records as CSV that every strict reader reads back the same; returns how many."""
+    """Write records as CSV that every strict reader reads back the same. Returns their number."""
     count = 0
     plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -81,12 +84,12 @@ def write_csv(file: TextIO, records: Iterable[Sequence[Any]], delimiter: str = "
 
 
 def csv_text(records: Iterable[Sequence[Any]], delimiter: str = ",") -> str:
-    """The same as a text."""
+    """Return the same CSV as a text."""
     buffer = io.StringIO()
     write_csv(buffer, records, delimiter)
     return buffer.getvalue()
 
 
 def harmless(text: str) -> str:
-    """The text as a spreadsheet shows it and does not run it: an apostrophe before what begins like a formula."""
+    """Return the text with an apostrophe if it begins like a formula, so that a spreadsheet does not run it."""
     return f"'{text}" if text.lstrip(_PASSED_OVER).startswith(_FORMULA) else text

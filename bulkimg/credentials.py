@@ -1,4 +1,7 @@
-"""Find the credentials: environment, files, $CREDENTIALS_DIRECTORY, the profile; never arguments (docs/reference/credentials.md)."""
+"""Find the credentials: environment, files, $CREDENTIALS_DIRECTORY, the profile (docs/reference/credentials.md).
+
+They are never command-line arguments.
+"""
 
 import os
 import shlex
@@ -16,27 +19,27 @@ from bulkimg.values import expanded
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that exists already; we neither log in nor out."""
+    """An existing session. bulkimg neither logs in nor out."""
 
     uuid: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Logs in once per run and out at its end."""
+    """An account. bulkimg logs in once for each run, and logs out at its end."""
 
     name: str
     password: str = field(repr=False)
 
     @property
     def is_quoted(self) -> bool:
-        """Whether the password is in quotation marks, as `docker --env-file` leaves them."""
+        """Return whether the password is in quotation marks, as `docker --env-file` leaves them."""
         return len(self.password) > 1 and self.password[0] in "\"'" and self.password[0] == self.password[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """Signs every request."""
+    """An access key, which signs every request."""
 
     key_id: str
     secret: str = field(repr=False)
@@ -53,7 +56,7 @@ _VARIABLES = {
     "access_key_secret": "BULKIMG_ACCESS_KEY_SECRET",
 }
 CREDENTIAL_VARIABLES = tuple(_VARIABLES.values())
-_KINDS: dict[str, tuple[str, ...]] = {  # by its secret: what makes a kind complete
+_KINDS: dict[str, tuple[str, ...]] = {  # the parts that make a kind complete, by its secret
     "session": ("session",),
     "password": ("account", "password"),
     "access_key_secret": ("access_key_id", "access_key_secret"),
@@ -68,16 +71,16 @@ PROFILE_KEYS = (
 
 
 def find_credentials(environ: Mapping[str, str], profile: Mapping[str, Any]) -> Credentials:
-    """The one kind of credential that is set. UsageError when there is none, or half of one, or more than one.
+    """Return the one kind of credentials that is set. Raises UsageError for none, an incomplete one, or several.
 
-    Each place wins over the next one as a whole, so that a session in the environment is not mixed with a profile's
-    account. `$CREDENTIALS_DIRECTORY` is systemd's, and holds files such as `bulkimg.session`.
+    The first place that has any wins as a whole, so a session in the environment is not mixed with a profile's account.
+    systemd sets `$CREDENTIALS_DIRECTORY`; it holds files such as `bulkimg.session`.
     """
     return _one_kind(_gathered(environ, profile))
 
 
 def account_without_password(environ: Mapping[str, str], profile: Mapping[str, Any]) -> str:
-    """The account's name where nothing but a password is missing; "" otherwise."""
+    """Return the account's name if only its password is missing, else ""."""
     found = _gathered(environ, profile)
     return found["account"] if found.keys() == {"account"} else ""
 
@@ -86,7 +89,7 @@ def _gathered(environ: Mapping[str, str], profile: Mapping[str, Any]) -> dict[st
     place = environ.get("CREDENTIALS_DIRECTORY", "")
     found = {name: value for name in _VARIABLES if (value := _from_environment(name, environ, place))}
     for others in (partial(_from_directory, place), partial(_from_profile, profile, place)):
-        if not _SECRETS & found.keys():  # a name may stand in one place, its secret in the next
+        if not _SECRETS & found.keys():  # a name may be in one place and its secret in the next
             found = {**others(), **found}
     return found
 
@@ -128,7 +131,7 @@ def _from_environment(name: str, environ: Mapping[str, str], place: str) -> str 
 
 
 def _from_directory(place: str) -> dict[str, str]:
-    """The files of `$CREDENTIALS_DIRECTORY` that have our names."""
+    """Read the files of `$CREDENTIALS_DIRECTORY` that have our names."""
     paths = {name: Path(place) / f"bulkimg.{name}" for name in _VARIABLES} if place else {}
     source = "CREDENTIALS_DIRECTORY"
     return {
@@ -163,7 +166,7 @@ def _path(text: str, source: str) -> Path:
 
 
 def _fit(name: str, value: str, source: str) -> str:
-    """A credential travels in a header or a signature: one line of printable characters."""
+    """Check that a credential is one line of printable characters: it is sent in a header or a signature."""
     if value.startswith("\ufeff"):
         raise UsageError(f"{source} starts with a byte order mark (UTF-8 with BOM); save it without one")
     if name in _NEVER_QUOTED and value[:1] in "\"'" and value[:1] == value[-1:]:
@@ -176,7 +179,7 @@ def _fit(name: str, value: str, source: str) -> str:
 
 
 def _read_private(path: Path, source: str, place: str) -> str:
-    """The text of a file that is not readable by all users. `place`: `$CREDENTIALS_DIRECTORY`, or "" where there is none."""
+    """Read a file that not all users can read. `place` is `$CREDENTIALS_DIRECTORY`, or "" if there is none."""
     try:
         with path.open(encoding="utf-8") as file:
             if why := _too_open(os.fstat(file.fileno()), path, place):
@@ -189,10 +192,11 @@ def _read_private(path: Path, source: str, place: str) -> str:
 
 
 def _too_open(found: os.stat_result, path: Path, place: str) -> str:
-    """Why a credential's file is not used, and what to do; "" where it may be.
+    """Return why a credential's file must not be used and what to do, or "".
 
-    systemd and Kubernetes give a service's user its secrets through the group bits: LoadCredential by an access list (mode
-    0440), a Secret by fsGroup. Where root owns the file, or it lies in `$CREDENTIALS_DIRECTORY`, an administrator decided that.
+    systemd and Kubernetes give a service's user its secrets through the group bits: LoadCredential with an access list
+    (mode 0440), a Secret with fsGroup. If root owns the file or it is in `$CREDENTIALS_DIRECTORY`, an administrator
+    decided so.
     """
     mode = f"mode {stat.S_IMODE(found.st_mode):04o}"
     if found.st_mode & stat.S_IRWXO:
@@ -222,7 +226,7 @@ def _run(command: Any, source: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """In our words: the error's own text holds the command, and a command may hold a secret."""
+    """Describe the error without its own text: that holds the command, and a command may hold a secret."""
     if isinstance(error, subprocess.CalledProcessError):
         return f"exit code {error.returncode}"
     if isinstance(error, subprocess.TimeoutExpired):

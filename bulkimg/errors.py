@@ -18,7 +18,7 @@ from typing import Any
 
 
 class Exit(IntEnum):
-    """The exit codes other people's scripts rely on."""
+    """The exit codes. Scripts of users depend on them."""
 
     OK = 0
     SOME_ROWS_NOT = 1
@@ -35,10 +35,10 @@ class Exit(IntEnum):
 
 
 class BulkimgError(Exception):
-    """A sentence for the user (cause: consequence; what to do), with its exit code."""
+    """The base of all errors: a sentence for the user (cause: consequence; what to do), with its exit code."""
 
     exit_code: Exit = Exit.USAGE
-    result: Any = None  # the run, where one was begun (bulkimg.Result)
+    result: Any = None  # the run (bulkimg.Result), if one began
 
 
 class UsageError(BulkimgError):
@@ -46,7 +46,7 @@ class UsageError(BulkimgError):
 
 
 class ManifestRefused(BulkimgError):
-    """The manifest has problems (all of them, in `problems`) and nothing was sent."""
+    """The manifest has problems, and nothing was sent. `problems` holds all of them."""
 
     exit_code = Exit.MANIFEST
 
@@ -66,19 +66,19 @@ class LoginRefused(TargetError):
 
 
 class RunRefused(BulkimgError):
-    """The run is held by another process, or cannot be resumed."""
+    """Another process holds the run, or it cannot be resumed."""
 
     exit_code = Exit.REFUSED
 
 
 class StorageError(BulkimgError):
-    """The local disk or the ledger failed; the run stops and can be resumed when there is space."""
+    """The local disk or the ledger failed. The run stops, and can be resumed when there is space."""
 
     exit_code = Exit.STORAGE
 
 
 def out_of_resources(error: BaseException | None) -> str:
-    """The system resource that ran out, if that is the reason; "" otherwise. It is looked for in all causes of the error."""
+    """Return the system resource that ran out, or "". All causes of the error are searched."""
     while error is not None:
         if isinstance(error, MemoryError):
             return "out of memory"

@@ -22,7 +22,7 @@ _ENVIRONMENT = {f"BULKIMG_{option.upper()}": option for option in _OPTIONS if op
 
 
 def variables() -> tuple[str, ...]:
-    """The names of all options in the environment."""
+    """Return the names of all options in the environment."""
     return tuple(_ENVIRONMENT)
 
 
@@ -72,11 +72,11 @@ _JOB_KEYS["run"] = {
     and not any(option in keys.values() for keys in _JOB_KEYS.values())
 }
 REMOVED = {"processes": "was removed, as one process is faster now; delete it"}  # options of earlier versions
-JOB_SCHEMA = 1  # the version of job files that is understood
+JOB_SCHEMA = 1  # the version of job files that bulkimg reads
 
 
 def job_tables() -> Mapping[str, Mapping[str, str]]:
-    """A job file's tables with fixed keys: key → option, by table."""
+    """Return the tables of a job file that have fixed keys: key → option, by table."""
     return _JOB_KEYS
 
 
@@ -85,24 +85,24 @@ _JOB_PATHS = frozenset({"manifest", "results", "ca_file", "runs_dir"})
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Options from one place; `label(option)` says where an option was set, for messages."""
+    """The options from one place. `label(option)` tells where an option was set, for messages."""
 
     options: Mapping[str, Any]
     label: Callable[[str], str]
 
 
 def flag(option: str) -> str:
-    """The option as a command line shows it."""
+    """Return the option as a command line writes it."""
     return f"--{option.replace('_', '-')}"
 
 
 def flags_layer(flags: Mapping[str, Any]) -> Layer:
-    """What was given on the command line; None means not given."""
+    """Return the options of the command line, without those that were not given (None)."""
     return Layer({key: value for key, value in flags.items() if value is not None}, flag)
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
-    """`BULKIMG_<OPTION>`; an empty variable counts as not set, and a file's line end is no part of one."""
+    """Return the options in variables `BULKIMG_<OPTION>`. Empty variables and line ends are ignored."""
     given = {option: environ.get(name, "").rstrip("\r\n") for name, option in _ENVIRONMENT.items()}
     options = {option: value for option, value in given.items() if value}
     for option, why in REMOVED.items():
@@ -112,7 +112,7 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The file's tables, with or without a byte order mark; UsageError with line and column where it is not TOML."""
+    """Read a file with or without a byte order mark. Raises UsageError with line and column if it is not TOML."""
     try:
         return tomllib.loads(_text(path))
     except tomllib.TOMLDecodeError as error:
@@ -133,9 +133,9 @@ def _text(path: Path) -> str:
 
 
 def job_layer(path: Path) -> tuple[Layer, str | None]:
-    """A job file's options, and the profile it names. Paths in it are relative to the file."""
+    """Return a job file's options, and the profile that it names. Its paths are relative to the file."""
     options: dict[str, Any] = {}
-    tables: dict[str, str] = {}  # of each option
+    tables: dict[str, str] = {}  # by option
     for table, content in read_toml(path).items():
         if table == "schema" and content == JOB_SCHEMA:
             continue
@@ -169,7 +169,7 @@ def job_layer(path: Path) -> tuple[Layer, str | None]:
 
 
 def _relative_to(path: Path, table: str, key: str, value: Any) -> Any:
-    """A path of a job file, relative to that file; `-` and what is not a string stay."""
+    """Return a path of a job file relative to that file. `-` and values that are not strings stay."""
     if not isinstance(value, str) or value == "-":
         return value
     try:
@@ -179,7 +179,7 @@ def _relative_to(path: Path, table: str, key: str, value: Any) -> Any:
 
 
 def _unknown_table(name: str) -> str:
-    """What to say about an unknown table, which may be a key outside its table."""
+    """Describe an unknown table. It may be a key outside its table."""
     if name == "schema":
         return f"schema is not {JOB_SCHEMA}, the only version that this bulkimg reads; upgrade bulkimg"
     if homes := [table for table, keys in _JOB_KEYS.items() if name in keys]:
@@ -188,7 +188,7 @@ def _unknown_table(name: str) -> str:
 
 
 def _unknown_key(table: str, key: str) -> str:
-    """What to say about a key that its table does not accept; another table may."""
+    """Describe a key that its table does not accept. Another table may accept it."""
     if key in REMOVED:
         return f"[{table}] {key} {REMOVED[key]}"
     if homes := [other for other, keys in _JOB_KEYS.items() if key in keys]:
@@ -202,7 +202,7 @@ def _unknown_key(table: str, key: str) -> str:
 
 
 def place(path: Path, table: str, key: str) -> str:
-    """`file:line` of a key in a table ("" for one of the top level); tomllib reports no positions."""
+    """Return `file:line` of a key in a table ("" for the top level). tomllib reports no positions."""
     inside = not table
     for number, text in enumerate(_text(path).splitlines(), 1):
         if header := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", text):
@@ -216,7 +216,7 @@ def place(path: Path, table: str, key: str) -> str:
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
-    """`$XDG_CONFIG_HOME/bulkimg/config.toml`, by default under ~/.config."""
+    """Return `$XDG_CONFIG_HOME/bulkimg/config.toml`, by default under ~/.config."""
     try:
         if given := environ.get("XDG_CONFIG_HOME"):
             return expanded(given) / "bulkimg" / "config.toml"
@@ -228,7 +228,7 @@ def config_file(environ: Mapping[str, str]) -> Path:
 
 
 def read_profile(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The table `[profile.NAME]` of the configuration file, credentials included; {} when no profile is asked for."""
+    """Return the table `[profile.NAME]` of the configuration file with its credentials, or {} without a profile."""
     if not name:
         return {}
     path = config_file(environ)
@@ -244,7 +244,7 @@ def read_profile(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]
 def profile_layer(
     name: str | None, table: Mapping[str, Any], environ: Mapping[str, str], others: Collection[str] = ()
 ) -> Layer:
-    """A profile's options, with an unknown key refused. `others`: keys that a profile may have too."""
+    """Return a profile's options. Raises UsageError for an unknown key. `others` are keys that are allowed besides."""
     if not name:
         return Layer({}, str)
     path, home = config_file(environ), f"profile.{name}"
@@ -259,7 +259,7 @@ def profile_layer(
 
 
 def merge(*layers: Layer) -> Settings:
-    """The first layer that sets an option wins; UsageError names the option's place when its value is wrong."""
+    """Merge the layers: the first that sets an option wins. Raises UsageError with the place of a wrong value."""
     options: dict[str, Any] = {}
     labels: dict[str, str] = {}
     for layer in layers:
@@ -280,7 +280,10 @@ def merge(*layers: Layer) -> Settings:
 
 
 def resuming(layers: Sequence[Layer], stored: Mapping[str, Any]) -> Settings:
-    """The settings of a run that was named again: what is given now, then what it was started with. What its plan means stays."""
+    """Return the settings to resume a run: what is given now, then what it began with.
+
+    The meaning of its plan stays.
+    """
     fixed = {name: stored[name] for name in PLAN_SHAPE if name in stored}
     own = {name: value for name, value in stored.items() if name not in ("profile", "manifest", "job_name")}
     return merge(Layer(fixed, str), *layers, Layer(own, lambda option: f"the run's {option}"))

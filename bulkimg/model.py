@@ -1,4 +1,4 @@
-"""The nouns, in the order a row meets them: Field, Change, Row, Problem, Claim, Outcome, Event, Summary."""
+"""The data types in the order a row meets them: Field, Change, Row, Problem, Claim, Outcome, Event, Summary."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from bulkimg.blank import is_blank
 
 Value = str | bool | list[str]
 Fields = dict[str, Value]
-Seen = Mapping[str, Value | None]  # what an image shows of some fields; None where it shows no value
+Seen = Mapping[str, Value | None]  # the values of an image's fields; None for a field without a value
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Fields: what UpdateImage can change, and its limits (docs/dev/protocol.md §5.1).
@@ -30,19 +30,19 @@ TAGS = ("systemTags", "userTags")
 MAY_BE_EMPTY = ("description", "guestOsType")
 ONLY_THESE = f"only {' and '.join(MAY_BE_EMPTY)} can be emptied"
 
-# What Java's String.trim() removes, as the server does with every string before it checks and stores it.
+# The characters that Java's String.trim() removes. The server trims every string before it checks and stores it.
 SERVER_TRIMS = "".join(map(chr, range(0x21)))
 
 
 def as_stored(value: Value) -> Value:
-    """The value as the server keeps it: strings trimmed of characters up to U+0020, tags as a sorted list."""
+    """Return the value as the server stores it: strings without characters up to U+0020 at the ends, tags sorted."""
     if isinstance(value, str):
         return value.strip(SERVER_TRIMS)
     return sorted(value) if isinstance(value, list) else value
 
 
 def utf16_length(text: str) -> int:
-    """Length as the server counts it: Java's String.length(), where an emoji counts two."""
+    """Return the length as the server counts it, in UTF-16 units like Java's String.length(): an emoji counts two."""
     return len(text) + sum(c > "\uffff" for c in text)
 
 
@@ -50,7 +50,7 @@ _UNFIT = re.compile("[\x00\ud800-\udfff]")
 
 
 def refuse_unfit(text: str) -> str:
-    """Refuse what no JSON body or database column can carry: NUL and lone surrogates."""
+    """Raise an error for characters that no JSON body or database column can hold: NUL and lone surrogates."""
     if found := _UNFIT.search(text):
         at, char = found.start() + 1, found.group()
         what = "a NUL character" if char == "\0" else f"half a surrogate pair (U+{ord(char):04X})"
@@ -113,11 +113,11 @@ def _tags(value: list[str], info: ValidationInfo) -> list[str]:
 
 
 class Change(BaseModel):
-    """The fields to set on one image; a field that is not set stays as it is. Names and limits: docs/dev/protocol.md §5.1.
+    """The fields to set on one image; a field that is not set stays as it is. Limits: docs/dev/protocol.md §5.1.
 
-    Validate with `context={field: allowed values}` to allow values of an enumeration that we do not know yet, or to let an
-    image lose all its tags.
-    Pydantic error types are our problem codes; `ctx` carries `fix`, or `nearest` = (value, known) and `else`.
+    Validate with `context={field: allowed values}` to allow unknown values of an enumeration, or to let an image lose
+    all its tags. The Pydantic error types are the problem codes. Their `ctx` has `fix`, or `nearest` = (value, known)
+    and `else`.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -147,8 +147,11 @@ _UUID_DASHED = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 
 
 def normal_uuid(text: str) -> str | None:
-    """32 lower-case hexadecimal digits, or None. Upper case and the usual dashes are normalised, nothing else is."""
-    if not text.isascii():  # `lower()` below would let U+212A and its like in
+    """Return the uuid as 32 lower-case hexadecimal digits, or None.
+
+    Only upper case and the usual dashes are normalised.
+    """
+    if not text.isascii():  # `lower()` below would accept U+212A and similar letters
         return None
     text = text.lower()
     if _UUID.fullmatch(text):
@@ -158,7 +161,7 @@ def normal_uuid(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the manifest. `line` as an editor counts (first is 1); `column` is a header's name or a place."""
+    """One error in the manifest. `line` counts from 1 as in an editor. `column` is a header's name or a place."""
 
     line: int
     column: str
@@ -166,18 +169,18 @@ class Problem:
     code: str
     message: str
     fix: str
-    fatal: bool = False  # the whole manifest is unreadable from here, so --skip-invalid does not help
+    fatal: bool = False  # the manifest cannot be read from here on, so --skip-invalid does not help
 
     @property
     def text(self) -> str:
-        """What is wrong, without the place."""
+        """Return what is wrong, without the place."""
         subject = " ".join(part for part in (self.column, repr(self.value) if self.value else "") if part)
         return f"{subject}: {self.message}" if subject else self.message
 
 
 @dataclass(slots=True)
 class Row:
-    """One record of the manifest: where it began, what it asks for, and its own cells for `failed.csv`."""
+    """One record of the manifest: its line, the fields it sets, and its own cells for `failed.csv`."""
 
     line: int
     uuid: str | None
@@ -189,8 +192,8 @@ class Row:
     warnings: tuple[Problem, ...] = ()  # allowed, but rarely intended
 
 
-# A row without problems and warnings as the ledger keeps it: its line, the uuid's 16 bytes, and JSON texts of its fields,
-# its expectations (None: it has none) and its cells. A plain tuple, because one is made for every row.
+# A row without problems and warnings as the ledger stores it: its line, the uuid's 16 bytes, and JSON texts of its
+# fields, its expectations (None: it has none) and its cells. A plain tuple, because one is made for every row.
 SoundRow = tuple[int, bytes, str, str | None, str]
 
 
@@ -199,19 +202,19 @@ SoundRow = tuple[int, bytes, str, str | None, str]
 
 
 class Action(StrEnum):
-    """What to do with a row, once its image has been read."""
+    """What to do with a row after its image was read."""
 
     UPDATE = "update"
-    UNCHANGED = "unchanged"  # it is already so
-    CONFLICT = "conflict"  # an `if_` value does not hold
+    UNCHANGED = "unchanged"  # the image has these values already
+    CONFLICT = "conflict"  # an `if_` value does not match
     MISSING = "missing"  # there is no such image
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A row next to its image: what is sent, and what the image showed of every field that the row names or expects.
+    """A row compared with its image: what is sent, and the image's values of every field that the row sets or expects.
 
-    `aside` is what else is kept: the image's name, and the system tags that a change of `architecture` rewrites.
+    `aside` holds what else is kept: the image's name, and the system tags that a change of `architecture` rewrites.
     """
 
     action: Action
@@ -223,14 +226,14 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class PlanCounts:
-    """A plan in figures: images by action, changes by field, the most frequent transitions, and the plan's hash."""
+    """The counts of a plan: images by action, changes by field, the most frequent changes, and the plan's digest."""
 
     images: int
     actions: Mapping[str, int]
     fields: Mapping[str, int]
     transitions: Sequence[tuple[str, Value | None, Value, int]]  # field, before, after, images
     digest: str
-    surveyed: bool  # whether the images were read; if not, every row is sent as it stands
+    surveyed: bool  # whether the images were read; if not, every row is sent as it is
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -238,7 +241,7 @@ class PlanCounts:
 
 
 class Claim(NamedTuple):  # a tuple, because one is made for every row: a frozen dataclass costs three times as much
-    """A row about to be sent, durable in the ledger before any byte goes out.
+    """A row about to be sent. It is durable in the ledger before any byte is sent.
 
     `interrupted`: an earlier process claimed it and left no outcome, so the server is asked before anything is sent.
     """
@@ -251,9 +254,9 @@ class Claim(NamedTuple):  # a tuple, because one is made for every row: a frozen
     job_uuid: str
     interrupted: bool = False
     doubtful: bool = False  # an earlier attempt may have been applied, whatever came after it
-    before: Seen | None = None  # what the plan saw; None: the image was not read
+    before: Seen | None = None  # the values in the plan; None: the image was not read
     text: str = ""  # the fields as the ledger's JSON
-    name: str = ""  # what the image is called, where the plan saw it
+    name: str = ""  # the image's name in the plan
 
 
 class Status(StrEnum):
@@ -274,7 +277,7 @@ RETRYABLE = (Status.FAILED, Status.UNKNOWN, Status.UNPROCESSED)
 
 
 class Outcome(NamedTuple):
-    """What became of a row, with the evidence. Times are seconds since the epoch and milliseconds."""
+    """The result of a row, with the evidence. Times are seconds since the epoch; durations are milliseconds."""
 
     ordinal: int
     line: int
@@ -291,21 +294,21 @@ class Outcome(NamedTuple):
     changed: Sequence[str] = ()
     before: Seen | None = None
     after: Seen | None = None
-    name: str = ""  # what the image is called now, as far as it is known
+    name: str = ""  # the image's present name, as far as it is known
 
 
 def iso_utc(seconds: float) -> str:
-    """Seconds since the epoch as ISO 8601 UTC with milliseconds."""
+    """Return seconds since the epoch as ISO 8601 UTC with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What observers see. Progress, logs and pages are all observers of this one stream.
+# What observers receive. Progress, logs and pages all observe this one stream.
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run begins to send: rows to do now, and the manifest's rows in all."""
+    """The run begins to send. `pending` rows are left of all `rows`."""
 
     run_id: str
     directory: str
@@ -316,7 +319,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """Images read so far, of how many."""
+    """So many images of all were read so far."""
 
     images: int
     of: int
@@ -324,7 +327,10 @@ class Surveyed:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """The server does not show one kind of tags: rows that name it are sent without a difference in it, and undo leaves it out."""
+    """The server does not show one kind of tags.
+
+    Rows that set it are sent without a comparison, and undo leaves it out.
+    """
 
     kind: str
     why: str
@@ -332,7 +338,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class PlanMade:
-    """What would be sent is known; nothing has been sent."""
+    """The plan is made, and nothing was sent."""
 
     counts: PlanCounts
 
@@ -346,7 +352,7 @@ class CanaryPassed:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Rows whose outcomes have just become durable."""
+    """The outcomes of these rows are durable now."""
 
     outcomes: Sequence[Outcome]
 
@@ -371,21 +377,21 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Reopened:
-    """The server answers again, after `seconds` in which the run waited for it."""
+    """The server answers again. The run waited `seconds` for it."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """No new row starts, because of `why`; rows start again where it is empty."""
+    """No new row starts, because of `why`. An empty `why` means that rows start again."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """`bulkimg ctl` has changed `rate` or `concurrency`; `value` as people write it."""
+    """`bulkimg ctl` changed `rate` or `concurrency`. `value` is written as people write it."""
 
     what: str
     value: str
@@ -407,7 +413,7 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The end of a run, and the content of summary.json."""
+    """The end of a run. It is the content of summary.json."""
 
     run_id: str
     directory: str

@@ -1,4 +1,4 @@
-"""Set up a process of ours: its event loop, its open files, no core dump."""
+"""Set up a process of bulkimg: its event loop, its open files, no core dump."""
 
 import asyncio
 import ctypes
@@ -8,22 +8,22 @@ from collections.abc import Callable
 
 from bulkimg.errors import UsageError
 
-OTHER_FILES = 32  # open files next to the connections; 23 were counted, and the end of a run opens a few more
+OTHER_FILES = 32  # open files besides the connections; 23 were counted, and the end of a run opens a few more
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def leave_no_core() -> None:
-    """A crash must not write the credentials in our memory to a file, nor another process of this user read them."""
+    """Forbid core dumps: a crash must not write credentials to a file, and no other process may read this memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
-        # The limit does not count where cores go to a program; this does.
+        # The limit has no effect if cores go to a program; prctl has.
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def allow_files(concurrency: int) -> None:
-    """Raise our own limit of open files to a connection for every row in flight. UsageError where the system does not let us.
+    """Raise the limit of open files to one connection for every row in flight. Raises UsageError if the system refuses.
 
-    Otherwise rows would wait for connections that cannot be made, and libuv ends the process where it cannot make a pipe.
+    Otherwise rows would wait for connections that cannot be made, and libuv ends the process if it cannot make a pipe.
     """
     needed = concurrency + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -39,7 +39,7 @@ def allow_files(concurrency: int) -> None:
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's loop where it is installed: a third less CPU a request."""
+    """Return uvloop's event loop if it is installed: it needs a third less CPU time for each request."""
     try:
         import uvloop  # not on every platform
     except ImportError:

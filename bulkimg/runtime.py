@@ -1,4 +1,4 @@
-"""Name what comes from outside a program (time, sleep, chance), so that it is an argument."""
+"""Define the clock, sleep and random generator that a program uses, so that they are arguments."""
 
 import asyncio
 import random
@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """`clock` is monotonic seconds, `now` seconds since the epoch; `rng` spreads waits and names jobs, it keeps no secret.
+    """The clocks, sleep and random generator of a program.
 
-    A simulation hands in its own, and the rest of the program is the one that users run.
+    `clock` is monotonic seconds, `now` seconds since the epoch. `rng` spreads waits and makes job ids; it makes no
+    secrets. A simulation passes its own, and all other code is the same as in production.
     """
 
     clock: Callable[[], float] = time.monotonic

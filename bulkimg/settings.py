@@ -1,7 +1,7 @@
-"""Every option of a run, as one frozen object.
+"""Define every option of a run in one frozen object.
 
 Every option has one name: `--max-errors` is `BULKIMG_MAX_ERRORS`, `max_errors` in a job file or a profile, and
-`Settings.max_errors`. layers.py says where the values come from.
+`Settings.max_errors`. layers.py reads the values from their places.
 """
 
 from ipaddress import ip_address
@@ -31,10 +31,10 @@ from bulkimg.values import (
     parse_window,
 )
 
-# What a plan's meaning depends on: a run keeps these whole, and nothing later changes them.
+# The options that decide what a plan means. A run keeps them, and nothing later changes them.
 PLAN_SHAPE = ("survey", "tags", "tags_mode", "empty_token")
 
-_Pairs = dict[str, str | bool | float] | list[str]  # what --map and --set, and the tables of a job file, hold
+_Pairs = dict[str, str | bool | float] | list[str]  # the values of --map and --set, and of the tables of a job file
 
 
 class Settings(BaseModel):
@@ -42,13 +42,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    # where to
+    # the target
     endpoint: Annotated[str, BeforeValidator(parse_endpoint, json_schema_input_type=str)] | None = None
     base_path: Annotated[str, BeforeValidator(parse_base_path, json_schema_input_type=str)] = "/zstack"
     ca_file: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     require_tls: bool = False
     action_key: Literal["auto", "updateimage", "updateImage"] = "auto"
-    # how fast, how long
+    # the pace
     rate: Annotated[float, BeforeValidator(parse_rate, json_schema_input_type=str | float)] = 50.0
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 16
     adaptive: bool = True
@@ -61,7 +61,7 @@ class Settings(BaseModel):
     max_errors: Annotated[Limit, BeforeValidator(parse_limit, json_schema_input_type=str | int)] = Limit(
         share=0.5, sample=1000
     )
-    # what may be changed
+    # the changes that are allowed
     survey: bool = True
     max_changes: Annotated[Limit, BeforeValidator(parse_limit, json_schema_input_type=str | int)] = Limit()
     allow_field: Annotated[tuple[str, ...], BeforeValidator(parse_fields, json_schema_input_type=list[str] | str)] = ()
@@ -83,7 +83,7 @@ class Settings(BaseModel):
     skip_rows: Annotated[int, Field(ge=0)] = 0
     max_rows: Annotated[int, Field(ge=1)] | None = None
     where: Annotated[tuple[str, ...], BeforeValidator(parse_conditions, json_schema_input_type=list[str] | str)] = ()
-    # what we leave and show
+    # the files and the output
     results: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     runs_dir: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] = Path("runs")
     progress: Literal["auto", "bar", "plain", "json", "none"] = "auto"
@@ -102,12 +102,12 @@ class Settings(BaseModel):
 
     @property
     def is_readable_on_the_way(self) -> bool:
-        """Whether what is sent crosses a network without TLS, where others may read it."""
+        """Return whether requests cross a network without TLS, so that others may read them."""
         return self.endpoint is not None and self.endpoint.startswith("http:") and not _is_loopback(self.endpoint)
 
     @property
     def target(self) -> str:
-        """The server and context path, without anything secret."""
+        """Return the server and context path, without secrets."""
         return f"{self.endpoint}{self.base_path}"
 
 

@@ -1,4 +1,4 @@
-"""Parse option texts into values. ValueError carries the rest of the sentence, and what to do after `; `."""
+"""Parse option texts into values. A ValueError has the rest of the sentence, and after `; ` what to do."""
 
 import codecs
 import difflib
@@ -13,12 +13,15 @@ from urllib.parse import urlsplit
 from bulkimg.model import CHOICES, FIELDS
 
 Pairs = tuple[tuple[str, str], ...]
-MOST_RATE = 1_000_000  # requests a second; above it, people mean unlimited
+MOST_RATE = 1_000_000  # requests a second; a higher rate is meant as unlimited
 MOST_SECONDS = 30 * 86400.0
 
 
 def parse_rate(value: Any) -> float:
-    """`20/s`, `300/min`, `7200/h`, a bare number (a second) or `unlimited` → requests a second, `inf` for no limit."""
+    """Parse `20/s`, `300/min`, `7200/h`, a bare number (a second) or `unlimited` into requests a second.
+
+    `unlimited` is `inf`.
+    """
     text = str(value).strip().lower()
     if text in {"unlimited", "inf"}:
         return math.inf
@@ -30,7 +33,7 @@ def parse_rate(value: Any) -> float:
 
 
 def parse_duration(value: Any) -> float:
-    """`30`, `30s`, `500ms`, `5m`, `2h` → seconds."""
+    """Parse `30`, `30s`, `500ms`, `5m` or `2h` into seconds."""
     found = re.fullmatch(r"(\d{1,12}(?:\.\d+)?)(ms|s|m|h)?", str(value).strip().lower(), re.ASCII)
     seconds = float(found[1]) * {None: 1, "s": 1, "ms": 0.001, "m": 60, "h": 3600}[found[2]] if found else 0
     if not 0 < seconds <= MOST_SECONDS:
@@ -39,7 +42,7 @@ def parse_duration(value: Any) -> float:
 
 
 def parse_age(value: str) -> float:
-    """`90d`, `12w`, `36h` → seconds."""
+    """Parse `90d`, `12w` or `36h` into seconds."""
     found = re.fullmatch(r"(\d{1,6})(h|d|w)", value.strip().lower(), re.ASCII)
     if not found:
         raise ValueError("is not an age; write 90d, 12w or 36h")
@@ -48,12 +51,12 @@ def parse_age(value: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Spans of the day, in minutes since midnight by the machine's own clock; one that ends before it begins goes over midnight."""
+    """Spans of the day in minutes since midnight, local time. A span that ends before it begins crosses midnight."""
 
     spans: tuple[tuple[int, int], ...] = ()
 
     def is_open(self, minute: int) -> bool:
-        """At that minute of the day; without any span always."""
+        """Return whether the minute of the day is in a span. Without spans it always is."""
         return not self.spans or any(
             begin <= minute < end if begin < end else minute >= begin or minute < end for begin, end in self.spans
         )
@@ -63,7 +66,7 @@ class Window:
 
 
 def parse_window(value: Any) -> Window:
-    """`22:00-06:00`, several with commas, or `none`."""
+    """Parse `22:00-06:00`, several such spans with commas, or `none`."""
     if isinstance(value, Window):
         return value
     text = str(value).strip()
@@ -82,8 +85,10 @@ def parse_window(value: Any) -> Window:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most `count` rows, or at most a `share` of them; neither is no limit. Of errors, the share is taken of the last
-    1,000 finished rows once `sample` have finished."""
+    """At most `count` rows, or at most a `share` of them; with neither there is no limit.
+
+    For errors, the share is of the last 1,000 finished rows, once `sample` rows have finished.
+    """
 
     count: int | None = None
     share: float | None = None
@@ -94,7 +99,7 @@ class Limit:
 
 
 def parse_limit(value: Any) -> Limit:
-    """`10`, `5%` or `none`."""
+    """Parse `10`, `5%` or `none`."""
     if isinstance(value, Limit):
         return value
     text = str(value).strip().lower()
@@ -109,13 +114,13 @@ def parse_limit(value: Any) -> Limit:
 
 
 def parse_endpoint(value: Any) -> str:
-    """Scheme, host and port of the server, and nothing else → `scheme://host:port`."""
+    """Parse a server's scheme, host and port into `scheme://host:port`. Nothing else is allowed."""
     text = str(value).strip()
     try:
         url = urlsplit(text)
         host, port = url.hostname, url.port
         (host or "").encode("idna")
-    except ValueError:  # its text may repeat a password
+    except ValueError:  # its text may contain a password
         raise ValueError("is not a URL; write the scheme, host and port, such as http://host:8080") from None
     if url.scheme not in {"http", "https"} or not host or re.search(r"[\s\\]", text):
         raise ValueError("is not a URL; write the scheme, host and port, such as http://host:8080")
@@ -137,7 +142,7 @@ def parse_base_path(value: Any) -> str:
 
 
 def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
-    """`["a=b", …]`, lines of `a=b`, pairs, or a table of texts, numbers and booleans → pairs."""
+    """Parse `["a=b", …]`, lines of `a=b`, pairs, or a table of texts, numbers and booleans into pairs."""
     if isinstance(value, Mapping):
         value = list(value.items())
     pairs = []
@@ -172,7 +177,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def parse_targets(value: Any) -> tuple[tuple[str, str], ...]:
-    """Pairs whose left side is a field of the API."""
+    """Parse pairs whose left side is a field of the API."""
     pairs = _pairs(value)
     for name, _ in pairs:
         known_field(name)
@@ -209,14 +214,14 @@ def parse_conditions(value: Any) -> tuple[str, ...]:
 
 
 def known_field(name: str) -> str:
-    """The name, if it is a field of the API; ValueError with the nearest one otherwise."""
+    """Return the name if it is a field of the API. Raises ValueError with the nearest field otherwise."""
     if name in FIELDS:
         return name
     raise ValueError(f"contains {name!r}, which is not a field{nearest(name, FIELDS)}")
 
 
 def nearest(word: str, known: Iterable[str], *, whole: bool = True) -> str:
-    """`; did you mean 'x'?` when one of the known words is near, else the `whole` list, or nothing."""
+    """Return `; did you mean 'x'?` if a known word is near, else with `whole` the list of all known words, else ""."""
     known = list(known)
     by_fold = {item.casefold(): item for item in known}
     found = difflib.get_close_matches(word.casefold(), by_fold, 1, 0.6)
@@ -246,7 +251,7 @@ def parse_path(value: Any) -> Path:
 
 
 def expanded(path: str | Path) -> Path:
-    """The path with `~` and `~name` replaced by the home directory; ValueError where the system knows none."""
+    """Replace `~` and `~name` in the path by the home directory. Raises ValueError if the system does not know it."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -254,7 +259,7 @@ def expanded(path: str | Path) -> Path:
 
 
 def parse_run_id(value: Any) -> str:
-    """The name of a run's directory: letters, digits, `.`, `_` and `-`."""
+    """Parse the name of a run's directory: letters, digits, `.`, `_` and `-`."""
     text = str(value).strip()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text, re.ASCII) or text.lower() == "last":
         raise ValueError(
@@ -264,7 +269,7 @@ def parse_run_id(value: Any) -> str:
 
 
 def parse_fields(value: Any) -> tuple[str, ...]:
-    """Names of fields, one by one or with commas."""
+    """Parse names of fields, one by one or with commas."""
     names = tuple(name.strip() for text in _texts(value) for name in text.split(",") if name.strip())
     for name in names:
         known_field(name)

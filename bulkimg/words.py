@@ -1,20 +1,20 @@
-"""Words that every room needs: numbers with their nouns, rates and times as people write them."""
+"""Format counts with their nouns, rates and times as people write them."""
 
 import math
 
 
 def count(number: int, noun: str) -> str:
-    """`1 row`, `2,000 rows`."""
+    """Return `1 row` or `2,000 rows`."""
     return f"{number:,} {noun if number == 1 else f'{noun}s'}"
 
 
 def rate_text(per_second: float) -> str:
-    """`50/s`, or `unlimited` for infinity."""
+    """Return `50/s`, or `unlimited` for infinity."""
     return "unlimited" if math.isinf(per_second) else f"{per_second:g}/s"
 
 
 def clock_text(seconds: float) -> str:
-    """Seconds as `0:18` or `1:02:03`."""
+    """Return seconds as `0:18` or `1:02:03`."""
     minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"

@@ -1,4 +1,4 @@
-"""What all tests share: the sandbox as a process of its own, the command line as a process, the corpora beside the project."""
+"""Fixtures of all tests: the sandbox as a process of its own, the command line as a process, the corpora."""
 
 import atexit
 import contextlib
@@ -29,8 +29,9 @@ CORPORA = ROOT.parent / "shared" / "corpora"
 Running = Warm | subprocess.Popen[str]  # a command that was started
 
 
-# One process runs all of such a file: its tests share what is slow to make, or each needs a core and is bounded in time.
-# pytest-xdist 3.8 has a mark for that, which does nothing with pytest 9.2: it is written into `_nodeid`, which nobody reads.
+# One process runs all of such a file: its tests share what is slow to make, or each needs a core and is bounded in
+# time. pytest-xdist 3.8 has a mark for that, which has no effect with pytest 9.2: it writes `_nodeid`, which is not
+# read.
 TOGETHER = (
     "tests/report/test_plan_page.py",
     "tests/install/test_dist.py",
@@ -40,7 +41,7 @@ TOGETHER = (
 
 
 class _FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
-    """Every test goes to whoever is free, but for those of TOGETHER."""
+    """Give every test to any free process, except for the files in TOGETHER."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
@@ -48,12 +49,15 @@ class _FilesTogether(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """With `-n`, whatever `--dist` says."""
+    """Schedule the tests of `-n` in this way, whatever `--dist` says."""
     return _FilesTogether(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Name in one line what was left out, and how to get it; once, when `make test` begins a second time with few tests."""
+    """Name in one line what was left out and how to get it.
+
+    Printed once, when `make test` begins again with few tests.
+    """
     if terminalreporter.config.option.markexpr == "alone":
         return
     if not CORPORA.is_dir():
@@ -71,7 +75,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def strace() -> str:
-    """The tracer; the test is left out where it is absent."""
+    """Return the path of strace. The test is skipped if it is missing."""
     found = shutil.which("strace")
     if found is None:
         pytest.skip("strace is absent")
@@ -79,7 +83,7 @@ def strace() -> str:
 
 
 def corpus(name: str) -> Path:
-    """A file or folder of the corpora; the test is left out where they are absent."""
+    """Return a file or folder of the corpora. The test is skipped if they are missing."""
     if not CORPORA.is_dir():
         pytest.skip("../shared/corpora is absent")
     return CORPORA / name
@@ -87,7 +91,7 @@ def corpus(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Server:
-    """A sandbox process and how to look into it."""
+    """A sandbox process and access to its state."""
 
     url: str
     session: str
@@ -101,7 +105,7 @@ class Server:
         return [request for request in self.requests() if request["path"].endswith("/actions")]
 
     def edit(self, uuid: str, **fields: Any) -> None:
-        """As another user would: one PUT, answered and carried out when this returns."""
+        """Edit an image as another user: one PUT, answered and executed when this returns."""
         for key in ("updateimage", "updateImage"):
             request = urllib.request.Request(
                 f"{self.url}/zstack/v1/images/{uuid}/actions",
@@ -113,7 +117,7 @@ class Server:
                 with urllib.request.urlopen(request, timeout=30):
                     break
             except urllib.error.HTTPError as error:
-                if error.code != 400:  # it spells the key differently
+                if error.code != 400:  # this dialect spells the key differently
                     raise
         deadline = time.monotonic() + 10
         while any(self.images()[uuid].get(name) != value for name, value in fields.items()):
@@ -121,7 +125,7 @@ class Server:
             time.sleep(0.01)
 
     def tag(self, uuid: str, *tags: str, kind: str = "user") -> None:
-        """As another user would."""
+        """Tag an image as another user."""
         for tag in tags:
             body = {"params": {"resourceType": "ImageVO", "resourceUuid": uuid, "tag": tag}}
             request = urllib.request.Request(
@@ -137,11 +141,11 @@ class Server:
             time.sleep(0.01)
 
     def table(self) -> dict[str, dict[str, Any]]:
-        """The images without the server's own times: what an undo must leave as it was."""
+        """Return the images without the server's own times: what an undo must restore."""
         return {uuid: {k: v for k, v in image.items() if k != "lastOpDate"} for uuid, image in self.images().items()}
 
     def wait_for_put(self, before: int = 0) -> None:
-        """Until it has received more PUTs than `before`: the run that a test has started is sending."""
+        """Wait until the server has received more PUTs than `before`, so that the run of the test is sending."""
         deadline = time.monotonic() + 60
         while len(self.puts()) <= before:
             assert time.monotonic() < deadline, "nothing was sent"
@@ -157,7 +161,7 @@ class Server:
 
 @contextlib.contextmanager
 def sandbox_process(*arguments: str) -> Iterator[Server]:
-    """A sandbox on a free port; it is ended with the block."""
+    """Start a sandbox on a free port. It ends with the block."""
     place = tempfile.gettempdir()
     order = Order(("sandbox", "--port", "0", *arguments), place, {"PATH": os.defpath})
     process = forge().start(order, subprocess.DEVNULL, subprocess.PIPE, 2)
@@ -173,7 +177,7 @@ def sandbox_process(*arguments: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="module", params=["documented", "zstack"])
 def dialect(request: pytest.FixtureRequest) -> str:
-    """Both dialects, without the client being told."""
+    """Each of the two dialects. The client is not told which."""
     return str(request.param)
 
 
@@ -190,7 +194,7 @@ class Done:
 
 
 def start_cold(order: Order, stdin: int, stdout: int, stderr: int) -> "subprocess.Popen[str]":
-    """As anybody starts it: an interpreter that imports what it needs."""
+    """Start a new process: an interpreter that imports what it needs."""
     program = [sys.executable, "-m", "bulkimg", *order.words]
     if order.ignored:
         names = " ".join(signal.Signals(number).name.removeprefix("SIG") for number in order.ignored)
@@ -211,7 +215,7 @@ def start_cold(order: Order, stdin: int, stdout: int, stderr: int) -> "subproces
 
 @functools.cache
 def forge() -> Forge:
-    """Started when the first command is run."""
+    """The process that forks commands. It starts with the first command."""
     made = Forge()
     atexit.register(made.close)
     return made
@@ -219,13 +223,13 @@ def forge() -> Forge:
 
 @dataclass
 class Cli:
-    """Runs `bulkimg` in a folder of its own, with a clean environment."""
+    """Run `bulkimg` in a folder of its own, with a clean environment."""
 
     place: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, code: int | None = 0, stdin: str | None = None, **environment: str) -> Done:
-        """Run to the end; `code` is asserted unless it is None."""
+        """Run to the end. `code` is asserted unless it is None."""
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write((stdin or "").encode())
             given.seek(0)
@@ -240,7 +244,7 @@ class Cli:
         return done
 
     def _ended(self, arguments: tuple[str, ...], environment: dict[str, str], streams: tuple[int, int, int]) -> int:
-        """The exit code."""
+        """Return the exit code."""
         process = self._started(Order(arguments, str(self.place), self.env(**environment)), environment, streams)
         try:
             return process.wait(110)
@@ -262,14 +266,14 @@ class Cli:
         cold: bool = False,
         **environment: str,
     ) -> Running:
-        """Start, and go on. `group`: in a process group of its own, to which a test may send signals."""
+        """Start the command and return. `group`: in a process group of its own, for signals."""
         order = Order(arguments, str(self.place), self.env(**environment), group, session, umask, ignored)
         return self._started(order, environment, (stdin, stdout, stderr), cold)
 
     def _started(
         self, order: Order, environment: dict[str, str], streams: tuple[int, int, int], cold: bool = False
     ) -> Running:
-        """A fork, or a cold process where that is asked for or the environment is one that a fork cannot take."""
+        """Start a fork, or a new process if that is asked for or a fork cannot have this environment."""
         warm = not cold and fits({**self.environment, **environment})
         return forge().start(order, *streams) if warm else start_cold(order, *streams)
 
@@ -284,17 +288,17 @@ class Cli:
         }
 
     def at(self, server: Server) -> "Cli":
-        """The same, with a server and its session in the environment."""
+        """Return the same command line with a server and its session in the environment."""
         return Cli(self.place, {**self.environment, "BULKIMG_ENDPOINT": server.url, "BULKIMG_SESSION": server.session})
 
     def write(self, name: str, text: str | bytes) -> str:
-        """A file in the folder."""
+        """Write a file in the folder."""
         path = self.place / name
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return name
 
     def runs(self) -> list[str]:
-        """The ids of the runs, oldest first; one that a test named comes where it was begun."""
+        """Return the ids of the runs, oldest first. A named run is in the order of its start."""
         places = [path for path in (self.place / "runs").iterdir() if (path / "run.db").exists()]
         begun = {
             path: (path / ".begun").stat().st_mtime if (path / ".begun").exists() else _stamp(path) for path in places
@@ -305,7 +309,7 @@ class Cli:
         return self.place / "runs" / self.runs()[-1]
 
     def results(self) -> list[dict[str, Any]]:
-        """results.jsonl of the newest run."""
+        """Return results.jsonl of the newest run."""
         return [json.loads(line) for line in (self.run_dir() / "results.jsonl").read_text("utf-8").split("\n")[:-1]]
 
     def summary(self) -> dict[str, Any]:
@@ -313,7 +317,7 @@ class Cli:
 
 
 def _stamp(path: Path) -> float:
-    """The time that a run's id tells."""
+    """Return the time in a run's id."""
     return datetime.strptime(path.name[:19], "%Y%m%d-%H%M%S.%f").replace(tzinfo=UTC).timestamp()
 
 
@@ -324,7 +328,7 @@ def cli(tmp_path: Path) -> Cli:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """A zstack sandbox for the module's tests that do not mind each other."""
+    """A zstack sandbox for those tests of a module that do not disturb each other."""
     with sandbox_process("--images", "300") as found:
         yield found
 

@@ -1,10 +1,10 @@
-"""Carry a run of the library out to its end."""
+"""Execute a run of the library to its end."""
 
 import bulkimg
 
 
 async def ended(run: bulkimg.Run) -> bulkimg.Summary:
-    """Its summary. What it raised after that is what the summary says: the same exit code, and the run as `result`."""
+    """Return the summary of a run. An error at its end must have the summary's exit code, and the run as `result`."""
     raised: bulkimg.BulkimgError | None = None
     try:
         async for _ in run:

@@ -1,4 +1,4 @@
-"""This file is an event loop whose time is virtual: half an hour passes as fast as its events can be handled."""
+"""An event loop with virtual time: half an hour passes as fast as its events are handled."""
 
 import asyncio
 import contextlib
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class Stuck(Exception):
-    """Everybody waits, and nothing will ever happen."""
+    """Every task waits, and no event will come."""
 
 
 class _Selector(selectors.DefaultSelector):
-    """Instead of waiting for the time to pass, lets it."""
+    """Advance the virtual time instead of waiting."""
 
     def __init__(self, loop: "VirtualLoop") -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time begins at 0 and passes only while everybody sleeps."""
+    """An event loop whose time begins at 0 and passes only while every task sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -44,7 +44,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 @contextlib.contextmanager
 def virtual_throttler(loop: VirtualLoop) -> Iterator[None]:
-    """asyncio-throttle takes the time from its module; everything else of ours takes it as an argument."""
+    """Replace the time in asyncio-throttle's module. All our own code takes the time as an argument."""
     real = throttler.time
     throttler.time = SimpleNamespace(monotonic=loop.time)
     try:
@@ -54,7 +54,7 @@ def virtual_throttler(loop: VirtualLoop) -> Iterator[None]:
 
 
 def run_virtual(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end in virtual time; Stuck when it can have none."""
+    """Run to the end in virtual time. Raises Stuck if the coroutine can never end."""
     loop = VirtualLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner, virtual_throttler(loop):
         return runner.run(work)

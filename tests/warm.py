@@ -1,7 +1,7 @@
-"""bulkimg commands forked from a process that has imported everything: 20 ms instead of half a second each.
+"""Fork bulkimg commands from a process that has imported everything: 20 ms instead of half a second each.
 
-A fork runs the same `bulkimg.cli.main.main` with its own streams, folder and environment, and gets real signals; only what a
-start-up does is left out. Tests of start-up, imports, encodings and limits use cold processes.
+A fork runs the same `bulkimg.cli.main.main` with its own streams, folder and environment, and gets real signals; only
+the start of the interpreter is skipped. Tests of start-up, imports, encodings and limits use new processes.
 """
 
 import gc
@@ -27,18 +27,18 @@ MODULES = (
     "aiohttp", "aiohttp.web", "uvloop", "rich.progress", "rich.console", "bulkimg.engine", "bulkimg.zstack",
     *(f"bulkimg.cli.{path.stem}" for path in (ROOT / "bulkimg" / "cli").glob("*.py") if path.stem != "__init__"),
 )  # fmt: skip
-# Read by the interpreter as it starts, or by the linker: a fork would have those of its parent.
+# The interpreter or the linker reads these at its start: a fork would have its parent's.
 COLD = ("PYTHON", "LC_", "LANG", "LD_", "FAKETIME", "MALLOC", "GLIBC")
 
 
 def fits(environment: Mapping[str, str]) -> bool:
-    """Whether a fork can take these variables, beyond those that every command has."""
+    """Return whether a fork can have these variables, besides those that every command has."""
     return not any(name.startswith(COLD) for name in environment)
 
 
 @dataclass(frozen=True)
 class Order:
-    """A command and how it is to begin."""
+    """A command and how to start it."""
 
     words: Sequence[str]
     place: str
@@ -46,11 +46,11 @@ class Order:
     group: bool = False  # in a process group of its own
     session: bool = False  # in a session of its own
     umask: int = -1  # -1: that of the tests
-    ignored: Sequence[int] = ()  # signals that whoever starts it ignores
+    ignored: Sequence[int] = ()  # signals that the starting process ignores
 
 
 class Forge:
-    """The process that forks, one for each process that tests. Any number of commands run at a time."""
+    """The process that forks. There is one for each process of tests. Any number of commands run at a time."""
 
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -69,7 +69,7 @@ class Forge:
         theirs.close()
 
     def start(self, order: Order, stdin: int, stdout: int, stderr: int) -> "Warm":
-        """Begin a command. The descriptors are as `subprocess` has them, PIPE and DEVNULL too."""
+        """Start a command. The descriptors are as in `subprocess`, with PIPE and DEVNULL."""
         given: list[int] = []
         pipes: list[IO[str] | None] = []
         for asked, is_input in ((stdin, True), (stdout, False), (stderr, False)):
@@ -88,13 +88,13 @@ class Forge:
         return Warm(order.words, report, *pipes)
 
     def close(self) -> None:
-        """End it, and every command that still runs."""
+        """End the process and every command that still runs."""
         self._ours.close()
         self._process.wait(30)
 
 
 def _stream(asked: int, is_input: bool) -> tuple[int, IO[str] | None]:
-    """The descriptor for the command, and our end where it is a pipe."""
+    """Return the descriptor for the command, and our end if it is a pipe."""
     if asked == subprocess.DEVNULL:
         return os.open(os.devnull, os.O_RDONLY if is_input else os.O_WRONLY), None
     if asked != subprocess.PIPE:
@@ -106,7 +106,7 @@ def _stream(asked: int, is_input: bool) -> tuple[int, IO[str] | None]:
 
 
 class Warm:
-    """A forked command, to be waited for and signalled as a `subprocess.Popen` is."""
+    """A forked command that can be waited for and gets signals like a `subprocess.Popen`."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Warm:
         self.pid = int.from_bytes(self._told(60), "big")
 
     def _told(self, timeout: float | None) -> bytes:
-        """What the forge says next: the pid, then the exit code."""
+        """Return the process's next message: the pid, then the exit code."""
         if not select.select([self._report], [], [], timeout)[0]:
             raise subprocess.TimeoutExpired(self._words, timeout or 0)
         said = self._report.read(4)
@@ -131,20 +131,23 @@ class Warm:
         return said
 
     def poll(self) -> int | None:
-        """The exit code when it has ended, negative for a signal."""
+        """Return the exit code if the command has ended, negative for a signal."""
         with suppress(subprocess.TimeoutExpired):
             return self.wait(0)
         return None
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code; `subprocess.TimeoutExpired` where it takes longer, and the command goes on."""
+        """Wait and return the exit code.
+
+        Raises `subprocess.TimeoutExpired` if it takes longer; the command continues.
+        """
         if self.returncode is None:
             self.returncode = int.from_bytes(self._told(timeout), "big", signed=True)
             self._report.close()
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Nothing happens where it has ended."""
+        """Send a signal, unless the command has ended."""
         if self.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -180,11 +183,11 @@ def _left(deadline: float | None) -> float | None:
 
 
 def serve(end: int) -> None:
-    """Fork a command for each order until the other end is closed; say its pid, and its exit code when it has ended."""
+    """Fork a command for each order until the other end closes. Writes its pid, and its exit code when it has ended."""
     for name in MODULES:
         importlib.import_module(name)
     gc.collect()
-    gc.freeze()  # a fork that collects does not touch, and so not copy, what was imported
+    gc.freeze()  # so that garbage collection in a fork does not touch, and so copy, the imported objects
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     woken, wakes = os.pipe()
@@ -215,12 +218,12 @@ def _tell(reports: dict[int, int]) -> None:
 
 
 def _say(report: int, number: int) -> None:
-    with suppress(BrokenPipeError):  # nobody waits for it any more
+    with suppress(BrokenPipeError):  # the other end does not wait any more
         os.write(report, number.to_bytes(4, "big", signed=True))
 
 
 def _forked(orders: socket.socket, reports: dict[int, int]) -> bool:
-    """Carry out one order; False when there are no more."""
+    """Execute one order. Returns False if there are no more."""
     said, descriptors, _, _ = socket.recv_fds(orders, 64, 5)
     if not said:
         return False
@@ -242,7 +245,7 @@ def _become(order: Order, streams: Sequence[int]) -> NoReturn:
     try:
         _begin(order)
         _take(streams)
-        from bulkimg.cli.main import main  # imported before, by serve
+        from bulkimg.cli.main import main  # imported already, by serve
 
         main()
     except SystemExit as leaving:
@@ -254,7 +257,7 @@ def _become(order: Order, streams: Sequence[int]) -> NoReturn:
 
 
 def _flushed(code: int) -> int:
-    """The exit code after the last flush; as the interpreter does at its end, 120 and a complaint where that fails."""
+    """Return the exit code after the last flush: as in the interpreter, 120 and a message if the flush fails."""
     try:
         sys.stdout.flush()
     except Exception as error:
@@ -265,7 +268,7 @@ def _flushed(code: int) -> int:
 
 
 def _begin(order: Order) -> None:
-    """What an exec and a start-up would set: signals, folder, environment, command line."""
+    """Set what an exec and a start-up would set: signals, folder, environment, command line."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -286,7 +289,7 @@ def _begin(order: Order) -> None:
 
 
 def _take(streams: Sequence[int]) -> None:
-    """Standard streams as an interpreter opens them; every other descriptor is closed, as an exec would."""
+    """Open the standard streams as the interpreter does, and close every other descriptor as an exec would."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.closerange(3, 1 << 16)

@@ -1,10 +1,10 @@
-"""This file counts what came together: the hard part of every promise about a rate."""
+"""Count the events that fall into one window of time, for the tests of rates."""
 
 from collections.abc import Sequence
 
 
 def most_within(seconds: float, moments: Sequence[float]) -> int:
-    """The most moments, which are in order, that any window of so many seconds holds."""
+    """Return the most of these sorted moments that fall into any window of so many seconds."""
     most = first = 0
     for last, moment in enumerate(moments):
         while moments[first] <= moment - seconds:

@@ -1,1 +1,1 @@
-"""The command line: one small file a command; `screen` is the only place that prints."""
+"""The command line: one small file for each command. Only `screen` prints."""

@@ -1,4 +1,4 @@
-"""`bulkimg apply`: carry a planned run out."""
+"""`bulkimg apply`: execute a planned run."""
 
 import re
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What the shell completes: run ids, fields, values, profiles, orders. Nothing here fails: a Tab shows nothing instead."""
+"""Complete words in the shell: run ids, fields, values, profiles, orders. Nothing fails; a Tab then shows nothing."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ _COLUMNS = ("uuid=", "line=", "status=")
 
 
 def runs(ctx: typer.Context, incomplete: str) -> Found:
-    """Run ids, newest first, each with its manifest and state; and `last`."""
+    """Complete run ids, newest first, each with its manifest and state, and `last`."""
     from pathlib import Path
 
     from bulkimg.errors import BulkimgError
@@ -44,37 +44,37 @@ def runs(ctx: typer.Context, incomplete: str) -> Found:
 
 
 def fields(incomplete: str) -> Found:
-    """COLUMN=FIELD: the field."""
+    """Complete the field of COLUMN=FIELD."""
     column, equals, start = incomplete.partition("=")
     names = ("uuid", *_fields()) if equals else ()
     return [(f"{column}={name}", "") for name in names if name.startswith(start)]
 
 
 def assignments(incomplete: str) -> Found:
-    """FIELD=VALUE: the field, then a value that the API knows."""
+    """Complete the field of FIELD=VALUE, then a value that the API knows."""
     return _valued(incomplete, _fields())
 
 
 def choices(incomplete: str) -> Found:
-    """FIELD=VALUE of the fields that have a list of values."""
+    """Complete FIELD=VALUE for the fields with a list of values."""
     from bulkimg.model import CHOICES
 
     return _valued(incomplete, tuple(CHOICES))
 
 
 def columns(incomplete: str) -> Found:
-    """COLUMN=VALUE over a manifest whose columns are not known here: the fields."""
+    """Complete the column of COLUMN=VALUE with fields: the manifest's columns are not known here."""
     return [(name, "") for name in _COLUMNS if name.startswith(incomplete)] + _valued(incomplete, _fields())
 
 
 def field_names(incomplete: str) -> Found:
-    """Field names, separated by commas."""
+    """Complete field names, separated by commas."""
     before, comma, start = incomplete.rpartition(",")
     return [(f"{before}{comma}{name}", "") for name in _fields() if name.startswith(start)]
 
 
 def profiles(incomplete: str) -> Found:
-    """The profiles of the configuration file."""
+    """Complete the profiles of the configuration file."""
     from bulkimg.errors import BulkimgError
     from bulkimg.layers import config_file, read_toml
 

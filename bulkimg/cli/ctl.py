@@ -1,4 +1,4 @@
-"""`bulkimg ctl`: tell a run that another process carries out to go faster, to pause or to stop."""
+"""`bulkimg ctl`: tell a run in another process to go faster, to pause or to stop."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`bulkimg doctor`: is everything set up? Changes nothing, and never prints a secret."""
+"""`bulkimg doctor`: check whether everything is set up. It changes nothing and never prints a secret."""
 
 import asyncio
 import os
@@ -16,14 +16,14 @@ from bulkimg.process import event_loop, leave_no_core
 from bulkimg.report.documents import DoctorCheck, DoctorDocument
 from bulkimg.settings import Settings
 
-_SET_UP = frozenset({"runs directory", "endpoint", "credentials"})  # a failure of these is exit 2, of others 5
+_SET_UP = frozenset({"runs directory", "endpoint", "credentials"})  # exit code 2 if one of these fails, 5 for others
 
 
 @with_options(*TARGET, "rate", "timeout", "runs_dir", *SPEECH)
 def command(flags: Flags) -> None:
     """Set-up first, then the server: one line a check, and what to do."""
     asked = CommandContext(flags)
-    # A person waits: a server that is down is a finding, not an outage to wait for.
+    # A person waits: a server that is down is a result, not an outage to wait for.
     settings = asked.settings.model_copy(update={"max_outage": 0.0, "retries": 0})
     checks = [_runs_dir(settings.runs_dir)]
     credentials: Credentials | None = None
@@ -68,7 +68,7 @@ def _lines(checks: list[Check]) -> Iterator[str]:
 
 
 def _runs_dir(path: Path) -> Check:
-    """Whether runs can be kept there; it is not created."""
+    """Check whether runs can be kept in the directory. It is not created."""
     place = path.absolute()
     nearest = next(parent for parent in (place, *place.parents) if parent.exists())
     if not nearest.is_dir():

@@ -1,4 +1,4 @@
-"""Carry an open run out for a command: event loop, signals, progress, the closing words and the exit code."""
+"""Execute an open run for a command: event loop, signals, progress, the report at the end and the exit code."""
 
 import asyncio
 import shlex
@@ -30,7 +30,10 @@ _WHY = {signal.SIGINT: "interrupted with Ctrl-C"}
 def execute_and_exit(
     run: OpenRun, credentials: Credentials, *, ask: bool = True, checksum: str | None = None
 ) -> NoReturn:
-    """Carry the run out, show what came of it, and leave with its exit code. `ask`: ask first where standard input is a terminal."""
+    """Execute the run, show its result, and exit with its exit code.
+
+    `ask`: ask first if standard input is a terminal.
+    """
     asks = ask and not run.settings.yes and screen.can_ask()
     approve = partial(_approve, run) if asks else None
     if what := undoing(run):
@@ -41,7 +44,7 @@ def execute_and_exit(
 
 
 def execute(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
-    """What the engine makes of the run; `how` is the engine's own."""
+    """Execute the run and return the summary. `how` is passed to the engine."""
     leave_no_core()
     run.command = _typed(run)
     watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
@@ -63,7 +66,7 @@ def execute(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
 
 
 def _typed(run: OpenRun) -> str:
-    """The command line, with the id of the run where it says `last`: a line that is kept means the same run for ever."""
+    """Return the command line with the run's id instead of `last`, so that a kept line always means the same run."""
     meta = run.ledger.meta
     meant = {"undo": meta("undo_of"), "retry": meta("retry_of")}.get(sys.argv[1] if len(sys.argv) > 1 else "")
     words = list(sys.argv[1:])
@@ -74,7 +77,7 @@ def _typed(run: OpenRun) -> str:
 
 
 def nothing_to_do(why: Exception | str, exit_code: Exit = Exit.OK) -> None:
-    """Say that an earlier run left nothing to retry, or to undo."""
+    """Say that an earlier run left nothing to retry or undo."""
     if screen.wants_document():
         screen.out_json({"schema": 1, "exit_code": int(exit_code), "message": str(why)})
     else:
@@ -82,7 +85,7 @@ def nothing_to_do(why: Exception | str, exit_code: Exit = Exit.OK) -> None:
 
 
 async def _approve(run: OpenRun, what: PlanMade | CanaryPassed) -> bool:
-    """Whether the person at the terminal says yes; only a plain yes is one. `d` shows the differences and asks again."""
+    """Ask the person at the terminal; only a plain yes approves. `d` shows the differences and asks again."""
     if isinstance(what, PlanMade):
         question, shown = _question(run, what), plan_line(what.counts)
     else:
@@ -97,7 +100,7 @@ async def _approve(run: OpenRun, what: PlanMade | CanaryPassed) -> bool:
 
 async def _line_typed() -> str:
     loop, answered = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(0, answered.set)  # not a thread that waits for a line: nothing could end it
+    loop.add_reader(0, answered.set)  # not in a thread that waits for a line: nothing could end it
     try:
         await answered.wait()
     finally:
@@ -106,7 +109,7 @@ async def _line_typed() -> str:
 
 
 def difference(run: OpenRun, rows: int = 10) -> Iterator[str]:
-    """The first rows of a plan, field by field, and where all of them are."""
+    """Print the first rows of a plan, field by field, and where all of them are."""
     for row in plans.rows(run.ledger, updates_only=True, limit=rows):
         yield f"line {row.line}: image {row.uuid}"
         for name, value in row.send.items():
@@ -125,7 +128,7 @@ def _question(run: OpenRun, plan: PlanMade) -> str:
 
 
 def undoing(run: OpenRun) -> str:
-    """What an undo takes back, in one phrase: the run, its manifest, when it was and how many rows it updated; "" for others."""
+    """Return the run that an undo undoes, with its manifest, time and updated rows in one phrase; "" for other runs."""
     undone, known = run.ledger.meta("undo_of"), run.ledger.meta("undoes", {})
     if not undone or not known:
         return ""
@@ -136,7 +139,7 @@ def undoing(run: OpenRun) -> str:
 
 
 async def _with_signals(engine: Engine) -> Summary:
-    """The first signal drains, the second stops at once; both leave a run that can be resumed."""
+    """Stop the run with the first signal, and at once with the second. Both leave a run that can be resumed."""
     seen = 0
 
     def on_signal(number: signal.Signals) -> None:
@@ -151,13 +154,13 @@ async def _with_signals(engine: Engine) -> Summary:
     loop.add_signal_handler(signal.SIGUSR1, lambda: screen.note(f"bulkimg: {in_words(engine.steering.status())}"))
     for number in _SIGNALS:
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-            continue  # nohup: it keeps away what we would stop at
+            continue  # nohup: keep ignoring the signal
         loop.add_signal_handler(number, on_signal, number)
     return await engine.execute()
 
 
 def show(summary: Summary, settings: Settings) -> None:
-    """The end of a run: why it stopped, counts, causes, where the results are, and what to type next."""
+    """Print the end of a run: why it stopped, counts, causes, where the results are, and what to type next."""
     if settings.json_summary:
         screen.out_json(summary_document(summary))
         return
@@ -168,7 +171,7 @@ def show(summary: Summary, settings: Settings) -> None:
         screen.note(screen.one_line(f"stopped: {summary.reason}"))
     screen.note(_counts(summary))
     for cause in summary.causes[:10]:
-        if cause["status"] != Status.UNPROCESSED or not summary.reason:  # the reason has said why
+        if cause["status"] != Status.UNPROCESSED or not summary.reason:  # the reason says why
             _show_cause(cause)
     screen.note(f"results: {summary.directory}/results.csv")
     if summary.details["next"]:
@@ -180,7 +183,7 @@ def show(summary: Summary, settings: Settings) -> None:
 
 
 def _counts(summary: Summary) -> str:
-    """`56 updated, 4 failed (1.2 s)`."""
+    """Return `56 updated, 4 failed (1.2 s)`."""
     said = [f"{number:,} {status}" for status in Status if (number := summary.counts[status])]
     seconds = summary.details["pace"]["sending_s"]
     return f"{', '.join(said) or 'no rows'}{f' ({seconds:.1f} s)' if seconds else ''}"
@@ -193,7 +196,7 @@ def _show_cause(cause: Mapping[str, Any]) -> None:
 
 
 def cause_line(cause: Mapping[str, Any]) -> str:
-    """`4 failed (first in line 6): NO_SUCH_IMAGE the server has no image with this uuid`."""
+    """Return `4 failed (first in line 6): NO_SUCH_IMAGE the server has no image with this uuid`."""
     code, message = str(cause["code"]), str(cause["message"])[:200]
     number = code.removeprefix("HTTP_")
     said = message if number != code and message.startswith(number) else f"{code} {message}".strip()

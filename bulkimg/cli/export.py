@@ -1,4 +1,4 @@
-"""`bulkimg export`: images as a manifest, to be edited and run."""
+"""`bulkimg export`: write images as a manifest, to be edited and run."""
 
 import asyncio
 import re
@@ -112,7 +112,7 @@ async def _export(
 
 @contextmanager
 def _writing(output: str, kind: str, *, force: bool) -> Iterator[TextIO]:
-    """A file is replaced as a whole, or not at all."""
+    """Replace the file as a whole, or not at all."""
     if output == "-":
         yield sys.stdout
         return
@@ -127,12 +127,12 @@ def _writing(output: str, kind: str, *, force: bool) -> Iterator[TextIO]:
         raise UsageError(f"--output {output}: exists already and is left as it is; choose another path, or add --force")
     with replacing(path) as file:
         if kind != "jsonl":
-            file.write("\ufeff")  # so that a spreadsheet, and bulkimg whatever is configured, read UTF-8
+            file.write("\ufeff")  # so that a spreadsheet, and bulkimg with any configuration, read UTF-8
         yield file
 
 
 def _condition(text: str) -> str:
-    """The condition, if the server would split it as it is meant: at the first of its operators, wherever it stands (§6)."""
+    """Check that the server splits the condition as it is meant: at the first of its operators, wherever it is (§6)."""
     found = _CONDITION.fullmatch(text)
     if not found:
         raise UsageError(f"--where {text!r}: is not a condition such as platform=Linux, name~=prod% or size>1000")

@@ -1,4 +1,4 @@
-"""`bulkimg help`: the manual's pages, offline, from the same text as docs/."""
+"""`bulkimg help`: print the manual's pages offline, from the same text as docs/."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 def topics() -> Mapping[str, Path]:
-    """Every page by its topic, in the manual's order. UsageError where this copy has no manual."""
+    """Return every page by its topic, in the manual's order. Raises UsageError if this copy has no manual."""
     places = (_PACKAGE / "manual", _PACKAGE.parent / "docs")  # of a wheel, of a checkout
     found = {page.stem: page for place in places for kind in KINDS for page in sorted((place / kind).glob("*.md"))}
     if not found:
@@ -28,7 +28,7 @@ def topics() -> Mapping[str, Path]:
 
 
 def complete_topics(incomplete: str) -> list[tuple[str, str]]:
-    """Topics for the shell."""
+    """Complete topics for the shell."""
     return [(name, _title(page)) for name, page in topics().items() if name.startswith(incomplete)]
 
 
@@ -66,7 +66,7 @@ def _title(page: Path) -> str:
 
 
 def _show(page: Path) -> None:
-    """Formatted on a terminal, as Markdown elsewhere."""
+    """Print a page, formatted on a terminal and as Markdown elsewhere."""
     text = page.read_text("utf-8")
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         screen.out(text.rstrip("\n"))

@@ -1,4 +1,4 @@
-"""Commands whose help is worth reading: options in groups, rare ones on request, examples and exit codes at the end."""
+"""Commands with useful help: options in groups, rare ones on request, examples and exit codes at the end."""
 
 from typing import Annotated, Any, NoReturn
 
@@ -16,7 +16,7 @@ class HelpfulCommand(TyperCommand):
     """A command of bulkimg."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """`SOURCE`, where Typer writes `{SOURCE}`."""
+        """Return `SOURCE` instead of Typer's `{SOURCE}`."""
         return [piece.strip("{}").replace("[[", "[").replace("]]", "]") for piece in super().collect_usage_pieces(ctx)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -47,17 +47,17 @@ class HelpfulCommand(TyperCommand):
 
 
 def in_order(params: list[Any]) -> list[Any]:
-    """Options in the order of their groups; what stands in none keeps its place."""
+    """Return options in the order of their groups. Options without a group keep their place."""
     return sorted(params, key=lambda param: manual.place_of(str(param.name)))
 
 
 def argument_record(record: tuple[str, str]) -> tuple[str, str]:
-    """An argument's name and meaning, without its Python type."""
+    """Return an argument's name and meaning, without its Python type."""
     return record[0].partition(" <")[0], record[1].removesuffix("  [required]")
 
 
 def show_all(ctx: typer.Context, value: bool) -> None:
-    """The callback of --help-all."""
+    """Print the help with all options, and exit: the callback of --help-all."""
     if value and not ctx.resilient_parsing:
         ctx.meta[ALL] = True
         screen.out(ctx.get_help())
@@ -77,7 +77,7 @@ HelpAll = Annotated[
 
 
 def refuse_command(name: str, known: list[str]) -> NoReturn:
-    """A command that does not exist, with the nearest one named."""
+    """Refuse a command that does not exist, and name the nearest one."""
     if name in {"version", "-v"}:
         raise UsageError(f"there is no command {name!r}; did you mean --version?")
     raise UsageError(f"there is no command {name!r}{nearest(name, known, whole=False)}; bulkimg --help lists them")

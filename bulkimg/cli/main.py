@@ -1,4 +1,4 @@
-"""The program's door. Commands are imported when they are called, so that `bulkimg --help` answers at once."""
+"""The entry point of the program. Commands are imported when they are called, so that `bulkimg --help` is quick."""
 
 import gc
 import importlib
@@ -15,7 +15,7 @@ from bulkimg import __version__
 from bulkimg.cli import screen
 from bulkimg.errors import BulkimgError, Exit, out_of_resources
 
-# Command → (module in bulkimg.cli, what it does), in the order of a newcomer's need.
+# Command → (module in bulkimg.cli, what it does), in the order in which a newcomer needs them.
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Check a manifest, send its changes, write one outcome for every row."),
     "check": ("check", "List every problem of a manifest with its fix; sends nothing."),
@@ -47,7 +47,7 @@ class _Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         module = _imported(f"bulkimg.cli.{COMMANDS[cmd_name][0]}")
-        from bulkimg.cli.helpful import HelpfulCommand  # with the command: `bulkimg --help` does without
+        from bulkimg.cli.helpful import HelpfulCommand  # imported with the command: `bulkimg --help` does not need it
 
         one = typer.Typer(add_completion=False, rich_markup_mode=None)
         one.command(cmd_name, help=COMMANDS[cmd_name][1], cls=HelpfulCommand)(module.command)
@@ -66,7 +66,7 @@ class _Commands(TyperGroup):
 
 
 def _imported(name: str) -> Any:
-    """Import a module. What imports make lives as long as the process, so that looking for garbage meanwhile is in vain."""
+    """Import a module without garbage collection: its objects live as long as the process."""
     gc.disable()
     try:
         return importlib.import_module(name)
@@ -75,7 +75,7 @@ def _imported(name: str) -> Any:
         gc.enable()
 
 
-# The parser's error, whose module is Typer's private affair.
+# The parser's error. Its module is private in Typer.
 _Misused: type[Any] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
 
 app = typer.Typer(
@@ -116,14 +116,14 @@ def bulkimg(
 
 
 def main() -> NoReturn:
-    """Run the command line; errors of ours are one sentence and their exit code, never a traceback."""
+    """Run the command line. An error is printed as one sentence with its exit code, never as a traceback."""
     screen.set_up(sys.argv[1:], os.environ)
     signal.signal(
         signal.SIGUSR1, signal.SIG_IGN
-    )  # asks for the status of what is sending (carry.py), and ends nothing else
+    )  # asks for the status of a sending run (cli/execute.py), and must not end another command
     try:
         code = app(prog_name="bulkimg", standalone_mode=False) or Exit.OK
-    except KeyboardInterrupt:  # while a run is sending, signals are its own business (carry.py)
+    except KeyboardInterrupt:  # while a run is sending, execute.py handles the signals
         screen.error("interrupted; nothing was being sent")
         code = Exit.INTERRUPTED
     except Exception as error:
@@ -136,8 +136,8 @@ def main() -> NoReturn:
 
 
 def _end(error: Exception) -> Exit | None:
-    """Say what went wrong, and the exit code that goes with it; None for a bug of ours."""
-    sqlite3 = sys.modules.get("sqlite3")  # imported where a ledger was opened; `--help` does without
+    """Print what went wrong and return the exit code. Returns None for a bug of bulkimg."""
+    sqlite3 = sys.modules.get("sqlite3")  # imported already if a ledger was opened; `--help` does not need it
     if isinstance(error, BulkimgError):
         screen.error(str(error))
         return error.exit_code
@@ -159,18 +159,18 @@ def _end(error: Exception) -> Exit | None:
 
 def _end_of_output(error: OSError) -> Exit:
     screen.error(f"{error.filename or 'standard output'}: {error.strerror}")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the exit's flush has somewhere to go
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # so that the flush at exit has a target
     return Exit.STORAGE
 
 
 def _say_misuse(error: Any) -> None:
-    """Typer's own words, through the one place that prints: a file's name may hold what a terminal obeys."""
+    """Print Typer's own message through `screen`: a file's name may hold characters that a terminal obeys."""
     if type(error).__name__ == "NoArgsIsHelpError":
         screen.note(error.format_message())
         return
     if error.ctx:
         screen.note(error.ctx.get_usage())
-    from bulkimg.layers import REMOVED  # after the fact: `bulkimg --help` does without the models
+    from bulkimg.layers import REMOVED  # imported only now: `bulkimg --help` does not need the models
 
     removed = REMOVED.get(str(getattr(error, "option_name", "")).removeprefix("--"))
     screen.error(screen.one_line(f"{error.option_name} {removed}" if removed else error.format_message()))

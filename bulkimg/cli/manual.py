@@ -1,4 +1,4 @@
-"""What `--help` says besides the options: examples, exit codes, and the groups that options stand in."""
+"""What `--help` says besides the options: examples, exit codes, and the groups of the options."""
 
 from collections.abc import Mapping, Sequence
 
@@ -133,7 +133,7 @@ CODES_OF: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(("status", "runs"), _READING),
     **dict.fromkeys(("init", "schema", "help", "sandbox"), (0, 2)),
 }
-# What a code means for a command, where that is more than the general sentence.
+# What a code means for a command, if that is more than the general sentence.
 CODES_MEAN: Mapping[tuple[str, int], str] = {
     ("check", 0): "no problem",
     ("check", 3): "at least one problem",
@@ -157,7 +157,7 @@ CODES_MEAN: Mapping[tuple[str, int], str] = {
 
 
 def closing(command: str) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The sections at the end of a command's help: (title, (term, meaning) pairs)."""
+    """Return the sections at the end of a command's help: (title, (term, meaning) pairs)."""
     codes = [(str(code), CODES_MEAN.get((command, code), EXIT_CODES[code])) for code in CODES_OF[command]]
     return [("Examples", list(EXAMPLES[command])), ("Exit codes", codes)]
 
@@ -185,11 +185,11 @@ RARE = frozenset({
 
 
 def group_of(option: str) -> str:
-    """The group that an option stands in; a command's own options stand first."""
+    """Return the group of an option. A command's own options come first."""
     return next((group for group, options in GROUPS.items() if option in options), "Options")
 
 
 def place_of(option: str) -> int:
-    """Where an option stands in its group."""
+    """Return the place of an option in its group."""
     options = GROUPS.get(group_of(option), ())
     return options.index(option) if option in options else len(options)

@@ -1,4 +1,4 @@
-"""The options that commands share: each is declared once, and a command names the ones it takes."""
+"""The options that commands share. Each is declared once, and a command names the ones it takes."""
 
 import inspect
 import os
@@ -185,7 +185,7 @@ SPEECH = ("json", "log_format", "quiet")
 
 
 def user_path(text: str) -> Path:
-    """A path argument with `~` replaced; UsageError where there is no such home directory."""
+    """Return a path argument with `~` replaced. Raises UsageError if there is no such home directory."""
     try:
         return parse_path(text)
     except ValueError as error:
@@ -193,7 +193,7 @@ def user_path(text: str) -> Path:
 
 
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the named options; it gets those that were given on the command line as `flags`."""
+    """Give a command the named options. It gets those that were given on the command line as `flags`."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "flags"]
@@ -212,14 +212,14 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
             function(**given, flags=flags)
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # inspect honours it
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # inspect reads it
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         return command
 
     return decorate
 
 
-# Options of one command only; each names its variable where it is declared.
+# Options of one command only. Each names its variable where it is declared.
 _OF_ONE_COMMAND = ("CHECKSUM", "DETAILED_EXITCODE", "PLAN", "OUTPUT", "FIELDS", "WITH_EXPECTATIONS")
 
 
@@ -235,9 +235,9 @@ _SERVICE_LINK = re.compile(
 )
 
 
-@lru_cache(maxsize=1)  # a command may look at its options twice
+@lru_cache(maxsize=1)  # a command may read its options twice
 def _warn_of_unknown(names: frozenset[str]) -> None:
-    """A guard that is misspelled is no guard."""
+    """Warn of unknown variables: a misspelled guard does not protect."""
     known = _known_variables()
     for name in sorted(name for name in names if name.startswith("BULKIMG_") and name not in known):
         if not _SERVICE_LINK.fullmatch(name):
@@ -245,25 +245,28 @@ def _warn_of_unknown(names: frozenset[str]) -> None:
 
 
 def _speak_as_asked_in(path: Path) -> None:
-    """Print from now on as a file asks for, so that a mistake in that very file is already said so."""
+    """Print as a file asks for from now on, so that an error in the same file is printed in that way."""
     try:
         text = path.read_bytes().decode("utf-8-sig", "replace")
     except (OSError, ValueError):
-        return  # reading it for its options says why
+        return  # reading the file for its options reports why
     if re.search(r"""^\s*log_format\s*=\s*["']json["']""", text, re.MULTILINE):
         screen.speak_json()
 
 
 class CommandContext:
-    """Everything that was asked of a command: the settings, and how to get at the credentials when they are needed."""
+    """Everything that was asked of a command: the settings, and a way to read the credentials when they are needed."""
 
     def __init__(self, flags: Flags, job: Path | None = None, stored: Mapping[str, Any] | None = None) -> None:
-        """`stored`: the options of a run that is gone on with; its target then cannot be changed by the environment."""
+        """Read the settings.
+
+        `stored` are the options of a resumed run; the environment then cannot change its target.
+        """
         environment = environment_layer(os.environ)
         if job is not None:
             _speak_as_asked_in(job)
         if stored is not None:
-            others = (*TARGET, *PLAN_SHAPE, "run_id")  # of the run that is stored, or of another one
+            others = (*TARGET, *PLAN_SHAPE, "run_id")  # of the stored run, or of another one
             kept = {option: value for option, value in environment.options.items() if option not in others}
             environment = Layer(kept, environment.label)
         layers = [flags_layer(flags), environment]
@@ -298,11 +301,14 @@ class CommandContext:
         _warn_of_unknown(frozenset(os.environ))
 
     def resuming(self, stored: Mapping[str, Any]) -> Settings:
-        """The settings to resume a run with that was named again."""
+        """Return the settings to resume a run that was named again."""
         return resuming(self._layers, stored)
 
     def credentials(self) -> Credentials:
-        """UsageError when there are none, half of one, or two kinds. A password that others may read is worth a word."""
+        """Return the credentials. Raises UsageError for none, an incomplete one, or two kinds.
+
+        Warns if others may read the password on the way.
+        """
         found = self._found()
         if isinstance(found, Account) and self.settings.is_readable_on_the_way:
             screen.warning(
@@ -312,14 +318,14 @@ class CommandContext:
         return found
 
     def _found(self) -> Credentials:
-        """A password that is missing is asked for where a person can type it."""
+        """Find the credentials, and ask for a missing password if a person can type it."""
         account = account_without_password(os.environ, self._secrets)
         if account and screen.can_ask() and not self.settings.yes:
             return Account(account, screen.secret(f"Password of {account} on {self.settings.endpoint}: "))
         return find_credentials(os.environ, self._secrets)
 
     def refuse_dry_run(self, command: str) -> None:
-        """A dry run asked for by environment or profile is not something to pass over."""
+        """Refuse a dry run from the environment or a profile: it must not be ignored."""
         if self.settings.dry_run:
             raise UsageError(f"bulkimg {command} has no dry run; unset BULKIMG_DRY_RUN")
 

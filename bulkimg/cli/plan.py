@@ -1,4 +1,4 @@
-"""`bulkimg plan`: a run that stops at its plan, and how a plan looks on a screen."""
+"""`bulkimg plan`: a run that stops at its plan. It also prints plans."""
 
 from itertools import islice
 from typing import Annotated
@@ -17,7 +17,7 @@ from bulkimg.planner import refusal
 from bulkimg.planner.diff import show
 from bulkimg.report import plan_line
 
-SAMPLE = 10  # rows shown as a difference
+SAMPLE = 10  # most rows that are shown as a difference
 
 Detailed = Annotated[
     bool,
@@ -42,7 +42,7 @@ def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -
 
 
 def show_plan(summary: Summary, run: OpenRun) -> PlanCounts | None:
-    """The plan on standard output, and whether it would be refused; None, and why, where none could be made."""
+    """Print the plan to standard output. Returns its counts, or None after a message if no plan was made."""
     ledger = Ledger.open(run.directory.ledger, read_only=True)
     try:
         made = ledger.meta("state") != "ready"
@@ -79,13 +79,13 @@ def _show(counts: PlanCounts, sample: list[plans.PlannedRow], summary: Summary) 
 
 
 def _warn(counts: PlanCounts, summary: Summary, run: OpenRun) -> None:
-    """What the plan would meet when it is applied, and how to apply it."""
+    """Warn of what prevents the plan's apply, and say how to apply it."""
     refused = refusal(counts, run.settings.max_changes, run.settings.allow_field)
     if summary.reason:
         screen.note(screen.one_line(f"stopped: {summary.reason}"))
     elif refused:
         screen.note(f"bulkimg apply will refuse this plan: {refused}")
-    if (run.directory.path / "plan.html").exists():  # not where no row was left to plan
+    if (run.directory.path / "plan.html").exists():  # not if no row was left to plan
         screen.note(f"review:  {summary.directory}/plan.html (or plan.csv)")
     following = summary.details["next"]
     if following:

@@ -1,4 +1,4 @@
-"""A manifest's problems and warnings on the screen: each with line, column, value and fix; a capped list on a terminal."""
+"""Print a manifest's problems and warnings with line, column, value and fix. On a terminal the list is capped."""
 
 import sys
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ MOST = 20
 
 
 def problem_line(name: str, problem: Problem, kind: str = "") -> str:
-    """`relabel.csv:17: platform 'Linx': is not one of …; did you mean 'Linux'?`"""
+    """Return `relabel.csv:17: platform 'Linx': is not one of …; did you mean 'Linux'?`"""
     fix = f"; {problem.fix}" if problem.fix else ""
     return screen.one_line(f"{name}:{problem.line}: {kind}{problem.text}{fix}")
 
 
 def show_problems(ledger: Ledger) -> None:
-    """Show the first problems; the results hold all of them."""
+    """Print the first problems. The results hold all of them."""
     name, found = ledger.meta("manifest"), stats.problem_counts(ledger)[0]
     for problem in stats.problems(ledger, limit=MOST):
         screen.note(problem_line(name, problem))
@@ -27,7 +27,7 @@ def show_problems(ledger: Ledger) -> None:
 
 
 def document(ledger: Ledger) -> Iterator[str]:
-    """All of them, as `bulkimg check` lists them; capped where a person reads along."""
+    """Print all problems for `bulkimg check`; capped where a person reads them."""
     name = ledger.meta("manifest")
     limit = MOST * 5 if sys.stdout.isatty() else -1
     for problem in stats.problems(ledger, limit=limit):
@@ -37,7 +37,7 @@ def document(ledger: Ledger) -> Iterator[str]:
 
 
 def remarks(ledger: Ledger) -> Iterator[str]:
-    """One line each, where there is something to say: blank records passed over, and how many warnings there are."""
+    """Print one line each for skipped blank records and for the number of warnings, if there are any."""
     name = ledger.meta("manifest")
     if blank := ledger.meta("blank_records", 0):
         yield f"{name}: {count(blank, 'blank record')} skipped (first in line {ledger.meta('first_blank')})"

@@ -1,4 +1,4 @@
-"""Show a run while it runs: a bar, plain lines, JSON lines or nothing; all observers of the same events."""
+"""Show a run's progress: a bar, plain lines, JSON lines or nothing. All observe the same events."""
 
 import logging
 import sys
@@ -32,7 +32,7 @@ _IDLE = Live(0, float("inf"), 0, 0)
 
 
 class Tally:
-    """Counts of what has been seen, and what follows from them. `clock` is monotonic seconds; `live` gives the engine's figures."""
+    """Count events, and compute rates from them. `clock` is monotonic seconds; `live` returns the engine's figures."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -75,7 +75,7 @@ class Tally:
 
     @property
     def requests_per_s(self) -> float:
-        """Requests a second since the first row was sent, of every kind."""
+        """Requests of every kind a second, since the first row was sent."""
         return max(0, self.live().requests - self._requests_before) / self._seconds
 
     @property
@@ -84,7 +84,7 @@ class Tally:
 
     @property
     def place(self) -> str:
-        """`272/2,000 rows, 0:18 left`."""
+        """Return `272/2,000 rows, 0:18 left`."""
         left = ""
         if 0 < self.done < self.pending:
             left = f", {clock_text((self.pending - self.done) / self.rows_per_s)} left"
@@ -92,14 +92,14 @@ class Tally:
 
     @property
     def pace(self) -> str:
-        """`94 rows/s, 198 requests/s (cap 200/s), 8 in flight`."""
+        """Return `94 rows/s, 198 requests/s (cap 200/s), 8 in flight`."""
         live = self.live()
         cap = "" if live.rate == float("inf") else f" (cap {rate_text(live.rate)})"
         return f"{self.rows_per_s:.1f} rows/s, {self.requests_per_s:.0f} requests/s{cap}, {live.in_flight:,} in flight"
 
     @property
     def troubles(self) -> str:
-        """What is not fine by its name, and what the run waits for; "" when all is well."""
+        """Return the numbers of rows that did not succeed and what the run waits for, or ""."""
         said = [f"{self.counts[status]:,} {status}" for status in _BAD if self.counts[status]]
         said += [f"{self.retrying:,} waiting for a retry"] if self.retrying else []
         if self._held and (seconds := self._held_until - self._clock()) > 0:
@@ -112,14 +112,14 @@ class Tally:
 
 
 class Progress(Protocol):
-    """Watches events until it is closed."""
+    """Watch events until it is closed."""
 
     def see(self, event: Event) -> None: ...
     def close(self) -> None: ...
 
 
 class _Plain:
-    """A line every few seconds, good in a log."""
+    """Print a line every few seconds, for a log."""
 
     def __init__(self, stats: Tally, clock: Callable[[], float] = time.monotonic) -> None:
         self._tally, self._clock, self._last = stats, clock, clock()
@@ -135,7 +135,7 @@ class _Plain:
 
 
 class _Json:
-    """A JSON line a second, and one at the end."""
+    """Print a JSON line a second, and one at the end."""
 
     def __init__(self, stats: Tally, clock: Callable[[], float] = time.monotonic) -> None:
         self._tally, self._clock, self._last = stats, clock, clock()
@@ -169,10 +169,10 @@ BAR_WIDTH = 40  # at most; a narrow terminal gets what its text leaves
 
 
 class _Bar:
-    """A bar on a terminal, with the pace below it and what is not fine below that. Rich redraws it ten times a second."""
+    """A bar on a terminal, with the pace and the failures below it. Rich redraws it ten times a second."""
 
     def __init__(self, stats: Tally) -> None:
-        from rich.console import Console  # the other kinds do without rich
+        from rich.console import Console  # the other kinds do not need rich
 
         self._tally = stats
         self._console = Console(file=sys.stderr, highlight=False)
@@ -219,7 +219,7 @@ class _Nothing:
 
 
 class Watcher:
-    """The observer that commands hand to the engine: sentences, and the kind of progress that was asked for."""
+    """The observer of a command: it prints sentences and the kind of progress that was asked for."""
 
     def __init__(self, settings: Settings, *, tells_plan: bool = True) -> None:
         self._tells_plan = tells_plan
@@ -241,12 +241,12 @@ class Watcher:
         self._progress = kinds[kind]()
 
     def follow(self, live: Callable[[], Live]) -> None:
-        """Take requests and rows in flight from here."""
+        """Read requests and rows in flight from here."""
         self._tally.live = live
 
     @property
     def has_begun(self) -> bool:
-        """Whether rows have been sent, or could have been."""
+        """Return whether rows were sent or could have been sent."""
         return self._tally.pending > 0
 
     def __call__(self, event: Event) -> None:

@@ -21,7 +21,7 @@ Section = tuple[str, Records]  # a title, and (term, meaning) pairs
 
 
 def _sections(name: str) -> tuple[str, str, list[Section]]:
-    """A command's usage, what it does, and its sections; every option, rare or not."""
+    """Return a command's usage, what it does, and its sections, with every option, also the rare ones."""
     group: Any = typer.main.get_command(app)
     top = typer.Context(group, info_name="bulkimg")
     command = group.get_command(top, name)
@@ -45,7 +45,7 @@ def _sections(name: str) -> tuple[str, str, list[Section]]:
 
 
 def markdown() -> str:
-    """docs/reference/cli.md."""
+    """Return docs/reference/cli.md."""
     return "\n".join(_markdown()).rstrip("\n") + "\n"
 
 
@@ -92,7 +92,7 @@ def _table(title: str, records: Records) -> Iterator[str]:
 
 
 def man_pages() -> Mapping[str, str]:
-    """Every man page by its file's name."""
+    """Return every man page by its file's name."""
     pages = {"bulkimg.1": _man("bulkimg", "bulkimg [OPTIONS] COMMAND [ARGS]...", _TOP, [("Commands", _commands())])}
     for name in COMMANDS:
         usage, what, sections = _sections(name)
@@ -126,7 +126,7 @@ def _man(name: str, usage: str, what: str, sections: Sequence[Section]) -> str:
 
 
 def _roff(text: str) -> str:
-    """Text that roff shows as it is: a backslash, a hyphen to copy, a period or quote at the beginning of a line."""
+    """Escape a text for roff: backslashes, hyphens to copy, and a period or quote at the beginning of a line."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...").replace("→", "->")
     return f"\\&{text}" if text.startswith((".", "'")) else text
 
@@ -135,7 +135,7 @@ def _roff(text: str) -> str:
 
 
 def completions() -> Mapping[str, str]:
-    """The completion script of each shell by its file's name."""
+    """Return each shell's completion script by its file's name."""
     from typer._completion_shared import get_completion_script
 
     return {
@@ -146,7 +146,7 @@ def completions() -> Mapping[str, str]:
 
 
 def files() -> Mapping[Path, str]:
-    """Everything that is made, by its place."""
+    """Return all files by their place."""
     found = {DOCS / "reference" / "cli.md": markdown()}
     found |= {DOCS / "man" / name: text for name, text in man_pages().items()}
     return found | {DOCS / "completion" / name: text for name, text in completions().items()}

@@ -1,4 +1,4 @@
-"""`bulkimg resume`: take a run up again from its ledger; the manifest is not needed."""
+"""`bulkimg resume`: continue a run from its ledger. The manifest is not needed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,12 +21,12 @@ Run = Annotated[
 
 
 def find(name: str, flags: Flags) -> RunDirectory:
-    """The run that RUN names, in the runs directory that flags and environment say."""
+    """Return the run that RUN names, in the runs directory of flags and environment."""
     return find_run(runs_dir(flags), str(user_path(name)) if name.startswith("~") else name)
 
 
 def runs_dir(flags: Flags) -> Path:
-    """The runs directory that flags and environment say."""
+    """Return the runs directory of flags and environment."""
     return CommandContext({key: flags[key] for key in ("runs_dir", *SPEECH) if key in flags}).settings.runs_dir
 
 

@@ -1,4 +1,4 @@
-"""`bulkimg run`: a manifest or a job file, checked, confirmed, carried out."""
+"""`bulkimg run`: check, confirm and execute a manifest or a job file."""
 
 import tempfile
 from pathlib import Path
@@ -48,7 +48,7 @@ def command(source: Source, flags: Flags) -> None:
 
 
 def begin_or_refuse(asked: CommandContext, source: str, *, plan_only: bool = False) -> tuple[OpenRun, Credentials]:
-    """A run whose manifest is sound, or the one that --run-id names; otherwise the problems are shown, and that is the end."""
+    """Create a run of a sound manifest, or return the one that --run-id names. Otherwise show the problems and exit."""
     asked.require_endpoint()
     credentials = asked.credentials()
     if named := named_run(asked.settings):
@@ -62,14 +62,14 @@ def begin_or_refuse(asked: CommandContext, source: str, *, plan_only: bool = Fal
 
 
 def _resumed(named: RunDirectory, asked: CommandContext, source: str) -> OpenRun:
-    """The run of that name, to be resumed: its plan and its target stay, and its guards hold until others are given."""
+    """Resume the run of that name. Its plan and its target stay, and its guards hold unless others are given."""
     refuse_other_work(named, asked.settings, source)
     screen.note(f"resuming run {named.run_id}")
     return resume_run(named, asked.resuming(stored_settings(named)))
 
 
 def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
-    """The settings and the manifest that SOURCE and the flags mean."""
+    """Return the settings and the manifest that SOURCE and the flags mean."""
     source = str(user_path(source)) if source.startswith("~") else source
     if not source.lower().endswith(".toml"):
         return CommandContext(flags), source
@@ -90,7 +90,7 @@ def _refuse(run: OpenRun, why: str) -> NoReturn:
 
 
 def _dry_run(source: str, asked: CommandContext) -> None:
-    """The manifest and what it asks for, offline, in a place that is gone afterwards; `bulkimg plan` looks at the images."""
+    """Check the manifest offline in a temporary place, and show what it asks for. `bulkimg plan` reads the images."""
     check_outputs(source, asked.settings)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
         run = create_run(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))

@@ -1,4 +1,4 @@
-"""`bulkimg runs`: the runs there are, newest first; `--prune` removes those that are finished."""
+"""`bulkimg runs`: list the runs, newest first. `--prune` removes those that are finished."""
 
 import time
 from typing import Annotated, Any
@@ -71,7 +71,7 @@ def _age(text: str) -> float:
 
 
 def _reports(runs_dir: Any) -> list[tuple[RunDirectory, dict[str, Any]]]:
-    """Newest first. One damaged run is named, and hides no other."""
+    """Return the reports, newest first. A damaged run is named and does not hide the others."""
     found = []
     for directory in reversed(list_runs(runs_dir)):
         try:

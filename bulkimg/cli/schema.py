@@ -1,4 +1,4 @@
-"""`bulkimg schema`: JSON Schemas of what bulkimg reads and writes."""
+"""`bulkimg schema`: print JSON Schemas of what bulkimg reads and writes."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from bulkimg.values import nearest
 
 
 def complete_names(incomplete: str) -> list[tuple[str, str]]:
-    """Names for the shell."""
+    """Complete names for the shell."""
     return [(name, text) for name, text in schemas.NAMES.items() if name.startswith(incomplete)]
 
 

@@ -1,7 +1,7 @@
-"""The only place that prints: documents to standard output, everything else to standard error, all of it clean.
+"""Print everything: documents to standard output, all else to standard error, both without control characters.
 
-Standard error is text or, with `--log-format json`, one JSON object a line; with `--quiet` it is held back until the exit code
-is known. Questions go to the terminal itself.
+No other module prints. Standard error is text or, with `--log-format json`, one JSON object a line. With `--quiet` it
+is kept back until the exit code is known. Questions go to the terminal itself.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import Any
 
 from bulkimg.errors import UsageError
 
-# What a terminal would obey instead of show: C0 but newline, DEL, C1, and the bidirectional overrides.
+# What a terminal obeys instead of showing: C0 without newline, DEL, C1, and the bidirectional overrides.
 _OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 HELD_BACK = 10_000  # lines that --quiet keeps for a run that does not end well
 
@@ -29,8 +29,8 @@ HELD_BACK = 10_000  # lines that --quiet keeps for a run that does not end well
 class _State:
     """How this process prints."""
 
-    as_json: bool = False  # standard error
-    wants_document: bool = False  # standard output carries one JSON document
+    as_json: bool = False  # of standard error
+    wants_document: bool = False  # standard output is one JSON document
     quiet: bool = False
     held: deque[str] = field(default_factory=lambda: deque(maxlen=HELD_BACK))
     has_document: bool = False
@@ -41,12 +41,12 @@ _state = _State()
 
 
 def clean(text: str) -> str:
-    """The text with everything a terminal or a log would obey written out, such as `\\x1b`."""
+    """Return the text with everything that a terminal or a log would obey escaped, such as `\\x1b`."""
     return _OBEYED.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def one_line(text: str) -> str:
-    """`clean`, and newlines written out too: one event is one line."""
+    """Return `clean`, with newlines escaped too: one event is one line."""
     return clean(text).replace("\n", "\\n")
 
 
@@ -54,16 +54,17 @@ def one_line(text: str) -> str:
 
 
 def set_up(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Before the command line is parsed: an error in it is already printed in the form that it asks for.
+    """Set up printing before the command line is parsed, so that an error in it is printed in the requested form.
 
-    What the terminal's encoding cannot show is written out, instead of ending the program; what is closed stays empty.
+    A character that the terminal's encoding does not have is escaped and does not end the program. Closed streams stay
+    empty.
     """
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # or the next file of ours would get this number, and whatever others write to it
+        except OSError:  # otherwise the next opened file would get this number, and with it what others write to it
             os.open(os.devnull, os.O_RDWR)
-    # What was closed is None, and print would take the other one instead.
+    # A closed stream is None, and print would use the other one instead.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115, PTH123
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
@@ -88,27 +89,27 @@ def _is_true(text: str | None) -> bool:
 
 
 def use(*, as_json: bool, wants_document: bool, quiet: bool) -> None:
-    """Print like this from now on: what flags, environment, job file and profile say together."""
+    """Set how to print from now on, from flags, environment, job file and profile."""
     _state.as_json, _state.wants_document, _state.quiet = as_json, wants_document, quiet
 
 
 def speak_json() -> None:
-    """Standard error is JSON from now on."""
+    """Write standard error as JSON from now on."""
     _state.as_json = True
 
 
 def is_quiet() -> bool:
-    """Whether standard error is held back."""
+    """Return whether standard error is kept back."""
     return _state.quiet
 
 
 def wants_document() -> bool:
-    """Whether standard output is to carry one JSON document."""
+    """Return whether standard output must be one JSON document."""
     return _state.wants_document
 
 
 def finish(exit_code: int) -> None:
-    """The last words: what --quiet held back of a run that did not end well, and the one document that --json promises."""
+    """Print what --quiet kept back if the run did not end well, and the one document that --json promises."""
     if _state.wants_document and not _state.has_document and (exit_code or _state.last_error):
         what, _, to_do = _state.last_error.partition("; ")
         found = {"code": _CODES.get(exit_code, "ERROR"), "message": what or "the command failed", "hint": to_do}
@@ -130,18 +131,18 @@ _CODES = {
 
 
 def out(text: str) -> None:
-    """A document or a result."""
+    """Print a document or a result to standard output."""
     print(clean(text), flush=True)
 
 
 def out_json(document: Any, *, indent: int | None = 2) -> None:
-    """One JSON document. Escapes keep it exact and harmless at once."""
+    """Print one JSON document. It is ASCII with escapes, so it is exact and harmless."""
     _state.has_document = True
     print(json.dumps(document, indent=indent), flush=True)
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output. A reader that goes away changes no exit code: what is left goes nowhere."""
+    """Standard output. If its reader goes away, the exit code does not change and the rest is dropped."""
 
     has_reader = True
 
@@ -165,12 +166,12 @@ class _Output(io.TextIOWrapper):
 
 
 def has_reader() -> bool:
-    """Whether standard output still has a reader, as far as it has been tried."""
+    """Return whether standard output still has a reader, as far as it was tried."""
     return getattr(sys.stdout, "has_reader", True)
 
 
 def change(name: str, before: str | None, after: str) -> None:
-    """One field of a difference: red and green on a terminal that shows colours, unless NO_COLOR says otherwise."""
+    """Print one field of a difference, red and green on a terminal with colours unless NO_COLOR is set."""
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     red, green, plain = ("\x1b[31m", "\x1b[32m", "\x1b[0m") if coloured else ("", "", "")
     was = "" if before is None else f"{red}{one_line(before)}{plain} → "
@@ -178,7 +179,7 @@ def change(name: str, before: str | None, after: str) -> None:
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns lined up, the last one left as long as it is."""
+    """Return lines with aligned columns. The last column keeps its length."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]) - 1)] if rows else []
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
@@ -187,8 +188,11 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def fitted(rows: Sequence[tuple[str, ...]], spare: Sequence[str]) -> str:
-    """A table as wide as the terminal: `spare` are the headings of columns that may be left out, the last to go first; the last
-    column is cut. Whole where standard output is no terminal."""
+    """Return a table as wide as the terminal.
+
+    `spare` are the headings of columns that may be left out; the last of them goes first. The last column is cut. The
+    table is whole if standard output is no terminal.
+    """
     width = _columns(1) if sys.stdout.isatty() else 0
     shown = list(rows)
     for heading in reversed(spare):
@@ -201,7 +205,7 @@ def fitted(rows: Sequence[tuple[str, ...]], spare: Sequence[str]) -> str:
 
 
 def _width(rows: Sequence[tuple[str, ...]]) -> int:
-    """The columns of a table but its last one, and a few characters of that."""
+    """Return the width of all columns but the last, and a few characters of that."""
     return sum(max(len(row[at]) for row in rows) + 2 for at in range(len(rows[0]) - 1)) + 8
 
 
@@ -209,30 +213,30 @@ def _width(rows: Sequence[tuple[str, ...]]) -> int:
 
 
 def note(text: str, event: str = "message") -> None:
-    """A message; `event` is its kind, for programs. A closed or full standard error does not disturb the run."""
+    """Print a message. `event` is its kind, for programs. A closed or full standard error does not disturb the run."""
     _say(
         json.dumps({"schema": 1, "at": time.time(), "event": event, "message": text}) if _state.as_json else clean(text)
     )
 
 
 def note_json(document: Any) -> None:
-    """A message as one JSON line, whatever the format of the others."""
+    """Print a message as one JSON line, whatever the format of the others."""
     _say(json.dumps(document))
 
 
 def warning(text: str) -> None:
-    """Something that is allowed, and perhaps not meant."""
+    """Warn of something that is allowed and may be a mistake."""
     note(text if _state.as_json else f"bulkimg: warning: {one_line(text)}", "warning")
 
 
 def error(text: str) -> None:
-    """A sentence that says what, where and what to do next."""
+    """Print an error: a sentence that says what, where and what to do next."""
     _state.last_error = text
     note(text if _state.as_json else f"bulkimg: {text}", "error")
 
 
 def bug(text: str) -> None:
-    """A traceback of ours."""
+    """Print the traceback of a bug."""
     _state.last_error = text.strip().rsplit("\n", 1)[-1]
     note(text, "bug")
 
@@ -255,13 +259,13 @@ def _print(line: str) -> None:
 
 
 def _wrapped(text: str) -> str:
-    """Lines broken between words where the terminal would break inside one. A line that holds a command stays whole, to be copied."""
+    """Return the text with lines broken between words. A line with a command stays whole, to be copied."""
     width = _columns()
     return "\n".join(line if line.startswith(_COMMANDS) else _filled(line, width) for line in text.split("\n"))
 
 
 def _columns(descriptor: int = 2) -> int:
-    """The terminal's width; shutil would always ask standard output."""
+    """Return the terminal's width. shutil would always ask standard output."""
     if (given := os.environ.get("COLUMNS", "")).isdecimal() and int(given):
         return int(given)
     try:
@@ -285,13 +289,15 @@ def _filled(line: str, width: int) -> str:
 
 
 def can_ask() -> bool:
-    """Whether standard input is a terminal, wherever the outputs go."""
+    """Return whether standard input is a terminal, wherever the outputs go."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def prompt(question: str, shown: str, *, is_new: bool = False) -> None:
-    """Ask on the terminal itself; `typed` reads the answer. `shown`: what a person must have seen; unless it is new, standard
-    error has shown it, where that is the terminal too. OSError where the terminal takes no text."""
+    """Print a question on the terminal itself; `typed` reads the answer. Raises OSError if the terminal takes no text.
+
+    `shown` is what a person must have seen. Unless it is new, standard error has shown it if that is the terminal too.
+    """
     seen = sys.stderr.isatty() and not _state.quiet and not is_new
     text = clean(
         f"{question} [y/N, d shows the differences] "
@@ -306,20 +312,23 @@ def prompt(question: str, shown: str, *, is_new: bool = False) -> None:
 
 
 def _terminal() -> int:
-    """The terminal of standard input, open for writing."""
+    """Open the terminal of standard input for writing."""
     try:
         return os.open(os.ttyname(0), os.O_WRONLY | os.O_NOCTTY)
-    except OSError:  # in another namespace it has no name here
+    except OSError:  # in another namespace it has no name
         return os.dup(0)
 
 
 def typed() -> str:
-    """The line that was typed, in lower case. A terminal gives one line at a time; Python would keep what was typed ahead."""
+    """Read the line that was typed, in lower case.
+
+    A terminal gives one line; Python would also keep what was typed ahead.
+    """
     return os.read(0, 4096).decode("utf-8", "replace").strip().lower()
 
 
 def secret(question: str) -> str:
-    """What is typed on the terminal, without showing it. UsageError where nothing was typed."""
+    """Read what is typed on the terminal without showing it. Raises UsageError if nothing was typed."""
     typed = getpass.getpass(clean(question))
     if not typed or not typed.isprintable():
         raise UsageError("no password was typed; nothing was sent")

@@ -1,4 +1,4 @@
-"""`bulkimg show`: one image as it is now, and what the runs here did to it."""
+"""`bulkimg show`: print one image as it is now, and what the runs here did to it."""
 
 import asyncio
 from typing import Annotated, Any
@@ -83,7 +83,7 @@ def _elsewhere(past: History, settings: Settings) -> str:
 
 
 def _changes(past: History) -> list[str]:
-    """What one run changed, or why it did not."""
+    """Return what one run changed, or why it did not."""
     if not past.changed:
         return [f"    {past.message}"] if past.message else []
     before, after = past.before or {}, past.after or {}

@@ -56,11 +56,11 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def report(directory: RunDirectory) -> dict[str, Any]:
-    """A run's state, counts, pace and causes as a JSON object.
+    """Return a run's state, counts, pace and causes as a JSON object.
 
-    States: reading, ready, planned, running, stopped, done, refused; a dead process leaves interrupted (it can be resumed) or
-    abandoned (its manifest was not read to the end). `counts` of a living run are its outcomes; `in_flight` and `waiting` are
-    the other rows, by the run's own word where it gives one.
+    States: reading, ready, planned, running, stopped, done, refused. A dead process leaves interrupted (it can be
+    resumed) or abandoned (its manifest was not read to the end). `counts` of a living run are its outcomes. `in_flight`
+    and `waiting` are the other rows, from the run itself if it answers.
     """
     held = directory.is_held()
     alive = _asked(directory) if held else None
@@ -112,7 +112,7 @@ def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | Non
 
 
 def _following(directory: RunDirectory, ledger: Ledger, state: str) -> str | None:
-    """What the run said at its end; what a process that died would have said."""
+    """Return the next command of the run's end, or for a process that died the one that it would have named."""
     if state in ("ready", "planned", "stopped", "done") and ledger.meta("exit_code") is not None:
         said: str | None = ledger.meta("next")
         return said
@@ -126,7 +126,7 @@ def _kind(ledger: Ledger) -> str:
 
 
 def _asked(directory: RunDirectory) -> dict[str, Any] | None:
-    """What the process that carries the run out says of it; None where it takes no questions."""
+    """Ask the process that executes the run for its status. Returns None if it takes no requests."""
     try:
         return ask(directory.path, ["status"])
     except BulkimgError:

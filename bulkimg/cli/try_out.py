@@ -1,4 +1,4 @@
-"""`bulkimg try`: one change as the API page's "Try It Out" shows it."""
+"""`bulkimg try`: send one change as the API page's "Try It Out" shows it."""
 
 import asyncio
 import json
@@ -60,7 +60,7 @@ def _change(uuid: str, settings: Settings) -> tuple[str, Fields]:
 
 
 def _curl(image: str, fields: Fields, settings: Settings) -> str:
-    """The request as a command to copy; the credential stays in the environment."""
+    """Return the request as a command to copy. The credential stays in the environment."""
     key = settings.action_key if settings.action_key != "auto" else DOCUMENTED_KEY
     body = update_body(key, fields).decode()
     url = f"{settings.endpoint or 'http://HOST:8080'}{settings.base_path}/v1/images/{image}/actions"

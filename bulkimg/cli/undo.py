@@ -1,4 +1,4 @@
-"""`bulkimg undo`: a new run that puts back what an earlier one changed."""
+"""`bulkimg undo`: a new run that restores what an earlier one changed."""
 
 from typing import Annotated
 
@@ -87,7 +87,7 @@ def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -
 
 
 def _begin(directory: RunDirectory, asked: CommandContext, where: list[str]) -> OpenRun | None:
-    """The undo of a run; None, and said, where it changed nothing."""
+    """Create the undo of a run. Returns None after a message if the run changed nothing."""
     settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
     if named := named_run(settings, undo_of=directory.run_id):
         return resume_run(named, settings)

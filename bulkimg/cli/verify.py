@@ -1,4 +1,4 @@
-"""`bulkimg verify`: the images again, next to what a run wanted of them."""
+"""`bulkimg verify`: compare the images with what a run wanted."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ from bulkimg.process import event_loop, leave_no_core
 from bulkimg.settings import Settings
 from bulkimg.words import count
 
-MOST = 100  # lines on a screen; --json has them all
+MOST = 100  # most lines on a screen; --json has all
 
 
 @with_options("profile", "ca_file", "rate", "timeout", "max_outage", "retries", "runs_dir", *SPEECH)
@@ -42,7 +42,7 @@ def command(run: Run, flags: Flags) -> None:
 
 
 async def _look(directory: RunDirectory, settings: Settings, credentials: Credentials) -> tuple[int, list[Drift]]:
-    """(images looked at, what has drifted)."""
+    """Return (images read, what has drifted)."""
     watcher = Watcher(settings.model_copy(update={"progress": "none"}))
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:

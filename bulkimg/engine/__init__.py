@@ -1,6 +1,6 @@
-"""The engine: a manifest becomes a ledger, the ledger is carried out, a summary comes back. Nothing here prints.
+"""The engine: load a manifest into a ledger, execute the run, return a summary. Nothing here prints.
 
-The command line and `import bulkimg` both stand on it. Progress, logs and pages are observers of the events it emits.
+The command line and `import bulkimg` both use it. Progress, logs and pages are observers of the events that it emits.
 """
 
 from bulkimg.engine.close import next_command, plan_document, plan_page, refusal, refuse, summary_document

@@ -23,7 +23,7 @@ from bulkimg.words import count
 
 
 def refusal(run: OpenRun) -> str:
-    """Why the run must not send anything, in one sentence; empty when it may."""
+    """Return why the run must not send anything, in one sentence; "" if it may."""
     found, rows, fatal = stats.problem_counts(run.ledger)
     name = run.ledger.meta("manifest")
     if fatal or (found and not run.settings.skip_invalid):
@@ -52,8 +52,10 @@ def finish(
     requests: int = 0,
     reached: bool = True,
 ) -> Summary:
-    """Write every file of the run from the ledger, and say what came of it. `ended` is seconds since the epoch; `reached`:
-    the server has answered something."""
+    """Write every file of the run from the ledger. Returns the summary.
+
+    `ended` is seconds since the epoch. `reached`: the server has answered at least once.
+    """
     ledger = run.ledger
     with storage_errors(run.directory.ledger):
         counts = stats.counts(ledger)
@@ -61,18 +63,18 @@ def finish(
         to_do = stats.rows_to_do(ledger)
     is_plan = stop is None and ledger.meta("state") == "planned"
     exit_code = _exit_code(counts, stop, to_do, is_plan=is_plan)
-    # A resumed run counts what its earlier processes did; one that was killed could not say.
+    # A resumed run adds the figures of its earlier processes. A process that was killed left none.
     requests += ledger.meta("requests", 0)
     sending_seconds += ledger.meta("sending_s", 0.0)
     before = ledger.meta("state")
     if before != "refused":
-        # A run that has not begun to send stays what it is, so that going on with it makes the plan, or asks, again.
+        # A run that has not begun to send keeps its state, so that resuming it makes the plan, or asks, again.
         state = "done" if not to_do else before if before in ("ready", "planned") else "stopped"
         ledger.set_meta(state=state, ended_at=ended, exit_code=exit_code, requests=requests, sending_s=sending_seconds)
     following = next_command(run, counts, to_do, stop, reached=reached)
     ledger.set_meta(
         next=following, reason=stop.why if stop and exit_code else ""
-    )  # the hint of rows that were not sent
+    )  # used in the hint of rows that were not sent
     causes = stats.causes(ledger)
     started = ledger.meta("started_at", ended)
     summary = Summary(
@@ -121,8 +123,10 @@ def finish(
 
 
 def plan_page(run: OpenRun) -> Path:
-    """Where plan.html is; it and plan.csv are made where they are not there yet. Most runs are looked at by nobody before
-    they send, so only what shows a plan to somebody asks for it."""
+    """Return the path of plan.html; write it and plan.csv if they do not exist.
+
+    Nobody looks at the plan of most runs, so the files are made only when a plan is shown.
+    """
     page = run.directory.path / "plan.html"
     if not page.exists():
         _write_plan(run)
@@ -140,7 +144,10 @@ def _write_plan(run: OpenRun) -> None:
 
 
 def _exit_code(counts: Mapping[str, int], stop: Ending | None, to_do: int, *, is_plan: bool) -> int:
-    """A stop's own code; one that came too late to leave a row undone does not count. A plan's rows are not done yet."""
+    """Return the exit code. A stop's own code counts unless it came too late to leave a row unprocessed.
+
+    The rows of a plan are unprocessed and still fine.
+    """
     if stop and (to_do or stop.exit_code not in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.TARGET, Exit.TIME_BOX)):
         return int(stop.exit_code)
     fine = sum(counts[status] for status in GOOD) + (counts[Status.UNPROCESSED] if is_plan else 0)
@@ -150,14 +157,14 @@ def _exit_code(counts: Mapping[str, int], stop: Ending | None, to_do: int, *, is
 def next_command(
     run: OpenRun, counts: Mapping[str, int], to_do: int, stop: Ending | None, *, reached: bool = True
 ) -> str | None:
-    """The exact command to type next, when there is one that can do better than this one did."""
+    """Return the exact command to type next, or None if no command can do more."""
     state, words = run.ledger.meta("state"), run.directory.words
     if state == "refused" or (stop is not None and not stop.resumable):
         return None
     if state == "planned" and guarded(plans.counts(run.ledger), run.settings.max_changes, run.settings.allow_field):
         return None
     if to_do:
-        # A run keeps its endpoint. Where that was wrong, the same command again takes the right one.
+        # A run keeps its endpoint. If that was wrong, the same command again takes the right one.
         wrong_endpoint = stop is not None and (stop.elsewhere or not reached or state == "ready")
         if stop is not None and stop.exit_code is Exit.TARGET and wrong_endpoint and run.command:
             return run.command
@@ -166,7 +173,7 @@ def next_command(
 
 
 def summary_document(summary: Summary) -> dict[str, Any]:
-    """The summary as summary.json and --json show it."""
+    """Return the summary as the JSON object of summary.json and --json."""
     return _document(summary).as_json()
 
 
@@ -176,6 +183,6 @@ def _document(summary: Summary) -> SummaryDocument:
 
 
 def plan_document(summary: Summary, counts: PlanCounts | None) -> dict[str, Any]:
-    """The summary and the plan in figures, as `plan --json` shows them."""
+    """Return the summary and the plan's counts as the JSON object of `plan --json`."""
     changes = Changes.model_validate(asdict(counts)) if counts else None
     return PlanDocument.model_validate(_document(summary).model_dump() | {"changes": changes}).as_json()

@@ -1,4 +1,4 @@
-"""Open a connection to a server: the one place, for runs, exports, verifications, `try` and `doctor`."""
+"""Open a connection to a server, for runs, exports, verifications, `try` and `doctor`."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,8 +25,11 @@ def _http_client(settings: Settings, now: Callable[[], float]) -> Client:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a run uses of its machine: time and chance, the network, the ledger's thread, the rate that processes share, the
-    orders of `bulkimg ctl`. A simulation hands in its own."""
+    """What a run uses of its machine.
+
+    These are the clock and random generator, the network, the writer thread, the rate that processes share, and the
+    orders of `bulkimg ctl`. A simulation passes its own.
+    """
 
     runtime: Runtime = field(default_factory=Runtime)
     connect: Callable[[Settings, Callable[[], float]], Client] = _http_client
@@ -37,7 +40,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that can be asked. It is not logged in to before `auth.open`."""
+    """A server that can be asked. `auth.open` logs in."""
 
     transport: Transport
     auth: Auth
@@ -46,7 +49,7 @@ class Server:
 
 
 def pace_of(settings: Settings, runtime: Runtime, concurrency: int, *, adapts: bool = False) -> Pace:
-    """The pace that these settings ask for."""
+    """Return the pace that these settings ask for."""
     return Pace(
         settings.rate,
         concurrency,
@@ -68,9 +71,10 @@ async def connected(
     ports: Ports,
     action_key: str = "",
 ) -> AsyncIterator[Server]:
-    """A connection that is paced, shares its rate, and tells of outages; closed at the end.
+    """Give a connection that is paced, shares its rate, and reports outages. It is closed at the end of the block.
 
-    `give_up` is called when the server has been away for longer than the settings allow. UsageError for a bad --ca-file.
+    `give_up` is called when the server is down for longer than the settings allow. Raises UsageError for a bad
+    --ca-file.
     """
     runtime = ports.runtime
     transport = Transport(ports.connect(settings, runtime.now), settings.target, Paced(pace))

@@ -1,6 +1,6 @@
-"""Talk to a running run: a socket in its directory takes one request a connection, one JSON line each way.
+"""Control a running run over a socket in its directory: one request for each connection, one JSON line each way.
 
-The directory is readable by its owner alone, and so is the socket; a user who can open it could as well kill the process.
+Only the owner can read the directory and the socket. A user who can open the socket could also kill the process.
 """
 
 import asyncio
@@ -17,15 +17,15 @@ from bulkimg.values import parse_rate
 
 NAME = "ctl.sock"
 PATIENCE = 5.0  # seconds for one request or answer
-LONGEST = 4096  # bytes of a request
-MOST_ROWS = 1000  # in flight, as for --concurrency
+LONGEST = 4096  # most bytes of a request
+MOST_ROWS = 1000  # most rows in flight, as for --concurrency
 
 Order = tuple[str, Any]
 Handler = Callable[[list[Order]], dict[str, Any]]
 
 
 def parse_orders(words: list[str]) -> list[Order]:
-    """`rate=5/s`, `concurrency=8`, `pause`, `go`, `stop`, `status` → orders; UsageError for anything else."""
+    """Parse `rate=5/s`, `concurrency=8`, `pause`, `go`, `stop`, `status`. Raises UsageError for anything else."""
     orders: list[Order] = []
     for word in words:
         name, equals, value = word.partition("=")
@@ -51,7 +51,7 @@ def _rows(text: str) -> int:
 
 @asynccontextmanager
 async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
-    """For so long the run takes orders. Gives why it cannot, or nothing: a run without a socket is a run all the same."""
+    """Take orders for the run within the block. Gives "", or why it cannot: a run without a socket still works."""
     path = directory / NAME
     try:
         listener = _bind(path)
@@ -67,7 +67,7 @@ async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
                     writer.write(_answered(line, handle))
                     await writer.drain()
             except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                pass  # the client has gone, sends nothing, or does not stop sending: there is no one to answer
+                pass  # the client left, sends nothing or does not stop sending: nobody waits for an answer
             finally:
                 writer.close()
 
@@ -98,7 +98,10 @@ def _words(line: bytes) -> list[str]:
 
 
 def ask(directory: Path, words: list[str]) -> dict[str, Any]:
-    """Tell the run in that directory; its status once it has obeyed. RunRefused when no process is there to be told."""
+    """Send orders to the run in that directory.
+
+    Returns its status once it has obeyed. Raises RunRefused if no process runs.
+    """
     gone = RunRefused(f"run {directory.name} takes no orders: no process carries it out, or none that can be told")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(PATIENCE)
@@ -121,7 +124,7 @@ def ask(directory: Path, words: list[str]) -> dict[str, Any]:
 
 def _bind(path: Path) -> socket.socket:
     with suppress(FileNotFoundError):
-        path.unlink()  # of a process that is dead: the run is ours
+        path.unlink()  # left by a dead process: this process holds the run
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _short(path.parent) as name:
@@ -135,7 +138,7 @@ def _bind(path: Path) -> socket.socket:
 
 @contextmanager
 def _short(directory: Path) -> Iterator[str]:
-    """A name of the socket that is short enough: the system takes 107 bytes, and a run may lie deep (unix(7))."""
+    """Return a path of the socket that is short enough: the system allows 107 bytes (unix(7))."""
     full = str(directory / NAME)
     if len(os.fsencode(full)) <= 100:
         yield full

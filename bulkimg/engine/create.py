@@ -1,4 +1,4 @@
-"""Begin runs: from a manifest, from an interrupted run, from the rows an earlier run left."""
+"""Create runs: from a manifest, from an interrupted run, from the rows that an earlier run left."""
 
 import os
 import platform
@@ -35,9 +35,9 @@ def create_run(
     *,
     plan_only: bool = False,
 ) -> OpenRun:
-    """Take the manifest (or changes) into a new run's ledger. UsageError and StorageError before anything is sent.
+    """Load the manifest or the changes into a new run's ledger. Raises UsageError and StorageError.
 
-    RunRefused where another run of the same work is under way, unless this one is only planned (`plan_only`).
+    Raises RunRefused if another run of the same work is under way, unless this run is only planned (`plan_only`).
     """
     manifest = Manifest(source, settings, changes)
     check_outputs(source, settings)
@@ -54,7 +54,7 @@ def create_run(
 
 
 def _probe(source: str, changes: Iterable[Any] | None) -> None:
-    """A file that cannot be opened leaves no run behind."""
+    """Open the file once, so that a file that cannot be opened leaves no run."""
     if changes is None and source != "-":
         try:
             with Path(source).open("rb"):
@@ -65,7 +65,7 @@ def _probe(source: str, changes: Iterable[Any] | None) -> None:
 
 
 def check_outputs(source: str, settings: Settings) -> None:
-    """UsageError or StorageError when --results cannot be a result file, or is the manifest itself."""
+    """Raise UsageError or StorageError if --results cannot be a result file or is the manifest itself."""
     path = settings.results
     if path is None:
         return
@@ -106,13 +106,15 @@ def _write_header(ledger: Ledger, directory: RunDirectory, settings: Settings, c
 
 
 def _user() -> str:
-    """The name they go by; the number beside it is the system's. Asking the system for the name may ask a directory over the
-    network, and a dry run opens no socket."""
+    """Return the user's name from the environment, or from /etc/passwd.
+
+    Nothing is asked over the network: a dry run opens no socket.
+    """
     return os.environ.get("LOGNAME") or os.environ.get("USER") or _local_user(os.getuid())
 
 
 def _local_user(uid: int) -> str:
-    """The name in /etc/passwd; `pwd` would ask a directory over the network where one is configured."""
+    """Read the name from /etc/passwd. `pwd` may ask a directory over the network."""
     try:
         lines = Path("/etc/passwd").read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -122,7 +124,7 @@ def _local_user(uid: int) -> str:
 
 
 def kept_options(settings: Settings) -> dict[str, Any]:
-    """What was asked, as Settings takes it again; the target whole, so that no later default can change it."""
+    """Return the options as Settings accepts them again, with the whole target."""
     how_it_is_shown = {
         "runs_dir", "progress", "json_summary", "log_format", "verbose", "quiet", "yes", "dry_run", "run_id",
         "allow_overlap", "encoding_is_configured",
@@ -135,14 +137,16 @@ def kept_options(settings: Settings) -> dict[str, Any]:
             kept[name] = str(limit)
     if settings.results:
         kept["results"] = str(settings.results.absolute())
-    # Whole, so that no later default, variable or profile can change what the run was asked for.
+    # The whole target, so that no later default, variable or profile can change what the run was asked for.
     whole = settings.model_dump(mode="json", include={"endpoint", "base_path", "action_key", *PLAN_SHAPE})
     return kept | whole | ({"ca_file": str(settings.ca_file.absolute())} if settings.ca_file else {})
 
 
 def resume_run(directory: RunDirectory, settings: Settings, *, planned: bool = False) -> OpenRun:
-    """Hold a run again, to resume it. RunRefused when it cannot be resumed. `planned`: it must be a plan of which
-    nothing has been sent."""
+    """Lock a run again and check that it can be resumed. Raises RunRefused if it cannot.
+
+    `planned`: it must be a plan of which nothing was sent.
+    """
     directory.hold()
     try:
         ledger = Ledger.open(directory.ledger)
@@ -152,7 +156,7 @@ def resume_run(directory: RunDirectory, settings: Settings, *, planned: bool = F
             ledger.close()
             raise
     except BaseException:
-        directory.release()  # a program that lives on may want to do something else with this run
+        directory.release()  # otherwise a program that keeps running could not use this run again
         raise
 
 
@@ -167,7 +171,7 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
             f"the manifest of run {directory.run_id} was refused, so there is nothing to resume; fix it and run it again"
         )
     if planned and state == "done" and not plans.counts(ledger).actions["update"]:
-        planned = False  # a plan without changes has nothing left to carry out
+        planned = False  # a plan without changes has nothing left to send
     if planned and state != "planned":
         again = f"bulkimg resume {directory.words}"
         how = {
@@ -181,16 +185,16 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
     if state != "done":
         ledger.set_meta(plan_only=False)
     if state != "done":
-        ledger.set_meta(settings=kept_options(settings))  # guards and pace that were given now hold from now on
+        ledger.set_meta(settings=kept_options(settings))  # guards and pace that are given now hold from now on
     check_outputs(ledger.meta("manifest") or "", settings)
     return OpenRun(directory, ledger, settings)
 
 
 def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str | None = None) -> RunDirectory | None:
-    """The run that `--run-id` names, where it can be resumed; None where a new one may have the name.
+    """Return the run that `--run-id` names if it can be resumed, or None if a new run may have the name.
 
-    RunRefused where that run is finished, does other work (`undo_of`, `retry_of`: of which run it has to be an undo or a
-    retry), or is held by a process. One of which nothing was planned or sent gives its name up.
+    Raises RunRefused if that run is finished, does other work, or is held by a process. `undo_of` and `retry_of` are
+    the run that it must undo or retry. A run of which nothing was planned or sent loses its name to the new one.
     """
     directory = RunDirectory(settings.runs_dir / settings.run_id) if settings.run_id else None
     if directory is None or not directory.path.is_dir():
@@ -220,7 +224,7 @@ def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str |
 
 
 def refuse_other_work(named: RunDirectory, settings: Settings, source: str) -> None:
-    """RunRefused where the run of that name is of another server or of another manifest."""
+    """Raise RunRefused if the run of that name is for another server or another manifest."""
     stored = stored_settings(named)
     if (stored.get("endpoint"), stored.get("base_path")) != (settings.endpoint, settings.base_path):
         target = f"{stored.get('endpoint')}{stored.get('base_path')}"
@@ -235,9 +239,9 @@ def refuse_other_work(named: RunDirectory, settings: Settings, source: str) -> N
 
 
 def edited_manifest(directory: RunDirectory, source: str | None = None) -> str:
-    """The name of the run's manifest where it lies on the disk and is not what it was; "" otherwise.
+    """Return the name of the run's manifest if the file has changed since, else "".
 
-    `source`: the manifest that is given again; without it, the one that the run was begun with.
+    `source` is the manifest that is given now. Without it, the manifest that the run began with is compared.
     """
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
@@ -260,7 +264,7 @@ def _digest_of(path: str) -> str:
 
 
 def stored_settings(directory: RunDirectory) -> dict[str, Any]:
-    """The options a run was begun with, as Settings takes them."""
+    """Return the options that a run began with, as Settings accepts them."""
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
         return dict(ledger.meta("settings", {}))
@@ -269,7 +273,7 @@ def stored_settings(directory: RunDirectory) -> dict[str, Any]:
 
 
 def rows_left(directory: RunDirectory) -> int:
-    """The rows of a run that have no outcome yet, once it has begun to send."""
+    """Return how many rows have no outcome, if the run has begun to send."""
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
         return stats.rows_to_do(ledger) if ledger.meta("state") in ("running", "stopped") else 0
@@ -278,11 +282,11 @@ def rows_left(directory: RunDirectory) -> int:
 
 
 class NothingToDo(Exception):
-    """Not an error: the earlier run left nothing to try again, or to take back."""
+    """The earlier run left nothing to retry or undo. It is not an error."""
 
 
 def create_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], float] = time.time) -> OpenRun:
-    """A new run of the rows that the earlier one left failed, unknown or unprocessed."""
+    """Create a run of the rows that the earlier run left failed, unknown or unprocessed."""
     with _earlier(earlier) as old:
         if next(_rows_again(old), None) is None:
             raise NothingToDo(f"nothing to retry: no row of run {earlier.run_id} is failed, unknown or unprocessed")
@@ -296,8 +300,11 @@ def create_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], fl
 def create_undo(
     earlier: RunDirectory, settings: Settings, where: Sequence[str] = (), now: Callable[[], float] = time.time
 ) -> OpenRun:
-    """A new run that puts back what the earlier one changed or may have changed. `where`: conditions over the manifest's
-    columns, `uuid`, `line` and `status`; only rows that meet them all."""
+    """Create a run that restores what the earlier run changed or may have changed.
+
+    `where` holds conditions over the manifest's columns, `uuid`, `line` and `status`. Only rows that meet all are
+    undone.
+    """
     with _earlier(earlier) as old:
         if not plans.is_made(old):
             raise RunRefused(
@@ -316,7 +323,7 @@ def create_undo(
 
 
 def _undoes(ledger: Ledger) -> dict[str, Any]:
-    """What a person needs to know of the run that is taken back."""
+    """Return the facts about the undone run that a person needs."""
     return {
         "manifest": ledger.meta("manifest"),
         "started_at": ledger.meta("started_at"),
@@ -327,7 +334,7 @@ def _undoes(ledger: Ledger) -> dict[str, Any]:
 
 
 class _Where:
-    """The rows of an earlier run that `--where` selects, as rows that take them back."""
+    """Select the rows of an earlier run for `--where`, and turn each into a row that undoes it."""
 
     def __init__(self, conditions: Sequence[str], columns: Sequence[str] | None) -> None:
         try:
@@ -353,7 +360,7 @@ class _Where:
 
 @contextmanager
 def _earlier(earlier: RunDirectory) -> Iterator[Ledger]:
-    """The ledger of a run that is not running, held while a new one is made from it."""
+    """Open and lock the ledger of an ended run while a new run is made from it."""
     earlier.hold()
     old = None
     try:

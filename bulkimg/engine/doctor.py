@@ -1,4 +1,4 @@
-"""Check a server as `bulkimg doctor` does: reachable, TLS, login, images, clock. Changes nothing; sends no change."""
+"""Check a server for `bulkimg doctor`: reachable, TLS, login, images, clock. It sends no change."""
 
 import asyncio
 import ssl
@@ -17,12 +17,12 @@ from bulkimg.settings import Settings
 from bulkimg.words import count
 from bulkimg.zstack import read_authority
 
-SKEW = 60.0  # seconds between two clocks that are worth a warning
-SOON = 30 * 86400.0  # seconds to a certificate's end that are worth a warning
+SKEW = 60.0  # seconds between the two clocks that cause a warning
+SOON = 30 * 86400.0  # seconds to the end of a certificate that cause a warning
 
 
 class Check(NamedTuple):
-    """One line of the report. `hint` is what to do where the result is not ok."""
+    """One line of the report. `hint` is what to do if the result is not ok."""
 
     name: str
     result: Literal["ok", "warn", "fail", "skipped"]
@@ -31,7 +31,7 @@ class Check(NamedTuple):
 
 
 async def examine(settings: Settings, credentials: Credentials) -> AsyncIterator[Check]:
-    """The checks of a server, in order; those after a failure that makes them pointless are left out."""
+    """Yield the checks of a server in order. After a failure, the checks that need it are left out."""
     yield await _tls(settings)
     try:
         async with reading(settings, credentials, lambda event: None) as reader:
@@ -62,7 +62,7 @@ def _who(credentials: Credentials) -> str:
 
 
 async def _tls(settings: Settings) -> Check:
-    """Whether the connection is encrypted, and for how long its certificate is still good."""
+    """Check whether the connection is encrypted, and how long its certificate is still valid."""
     url = urlsplit(settings.endpoint or "")
     if url.scheme != "https":
         if settings.is_readable_on_the_way:
@@ -91,7 +91,7 @@ async def _tls(settings: Settings) -> Check:
 
 
 async def _images(reader: Reader) -> AsyncIterator[Check]:
-    """How many images this account sees, and whether it may read their tags."""
+    """Check how many images this account sees, and whether it may read their tags."""
     seen, first = 0, ""
     async for page in reader.pages([], ["uuid"]):
         seen += len(page)
@@ -112,7 +112,10 @@ async def _images(reader: Reader) -> AsyncIterator[Check]:
 
 
 def _clock(header: str, now: float) -> Check:
-    """How far the server's clock is from ours: signatures are dated, and a server refuses old ones (docs/dev/protocol.md §4)."""
+    """Compare the server's clock with the local one.
+
+    Signatures carry a date, and a server refuses old ones (docs/dev/protocol.md §4).
+    """
     try:
         apart = parsedate_to_datetime(header).timestamp() - now
     except ValueError:

@@ -1,4 +1,4 @@
-"""Carry an open run out: login, plan, canary, sending, logout, the files at the end. It can be stopped at any time."""
+"""Execute an open run: login, plan, canary, sending, logout, the files at the end. It can be stopped at any time."""
 
 import asyncio
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from bulkimg.zstack import Auth, log_out
 
 
 class Live(NamedTuple):
-    """Figures of a run that is under way: requests so far, the cap in requests a second, rows in flight and their limit now."""
+    """Live figures of a run: requests so far, the cap in requests a second, rows in flight and their maximum."""
 
     requests: int
     rate: float
@@ -36,14 +36,14 @@ class Live(NamedTuple):
     limit: int
 
 
-LAST_ANSWER = 0.5  # seconds from the last answer of a run that gives up to its end
+LAST_ANSWER = 0.5  # seconds from the last answer to the end of a run that gives up
 
 
 class Engine:
-    """Carries one open run out. `stop` and `stop_now` may be called at any time from the same event loop.
+    """Execute one open run. `stop` and `stop_now` may be called at any time from the same event loop.
 
-    `approve` is asked once the plan is made, and again after the canary; without it everything is approved. `checksum` is
-    the beginning of the hash of the plan that was reviewed. `plan_only` ends before the first PUT.
+    `approve` is asked once the plan is made, and again after the canary. Without it everything is approved. `checksum`
+    is the beginning of the digest of the plan that was reviewed. `plan_only` ends before the first PUT.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Engine:
 
     @property
     def target_error(self) -> TargetError | None:
-        """What was wrong with the server or the login, if that ended the run before it sent anything."""
+        """The error of the server or the login that ended the run before it sent anything, or None."""
         return self._interrupt.error
 
     @property
     def live(self) -> Live:
-        """What is going on at this moment."""
+        """Return the live figures."""
         limit = self.pace.limit
         return Live(self.pace.requests, self.pace.rate.per_second, limit.in_flight, limit.value)
 
@@ -95,23 +95,26 @@ class Engine:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the run is stopping, for whatever reason."""
+        """Return whether the run is stopping, for any reason."""
         runner = self._sending.runner
         return self._interrupt.stop is not None or (runner is not None and runner.is_stopping)
 
     def stop_now(self) -> None:
-        """End at once; rows in flight stay open in the ledger and are asked about when the run is resumed."""
+        """End at once.
+
+        Rows in flight stay open in the ledger; the server is asked about them when the run is resumed.
+        """
         self._interrupt.at_once = True
         if runner := self._sending.runner:
             runner.stop_now()
         self._interrupt.break_off()
 
     async def execute(self) -> Summary:
-        """Send every row that has no outcome yet; the summary once every file is written.
+        """Send every row that has no outcome yet. Returns the summary once every file is written.
 
-        A server that is not there or refuses the login is a summary too (exit code 5, rows unprocessed), and so is a plan
-        that a guard or `approve` turns down (7). StorageError when the disk fails: the ledger then holds what is known, and
-        `resume` continues.
+        A server that cannot be reached or refuses the login gives a summary too (exit code 5, rows unprocessed). So
+        does a plan that a guard or `approve` refuses (7). Raises StorageError when the disk fails: the ledger then
+        holds what is known, and the run can be resumed.
         """
         with storage_errors(self._run.directory.ledger):
             return await self._carry_out()
@@ -120,12 +123,12 @@ class Engine:
         run, settings = self._run, self._run.settings
         _check_identity(run.ledger, self._credentials)
         if run.ledger.meta("state") == "done":
-            return finish(run, None, run.ledger.meta("ended_at"))  # its files once more, as they were
+            return finish(run, None, run.ledger.meta("ended_at"))  # write its files again
         if not self._plan_only and not settings.allow_overlap:
             refuse_overlap(run.directory.path.parent, work_of(run.ledger), run.directory)
-        # What cannot be written is found out before anything is asked or sent.
+        # Find out what cannot be written before anything is asked or sent.
         write_results(run.ledger, run.result_paths, "settled")
-        if settings.note:  # perhaps another one than the plan's
+        if settings.note:  # may differ from the plan's note
             run.ledger.set_meta(note=settings.note)
         run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._runtime.now())
         if not stats.rows_to_do(run.ledger):
@@ -158,7 +161,7 @@ class Engine:
         )
 
     def _spelling(self) -> str:
-        """The action key that is asked for, or that the server accepted before."""
+        """Return the action key that is asked for, or that the server accepted before."""
         asked = self._run.settings.action_key
         return asked if asked != "auto" else str(self._run.ledger.meta("action_key", "auto"))
 
@@ -175,10 +178,10 @@ class Engine:
             await self._log_out(server.auth)
 
     def _give_up(self, why: str) -> None:
-        """Rows that wait at the gate have nothing to wait for any more; what is under way may still be answered."""
+        """Stop the run. Waiting rows are not sent any more; requests in flight may still be answered."""
         self.stop(Exit.TARGET, why)
         if runner := self._sending.runner:
-            later = asyncio.get_running_loop().call_later  # so that the last answer is still written down
+            later = asyncio.get_running_loop().call_later  # so that the last answer is still recorded
             self.pace.when_idle(lambda: later(LAST_ANSWER, runner.stop_now))
 
     async def _log_out(self, auth: Auth) -> None:
@@ -187,7 +190,7 @@ class Engine:
 
 
 def _check_identity(ledger: Ledger, credentials: Credentials) -> None:
-    """A run is gone on with as the account that began it, as far as credentials tell who that is."""
+    """Check that a run is resumed with the account that began it, as far as the credentials show the account."""
     who = {Account: "account ", AccessKey: "access key "}.get(type(credentials), "")
     if isinstance(credentials, Account):
         who += credentials.name

@@ -1,4 +1,4 @@
-"""Ending a run from outside: keep the reason, and cancel the step under way."""
+"""Stop a run from outside: keep the reason, and cancel the present step."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -8,21 +8,21 @@ from bulkimg.errors import TargetError
 
 
 class Interrupt:
-    """`stop`: why the run must end, once it must. `at_once`: do not wait for rows in flight either."""
+    """The request to stop a run. `stop` is the reason, or None. `at_once`: do not wait for rows in flight either."""
 
     def __init__(self) -> None:
         self.stop: Ending | None = None
         self.at_once = False
-        self.error: TargetError | None = None  # why the server could not be worked with
-        self._step: asyncio.Future[None] | None = None  # login, survey, question or logout under way
+        self.error: TargetError | None = None  # why the server could not be used
+        self._step: asyncio.Future[None] | None = None  # the present login, survey, question or logout
 
     def break_off(self) -> None:
-        """End the step under way: a login that hangs, a survey that is long."""
+        """Cancel the present step, such as a login that hangs or a long survey."""
         if self._step:
             self._step.cancel()
 
     async def until_stopped(self, step: Awaitable[None]) -> Ending | None:
-        """One step that may be broken off; why the run must stop, or None."""
+        """Wait for one step that may be cancelled. Returns why the run must stop, or None."""
         if self.stop:
             return self.stop
         self._step = asyncio.ensure_future(step)
@@ -39,6 +39,6 @@ class Interrupt:
         return self.stop
 
     async def whatever_comes_of_it(self, step: Awaitable[None]) -> None:
-        """One step of a run that is over: taken though it was stopped, and broken off like any other."""
+        """Wait for one last step, such as the logout, although the run is stopped. Its errors are ignored."""
         self._step = asyncio.ensure_future(step)
         await asyncio.gather(self._step, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Look at a server's images without changing any: next to what a run wanted, and all of them for an export."""
+"""Read a server's images without changing any: to compare them with what a run wanted, or all of them for an export."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
@@ -19,7 +19,7 @@ from bulkimg.zstack import log_out
 
 
 class Drift(NamedTuple):
-    """A field that is not as a run wanted it any more. `field` is empty where the image itself is gone."""
+    """A field that no longer has the value that a run wanted. `field` is "" if the image itself is gone."""
 
     line: int
     uuid: str
@@ -35,7 +35,10 @@ async def reading(
     observe: Observer,
     ports: Ports | None = None,
 ) -> AsyncIterator[Reader]:
-    """A reader that is logged in, paced, and out again at the end. TargetError; a server that does not tell is one too."""
+    """Give a paced reader that is logged in, and log out at the end of the block.
+
+    Raises TargetError if the server cannot be reached, refuses the login, or cannot be read.
+    """
     ports = ports or Ports()
     work = asyncio.current_task()
     given_up: list[str] = []
@@ -63,7 +66,10 @@ async def reading(
 
 
 async def drift(ledger: Ledger, reader: Reader, *, replace_tags: bool) -> AsyncIterator[Drift]:
-    """What is not as the run wanted it, of every row that it left as it wanted: field by field, in manifest order."""
+    """Yield every difference from what the run wanted, field by field, in manifest order.
+
+    Only rows whose outcome was as wanted, or is unknown, are compared.
+    """
     wanted = plans.wanted(ledger)
     while batch := list(islice(wanted, BATCH)):
         names = {name for row in batch for name in row.fields}
@@ -79,13 +85,13 @@ def _drift_of(row: plans.Asked, image: Image | None, *, replace_tags: bool) -> I
         return
     for name, value in row.fields.items():
         if name in TAGS and name not in image:
-            continue  # the server does not show them, which has been said
+            continue  # the server does not show these tags; a message said so
         if not fulfilled(name, value, present(image, name), replace_tags=replace_tags):
             yield Drift(row.line, row.uuid, name, value, redacted(image, name))
 
 
 async def all_images(reader: Reader, conditions: Sequence[str], fields: Collection[str]) -> AsyncIterator[Image]:
-    """Every image that meets the conditions, by uuid, with the named fields; tags as sorted texts."""
+    """Yield every image that meets the conditions, by uuid, with the named fields. Tags are sorted texts."""
     kinds = [kind for kind in TAGS if kind in fields]
     async for page in reader.pages(conditions, [name for name in fields if name not in TAGS]):
         for kind in kinds:

@@ -1,4 +1,4 @@
-"""Two living runs of one manifest or job against one target would send the same changes twice: the second is refused."""
+"""Refuse a second living run of the same manifest or job against one target: it would send the same changes twice."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +11,7 @@ _UNDER_WAY = frozenset({"planned", "running", "stopped"})  # states in which a l
 
 
 class Work(NamedTuple):
-    """What a run works on. "" stands for what it does not have, or does not know yet."""
+    """What a run works on. "" stands for a part that it does not have or does not know yet."""
 
     target: str
     manifest: str  # absolute path
@@ -19,21 +19,23 @@ class Work(NamedTuple):
     sha256: str
 
     def is_like(self, other: "Work") -> bool:
-        """Whether both would change the same images."""
+        """Return whether both would change the same images."""
         same = zip(self[1:], other[1:], strict=True)
         return self.target == other.target and any(mine and mine == theirs for mine, theirs in same)
 
 
 def work_of(ledger: Ledger) -> Work:
-    """The work of the run that this ledger is of."""
+    """Return the work of this ledger's run."""
     settings = ledger.meta("settings", {})
     target = f"{settings.get('endpoint')}{settings.get('base_path')}"
     return Work(target, ledger.meta("manifest_path") or "", settings.get("job_name", ""), ledger.meta("sha256") or "")
 
 
 def refuse_overlap(runs_dir: Path, work: Work, own: RunDirectory | None = None) -> None:
-    """RunRefused where a living run in the same runs directory does the same work. `own`: the run that asks, once there is
-    one; of two that begin at the same moment the older one continues."""
+    """Raise RunRefused if a living run in the same runs directory does the same work.
+
+    `own` is the run that asks, if it exists already. Of two runs that begin at the same time, the older one continues.
+    """
     for other in list_runs(runs_dir):
         if (own and other.path.name == own.path.name) or not other.is_held():
             continue
@@ -45,10 +47,10 @@ def refuse_overlap(runs_dir: Path, work: Work, own: RunDirectory | None = None) 
 
 
 def _described(other: RunDirectory, work: Work, own: RunDirectory | None) -> str | None:
-    """When the other run began, if it is in the way; None where it is not."""
+    """Return when the other run began if it does the same work, else None."""
     try:
         ledger = Ledger.open(other.ledger, read_only=True)
-    except BulkimgError:  # it has just been created, or it is damaged: it is not sending
+    except BulkimgError:  # just created or damaged, so it does not send
         return None
     try:
         if ledger.meta("plan_only") or not work.is_like(work_of(ledger)):

@@ -1,4 +1,4 @@
-"""One image: as the server shows it now, and what the runs of a runs directory did to it."""
+"""Describe one image: its present fields on the server, and what the runs of a runs directory did to it."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ _ALSO = ("state", "status", "size", "actualSize", "md5Sum", "url", "type", "crea
 
 
 async def present_image(reader: Reader, uuid: str) -> dict[str, Any] | None:
-    """The image's fields as they may be shown, without those that have no value; None where there is no such image."""
+    """Return the image's fields that have a value, with secrets redacted; None if there is no such image."""
     image = (await reader.images([uuid], (*FIELDS, *_ALSO))).get(uuid)
     if image is None:
         return None
@@ -22,7 +22,7 @@ async def present_image(reader: Reader, uuid: str) -> dict[str, Any] | None:
 
 
 def past_of(runs_dir: Path, uuid: str) -> tuple[list[History], list[str]]:
-    """What runs did to an image, newest first, and a sentence for each run that cannot be read."""
+    """Return what runs did to an image, newest first, and a sentence for each run that cannot be read."""
     found, unread = [], []
     for directory in reversed(list_runs(runs_dir)):
         try:

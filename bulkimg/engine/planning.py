@@ -1,4 +1,4 @@
-"""Make the plan of an open run, and have it approved, before anything is sent."""
+"""Make the plan of an open run and have it approved, before anything is sent."""
 
 from collections.abc import Awaitable, Callable
 
@@ -16,8 +16,11 @@ Approve = Callable[[PlanMade | CanaryPassed], Awaitable[bool]]
 
 
 class Planning:
-    """One run's plan. `checksum` is the beginning of the hash of the plan that was reviewed; `plan_only` wants no
-    approval. `missing` is how many images the survey did not find."""
+    """Make one run's plan.
+
+    `checksum` is the beginning of the digest of the plan that was reviewed. `plan_only` needs no approval. `missing` is
+    the number of images that the survey did not find.
+    """
 
     def __init__(
         self,
@@ -38,13 +41,16 @@ class Planning:
         self.missing = 0
 
     async def plan(self, reader: Reader) -> Ending | None:
-        """Make it, unless there is one, and have it approved, unless it has been begun; why nothing may be sent, or None."""
+        """Make the plan if there is none, and have it approved if no row was sent.
+
+        Returns why nothing may be sent, or None.
+        """
         ledger, settings = self._run.ledger, self._run.settings
         if ledger.meta("state") == "ready" and (stop := await self._make(reader)):
             return stop
         if ledger.meta("state") != "planned":
             return None
-        if self._plan_only or self._approve:  # somebody wants to see it
+        if self._plan_only or self._approve:  # so that a person can read it
             plan_page(self._run)
         counts = plans.counts(ledger)
         self._observe(PlanMade(counts))
@@ -91,7 +97,7 @@ class Planning:
 
 
 async def approved(what: PlanMade | CanaryPassed, approve: Approve | None, interrupt: Interrupt) -> Ending | None:
-    """Ask for approval; return why nothing may be sent, or None."""
+    """Ask for approval. Returns why nothing may be sent, or None."""
     if approve is None:
         return None
     answers: list[bool] = []

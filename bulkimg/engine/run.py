@@ -1,4 +1,4 @@
-"""A run that this process holds, and the names of its files."""
+"""Define a run that this process holds, and the names of its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,16 @@ RESULT_FILES = ("results.csv", "results.jsonl")
 
 @dataclass(slots=True)
 class OpenRun:
-    """A run that this process holds: its directory, its ledger, what was asked, and changed on the way."""
+    """A run that this process holds: its directory, its ledger, its settings."""
 
     directory: RunDirectory
     ledger: Ledger
     settings: Settings
     live: LiveResults | None = None  # the result files, once it has begun to send
-    command: str = ""  # as it was typed, for a server that was never reached
+    command: str = ""  # as typed, for a server that was never reached
 
     def change(self, **options: Any) -> None:
-        """What holds from now on; writing it down is another's work."""
+        """Change settings. The caller saves them."""
         self.settings = self.settings.model_copy(update=options)
 
     def close(self) -> None:
@@ -32,11 +32,11 @@ class OpenRun:
 
     @property
     def result_paths(self) -> list[Path]:
-        """The result files of the directory, and the one that --results asks for."""
+        """Return the result files of the directory, and the one that --results asks for."""
         extra = [self.settings.results] if self.settings.results else []
         return [*(self.directory.path / name for name in RESULT_FILES), *extra]
 
 
 def replaced_tags(ledger: Ledger) -> bool:
-    """Whether the run that this ledger is of replaces tags, or adds them."""
+    """Return whether this ledger's run replaces tags instead of adding them."""
     return bool(ledger.meta("settings", {}).get("tags_mode") == "replace")

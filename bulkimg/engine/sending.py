@@ -1,4 +1,4 @@
-"""Send what is planned: a few rows as a canary, then all, while one lane writes down what becomes of them."""
+"""Send what is planned: first a few rows as a canary, then all. The writer thread records the results."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,8 +20,10 @@ from bulkimg.zstack import ImageApi
 
 
 class Sending:
-    """One run's rows on their way. `seconds` it took, without the time spent waiting for an answer; `runner` carries rows out,
-    from the first one on."""
+    """Send one run's rows.
+
+    `seconds` is the time it took, without waiting for a person's answer. `runner` is set once rows are sent.
+    """
 
     def __init__(
         self,
@@ -45,8 +47,11 @@ class Sending:
         self.seconds = 0.0
 
     def keep(self, **options: Any) -> None:
-        """What was changed on the way holds when the run is resumed, too: it is written down at once while rows are sent,
-        else when sending begins or the run ends; a survey is one transaction."""
+        """Save options that were changed while the run was under way, so that they hold when it is resumed.
+
+        While rows are sent they are written at once, otherwise when sending begins or the run ends. A survey is one
+        transaction, so nothing can be written during it.
+        """
         self._run.change(**options)
         if self._writer:
             kept = kept_options(self._run.settings)
@@ -57,12 +62,15 @@ class Sending:
     def _kept(self, task: "asyncio.Task[None]") -> None:
         self._keeping.discard(task)
         if not task.cancelled():
-            task.exception()  # a ledger that fails ends the run by itself: Writer tells the runner
+            task.exception()  # if the ledger fails, Writer tells the runner, which ends the run
 
     async def send(
         self, api: ImageApi, reader: Reader, hours: AbstractContextManager[None], *, errors_before: int
     ) -> Ending | None:
-        """Every row that has no outcome yet; why it stopped before all had one, or None. `hours` pauses it outside of its own."""
+        """Send every row that has no outcome yet. Returns why it stopped early, or None.
+
+        `hours` is a context that pauses the run outside of its hours.
+        """
         run = self._run
         paths = run.result_paths
         afresh = run.ledger.is_fresh
@@ -111,7 +119,7 @@ class Sending:
     async def _carry(
         self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy, only: Sequence[int] | None = None
     ) -> Ending | None:
-        """All rows, or only these ordinals."""
+        """Send all rows, or only these ordinals."""
         runner = Loop(writer, api, reader, self._pace, policy, self._observe, self._runtime, only=only)
         self.runner = runner
         if stop := self._interrupt.stop:
@@ -123,7 +131,7 @@ class Sending:
             self.seconds += self._runtime.clock() - begun
 
     async def _canary(self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy) -> Ending | None:
-        """A few rows, spread over the plan, before all others: go on only if every one of them has become as it should."""
+        """Send a few rows, spread over the plan, before all others. Go on only if all of them succeed."""
         count = self._run.settings.canary
         if not count or await writer.ask(lambda ledger: ledger.meta("canary_passed")):
             return None

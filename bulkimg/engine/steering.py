@@ -16,15 +16,15 @@ from bulkimg.pace import Pace
 from bulkimg.values import Window
 from bulkimg.words import clock_text, count, rate_text
 
-LOOK_AT_THE_CLOCK = 20.0  # seconds: clocks are set, and summer time begins
+LOOK_AT_THE_CLOCK = 20.0  # seconds; short, because clocks are set and summer time begins
 BY_HAND = "bulkimg ctl pause"
 
 
 class Steering:
-    """Changes the pace of one run, pauses it, stops it, and tells how it is going.
+    """Change the pace of a run, pause it, stop it, and report its status.
 
-    `stop(exit_code, why)` is the engine's; `allow(rows)` raises UsageError where the process cannot have so many in flight;
-    `keep(**options)` writes down what holds from now on, also for a process that resumes the run.
+    `stop(exit_code, why)` stops the engine. `allow(rows)` raises UsageError if the process cannot have so many rows in
+    flight. `keep(**options)` saves options that hold from now on, also in a process that resumes the run.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Steering:
         self._pending, self._begun = 0, clock()
 
     def watch(self, event: Event) -> None:
-        """To be told of every event."""
+        """Take note of an event. The engine passes every event."""
         if isinstance(event, Started):
             self._counts.clear()
             self._pending, self._begun = event.pending, self._clock()
@@ -54,7 +54,10 @@ class Steering:
             self._counts.update(outcome.status.value for outcome in event.outcomes)
 
     def obey(self, orders: list[Order]) -> dict[str, Any]:
-        """All of them, in order; the status afterwards. UsageError, and none is obeyed, where one cannot be."""
+        """Obey all orders in their sequence. Returns the status afterwards.
+
+        Raises UsageError if one order is not possible; then none is obeyed.
+        """
         for name, value in orders:
             if name == "concurrency":
                 self._allow(value)
@@ -77,7 +80,7 @@ class Steering:
         return self.status()
 
     def status(self) -> dict[str, Any]:
-        """How it is going now, as a JSON object; times are seconds."""
+        """Return the present status as a JSON object. Times are seconds."""
         pace, limit = self._pace, self._pace.limit
         rate = pace.rate.per_second
         settled = self._counts.total()
@@ -108,7 +111,7 @@ class Steering:
 
     @contextmanager
     def time_box(self, seconds: float | None) -> Iterator[None]:
-        """Ending the run after so long; None never does."""
+        """Stop the run after so many seconds; with None, never."""
         if seconds is None:
             yield
             return
@@ -123,7 +126,7 @@ class Steering:
     def within(
         self, window: Window, now: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
     ) -> Iterator[None]:
-        """For so long rows are begun in these hours only, by the clock on the wall; what is in flight finishes."""
+        """Start rows only in these hours of the local clock, within the block. Rows in flight finish."""
         if not window.spans:
             yield
             return
@@ -148,7 +151,7 @@ class Steering:
 
 
 def in_words(status: dict[str, Any]) -> str:
-    """A status in one line."""
+    """Return a status in one line."""
     rate = status["rate"] if status["rate"] == "unlimited" else rate_text(status["rate"])
     left = f", about {clock_text(status['left_s'])} left" if status["left_s"] is not None else ""
     said = [

@@ -1,4 +1,4 @@
-"""Which run `undo last` means, and whether it has been taken back already."""
+"""Find the run that `undo last` means, and whether it was undone already."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ _BEGUN = frozenset({"running", "stopped", "done"})  # states of a run that may h
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What has to be known of a run to choose among them."""
+    """What is needed of a run to choose among them."""
 
     directory: RunDirectory
     state: str
     undo_of: str  # "" for a run that is no undo
-    is_partial: bool  # an undo of some rows
-    changed: int  # rows whose image it changed, or may have changed
+    is_partial: bool  # an undo of some rows only
+    changed: int  # rows whose image it changed or may have changed
     fine: int
     rows: int
 
 
 def last_to_undo(runs_dir: Path) -> RunDirectory:
-    """The newest run that is neither an undo nor a plan that was never applied. UsageError where there is none."""
+    """Return the newest run that is neither an undo nor a plan without an apply. Raises UsageError if there is none."""
     for run in _newest_first(runs_dir):
         if run.state in _BEGUN and not run.undo_of:
             return run.directory
@@ -34,9 +34,10 @@ def last_to_undo(runs_dir: Path) -> RunDirectory:
 
 
 def already_undone(runs_dir: Path, directory: RunDirectory) -> tuple[str, Exit] | None:
-    """What to say, and to exit with, where a run has taken this one back already; None where none has.
+    """Return the message and exit code if a run has undone this one already, else None.
 
-    An undo that was itself undone does not count, nor does one of some rows. RunRefused where one has not ended.
+    An undo that was itself undone does not count, nor does an undo of some rows. Raises RunRefused if an undo has not
+    ended.
     """
     runs = list(_newest_first(runs_dir))
     for run in runs:
@@ -56,13 +57,13 @@ def already_undone(runs_dir: Path, directory: RunDirectory) -> tuple[str, Exit] 
 
 
 def _is_undone(run: _Known, runs: list[_Known]) -> bool:
-    """Whether a later run has taken this one back, and was not taken back itself."""
+    """Return whether a later run has undone this one and was not undone itself."""
     undoing = [other for other in runs if other.undo_of == run.directory.run_id and not other.is_partial]
     return any(other.state == "done" and other.fine and not _is_undone(other, runs) for other in undoing)
 
 
 def last_that_changed(runs_dir: Path) -> RunDirectory | None:
-    """The newest run, no undo, that changed an image."""
+    """Return the newest run that changed an image and is no undo."""
     found = (run.directory for run in _newest_first(runs_dir) if run.changed and not run.undo_of)
     return next(found, None)
 

@@ -1,4 +1,4 @@
-"""Keep a run in run.db, the one place with SQL; every other file of the run is made from it."""
+"""Keep a run in run.db. It is the only place with SQL; every other file of the run is made from it."""
 
 from bulkimg.ledger.files import LiveResults, write_results
 from bulkimg.ledger.rundir import RunDirectory, find_run, list_runs, new_run

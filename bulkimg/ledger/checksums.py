@@ -1,11 +1,12 @@
-"""Keep checksums over everything that decides what is sent and reported, so that damage is refused.
+"""Keep checksums of everything that decides what is sent and reported, so that damage is refused.
 
-SQLite's own checks see a broken structure, not a flipped bit in a value (docs/dev/reliability.md, invariant 17). They are against
-accidents; a user who can write the file can write its checksums too.
+SQLite's own checks find a broken structure, but not a flipped bit in a value (docs/dev/reliability.md, invariant 17).
+The checksums protect against accidents: a user who can write the file can write its checksums too.
 
-Rows do not change once the manifest is in, nor their plan once it is made, so one sum goes over them in order. Attempts and outcomes are added all the
-time, so theirs is the exclusive or of a sum for each record: adding and taking back are the same step. The sums are of a
-hash, not a CRC: with one, the same change in two records would cancel itself out.
+Rows do not change after the manifest is loaded, and the plan does not change once it is made. So each has one checksum
+of its records in order. Attempts and outcomes are added all the time. Their log digest is the exclusive or of one
+digest for each record: adding and removing a record are the same operation. The digests are hashes and not CRCs: with
+CRCs, the same change in two records would cancel itself out.
 """
 
 import marshal
@@ -14,9 +15,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
-SIZE = 7  # bytes of a sum: SQLite's integers are signed and have eight
+SIZE = 7  # bytes of a digest: SQLite's integers are signed and have eight
 _EMPTY = blake2b(digest_size=SIZE)
-CHUNK = 64  # records: few, because a row may be as large as its line, 1 MiB
+CHUNK = 64  # records; few, because a row may be as large as its line: 1 MiB
 _IN_ORDER = {
     "rows": "SELECT ordinal, line, uuid, fields, expects, cells, leader, problems FROM row ORDER BY ordinal",
     "problems": "SELECT ordinal, line, column, value, code, message, fix, fatal FROM problem ORDER BY rowid",
@@ -37,14 +38,14 @@ def _bytes(values: Any) -> bytes:
 
 
 def digest(kind: str, record: Iterable[Any]) -> int:
-    """The sum of one record of the log, of a kind of `_JOURNAL`."""
+    """Return the digest of one record of the log. `kind` is a key of `_LOG`."""
     total = _EMPTY.copy()  # a third faster than a new one
     total.update(marshal.dumps((kind, *record), 2))
     return int.from_bytes(total.digest(), "big")
 
 
 def in_order(db: sqlite3.Connection, name: str) -> int:
-    """The sum over one of the tables that are read in order."""
+    """Return the checksum of a table that is read in order."""
     total, cursor = blake2b(digest_size=SIZE), db.execute(_IN_ORDER[name])
     while chunk := cursor.fetchmany(CHUNK):
         total.update(_bytes(chunk))
@@ -52,7 +53,7 @@ def in_order(db: sqlite3.Connection, name: str) -> int:
 
 
 def log_digest(db: sqlite3.Connection) -> int:
-    """The sum over all attempts and outcomes there are."""
+    """Return the log digest: the exclusive or over all attempts and outcomes."""
     total = 0
     for kind, query in _LOG.items():
         for record in db.execute(query):
@@ -61,27 +62,27 @@ def log_digest(db: sqlite3.Connection) -> int:
 
 
 def write(db: sqlite3.Connection, **sums: int) -> None:
-    """Keep sums, within the transaction that changes what they are over."""
+    """Write checksums. Call it in the transaction that changes the records."""
     db.executemany(
         "INSERT INTO checksum VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", list(sums.items())
     )
 
 
 def kept_log_digest(db: sqlite3.Connection) -> int:
-    """The log's digest as it was last written: what `log_digest` finds, where there is no damage."""
+    """Return the log digest as it was last written. Without damage, `log_digest` returns the same."""
     found: int = db.execute("SELECT value FROM checksum WHERE name = 'log_digest'").fetchone()[0]
     return found
 
 
 def keep(db: sqlite3.Connection) -> int:
-    """Keep the checksums of everything as it is now; return the log's digest."""
+    """Write the checksums of everything as it is now. Returns the log digest."""
     total = log_digest(db)
     write(db, **{name: in_order(db, name) for name in _IN_ORDER}, log_digest=total)
     return total
 
 
 def header_is_whole(db: sqlite3.Connection) -> bool:
-    """Whether the header is as it was written; a writer may be at work at the same time."""
+    """Return whether the header matches its checksum. It is safe while another process writes."""
     db.execute("BEGIN")
     try:
         kept = db.execute("SELECT value FROM checksum WHERE name = 'meta'").fetchone()
@@ -91,7 +92,7 @@ def header_is_whole(db: sqlite3.Connection) -> bool:
 
 
 def damage(db: sqlite3.Connection) -> str:
-    """What does not match its checksum, or an empty string. sqlite3.Error where it cannot even be read."""
+    """Return what does not match its checksum, or "". Raises sqlite3.Error if the file cannot be read."""
     (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
     if said != "ok":
         return str(said).splitlines()[-1]

@@ -1,7 +1,7 @@
-"""Write what sending adds to the ledger: claims before any byte goes out, attempts' fates, outcomes.
+"""Write what sending adds to the ledger: claims before any byte is sent, the ends of attempts, outcomes.
 
-Many rows go to SQLite, and come from it, as one JSON text: each return from SQLite waits for Python's lock, which the event
-loop holds most of the time (research: three times slower with a statement a row).
+Many rows go to and from SQLite as one JSON text. Each return from SQLite waits for Python's lock, which the event loop
+holds most of the time: one statement for each row was three times slower.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from bulkimg.ledger import checksums
 from bulkimg.ledger.store import Ledger, Prepared
 from bulkimg.model import Claim, Outcome
 
-# A row is to be sent when nothing has settled it; its last attempt, if any, says how to continue.
+# A row without an outcome is to be sent. Its last attempt, if there is one, says how to continue.
 _NEXT = """
 SELECT json_group_array(json_array(ordinal, line, uuid, fields, n, job_uuid, fate, doubtful, json(before), name)) FROM (
   SELECT row.ordinal, row.line, lower(hex(row.uuid)) AS uuid, coalesce(plan.send, row.fields) AS fields, plan.before,
@@ -38,9 +38,9 @@ SELECT value ->> 0, value ->> 1, value ->> 2, ? FROM json_each(?)
 def claim(
     ledger: Ledger, after: int, limit: int, new_job: Callable[[], str], now: float, only: Sequence[int] | None = None
 ) -> list[Claim]:
-    """The next rows in manifest order after the ordinal `after`, each with its attempt written. Within a transaction.
+    """Claim the next rows in manifest order after the ordinal `after`: write an attempt for each. Needs a transaction.
 
-    `only`: none but these ordinals.
+    `only` limits the rows to these ordinals.
     """
     claims = []
     values: tuple[Any, ...]
@@ -59,7 +59,7 @@ def claim(
 
 
 def add_attempts(ledger: Ledger, items: Sequence[Claim], now: float) -> None:
-    """Claims of one attempt each."""
+    """Write one more attempt for each claim."""
     if items:
         records = [(item.ordinal, item.attempt, item.job_uuid) for item in items]
         ledger.db.execute(_ATTEMPTS, (now, to_json(records).decode()))
@@ -68,8 +68,10 @@ def add_attempts(ledger: Ledger, items: Sequence[Claim], now: float) -> None:
 
 
 def close_attempt(ledger: Ledger, item: Claim, fate: str, code: str, http_status: int | None) -> None:
-    """What became of an attempt that did not settle its row: unsent, refused or unclear. One that an earlier process left
-    unclear may be closed once more, when it has been asked about."""
+    """Record how an attempt ended that did not settle its row: unsent, refused or unclear.
+
+    An attempt that an earlier process left unclear may be closed again after the server was asked about it.
+    """
     before = ledger.db.execute(
         "SELECT fate, code, http_status FROM attempt WHERE ordinal = ? AND n = ? AND fate IS NOT NULL",
         (item.ordinal, item.attempt),
@@ -84,7 +86,7 @@ def close_attempt(ledger: Ledger, item: Claim, fate: str, code: str, http_status
 
 
 def release(ledger: Ledger, items: Sequence[Claim]) -> None:
-    """Take back claims of which no byte was sent."""
+    """Delete claims that sent no byte."""
     for item in items:
         taken_back = ledger.db.execute(
             "DELETE FROM attempt WHERE ordinal = ? AND n = ? AND fate IS NULL", (item.ordinal, item.attempt)
@@ -94,13 +96,13 @@ def release(ledger: Ledger, items: Sequence[Claim]) -> None:
 
 
 def settle(ledger: Ledger, outcomes: Sequence[Outcome]) -> None:
-    """Write outcomes, once and for all: a second outcome for a row breaks a constraint and stops the run."""
+    """Write outcomes. A second outcome for a row breaks a constraint and stops the run."""
     if outcomes:
         ledger.insert_outcomes(prepare(outcomes))
 
 
 def prepare(outcomes: Sequence[Outcome]) -> Prepared:
-    """Outcomes as `Ledger.insert_outcomes` takes them. Needs no connection, so that the event loop can do it."""
+    """Prepare outcomes for `Ledger.insert_outcomes`. It needs no connection, so the event loop can do it."""
     digest, records = 0, []
     for outcome in outcomes:
         record = _record(outcome)
@@ -120,7 +122,7 @@ def _record(o: Outcome) -> tuple[Any, ...]:
 
 
 def followers(ledger: Ledger, leaders: Sequence[int]) -> dict[int, list[tuple[int, int]]]:
-    """(ordinal, line) of the rows that the PUTs of these leaders carry too, by leader."""
+    """Return the (ordinal, line) of the rows that are merged into these leaders, by leader."""
     found: dict[int, list[tuple[int, int]]] = {}
     query = "SELECT leader, ordinal, line FROM row WHERE leader IN (SELECT value FROM json_each(?)) ORDER BY ordinal"
     for leader, ordinal, line in ledger.db.execute(query, (to_json(leaders).decode(),)):

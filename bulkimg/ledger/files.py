@@ -26,31 +26,34 @@ FED_BACK = {"failed.csv": (Status.FAILED, Status.UNKNOWN, Status.DRIFTED, Status
 
 
 def _kind(path: Path) -> str:
-    """The view's column that makes a result file's lines, by the file's name."""
+    """Return the column of the view that holds a result file's lines, from the file's suffix."""
     return "jsonl" if path.suffix == ".jsonl" else "csv"
 
 
-MOST_HELD = 2000  # rows that wait for one before them
+MOST_HELD = 2000  # most rows that wait for an earlier row
 
 
 class LiveResults:
-    """The result files while the run is running: whole records, appended as rows settle.
+    """Append rows to the result files while the run sends, as whole lines.
 
-    A run that begins afresh appends in manifest order (`in_order`): rows wait for one before them, up to MOST_HELD of them.
-    Then, and in a run that is resumed, rows are appended as they come, and `write_results` puts them in order at the end.
+    A new run appends in manifest order (`in_order`): a row waits for the rows before it. When more than MOST_HELD rows
+    wait, and in a resumed run, rows are appended as they are settled. `write_results` then sorts them at the end.
     """
 
     def __init__(self, paths: Sequence[Path], *, in_order: bool = False) -> None:
         self.in_order = in_order
         self._files: list[tuple[int, Path]] = []
-        self._written = 0  # the last ordinal of the files, while they are in order
-        self._held: dict[int, tuple[str, str]] = {}  # lines of rows that wait for one before them
+        self._written = 0  # last ordinal in the files, while they are in order
+        self._held: dict[int, tuple[str, str]] = {}  # lines of rows that wait for an earlier row
         for path in paths:
             with storage_errors(path):
                 self._files.append((_private_descriptor(path, os.O_APPEND), path))
 
     def append(self, ledger: Ledger, outcomes: Sequence[Outcome], complete: int) -> None:
-        """Take rows that have just been settled. Every row up to the ordinal `complete` has its outcome. StorageError."""
+        """Append rows that were just settled. Raises StorageError.
+
+        Every row up to the ordinal `complete` has its outcome.
+        """
         lines = {outcome.ordinal: result_lines(outcome) for outcome in outcomes}
         if self.in_order:
             self._held |= lines
@@ -61,7 +64,10 @@ class LiveResults:
         self._write([text for _, text in sorted(lines.items())])
 
     def _up_to(self, ledger: Ledger, complete: int) -> dict[int, tuple[str, str]]:
-        """The lines of all rows up to that ordinal; rows that were not sent are read from the ledger."""
+        """Return the lines of all rows up to the ordinal `complete`.
+
+        Rows that were not sent are read from the ledger.
+        """
         found, missing = {}, []
         for ordinal in range(self._written + 1, complete + 1):
             if line := self._held.pop(ordinal, None):
@@ -76,7 +82,10 @@ class LiveResults:
         return found
 
     def complete(self, ledger: Ledger) -> bool:
-        """Append every row that is not in the files yet, and make them durable; False where `write_results` has to."""
+        """Append every row that is not in the files yet, and make the files durable.
+
+        Returns False if the files are not in order, so that `write_results` must write them.
+        """
         if not self.in_order:
             return False
         query = "SELECT jsonl, csv FROM result WHERE ordinal > ? ORDER BY ordinal"
@@ -89,7 +98,7 @@ class LiveResults:
         return True
 
     def _write(self, lines: Sequence[tuple[str, str]]) -> None:
-        """One write a file."""
+        """Append the text with one write for each file."""
         for descriptor, path in self._files:
             at = 0 if path.suffix == ".jsonl" else 1
             with storage_errors(path):
@@ -101,13 +110,16 @@ class LiveResults:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    """Without a buffer: what a full disk did not take must not be written by closing the file."""
+    """Write without a buffer: closing the file must not write later what a full disk refused."""
     while data:
         data = data[os.write(descriptor, data) :]
 
 
 def write_results(ledger: Ledger, paths: Sequence[Path], which: Literal["all", "settled", "none"] = "all") -> None:
-    """Every row's outcome in manifest order, each file replaced as a whole. `settled`, `none`: as a run resumes, or begins."""
+    """Write every row's outcome in manifest order. Each file is replaced as a whole.
+
+    `settled` writes only the rows with an outcome, for a run that is resumed. `none` writes no row, for a new run.
+    """
     where = {"all": "", "settled": "WHERE settled", "none": "WHERE 0"}[which]
     for path in paths:
         kind = _kind(path)
@@ -119,7 +131,7 @@ def write_results(ledger: Ledger, paths: Sequence[Path], which: Literal["all", "
 
 
 def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[str, int]:
-    """failed.csv and unprocessed.csv: manifests again, in the manifest's own columns. Returns rows by file name."""
+    """Write failed.csv and unprocessed.csv as manifests with the manifest's own columns. Returns rows by file name."""
     written: dict[str, int] = {}
     own = ledger.meta("columns")
     for name, statuses in FED_BACK.items():
@@ -130,14 +142,15 @@ def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[st
 
 
 def _write_manifest(path: Path, header: Sequence[Any], rows: Iterator[Sequence[Any]]) -> int:
-    """A CSV that is a manifest again, and how many rows it has; no file without a row.
+    """Write rows as a CSV manifest, or no file if there are no rows. Returns the number of rows.
 
-    It begins with a byte order mark: spreadsheets would read the local code page, and so would bulkimg where one is configured.
+    The file begins with a byte order mark. Without it, spreadsheets would read it in the local code page, and so would
+    bulkimg if an encoding is configured.
     """
     first = next(rows, None)
     if first is None:
         with storage_errors(path), suppress(FileNotFoundError):
-            path.unlink()  # of an earlier part of this run
+            path.unlink()  # from an earlier process of this run
         return 0
     with replacing(path) as file:
         file.write("\ufeff")
@@ -152,7 +165,7 @@ def _fed_back(row_of: Callable[[stats.RowText], list[str]], row_texts: Iterable[
 
 
 def _own_columns(own: list[str]) -> tuple[list[str], Callable[[stats.RowText], list[str]]]:
-    """The manifest's columns as they were, but for those of ours that an earlier failed.csv brought in."""
+    """Return the manifest's columns without the columns that an earlier failed.csv added."""
     kept = [at for at, name in enumerate(own) if name not in OURS]
     return [own[at] for at in kept], lambda fate: [(fate.cells or [])[at] for at in kept]
 
@@ -160,7 +173,7 @@ def _own_columns(own: list[str]) -> tuple[list[str], Callable[[stats.RowText], l
 def _field_columns(
     ledger: Ledger, statuses: Sequence[Status], empty_token: str
 ) -> tuple[list[str], Callable[[stats.RowText], list[str]]]:
-    """Columns for rows that came from JSONL: the fields that are used."""
+    """Return the columns for rows that came from JSONL: the fields in use."""
     used: set[str] = set()
     for fate in stats.row_texts(ledger, *statuses):
         used.update(fate.fields, (f"if_{name}" for name in fate.expects))
@@ -174,7 +187,7 @@ def _field_columns(
 
 
 def write_plan(ledger: Ledger, path: Path) -> None:
-    """plan.csv: a line for each field that changes, and one for each row of which nothing is sent."""
+    """Write plan.csv: one line for each field that changes, and one for each row that sends nothing."""
     with replacing(path) as file:
         write_csv(file, [("line", "uuid", "plan", "field", "before", "after", "message")])
         write_csv(file, _planned(ledger))
@@ -190,8 +203,10 @@ def _planned(ledger: Ledger) -> Iterator[tuple[Any, ...]]:
 
 
 def write_undo(rows: Callable[[], Iterator[Row]], path: Path, empty_token: str) -> None:
-    """undo.csv: a manifest that puts the old values back, with `if_` columns of what the run wrote. `rows` begins anew at
-    each call: once for the columns that there are, once for the lines."""
+    """Write undo.csv: a manifest that restores the old values, with `if_` columns of the values that the run wrote.
+
+    Each call of `rows` yields all rows again: once for the columns, once for the lines.
+    """
     used = {name for row in rows() for name in (*row.fields, *(f"if_{name}" for name in row.expects))}
     columns = [name for name in (*FIELDS, *(f"if_{name}" for name in FIELDS)) if name in used]
     lines = (_undoing(row, columns, empty_token) for row in rows())
@@ -209,7 +224,7 @@ def _undoing(row: Row, columns: Sequence[str], empty_token: str) -> tuple[Any, .
 
 
 def _unsayable(row: Row, empty_token: str) -> list[str]:
-    """Old values that a manifest cannot ask for; `bulkimg undo` can."""
+    """Return the old values that a manifest cannot express; `bulkimg undo` can restore them."""
     return [
         f"the old {name} cannot be written as a cell, so it is left out here; bulkimg undo restores it"
         for name, value in row.fields.items()
@@ -218,18 +233,18 @@ def _unsayable(row: Row, empty_token: str) -> list[str]:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """A small document, replaced as a whole."""
+    """Write a small JSON document. The file is replaced as a whole."""
     with replacing(path) as file:
         file.write(json.dumps(document, indent=2) + "\n")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """Write elsewhere, make it durable, then take the name: a reader sees the old file or the new one."""
+    """Write a temporary file, make it durable, then rename it. A reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.tmp")
     with storage_errors(path):
         with suppress(FileNotFoundError):
-            temporary.unlink()  # one that a killed process left, or a link that was put there
+            temporary.unlink()  # left by a killed process, or a link that somebody put there
         descriptor = _private_descriptor(temporary, os.O_EXCL)
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Add a manifest's rows to the ledger, and merge the rows that name the same image."""
+"""Load a manifest's rows into the ledger, and merge the rows that name the same image."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,14 +12,14 @@ from bulkimg.ledger.store import Ledger
 from bulkimg.model import Fields, Problem, Row, SoundRow, as_stored
 
 BATCH = 5000  # rows
-BATCH_SIZE = 4 << 20  # characters of their cells, so that long rows do not make a batch that memory cannot hold
+BATCH_SIZE = 4 << 20  # characters of their cells: long rows must not make a batch too large for memory
 TOGETHER = 25  # rows a statement
 _INSERT = "INSERT INTO row (ordinal, line, uuid, fields, expects, cells, problems) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_MANY = _INSERT + ", (?, ?, ?, ?, ?, ?, ?)" * (TOGETHER - 1)
 
 
 def batches(rows: Iterable[Row | SoundRow]) -> Iterator[list[Row | SoundRow]]:
-    """The rows in order, in lists that are neither too long nor too large."""
+    """Yield the rows in order, in lists of bounded length and size."""
     batch: list[Row | SoundRow] = []
     size = 0
     for row in rows:
@@ -38,9 +38,9 @@ def _size(row: Row) -> int:
 
 
 def add_rows(ledger: Ledger, first: int, rows: Sequence[Row | SoundRow]) -> int:
-    """Write a batch whose first row has the ordinal `first`, with its problems, in one transaction.
+    """Write a batch of rows with its problems in one transaction. `first` is the ordinal of its first row.
 
-    Returns how many of them ask for nothing: `settle_empty` is for these.
+    Returns the number of rows that set no field. `settle_empty` settles these.
     """
     records = [
         (ordinal, *_record(row), len(row.problems)) if isinstance(row, Row) else (ordinal, *row, 0)
@@ -56,7 +56,7 @@ def add_rows(ledger: Ledger, first: int, rows: Sequence[Row | SoundRow]) -> int:
 
 
 def _insert(db: Connection, records: Sequence[tuple[Any, ...]]) -> None:
-    """Many records a statement: SQLite and Python then meet once for all of them, a third cheaper."""
+    """Insert many records with each statement. This is a third cheaper than a statement for each."""
     whole = len(records) - len(records) % TOGETHER
     for at in range(0, whole, TOGETHER):
         db.execute(_INSERT_MANY, list(chain.from_iterable(records[at : at + TOGETHER])))
@@ -76,18 +76,18 @@ def _record(row: Row) -> tuple[Any, ...]:
 def _dumps(value: Any) -> str:
     try:
         return to_json(value).decode()
-    except ValueError:  # a bad row may hold what UTF-8 cannot carry; ASCII escapes can
+    except ValueError:  # an invalid row may hold characters that UTF-8 cannot encode; ASCII escapes can
         return json.dumps(value)
 
 
 def storable(text: str) -> str:
-    """The text with lone surrogates and NULs written out, as SQLite and every file of ours can hold it."""
+    """Return the text with lone surrogates and NULs escaped. SQLite and every file of the run can hold the result."""
     text = text.replace("\0", "\\x00")
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def add_problems(ledger: Ledger, problems: Iterable[Problem]) -> None:
-    """Problems of the manifest as a whole."""
+    """Add problems of the manifest as a whole."""
     with ledger.transaction() as db:
         _add_problems(db, None, problems)
 
@@ -105,10 +105,11 @@ def _add_problems(db: Any, ordinal: int | None, problems: Iterable[Problem]) -> 
 
 
 def merge_duplicates(ledger: Ledger) -> int:
-    """Merge rows that name the same image into its first one, or mark them all where they contradict each other.
+    """Merge rows that name the same image into the first of them, or mark all of them if they contradict each other.
 
-    Returns the number of rows merged into others. The index by uuid is of no use later: it would cost space, and SQLite
-    would read rows in its order, all over the file. The other one leads from an outcome to the rows that share it.
+    Returns the number of rows that were merged into others. The index by uuid is dropped afterwards: it costs space,
+    and with it SQLite would read rows in its order, all over the file. The other index leads from an outcome to its
+    rows.
     """
     merged = 0
     with ledger.transaction() as db:
@@ -152,7 +153,7 @@ def _merge(db: Any, uuid: str, found: Sequence[tuple[int, int, str, str | None]]
 
 
 def _union(changes: Sequence[Fields]) -> tuple[Fields, str]:
-    """All fields together, and the name of one that two of them give different values (as the server stores them)."""
+    """Return all fields of the rows, and the name of a field with two different values as the server stores them."""
     union: Fields = {}
     for change in changes:
         for name, value in change.items():
@@ -163,7 +164,7 @@ def _union(changes: Sequence[Fields]) -> tuple[Fields, str]:
 
 
 def settle_empty(ledger: Ledger) -> None:
-    """Rows whose every cell is blank ask for nothing: they are unchanged, and nothing is sent for them."""
+    """Settle the rows whose cells are all blank: they are unchanged, and nothing is sent for them."""
     with ledger.transaction() as db:
         db.execute(
             """INSERT INTO outcome (ordinal, status, code, message, hint, attempts)

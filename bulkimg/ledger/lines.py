@@ -1,4 +1,4 @@
-"""Make result lines from outcomes, as the view `result` of schema.sql makes them from the ledger."""
+"""Make result lines from outcomes, equal to those that the view `result` in schema.sql makes from the ledger."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,10 @@ _BETWEEN = '","'
 
 
 def result_lines(o: Outcome) -> tuple[str, str]:
-    """Return the line of results.jsonl and that of results.csv. CSV is spreadsheet-safe; a test compares both with the view."""
+    """Return the line of results.jsonl and the line of results.csv.
+
+    The CSV is spreadsheet-safe. A test compares both lines with the view.
+    """
     started = "" if o.started_at is None else _iso(o.started_at)
     before, after = _json(o.before), _json(o.after)
     changed = ",".join(o.changed)

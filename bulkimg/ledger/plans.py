@@ -1,4 +1,4 @@
-"""Keep a run's plan: what the survey saw of every image, what is sent because of it, and its figures."""
+"""Keep a run's plan: the values that the survey read, the values that are sent because of them, and the counts."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from bulkimg.model import Action, Fields, Outcome, PlanCounts, Planned, Seen, St
 TRANSITIONS = 12  # as many as a person reads
 CHUNK = 500  # rows held in memory at a time
 
-# How a row ends that the plan leaves out.
+# The outcome of a row that the plan does not send.
 _ENDS = {
     Action.UNCHANGED: (Status.UNCHANGED, "ALREADY_SO", ""),
     Action.CONFLICT: (Status.CONFLICT, "PRECONDITION", "check the image: another client may have changed it"),
@@ -29,7 +29,7 @@ _ENDS = {
 
 
 class Asked(NamedTuple):
-    """A row that wants to be compared with its image."""
+    """A row to be compared with its image."""
 
     ordinal: int
     line: int
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
 
 
 def to_plan(ledger: Ledger, after: int, limit: int) -> list[Asked]:
-    """The next rows, in manifest order after the ordinal `after`, that are sent by themselves and ask for something."""
+    """Return the next rows after the ordinal `after` that have their own PUT and set or expect a field."""
     found = ledger.db.execute(
         """SELECT row.ordinal, row.line, lower(hex(row.uuid)), row.fields, coalesce(row.expects, '{}')
         FROM row LEFT JOIN outcome ON outcome.ordinal = row.ordinal
@@ -51,7 +51,7 @@ def to_plan(ledger: Ledger, after: int, limit: int) -> list[Asked]:
 
 
 def add(ledger: Ledger, planned: Sequence[tuple[Asked, Planned]]) -> None:
-    """Write plans; rows of which nothing is sent are settled with them. Within a transaction."""
+    """Write plans. Rows that send nothing are settled with them. Needs a transaction."""
     ledger.db.executemany(
         "INSERT INTO plan VALUES (?, ?, ?, ?, ?)",
         [(row.ordinal, p.action.value, _json(p.before), _json(p.send), _json(p.aside)) for row, p in planned],
@@ -69,31 +69,31 @@ def _json(value: Any) -> str | None:
 
 
 def is_made(ledger: Ledger) -> bool:
-    """Whether the images of this run have been read."""
+    """Return whether the images of this run were read."""
     return bool(ledger.meta("surveyed"))
 
 
 def make(ledger: Ledger, target: str, *, surveyed: bool) -> None:
-    """The plan is whole: from now on it does not change. Within the transaction that wrote it."""
+    """Finish the plan: it does not change from now on. Call it in the transaction that wrote it."""
     checksums.write(ledger.db, plan=checksums.in_order(ledger.db, "plan"))
     ledger.set_meta(state="planned", surveyed=surveyed, plan_digest=_digest(ledger, target))
 
 
 def _digest(ledger: Ledger, target: str) -> str:
-    """What `apply --checksum` compares: the target, and of every row what was seen and what is sent."""
+    """Return the digest for `apply --checksum`, of the target and every row's old and sent values."""
     total = sha256(target.encode())
     found = ledger.db.execute(
         """SELECT row.ordinal, row.uuid, row.fields, row.expects, plan.action, plan.before, plan.send
         FROM row LEFT JOIN plan USING (ordinal) WHERE row.problems = 0 ORDER BY row.ordinal"""
     )
-    for ordinal, uuid, *texts in found:  # as json.dumps would write them, which makes an encoder for each
+    for ordinal, uuid, *texts in found:  # equal to json.dumps, which makes an encoder for each call
         said = ", ".join([encode_basestring_ascii(text) if text is not None else "null" for text in texts])
         total.update(f'[{ordinal}, "{uuid.hex()}", {said}]'.encode())
     return total.hexdigest()
 
 
 def counts(ledger: Ledger) -> PlanCounts:
-    """The plan in figures. Without a survey every row that is still to be done is an update of its fields."""
+    """Return the plan's counts. Without a survey, every row without an outcome is an update of all its fields."""
     surveyed = is_made(ledger)
     table = (
         "plan"
@@ -129,7 +129,7 @@ def _transitions(ledger: Ledger) -> list[tuple[str, Any, Any, int]]:
 
 
 def canary(ledger: Ledger, count: int) -> list[int]:
-    """Ordinals of so many rows, evenly over the whole plan; the same ones when the run is resumed."""
+    """Return the ordinals of so many rows, spread evenly over the plan. A resumed run gets the same ones."""
     kept: list[int] = ledger.meta("canary") or _spread(ledger, count)
     ledger.set_meta(canary=kept)
     return kept
@@ -148,7 +148,7 @@ def _spread(ledger: Ledger, count: int) -> list[int]:
 
 
 def not_updated(ledger: Ledger, ordinals: Sequence[int]) -> list[tuple[int, str, str]]:
-    """(line, status, message) of those rows that are not `updated` or `unchanged`."""
+    """Return the (line, status, message) of the rows among these that are neither `updated` nor `unchanged`."""
     return ledger.db.execute(
         """SELECT line, status, message FROM row_text WHERE ordinal IN (SELECT value FROM json_each(?))
         AND status NOT IN ('updated', 'unchanged') ORDER BY ordinal""",
@@ -157,7 +157,7 @@ def not_updated(ledger: Ledger, ordinals: Sequence[int]) -> list[tuple[int, str,
 
 
 class PlannedRow(NamedTuple):
-    """One row of the plan as people look at it."""
+    """One row of the plan for people to read."""
 
     line: int
     uuid: str
@@ -168,7 +168,7 @@ class PlannedRow(NamedTuple):
 
 
 def rows(ledger: Ledger, *, updates_only: bool = False, limit: int = -1) -> Iterator[PlannedRow]:
-    """The plan's rows in manifest order; those of a run without a survey show no values of before."""
+    """Yield the plan's rows in manifest order. Without a survey they have no old values."""
     where = "AND outcome.ordinal IS NULL" if updates_only else ""
     cursor = ledger.db.execute(
         f"""SELECT row.line, lower(hex(row.uuid)), coalesce(plan.action, 'update'), coalesce(plan.before, '{{}}'),
@@ -185,7 +185,7 @@ def rows(ledger: Ledger, *, updates_only: bool = False, limit: int = -1) -> Iter
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A row that the run has changed, or may have changed: what it needs to be taken back."""
+    """A row that the run changed or may have changed, with what an undo needs."""
 
     line: int
     uuid: str
@@ -199,7 +199,7 @@ class Written:
 
 
 def written(ledger: Ledger) -> Iterator[Written]:
-    """Rows that were sent and not refused, in manifest order; those of unknown fate too."""
+    """Yield the rows that were sent and not refused, in manifest order, with those of unknown outcome."""
     cursor = ledger.db.execute(
         """SELECT line, uuid, status, coalesce(plan.before, '{}'), coalesce(plan.send, '{}'), coalesce(plan.aside, '{}'),
           coalesce(row_state.after, '{}'), row_state.fields, row_state.cells, row_state.changed
@@ -222,12 +222,12 @@ def written(ledger: Ledger) -> Iterator[Written]:
 
 
 def _only(send: Fields, changed: str) -> Fields:
-    """What the outcome names; of a row without one, all of the plan."""
+    """Return the fields that the outcome names, or all of the plan if the row has no outcome."""
     return {name: value for name, value in send.items() if name in changed.split(",")} if changed else send
 
 
 def wanted(ledger: Ledger) -> Iterator[Asked]:
-    """What the run wanted of every image that it left so, or may have: rows that are updated, unchanged, drifted or unknown."""
+    """Yield what the run wanted for every image that is updated, unchanged, drifted or unknown."""
     cursor = ledger.db.execute(
         """SELECT row.ordinal, row.line, lower(hex(row.uuid)), row.fields FROM row JOIN row_state USING (ordinal)
         WHERE row.leader IS NULL AND row.problems = 0 AND row.fields <> '{}'

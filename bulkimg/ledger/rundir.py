@@ -1,4 +1,4 @@
-"""Create, find and lock run directories; `last` is one of their names."""
+"""Create, find and lock run directories. `last` names the newest."""
 
 import fcntl
 import os
@@ -14,12 +14,12 @@ from pathlib import Path
 from bulkimg.errors import RunRefused, StorageError, UsageError
 
 _STAMPED = re.compile(r"(\d{8}-\d{6}\.\d{3})-[0-9a-z]{4}")
-LOCK_TRIES, LOCK_WAIT = 5, 0.02  # looking whether a run is held takes its lock for a moment
-_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # no letters that are read as digits
+LOCK_TRIES, LOCK_WAIT = 5, 0.02  # a check whether a run is held takes its lock for a moment
+_ALPHABET = "23456789abcdefghjkmnpqrstvwxyz"  # without letters that look like digits
 
 
 class RunDirectory:
-    """`runs/<run-id>/`. The lock is on the directory itself, so a dead process holds nothing."""
+    """The directory `runs/<run-id>/`. The lock is on the directory itself, so a dead process holds nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,7 +31,7 @@ class RunDirectory:
 
     @property
     def words(self) -> str:
-        """How a command line names the run: its id, and `--runs-dir` where it is not the default."""
+        """Return the run's name as a command line gives it: its id, and `--runs-dir` if it is not the default."""
         place = self.path.parent
         return self.run_id if place == Path("runs") else f"{self.run_id} --runs-dir {shlex.quote(str(place))}"
 
@@ -40,7 +40,10 @@ class RunDirectory:
         return self.path / "run.db"
 
     def hold(self) -> "RunDirectory":
-        """Take the run for this process until `release` or death; RunRefused when another one holds it, or could write in it."""
+        """Lock the run for this process until `release` or the end of the process.
+
+        Raises RunRefused if another process holds it, or if another user could write in it.
+        """
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         if why := _strange(os.fstat(descriptor)):
             os.close(descriptor)
@@ -57,7 +60,7 @@ class RunDirectory:
             self._lock = None
 
     def is_held(self) -> bool:
-        """Whether a living process holds the run now."""
+        """Return whether a living process holds the run."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             return not _lock(descriptor)
@@ -66,7 +69,10 @@ class RunDirectory:
 
     @property
     def begun_at(self) -> float:
-        """Seconds since the epoch: by its id, or, where the run was named, by its directory's first file."""
+        """Return when the run began, in seconds since the epoch.
+
+        The time comes from the id, or for a named run from the first file of the directory.
+        """
         if found := _STAMPED.fullmatch(self.run_id):
             return datetime.strptime(found[1], "%Y%m%d-%H%M%S.%f").replace(tzinfo=UTC).timestamp()
         try:
@@ -76,15 +82,15 @@ class RunDirectory:
 
     @property
     def is_begun_only(self) -> bool:
-        """Whether a process ended before it made the ledger: there is nothing to lose."""
+        """Return whether a process ended before it made the ledger. Such a run holds nothing."""
         return {path.name for path in self.path.iterdir()} <= {NAMED_AT}
 
     def remove(self) -> None:
-        """Delete the run with everything in it. Only while it is held."""
+        """Delete the run with all its files. The caller must hold it."""
         shutil.rmtree(self.path)
 
 
-NAMED_AT = ".begun"  # an empty file in the directory of a named run: its time is the run's
+NAMED_AT = ".begun"  # an empty file in the directory of a named run: its time is the run's start
 
 
 def _lock(descriptor: int, tries: int = 1) -> bool:
@@ -99,7 +105,7 @@ def _lock(descriptor: int, tries: int = 1) -> bool:
 
 
 def _strange(found: os.stat_result) -> str:
-    """Why a directory is not one that only we write in; nothing that another user could have changed is trusted."""
+    """Return why other users may write in a directory, or "". A file that they could have changed is not trusted."""
     if found.st_uid != os.geteuid():
         return f"belongs to another user (uid {found.st_uid}); resume the run as that user"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -109,19 +115,19 @@ def _strange(found: os.stat_result) -> str:
 
 
 def new_run(runs_dir: Path, now: float, name: str | None = None) -> RunDirectory:
-    """A new directory (mode 0700), held. Its id is `name`, or sorts by time; `now` is seconds since the epoch.
+    """Create and lock a new run directory with mode 0700. `now` is seconds since the epoch.
 
-    RunRefused where there is a run of that name.
+    The id is `name`, or a generated one that sorts by time. Raises RunRefused if a run of that name exists.
     """
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S.%f")[:-3]
     suffix = "".join(random.choices(_ALPHABET, k=4))  # noqa: S311 - tells two runs of one millisecond apart, no secret
     path = runs_dir / (name or f"{stamp}-{suffix}")
     try:
         if not runs_dir.is_dir():
-            runs_dir.mkdir(0o755, parents=True, exist_ok=True)  # a user who can write in it can move runs away
+            runs_dir.mkdir(0o755, parents=True, exist_ok=True)  # a user who can write in it could replace runs
             _make_durable(runs_dir.parent)
         path.mkdir(mode=0o700)
-        path.chmod(0o700)  # whatever the umask
+        path.chmod(0o700)  # whatever the umask is
         if name:
             (path / NAMED_AT).touch(mode=0o600)
             os.utime(path / NAMED_AT, (now, now))
@@ -136,7 +142,7 @@ def new_run(runs_dir: Path, now: float, name: str | None = None) -> RunDirectory
 
 
 def _make_durable(directory: Path) -> None:
-    """A new entry is on the disk only when its directory is."""
+    """Make the directory's entries durable: a new file is on the disk only after that."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -145,7 +151,7 @@ def _make_durable(directory: Path) -> None:
 
 
 def list_runs(runs_dir: Path) -> list[RunDirectory]:
-    """The runs there are, oldest first."""
+    """Return all runs, oldest first."""
     try:
         names = [entry.name for entry in os.scandir(runs_dir) if entry.is_dir()]
     except FileNotFoundError:
@@ -157,13 +163,16 @@ def list_runs(runs_dir: Path) -> list[RunDirectory]:
 
 
 def find_run(runs_dir: Path, name: str) -> RunDirectory:
-    """The run that an id, the beginning of one, a directory or `last` names. UsageError where it names none, or several."""
-    if not isinstance(name, str) or not name:  # an unset variable of a script must not name the only run there is
+    """Return the run that an id, the beginning of an id, a directory or `last` names.
+
+    Raises UsageError if it names no run or several.
+    """
+    if not isinstance(name, str) or not name:  # an unset variable in a script must not name the only run
         raise UsageError("no run is named; give a run's id, the beginning of one, its directory, or last")
     if (Path(name) / "run.db").is_file():
         return RunDirectory(Path(name))
     if "/" not in name and (runs_dir / name / "run.db").is_file():
-        return RunDirectory(runs_dir / name)  # the whole id, though another one may begin like it
+        return RunDirectory(runs_dir / name)  # the whole id wins over a longer one that begins with it
     runs = list_runs(runs_dir)
     if name == "last" and runs:
         return runs[-1]

@@ -1,12 +1,12 @@
--- The ledger of one run: the only truth; every other file of the run's directory can be made again from it.
--- Tables are only added to: a row is written once, an attempt once before its bytes go out, an outcome once and for all.
+-- The ledger of one run. Every other file of the run's directory can be made again from it.
+-- Records are only added: a row once, an attempt once before its bytes are sent, an outcome once.
 
 CREATE TABLE meta (
   key   TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- Check sums over the rest (checksums.py): damage that SQLite does not see is refused before anything is sent.
+-- Checksums of all other tables (checksums.py): damage that SQLite does not find is refused before anything is sent.
 CREATE TABLE checksum (
   name  TEXT PRIMARY KEY,
   value INTEGER NOT NULL
@@ -14,17 +14,17 @@ CREATE TABLE checksum (
 
 CREATE TABLE row (
   ordinal  INTEGER PRIMARY KEY,       -- 1, 2, 3 … in the manifest's order
-  line     INTEGER NOT NULL,          -- where it begins in the manifest, the first line being 1
-  uuid     ANY,                       -- 16 bytes; the manifest's own text where that is no uuid
-  fields   TEXT NOT NULL,             -- JSON: what to set, duplicates of the image merged in
-  expects  TEXT,                      -- JSON: what `if_` columns ask for
+  line     INTEGER NOT NULL,          -- where it begins in the manifest; the first line is 1
+  uuid     ANY,                       -- 16 bytes; the manifest's own text if it is no uuid
+  fields   TEXT NOT NULL,             -- JSON: what to set, with the fields of merged rows
+  expects  TEXT,                      -- JSON: the values of the `if_` columns
   cells    TEXT,                      -- JSON: the manifest's own cells; NULL for JSONL
-  leader   INTEGER,                   -- the row whose PUT carries this row too
+  leader   INTEGER,                   -- the row that this row is merged into
   problems INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE problem (
-  ordinal INTEGER,                    -- NULL: of the manifest as a whole
+  ordinal INTEGER,                    -- NULL: the manifest as a whole
   line    INTEGER NOT NULL,
   column  TEXT NOT NULL,
   value   TEXT NOT NULL,
@@ -34,7 +34,7 @@ CREATE TABLE problem (
   fatal   INTEGER NOT NULL
 ) STRICT;
 
--- What is allowed and hardly ever meant; added after version 0.1.0, so an older ledger has none.
+-- Values that are allowed but rarely intended. Added after version 0.1.0, so an older ledger has no such table.
 CREATE TABLE warning (
   line    INTEGER NOT NULL,
   column  TEXT NOT NULL,
@@ -44,13 +44,13 @@ CREATE TABLE warning (
   fix     TEXT NOT NULL
 ) STRICT;
 
--- What the survey saw, and what would be sent because of it. A run without a survey has none.
+-- The values that the survey read, and what is sent because of them. Empty in a run without a survey.
 CREATE TABLE plan (
-  ordinal INTEGER PRIMARY KEY,        -- of rows that are sent by themselves: no problems, no leader
+  ordinal INTEGER PRIMARY KEY,        -- rows with their own PUT: no problems, no leader
   action  TEXT NOT NULL,              -- update, unchanged, conflict, missing
-  before  TEXT,                       -- JSON: what the image showed of the fields that the row names or expects
+  before  TEXT,                       -- JSON: the image's values of the fields that the row sets or expects
   send    TEXT,                       -- JSON: the fields that differ
-  aside   TEXT                        -- JSON: what else was read: the image's name, and what an undo needs
+  aside   TEXT                        -- JSON: the image's name, and what an undo needs besides
 ) STRICT;
 
 CREATE TABLE attempt (
@@ -71,15 +71,15 @@ CREATE TABLE outcome (
   message     TEXT NOT NULL,
   hint        TEXT NOT NULL,
   http_status INTEGER,
-  attempts    INTEGER NOT NULL,       -- the last attempt's job uuid is the outcome's
-  started_at  INTEGER,                -- milliseconds since the epoch: exact in JSON, and in a checksum
+  attempts    INTEGER NOT NULL,       -- the outcome's job uuid is the last attempt's
+  started_at  INTEGER,                -- milliseconds since the epoch: exact in JSON and in a checksum
   duration_ms INTEGER,
-  changed     TEXT,                   -- field names with commas; NULL: all the row's fields
+  changed     TEXT,                   -- field names with commas; NULL: all fields of the row
   before      TEXT,                   -- JSON
   after       TEXT                    -- JSON
 ) STRICT;
 
--- A group of outcomes is one statement, and so one commit: `outcomes` is a JSON array of records in the table's order.
+-- A group of outcomes is one statement and so one commit. `outcomes` is a JSON array of records in the table's order.
 CREATE VIEW inbox AS SELECT NULL AS outcomes, NULL AS log_digest;
 CREATE TRIGGER inbox_insert INSTEAD OF INSERT ON inbox BEGIN
   INSERT INTO outcome
@@ -89,8 +89,8 @@ CREATE TRIGGER inbox_insert INSTEAD OF INSERT ON inbox BEGIN
   INSERT INTO checksum VALUES ('log_digest', NEW.log_digest) ON CONFLICT DO UPDATE SET value = excluded.value;
 END;
 
--- What can be said of every row now. A row without an outcome is what its attempts tell: one that may have been applied
--- → unknown; else, never sent or only refused for the time being → unprocessed. Resuming settles both.
+-- The present state of every row. A row without an outcome has the state of its attempts: unknown if one may have been
+-- applied, else unprocessed (never sent, or refused for the time being). Resuming settles both.
 CREATE VIEW row_state AS
 SELECT
   row.ordinal, row.line, row.fields, row.expects, row.cells,
@@ -117,7 +117,7 @@ SELECT
 FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal) AND NOT row.problems
 LEFT JOIN plan ON plan.ordinal = coalesce(row.leader, row.ordinal);
 
--- The same in words.
+-- The state of every row with its texts.
 CREATE VIEW row_text AS
 SELECT
   row_state.*,
@@ -133,13 +133,13 @@ SELECT
     WHEN 'invalid' THEN (SELECT group_concat(fix, '; ') FROM problem WHERE problem.ordinal = row_state.ordinal)
     ELSE next || ' sends it' END, '') AS hint,
   strftime('%Y-%m-%dT%H:%M:%fZ', started_at, 'unixepoch') AS started,
-  -- What the image is called now: as its outcome shows, else as it was read, unless it may have been renamed since.
+  -- The image's present name: from its outcome, else as it was read, unless the run may have renamed it since.
   coalesce(after ->> '$.name', iif(sets_name AND status IN ('updated', 'drifted', 'unknown'), NULL, name_before), '') AS name
 FROM row_state, (SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'state' AND value = '"planned"') AS planned,
   (SELECT json_extract(value, '$') FROM meta WHERE key = 'next') AS next);
 
--- And as lines of the result files, made here because a run that appends a line for every row has no time to make it in
--- Python. JSON is exact. In CSV, a text that a spreadsheet would run gets an apostrophe, as bulkimg.cells.harmless does it.
+-- The lines of the result files. They are made here because this is faster than Python for a line of every row.
+-- JSON is exact. In CSV, a text that a spreadsheet would run gets an apostrophe, as in bulkimg.cells.harmless.
 CREATE VIEW result AS
 SELECT
   ordinal, settled,

@@ -1,4 +1,4 @@
-"""Read the ledger: every row's fate, counts by status and by cause, the problems."""
+"""Read statistics from the ledger: the state of every row, counts by status and cause, the problems."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from bulkimg.model import Fields, Outcome, Problem, Status
 
 @dataclass(frozen=True, slots=True)
 class RowText:
-    """A row with what can be said of it now."""
+    """A row with its state and texts as they are now."""
 
     outcome: Outcome
     fields: Fields
@@ -20,13 +20,13 @@ class RowText:
 
 
 def row_texts(ledger: Ledger, *statuses: Status) -> Iterator[RowText]:
-    """Every row in manifest order, or those with one of the statuses."""
+    """Yield every row in manifest order, or those with one of the statuses."""
     where = f"WHERE status IN ({','.join('?' * len(statuses))})" if statuses else ""
     yield from _said(ledger, where, [str(status) for status in statuses])
 
 
 def row_texts_of(ledger: Ledger, uuid: str) -> Iterator[RowText]:
-    """The rows of one image."""
+    """Return the rows of one image."""
     place = "WHERE ordinal IN (SELECT ordinal FROM row WHERE row.uuid = ?)"
     yield from _said(ledger, place, [bytes.fromhex(uuid)])
 
@@ -55,27 +55,27 @@ _AS_THEY_ARE = tuple(name for name in Outcome._fields if name not in {"status", 
 
 
 def problems(ledger: Ledger, limit: int = -1) -> Iterator[Problem]:
-    """All problems in the order of their lines, or the first `limit`."""
+    """Return all problems in the order of their lines, or the first `limit`."""
     query = "SELECT line, column, value, code, message, fix, fatal FROM problem ORDER BY line, rowid LIMIT ?"
     for line, column, value, code, message, fix, fatal in ledger.db.execute(query, (limit,)):
         yield Problem(line, column, value, code, message, fix, bool(fatal))
 
 
 def warnings(ledger: Ledger, limit: int = -1) -> Iterator[Problem]:
-    """Warnings in the order of their lines, or the first `limit`."""
+    """Return all warnings in the order of their lines, or the first `limit`."""
     query = "SELECT line, column, value, code, message, fix FROM warning ORDER BY line, rowid LIMIT ?"
     for values in ledger.db.execute(query, (limit,)):
         yield Problem(*values)
 
 
 def warning_count(ledger: Ledger) -> int:
-    """How many warnings the manifest gave rise to."""
+    """Return the number of the manifest's warnings."""
     found: int = ledger.db.execute("SELECT count(*) FROM warning").fetchone()[0]
     return found
 
 
 def problem_counts(ledger: Ledger) -> tuple[int, int, int]:
-    """(problems, rows with problems, problems that no --skip-invalid gets past)."""
+    """Return (problems, rows with problems, problems that --skip-invalid cannot skip)."""
     return (
         ledger.db.execute("SELECT count(*) FROM problem").fetchone()[0],
         ledger.db.execute("SELECT count(*) FROM row WHERE problems").fetchone()[0],
@@ -84,13 +84,13 @@ def problem_counts(ledger: Ledger) -> tuple[int, int, int]:
 
 
 def rows_in_all(ledger: Ledger) -> int:
-    """The rows of this run's manifest."""
+    """Return the number of rows of the manifest."""
     found: int = ledger.db.execute("SELECT count(*) FROM row").fetchone()[0]
     return found
 
 
 def rows_to_do(ledger: Ledger) -> int:
-    """The rows that no outcome has settled yet, merged ones included."""
+    """Return the number of rows without an outcome, merged rows included."""
     query = """SELECT count(*) FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal)
     WHERE row.problems = 0 AND outcome.ordinal IS NULL"""
     found: int = ledger.db.execute(query).fetchone()[0]
@@ -98,7 +98,7 @@ def rows_to_do(ledger: Ledger) -> int:
 
 
 def images_to_do(ledger: Ledger) -> int:
-    """The images of these rows: merged rows are one."""
+    """Return the number of images of the rows without an outcome. Merged rows count as one."""
     query = """SELECT count(*) FROM row LEFT JOIN outcome USING (ordinal)
     WHERE row.leader IS NULL AND row.problems = 0 AND outcome.ordinal IS NULL"""
     found: int = ledger.db.execute(query).fetchone()[0]
@@ -106,20 +106,20 @@ def images_to_do(ledger: Ledger) -> int:
 
 
 def counts(ledger: Ledger) -> dict[str, int]:
-    """Rows by status, all eight named; they sum to the rows of the manifest."""
+    """Return the number of rows by status, with all eight statuses. The sum is the rows of the manifest."""
     found = dict(ledger.db.execute("SELECT status, count(*) FROM row_state GROUP BY status"))
     return {status.value: found.get(status.value, 0) for status in Status}
 
 
 def settled_counts(ledger: Ledger) -> dict[str, int]:
-    """Rows that have their outcome, by status, all eight named; rows refused at the manifest are `invalid`."""
+    """Return the number of rows with an outcome by status, with all eight statuses. Refused rows are `invalid`."""
     query = "SELECT status, count(*) FROM row_state WHERE settled OR status = 'invalid' GROUP BY status"
     found = dict(ledger.db.execute(query))
     return {status.value: found.get(status.value, 0) for status in Status}
 
 
 def in_flight(ledger: Ledger) -> int:
-    """Rows whose last attempt is open: sent, or about to be."""
+    """Return the number of rows whose last attempt is open: sent, or about to be sent."""
     query = """SELECT count(DISTINCT attempt.ordinal) FROM attempt LEFT JOIN outcome USING (ordinal)
     WHERE attempt.fate IS NULL AND outcome.ordinal IS NULL"""
     found: int = ledger.db.execute(query).fetchone()[0]
@@ -127,9 +127,9 @@ def in_flight(ledger: Ledger) -> int:
 
 
 def causes(ledger: Ledger, limit: int = 20, *, settled_only: bool = False) -> list[dict[str, Any]]:
-    """The rows that are not fine, grouped by status and code, most frequent first, each with one row as an example.
+    """Return the causes of rows that did not succeed, by status and code, most frequent first.
 
-    `settled_only`: of a run that is under way, only what is an outcome.
+    Each cause has one row as an example. With `settled_only`, only rows with an outcome count.
     """
     only = "AND (settled OR status = 'invalid')" if settled_only else ""
     query = f"""SELECT status, code, count(*) AS rows, min(line) AS line, message, hint FROM row_text
@@ -140,14 +140,14 @@ def causes(ledger: Ledger, limit: int = 20, *, settled_only: bool = False) -> li
 
 
 def puts_made(ledger: Ledger) -> int:
-    """The attempts of which bytes may have gone out."""
+    """Return the number of attempts that may have sent bytes."""
     query = "SELECT count(*) FROM attempt WHERE coalesce(fate, '') <> 'unsent'"
     found: int = ledger.db.execute(query).fetchone()[0]
     return found
 
 
 def recent_pace(ledger: Ledger) -> tuple[int, float]:
-    """(rows settled by sending, rows a second over the last 60 s before the last of them)."""
+    """Return (rows settled by sending, rows a second in the last 60 s before the last of them)."""
     settled, last = ledger.db.execute(
         "SELECT count(*), max(started_at) / 1000.0 FROM outcome WHERE started_at IS NOT NULL"
     ).fetchone()

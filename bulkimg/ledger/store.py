@@ -1,4 +1,4 @@
-"""Open run.db and keep its header: what was asked, of which server, and the run's state."""
+"""Open run.db and keep its header: the options, the server, and the run's state."""
 
 import json
 import os
@@ -20,7 +20,7 @@ _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """SQLite's and the disk's errors as StorageError, with the file's name."""
+    """Raise the errors of SQLite and the disk as StorageError with the file's name."""
     try:
         yield
     except sqlite3.Error as error:
@@ -36,29 +36,29 @@ def _failed(path: Path, error: sqlite3.Error) -> StorageError:
 
 
 class Prepared(NamedTuple):
-    """A group of outcomes as the ledger takes it: JSON records, and what they add to the log's digest."""
+    """A group of outcomes for the ledger: JSON records, and their part of the log digest."""
 
     outcomes: str
     digest: int
 
 
 class Ledger:
-    """One connection to one run's ledger. A connection may change threads, but only one at a time uses it.
+    """One connection to one run's ledger. Threads may use it in turn, but not at the same time.
 
-    `witness` is a second connection that only reads. While it is there, closing the first one writes nothing: after a
-    failed write or fsync the content of the disk is not known, and another fsync could report a success that is not one.
+    `witness` is a second connection that only reads. While it is open, closing the first one writes nothing. After a
+    failed write or fsync the content of the disk is not known, and a second fsync could report a false success.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, witness: sqlite3.Connection | None = None) -> None:
         self.path = path
         self.db = connection
-        self.log_digest = 0  # the sum over attempts and outcomes, this transaction's included
+        self.log_digest = 0  # the log digest, with the present transaction's changes
         self._witness = witness
         self._failure: StorageError | None = None
 
     @classmethod
     def create(cls, path: Path) -> "Ledger":
-        """A new ledger; StorageError where the disk does not let us."""
+        """Create a new ledger. Raises StorageError if the disk does not allow it."""
         with storage_errors(path):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             ledger = cls(path, _connect(path, "rw"))
@@ -70,7 +70,10 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> "Ledger":
-        """An existing ledger; RunRefused when it is not one, or one of another version; StorageError when it is damaged."""
+        """Open an existing ledger.
+
+        Raises RunRefused if the file is no ledger or has another version, and StorageError if it is damaged.
+        """
         _refuse_strange_file(path)
         try:
             ledger = cls(path, _connect(path, "ro" if read_only else "rw"))
@@ -92,28 +95,30 @@ class Ledger:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether no row was ever claimed."""
+        """Return whether no row was ever claimed."""
         return not self.db.execute("SELECT EXISTS (SELECT 1 FROM attempt)").fetchone()[0]
 
     def verify(self) -> None:
-        """StorageError unless everything in it is as it was written; before a run is resumed."""
+        """Raise StorageError unless the whole content is as it was written. Call it before a run is resumed."""
         try:
             found = checksums.damage(self.db)
             if not found:
-                self.log_digest = checksums.kept_log_digest(self.db)  # reading them all once is long enough
+                self.log_digest = checksums.kept_log_digest(self.db)  # reading all records once is slow enough
         except (sqlite3.Error, ValueError) as error:
             found = str(error)
         if found:
             raise StorageError(f"{self.path}: is damaged: {found}; {_START_AGAIN}")
 
     def keep_checksums(self) -> None:
-        """The manifest is in: from now on its rows do not change, and `verify` holds everything against its sums."""
+        """Write the checksums after the manifest is loaded. From now on its rows do not change."""
         with self.transaction() as db:
             self.log_digest = checksums.keep(db)
 
     def insert_outcomes(self, group: Prepared) -> None:
-        """Write a group with one statement: durable when this returns, unless a transaction is open. Nothing is written after a
-        failure."""
+        """Write a group with one statement. It is durable when this returns, unless a transaction is open.
+
+        After a failure nothing is written.
+        """
         if self._failure:
             raise self._failure
         log_digest = self.log_digest ^ group.digest
@@ -125,12 +130,18 @@ class Ledger:
         self.log_digest = log_digest
 
     def toggle(self, kind: str, *record: Any) -> None:
-        """Add a record of attempts to the log's digest, or take it out again. Within the transaction that changes it."""
+        """Add a record of an attempt to the log digest, or remove it.
+
+        Call it in the transaction that changes the record.
+        """
         self.log_digest ^= checksums.digest(kind, record)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of the block's writes, durable at its end, or none of them. After a failure there is no other one."""
+        """Write everything in the block, durable at its end, or nothing.
+
+        After a failure no other transaction begins.
+        """
         if self._failure:
             raise self._failure
         before = self.log_digest
@@ -149,7 +160,7 @@ class Ledger:
             raise
 
     def _roll_back(self) -> None:
-        """The first error is the one to report; but where not even this succeeds, there is no other transaction."""
+        """Roll back. The first error is reported; if the rollback fails too, no other transaction begins."""
         if self.db.in_transaction:
             try:
                 with storage_errors(self.path):
@@ -158,15 +169,18 @@ class Ledger:
                 self._failure = self._failure or error
 
     def relax(self) -> None:
-        """Commits need not reach the disk, for what can be read again from the manifest."""
+        """Let commits return before they reach the disk, for data that can be read again from the manifest."""
         self.db.execute("PRAGMA synchronous=NORMAL")
 
     def strict(self) -> None:
-        """Every commit is durable when it returns, what was relaxed included."""
+        """Make every commit durable when it returns, with what was written since `relax`."""
         self._pragmas("synchronous=FULL", "wal_checkpoint(TRUNCATE)")
 
     def checkpoint(self) -> None:
-        """Into run.db itself, unless a reader is in the way: without its -wal, a run that has begun is still known as one."""
+        """Move all commits into run.db itself, unless a reader prevents it.
+
+        Then run.db without its -wal is still a run.
+        """
         try:
             with storage_errors(self.path):
                 self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -185,12 +199,12 @@ class Ledger:
             raise
 
     def meta(self, key: str, default: Any = None) -> Any:
-        """One value of the header."""
+        """Return one value of the header."""
         found = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return json.loads(found[0]) if found else default
 
     def set_meta(self, **values: Any) -> None:
-        """Write values of the header; inside a transaction they are part of it."""
+        """Write values of the header. In a transaction they are a part of it."""
         if not self.db.in_transaction:
             with self.transaction():
                 self.set_meta(**values)
@@ -200,9 +214,9 @@ class Ledger:
         checksums.write(self.db, meta=checksums.in_order(self.db, "meta"))
 
     def close(self) -> None:
-        """Tidy up, unless writing has failed: then the files stay as they are. StorageError when the tidying fails.
+        """Checkpoint and close, unless writing has failed: then the files stay as they are.
 
-        SQLite would do it by itself, and say nothing of an error.
+        Raises StorageError if the checkpoint fails. SQLite would hide such an error.
         """
         try:
             if self._witness and not self._failure:
@@ -216,7 +230,7 @@ _START_AGAIN = "restore it from a backup, or run the manifest again (sending the
 
 
 def _refuse_strange_file(path: Path) -> None:
-    """Only a regular file of our own is a ledger: no other user's, no link."""
+    """Refuse a file that is not a regular file of this user: a link, or another user's file."""
     try:
         found = path.lstat()
     except OSError:
@@ -231,7 +245,7 @@ def _refuse_strange_file(path: Path) -> None:
 
 def _witness(path: Path) -> sqlite3.Connection:
     connection = _connect(path, "ro")
-    connection.execute("SELECT count(*) FROM meta").fetchone()  # only now does SQLite know of it
+    connection.execute("SELECT count(*) FROM meta").fetchone()  # SQLite opens the file only now
     return connection
 
 

@@ -1,4 +1,4 @@
-"""Write in one thread while a run sends: work in the order it was put in, one piece at a time."""
+"""Write in one thread while a run sends: work is done in order, one piece at a time."""
 
 import asyncio
 import queue
@@ -10,16 +10,16 @@ from bulkimg.errors import StorageError
 
 
 class WriterThread(Protocol):
-    """Where the writer's work is done. A simulation does it in the event loop instead."""
+    """Do the ledger's work. A simulation replaces it by one that works in the event loop."""
 
     def put(self, work: Callable[[], None]) -> None: ...
 
     async def close(self) -> None:
-        """Return when everything that was put in is done."""
+        """Return when all work is done."""
 
 
 class OwnThread:
-    """A thread of its own."""
+    """Do the work in a thread of its own."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -29,7 +29,7 @@ class OwnThread:
         if self._thread.ident is None:
             try:
                 self._thread.start()
-            except RuntimeError as error:  # what Python says when the system has no more memory or threads for us
+            except RuntimeError as error:  # Python's message if the system has no memory or threads left
                 raise StorageError(f"{error}; raise the limits (ulimit -v, -u), then resume the run") from None
         self._queue.put(work)
 
@@ -38,8 +38,8 @@ class OwnThread:
             work()
 
     async def close(self) -> None:
-        """Cannot be cancelled half-way: the thread is waited for."""
+        """Wait for the thread. Cancelling does not interrupt the wait."""
         if self._thread.ident is not None:
             self._queue.put(None)
             await asyncio.shield(asyncio.to_thread(self._thread.join))
-            await asyncio.sleep(0)  # the last call_soon_threadsafe callbacks run before we return
+            await asyncio.sleep(0)  # let the last call_soon_threadsafe callbacks run

@@ -1,8 +1,8 @@
-"""Commit claims and outcomes in groups while a run sends, in a thread of their own.
+"""Commit claims and outcomes in groups while a run sends, in the writer thread.
 
-A group is everything that came while the one before it was being committed. A claim is handed out only after its commit; an
-outcome is shown, and its slot is free, only after its commit. After the first failure nothing is written any more and every
-caller gets the StorageError (docs/dev/reliability.md, invariant 16).
+A group is everything that came during the commit before it. A claim is returned only after its commit. An outcome is
+shown, and its slot is free, only after its commit. After the first failure nothing more is written, and every caller
+gets the StorageError (docs/dev/reliability.md, invariant 16).
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from bulkimg.model import Claim, Outcome
 
 
 class Sink(Protocol):
-    """Where committed outcomes are appended; `complete`: every row up to that ordinal has its outcome."""
+    """Append committed outcomes. Every row up to the ordinal `complete` has its outcome."""
 
     def append(self, ledger: Ledger, outcomes: Sequence[Outcome], complete: int) -> None: ...
 
@@ -30,18 +30,18 @@ _Op = Callable[[Ledger], Any]
 
 @dataclass(slots=True)
 class _Group:
-    """What the next commit writes: filled in the event loop, handed to the thread as a whole."""
+    """What the next commit writes. The event loop fills it and hands it to the thread as a whole."""
 
     outcomes: list[Outcome] = field(default_factory=list)
-    slots: "list[asyncio.Future[None]]" = field(default_factory=list)  # of the outcomes
+    slots: "list[asyncio.Future[None]]" = field(default_factory=list)  # one for each outcome
     ops: "list[tuple[_Op, asyncio.Future[Any]]]" = field(default_factory=list)
 
 
 class Writer:
-    """Owns the ledger's connection until `close`.
+    """Write to the ledger. The writer owns the connection until `close`.
 
-    `on_settled` is called in the event loop with outcomes that are durable, one per manifest row; `on_failure` once, in the
-    event loop, when the disk fails.
+    `on_settled` is called in the event loop with durable outcomes, one for each manifest row. `on_failure` is called
+    once, in the event loop, when the disk fails.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class Writer:
         self._on_failure = on_failure
         self._loop = asyncio.get_running_loop()
         self._group = _Group()
-        self._idle = asyncio.Event()  # no group is being committed, or about to be
+        self._idle = asyncio.Event()  # set when no group is being committed or waits for it
         self._idle.set()
         self._thread = writer_thread
         self._failure: StorageError | None = None
         self._merged = bool(ledger.meta("merged", 0))
-        self._claimed: deque[int] = deque()  # ordinals in order, from the first without an outcome on
-        self._ahead: set[int] = set()  # those of them that have one
-        self._last = 0  # the last ordinal claimed
+        self._claimed: deque[int] = deque()  # ordinals in order, from the first without an outcome
+        self._ahead: set[int] = set()  # the ordinals among them that have an outcome
+        self._last = 0  # last claimed ordinal
 
     def settle(self, outcome: Outcome) -> "asyncio.Future[None]":
-        """Write the outcome with the next commit. The future is done when it is durable, or writing has failed."""
+        """Write the outcome with the next commit. The future is done when it is durable, or when writing has failed."""
         group = self._group
         group.outcomes.append(outcome)
         durable: asyncio.Future[None] = self._loop.create_future()
@@ -77,22 +77,22 @@ class Writer:
         return durable
 
     async def ask(self, op: _Op) -> Any:
-        """What `op` makes of the ledger in the next commit, once it is durable. StorageError when the disk has failed."""
+        """Run `op` on the ledger in the next commit. Returns its result once that is durable. Raises StorageError."""
         done: asyncio.Future[Any] = self._loop.create_future()
         self._group.ops.append((op, done))
         self._soon()
         return await done
 
     def remember_key(self, key: str) -> None:
-        """The spelling that the server has accepted, for a run that is resumed; written with the next commit."""
+        """Write the action key that the server accepted with the next commit. A resumed run uses it."""
         done: asyncio.Future[Any] = self._loop.create_future()
-        done.add_done_callback(_heed)  # not awaited; a failure reaches every caller anyway
+        done.add_done_callback(_heed)  # not awaited; every other caller gets a failure anyway
         self._group.ops.append((lambda ledger: ledger.set_meta(action_key=key), done))
 
     async def claim(
         self, after: int, limit: int, new_job: Callable[[], str], now: float, only: Sequence[int] | None = None
     ) -> list[Claim]:
-        """The next rows to send, claimed; [] when there are no more. `only`: none but these ordinals."""
+        """Claim the next rows to send. Returns [] when there are no more. `only` limits the rows to these ordinals."""
         found: list[Claim] = await self.ask(lambda ledger: claims.claim(ledger, after, limit, new_job, now, only))
         if found and only is None:
             self._claimed.extend([item.ordinal for item in found])
@@ -100,33 +100,33 @@ class Writer:
         return found
 
     async def claim_again(self, item: Claim, now: float) -> None:
-        """One more attempt, durable when this returns."""
+        """Write one more attempt of a row. It is durable when this returns."""
         await self.ask(lambda ledger: claims.add_attempts(ledger, [item], now))
 
     async def close_attempt(self, item: Claim, fate: str, code: str, http_status: int | None) -> None:
-        """An attempt that did not settle its row."""
+        """Record how an attempt ended that did not settle its row."""
         await self.ask(lambda ledger: claims.close_attempt(ledger, item, fate, code, http_status))
 
     async def release(self, items: Sequence[Claim]) -> None:
-        """Claims that were never sent."""
+        """Delete claims that were never sent."""
         await self.ask(lambda ledger: claims.release(ledger, items))
 
     async def close(self) -> None:
-        """Commit what is waiting, then end."""
+        """Commit what is waiting, then end the thread."""
         if self._group.ops:
             self._soon()
         await self._idle.wait()
         await self._thread.close()
 
     def raise_failure(self) -> None:
-        """The StorageError that ended writing, if one did."""
+        """Raise the StorageError that ended writing, if there was one."""
         if self._failure:
             raise self._failure
 
     # -- one group after the other --------------------------------------------------------------------------------------
 
     def _soon(self) -> None:
-        """Commit at the end of this turn of the event loop, unless a commit is on its way."""
+        """Commit at the end of this turn of the event loop, unless a commit is running or scheduled."""
         if self._idle.is_set():
             self._idle.clear()
             self._loop.call_soon(self._commit_group)
@@ -136,12 +136,12 @@ class Writer:
         prepared = claims.prepare(group.outcomes) if group.outcomes else None
         try:
             self._thread.put(partial(self._write, group, prepared, self._complete(group.outcomes)))
-        except StorageError as error:  # no thread to be had
+        except StorageError as error:  # the system gives no thread
             self._failure = error
             self._failed(group, error, is_first=True)
 
     def _complete(self, outcomes: Sequence[Outcome]) -> int:
-        """The ordinal up to which every row will have its outcome once this group is durable."""
+        """Return the ordinal up to which every row has its outcome once this group is durable."""
         for outcome in outcomes:
             self._ahead.add(outcome.ordinal)
         while self._claimed and self._claimed[0] in self._ahead:
@@ -185,7 +185,7 @@ class Writer:
             self._loop.call_soon_threadsafe(then)
 
     def _written(self, group: _Group, prepared: Prepared | None, complete: int) -> Callable[[], None]:
-        """Write the group; return what the event loop has to do then."""
+        """Write the group. Returns what the event loop must call then."""
         if self._failure:
             return partial(self._failed, group, self._failure, is_first=False)
         try:
@@ -225,6 +225,6 @@ class Writer:
 
 
 def _heed(done: "asyncio.Future[Any]") -> None:
-    """Look at the exception, which asyncio would otherwise print as never retrieved."""
+    """Read the exception, which asyncio would otherwise print as never retrieved."""
     if not done.cancelled():
         done.exception()

@@ -1,4 +1,4 @@
-"""`import bulkimg`: the engine of the command line as functions and one class; no printing, no sys.exit."""
+"""`import bulkimg`: the engine as functions and one class. Nothing here prints or calls sys.exit."""
 
 from bulkimg.library.executing import Run
 from bulkimg.library.options import Options

@@ -1,4 +1,4 @@
-"""One run as an async context: iterate over it for its events, then look at `result`."""
+"""One run as an async context: iterate over its events, then read `result`."""
 
 import asyncio
 import inspect
@@ -30,24 +30,25 @@ from bulkimg.model import CanaryPassed, Event, PlanMade, Problem, Summary
 from bulkimg.pace import Pace
 from bulkimg.report import Narrator, level
 
-_SHOWN = 5  # problems in the text of a refusal
+_SHOWN = 5  # most problems in the text of a refusal
 _LOGIN = ("LOGIN_REFUSED:", "ACCESS_KEY:")
 _log = logging.getLogger("bulkimg")
-_log.addHandler(logging.NullHandler())  # or Python prints warnings where a program has no handler
+_log.addHandler(logging.NullHandler())  # otherwise Python prints warnings if a program has no handler
 
 
 class Run:
-    """A run of a source that is under way.
+    """A run of a source.
 
         async with bulkimg.Run("relabel.csv", endpoint="http://127.0.0.1:8080", rate="20/s") as run:
             async for event in run: ...
         print(run.result.counts)
 
-    Iterating carries it out; leaving the block stops it, resumable, and waits for rows in flight. `approve` is awaited with
-    the plan (`PlanMade`) before anything is sent, and with `CanaryPassed` after a canary; False ends the run there.
+    Iterating executes the run. Leaving the block stops it and waits for rows in flight; it can be resumed. `approve` is
+    awaited with the plan (`PlanMade`) before anything is sent, and with `CanaryPassed` after a canary. False ends the
+    run.
 
-    Raises UsageError for a wrong option, ManifestRefused (with `problems`) before anything is sent, TargetError where the
-    server cannot be reached or refuses the login, RunRefused where a guard or another run is in the way, StorageError when
+    Raises UsageError for a wrong option, ManifestRefused (with `problems`) before anything is sent, TargetError if the
+    server cannot be reached or refuses the login, RunRefused if a guard or another run prevents it, and StorageError if
     the disk fails.
     """
 
@@ -78,7 +79,7 @@ class Run:
 
     @property
     def result(self) -> Result:
-        """What came of it. UsageError before it has begun."""
+        """The run's result. Raises UsageError before it has begun."""
         return self._carrying.result
 
     @property
@@ -88,11 +89,11 @@ class Run:
 
     @property
     def pace(self) -> Pace:
-        """The speed of the run under way: `pace.rate.set(5.0)`, `pace.set_concurrency(8)`."""
+        """The speed of the running run: `pace.rate.set(5.0)`, `pace.set_concurrency(8)`."""
         return self._carrying.engine.pace
 
     def stop(self) -> None:
-        """Start no new row; rows in flight finish, and the run can be resumed."""
+        """Start no new row. Rows in flight finish, and the run can be resumed."""
         self._carrying.stop()
 
     def _begin(self) -> OpenRun:
@@ -100,7 +101,10 @@ class Run:
 
 
 def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> OpenRun:
-    """A run whose manifest is sound, or the one that `run_id` names. ManifestRefused with all problems."""
+    """Create a run of a sound manifest, or return the one that `run_id` names.
+
+    Raises ManifestRefused with all problems.
+    """
     settings = asked.settings
     rows = rows_of(source)
     path = str(settings.manifest) if job_of(source) else str(source)
@@ -123,7 +127,7 @@ def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> Op
 
 
 def _refused(name: str, problems: list[Problem]) -> str:
-    """The first problems, and how many more there are."""
+    """Return the first problems, and how many more there are."""
     lines = [f"line {found.line}: {found.text}{f'; {found.fix}' if found.fix else ''}" for found in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"and {len(problems) - _SHOWN:,} more, in .problems")
@@ -131,7 +135,7 @@ def _refused(name: str, problems: list[Problem]) -> str:
 
 
 class Carrying:
-    """Carries one run out in a task of its own, and hands its events over."""
+    """Execute one run in a task of its own, and pass on its events."""
 
     def __init__(
         self,
@@ -156,20 +160,20 @@ class Carrying:
 
     @property
     def engine(self) -> Engine:
-        """UsageError before the run has begun."""
+        """The engine. Raises UsageError before the run has begun."""
         if self._engine is None:
             raise UsageError("the run has not started; iterate over it first (async for event in run)")
         return self._engine
 
     @property
     def result(self) -> Result:
-        """UsageError before the run has begun."""
+        """The run's result. Raises UsageError before the run has begun."""
         if self._opened is None:
             raise UsageError("the run has not started; iterate over it first (async for event in run)")
         return result_of(self._opened.directory)
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """Every event, the summary last. Raises what the run raises."""
+        """Yield every event, the summary last. Raises what the run raises."""
         if self._work is not None:
             raise UsageError("this run is being iterated over already; make another one")
         opened = self._opened = await asyncio.to_thread(self._begin)
@@ -205,7 +209,7 @@ class Carrying:
             self._engine.stop(Exit.INTERRUPTED, "stopped by the program")
 
     async def end(self) -> None:
-        """Stop what is under way, wait for it, and let the run go."""
+        """Stop the run, wait for it, and release it."""
         if self._work and not self._work.done():
             self.stop()
             await asyncio.wait([self._work])
@@ -214,10 +218,10 @@ class Carrying:
             self._opened.close()
 
     def _raise(self, summary: Summary) -> None:
-        """Nothing that went wrong with the run as a whole is silent. What is raised carries the run as `result`."""
+        """Raise the error of the run as a whole, if there was one, with the run as `result`."""
         error: TargetError | RunRefused
         if summary.exit_code == Exit.TARGET:
-            refused = summary.reason.startswith(_LOGIN)  # found out by a row, where nothing was read before
+            refused = summary.reason.startswith(_LOGIN)  # noticed by a row, because nothing was read before
             error = self.engine.target_error or (LoginRefused if refused else TargetError)(summary.reason)
         elif summary.exit_code == Exit.REFUSED:
             error = RunRefused(summary.reason)
@@ -228,7 +232,7 @@ class Carrying:
 
 
 def _awaited(approve: Approve) -> Approve:
-    """An approve function that may also be a plain one."""
+    """Call an approve function that may be plain or async."""
 
     async def ask(what: PlanMade | CanaryPassed) -> bool:
         answer: Any = approve(what)
@@ -238,7 +242,7 @@ def _awaited(approve: Approve) -> Approve:
 
 
 async def carried_out(carrying: Carrying) -> Result:
-    """The result of a run whose events are not watched."""
+    """Return the result of a run whose events nobody needs."""
     async for _ in carrying.events():
         pass
     return carrying.result

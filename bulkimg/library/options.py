@@ -1,4 +1,4 @@
-"""The keyword options of the library, typed: those of the command line, by the same names."""
+"""The keyword options of the library with their types. They have the names of the command line's options."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,10 @@ Pairs = Mapping[str, str | bool | float] | Sequence[str]
 
 
 class Options(TypedDict, total=False):
-    """Times are seconds or texts such as "30s"; a rate is requests a second or a text such as "300/min"."""
+    """The keyword options.
+
+    Times are seconds or texts such as "30s"; a rate is requests a second or a text such as "300/min".
+    """
 
     endpoint: str
     base_path: str
@@ -68,7 +71,10 @@ class Asked:
         job: Path | None = None,
         stored: Mapping[str, Any] | None = None,
     ) -> None:
-        """`stored`: the options of an earlier run, which hold where nothing else is given. UsageError."""
+        """Read the settings.
+
+        `stored` are the options of an earlier run, used where nothing else is given. Raises UsageError.
+        """
         _refuse_unknown(options)
         layers = [Layer({name: _plain(value) for name, value in options.items() if value is not None}, str)]
         profile = options.get("profile")
@@ -91,7 +97,7 @@ class Asked:
         self.credentials = credentials or find_credentials(os.environ, secrets)
 
     def resuming(self, stored: Mapping[str, Any]) -> Settings:
-        """The settings to resume a run with that `run_id` names."""
+        """Return the settings to resume the run that `run_id` names."""
         return resuming(self._layers, stored)
 
 

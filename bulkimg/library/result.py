@@ -26,7 +26,7 @@ class RowsNotFine(BulkimgError):
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """One row of a run and its outcome, as results.jsonl has it. `started_at` is seconds since the epoch."""
+    """One row of a run and its outcome, as in results.jsonl. `started_at` is seconds since the epoch."""
 
     line: int
     uuid: str
@@ -47,7 +47,10 @@ class ResultRow:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A run as its ledger has it. `exit_code` is that of the command line; `reason` says why the run stopped, if it did."""
+    """A run, read from its ledger.
+
+    `exit_code` is that of the command line. `reason` is why the run stopped early, or "".
+    """
 
     run_id: str
     directory: Path
@@ -59,11 +62,11 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether every row is updated or unchanged; of a plan, whether it was made."""
+        """Whether every row is updated or unchanged; for a plan, whether it was made."""
         return self.exit_code == Exit.OK
 
     def raise_for_status(self) -> "Result":
-        """This result, or RowsNotFine."""
+        """Return this result, or raise RowsNotFine."""
         if self.ok:
             return self
         bad = {name: number for name, number in self.counts.items() if number and name not in GOOD}
@@ -71,9 +74,10 @@ class Result:
         raise RowsNotFine(f"run {self.run_id}: {said}{f' ({self.reason})' if self.reason else ''}", self)
 
     def rows(self, *statuses: str, status: str | None = None) -> Iterator[ResultRow]:
-        """The rows in manifest order, or those with one of the statuses, read from the ledger one after the other.
+        """Yield the rows in manifest order, or those with one of the statuses.
 
-        StorageError where the ledger cannot be read; UsageError for a word that is no status.
+        Each row is read from the ledger when it is needed. Raises StorageError if the ledger cannot be read, and
+        UsageError for a word that is no status.
         """
         wanted = [_status(name) for name in (*statuses, *([status] if status else []))]
         ledger = Ledger.open(self.directory / "run.db", read_only=True)
@@ -87,7 +91,7 @@ class Result:
 
     @property
     def plan(self) -> PlanCounts | None:
-        """The plan in figures, or None where none was made."""
+        """The plan's counts, or None if no plan was made."""
         ledger = Ledger.open(self.directory / "run.db", read_only=True)
         try:
             return plans.counts(ledger) if ledger.meta("plan_digest") else None
@@ -95,7 +99,10 @@ class Result:
             ledger.close()
 
     def to_pandas(self) -> Any:
-        """The rows as a `pandas.DataFrame`, one column for each attribute of ResultRow. ImportError where pandas is absent."""
+        """Return the rows as a `pandas.DataFrame` with one column for each attribute of ResultRow.
+
+        Raises ImportError if pandas is not installed.
+        """
         import pandas as pd  # type: ignore[import-untyped, unused-ignore] # only where the user has it
 
         return pd.DataFrame([_columns(row) for row in self.rows()], columns=list(ResultRow.__slots__))
@@ -118,7 +125,7 @@ def _columns(row: ResultRow) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What `verify` found: how many images were read, and every field that is not as the run left it."""
+    """The result of `verify`: the number of images read, and every field that is not as the run left it."""
 
     run_id: str
     images: int
@@ -131,7 +138,7 @@ class Verified:
 
     @property
     def exit_code(self) -> int:
-        """That of the command line: 0, or 1 where something has drifted."""
+        """The exit code of the command line: 0, or 1 if something has drifted."""
         return int(Exit.OK if self.ok else Exit.SOME_ROWS_NOT)
 
     def __str__(self) -> str:
@@ -139,12 +146,12 @@ class Verified:
 
 
 def open_run(run: str, *, runs_dir: str | Path = "runs") -> Result:
-    """An earlier run, by its id, the beginning of one, its directory, or `last`. UsageError where there is none."""
+    """Return an earlier run by its id, the beginning of its id, its directory, or `last`. Raises UsageError."""
     return result_of(find_run(Path(runs_dir), run))
 
 
 def result_of(directory: RunDirectory) -> Result:
-    """The result of a run from its ledger, also of one that has not ended."""
+    """Return the result of a run from its ledger, also of a run that has not ended."""
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
         settings = ledger.meta("settings", {})

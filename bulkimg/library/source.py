@@ -1,4 +1,4 @@
-"""Turn what a program hands over into rows: mappings, a pandas DataFrame, uuids and NaN as they come."""
+"""Turn a program's source into rows: mappings or a pandas DataFrame, with uuids and NaN as they are there."""
 
 import math
 import os
@@ -14,17 +14,17 @@ Source = str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Any  # a path, m
 
 
 def job_of(source: Source) -> Path | None:
-    """The job file, where the source is one."""
+    """Return the job file if the source is one, else None."""
     if isinstance(source, str | os.PathLike) and os.fspath(source).lower().endswith(".toml"):
         return Path(os.fspath(source))
     return None
 
 
 def rows_of(source: Source) -> Iterable[Mapping[str, Any]] | None:
-    """The rows, or None where the source is a path. UsageError for anything else."""
+    """Return the rows, or None if the source is a path. Raises UsageError for anything else."""
     if isinstance(source, str | os.PathLike):
         return None
-    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a DataFrame, whatever library it is of
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # a DataFrame, of any library
         source = source.to_dict("records")
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         raise UsageError(f"the source is of type {type(source).__name__}; give a path, mappings, or a DataFrame")
@@ -41,7 +41,7 @@ def _rows(source: Iterable[Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _value(name: str, value: Any) -> Any:
-    """As JSON would hold it; what stands for a missing value leaves the field as it is."""
+    """Return the value as JSON has it. A missing value leaves the field as it is."""
     if isinstance(value, UUID):
         return value.hex
     if isinstance(value, tuple | set | frozenset) and name in TAGS:
@@ -54,7 +54,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _is_missing(value: Any) -> bool:
-    """None, NaN, and pandas' NA and NaT, which no test of equality finds."""
+    """Return whether the value is None, NaN, or pandas' NA or NaT, which no test of equality finds."""
     if value is None or type(value).__name__ in {"NAType", "NaTType"}:
         return True
     return isinstance(value, float) and math.isnan(value)

@@ -1,7 +1,7 @@
-"""The verbs of the command line as functions: each async, and each a plain call.
+"""The commands as functions: each async, and each as a plain call.
 
-A plain call runs an event loop of its own; inside a running one, await the async form. No function asks a question.
-Every function raises what `Run` raises; rows that are not fine raise nothing until `Result.raise_for_status()`.
+A plain call runs an event loop of its own; in a running loop, await the async form. No function asks a question. Every
+function raises what `Run` raises. Rows that did not succeed raise nothing until `Result.raise_for_status()`.
 """
 
 import asyncio
@@ -66,13 +66,16 @@ async def arun(
     approve: Approve | None = None,
     **options: Unpack[Options],
 ) -> Result:
-    """Check a source, read the images, send what differs. `source`: a path (manifest or job file), mappings, or a DataFrame."""
+    """Check a source, read the images, and send what differs.
+
+    `source` is a path (manifest or job file), mappings, or a DataFrame.
+    """
     asked = Asked(options, credentials, job=job_of(source))
     return await carried_out(Carrying(lambda: begin_source(source, asked), asked.credentials, approve=approve))
 
 
 async def aplan(source: Source, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
-    """Stop at the plan: `result.plan` has it in figures, `apply(result.run_id)` sends it. Sends no change."""
+    """Make a plan and send no change. `result.plan` has its counts, and `apply(result.run_id)` sends it."""
     asked = Asked(options, credentials, job=job_of(source))
     begun = Carrying(lambda: begin_source(source, asked, plan_only=True), asked.credentials, plan_only=True)
     return await carried_out(begun)
@@ -89,7 +92,7 @@ async def aapply(
     approve: Approve | None = None,
     **options: Unpack[Options],
 ) -> Result:
-    """Send a planned run. `checksum`: only if the plan's digest begins with it."""
+    """Send a planned run. With `checksum`, only if the plan's digest begins with it."""
     directory, asked = _earlier(run, options, credentials)
     opened = Carrying(
         lambda: resume_run(directory, _at(asked.settings, directory), planned=True),
@@ -101,13 +104,13 @@ async def aapply(
 
 
 async def aresume(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
-    """Send what an interrupted run left; a finished run is returned as it is."""
+    """Send the rows that an interrupted run left. A finished run is returned as it is."""
     directory, asked = _earlier(run, options, credentials)
     return await carried_out(Carrying(lambda: resume_run(directory, _at(asked.settings, directory)), asked.credentials))
 
 
 async def aretry(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
-    """A new run of the rows that are failed, unknown or unprocessed. RunRefused where there are none."""
+    """Run the failed, unknown or unprocessed rows again in a new run. Raises RunRefused if there are none."""
     directory, asked = _earlier(run, options, credentials, without=("results",))
     begun = Carrying(lambda: _something(create_retry, directory, _at(asked.settings, directory)), asked.credentials)
     return await carried_out(begun)
@@ -116,9 +119,9 @@ async def aretry(run: str, *, credentials: Credentials | None = None, **options:
 async def aundo(
     run: str, *, credentials: Credentials | None = None, approve: Approve | None = None, **options: Unpack[Options]
 ) -> Result:
-    """A new run that puts the old values back where they are still what `run` wrote. RunRefused where there are none.
+    """Restore in a new run the old values that are still what `run` wrote. Raises RunRefused if there are none.
 
-    `where`: conditions over the manifest's columns, `uuid`, `line` and `status`.
+    `where` holds conditions over the manifest's columns, `uuid`, `line` and `status`.
     """
     where = options.pop("where", ())
     runs_dir = _runs_dir(options)
@@ -136,7 +139,7 @@ async def aundo(
 
 
 async def averify(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Verified:
-    """Read the images of a run again and list every field that is not as the run left it. Changes nothing."""
+    """Read the images of a run again and list every field that is not as the run left it. It changes nothing."""
     directory, asked = _earlier(run, options, credentials)
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
@@ -156,9 +159,9 @@ async def aexport(
     credentials: Credentials | None = None,
     **options: Unpack[Options],
 ) -> list[dict[str, Any]]:
-    """The images as rows that `run` takes as its source, by uuid. `where`: conditions as the API writes them.
+    """Return the images by uuid, as rows that `run` accepts. `where` holds conditions as the API writes them.
 
-    `fields`: which ones, by default all but tags. A value that UpdateImage does not accept is left out.
+    `fields` are the fields to read, by default all but tags. A value that UpdateImage does not accept is left out.
     """
     where = options.pop("where", ())
     names = list(fields) or [name for name in FIELDS if name not in TAGS]
@@ -180,7 +183,7 @@ async def aexport(
 def _earlier(
     run: str, options: Options, credentials: Credentials | None, *, without: Sequence[str] = ()
 ) -> tuple[RunDirectory, Asked]:
-    """The run, and its own options under those that are given now. Its server stays."""
+    """Return the run, and its own options below those that are given now. Its server stays."""
     directory = find_run(_runs_dir(options), run)
     stored = {name: value for name, value in stored_settings(directory).items() if name not in without}
     if given := {"endpoint", "base_path"} & options.keys():
@@ -214,12 +217,12 @@ def run(
     approve: Approve | None = None,
     **options: Unpack[Options],
 ) -> Result:
-    """`arun` as a plain call."""
+    """Check a source, read the images, and send what differs: `arun` as a plain call."""
     return _wait_for(arun(source, credentials=credentials, approve=approve, **options))
 
 
 def plan(source: Source, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
-    """`aplan` as a plain call."""
+    """Make a plan and send no change: `aplan` as a plain call."""
     return _wait_for(aplan(source, credentials=credentials, **options))
 
 
@@ -231,29 +234,29 @@ def apply(
     approve: Approve | None = None,
     **options: Unpack[Options],
 ) -> Result:
-    """`aapply` as a plain call."""
+    """Send a planned run: `aapply` as a plain call."""
     return _wait_for(aapply(run, checksum=checksum, credentials=credentials, approve=approve, **options))
 
 
 def resume(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
-    """`aresume` as a plain call."""
+    """Send the rows that an interrupted run left: `aresume` as a plain call."""
     return _wait_for(aresume(run, credentials=credentials, **options))
 
 
 def retry(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
-    """`aretry` as a plain call."""
+    """Run the failed, unknown or unprocessed rows again in a new run: `aretry` as a plain call."""
     return _wait_for(aretry(run, credentials=credentials, **options))
 
 
 def undo(
     run: str, *, credentials: Credentials | None = None, approve: Approve | None = None, **options: Unpack[Options]
 ) -> Result:
-    """`aundo` as a plain call."""
+    """Restore the old values in a new run: `aundo` as a plain call."""
     return _wait_for(aundo(run, credentials=credentials, approve=approve, **options))
 
 
 def verify(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Verified:
-    """`averify` as a plain call."""
+    """Read the images of a run again and list every difference: `averify` as a plain call."""
     return _wait_for(averify(run, credentials=credentials, **options))
 
 
@@ -264,5 +267,5 @@ def export(
     credentials: Credentials | None = None,
     **options: Unpack[Options],
 ) -> list[dict[str, Any]]:
-    """`aexport` as a plain call."""
+    """Return the images as rows that `run` accepts: `aexport` as a plain call."""
     return _wait_for(aexport(fields=fields, with_expectations=with_expectations, credentials=credentials, **options))

@@ -1,4 +1,4 @@
-"""Read a manifest into rows (`Manifest`); a bad record is a Problem with its line, never an exception."""
+"""Read a manifest into rows (`Manifest`). A bad record is a Problem with its line, never an exception."""
 
 from bulkimg.manifest.reader import Manifest
 

@@ -1,4 +1,4 @@
-"""Check one record: texts as they stand in a manifest → normalised uuid, fields and expectations, or problems."""
+"""Check one record: turn a manifest's texts into a normalised uuid, fields and expectations, or into problems."""
 
 import json
 import re
@@ -28,8 +28,11 @@ _UUID_FIX = "write 32 hexadecimal digits, with or without dashes"
 
 
 class Checker:
-    """Checks records. It knows the token that empties a field, the values that `--allow-value` allows, and whether an image
-    may lose all its tags, as it may where they are replaced."""
+    """Check records.
+
+    It knows the token that empties a field, the values that `--allow-value` allows, and whether an image may lose all
+    its tags. It may where tags are replaced.
+    """
 
     def __init__(self, empty_token: str = "<empty>", allow_value: Pairs = (), *, no_tags: bool = False) -> None:  # noqa: S107 - not a password
         self.empty_token = empty_token
@@ -38,7 +41,10 @@ class Checker:
             self.admitted.setdefault(name, []).append(value)
 
     def uuid(self, line: int, value: Any, *, cells: bool) -> tuple[str | None, list[Problem]]:
-        """The uuid normalised, or a problem. Blanks at its ends are passed over in cells, which people type."""
+        """Return the normalised uuid, or a problem.
+
+        Blanks at the ends of cells are ignored, because people type them.
+        """
         text = trim_in_line(value) if cells and isinstance(value, str) else value
         uuid = normal_uuid(text) if isinstance(text, str) else None
         if uuid:
@@ -52,7 +58,10 @@ class Checker:
         return None, [Problem(line, "uuid", shown, "BAD_UUID", message, fix)]
 
     def fields(self, line: int, asked: Mapping[str, Any], *, cells: bool) -> tuple[Fields, list[Problem]]:
-        """Values to set, validated. `cells`: they are texts of CSV cells, where blank means "leave as it is"."""
+        """Return the validated fields.
+
+        With `cells` the values are texts of CSV cells, where blank means "leave as it is".
+        """
         fields, problems = self._values(line, asked, cells=cells)
         try:
             Change.model_validate(fields, context=self.admitted)
@@ -61,7 +70,7 @@ class Checker:
         return fields, problems
 
     def expects(self, line: int, asked: Mapping[str, Any], *, cells: bool) -> tuple[Fields, list[Problem]]:
-        """Values of `if_` columns: any text may be what an image holds now, so only their form is checked."""
+        """Return the values of `if_` columns. Only their form is checked: an image may hold any text now."""
         fields, problems = self._values(line, asked, cells=cells, expectation=True)
         return fields, [_renamed(problem) for problem in problems]
 
@@ -102,7 +111,7 @@ class Checker:
             raise ValueError('is not a list of strings; write ["…", "…"]')
         if not isinstance(value, str):
             raise ValueError("is not a string; put it in quotes")
-        if value and is_blank(value):  # as in a cell; JSON can say "" where it means that
+        if value and is_blank(value):  # as in a cell; in JSON, "" says so
             return None
         if trim(value) == self.empty_token:
             return ""
@@ -113,7 +122,7 @@ _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d*)?(?:[eE][+-]?\d+)?|#+")
 
 
 def _is_a_spreadsheets_number(value: Any) -> bool:
-    """`1.23E+31`, digits that have lost their zeros, or the hashes of a narrow column."""
+    """Return whether the text is like `1.23E+31`, digits without their zeros, or the hashes of a narrow column."""
     if isinstance(value, str):
         return _NUMBER.fullmatch(trim(value)) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -136,6 +145,6 @@ def _renamed(problem: Problem) -> Problem:
 
 
 def shorten(value: Any, limit: int = 60) -> str:
-    """A value as a message shows it."""
+    """Return the value, shortened for a message."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,4 +1,4 @@
-"""Decide which column feeds which field: `--map`, `--set` and its templates, `if_` columns."""
+"""Decide which column sets which field: `--map`, `--set` and its templates, `if_` columns."""
 
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ TARGETS = ("uuid", *FIELDS, *(f"if_{name}" for name in FIELDS))
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`{name}-2026` as parts: a literal text, and the column whose text follows it (None at the end)."""
+    """`{name}-2026` in parts: a literal text, and the column whose text follows (None at the end)."""
 
     field: str
     parts: tuple[tuple[str, str | None], ...]
@@ -28,7 +28,7 @@ class Template:
 
     @classmethod
     def parse(cls, field: str, text: str) -> "Template":
-        """UsageError unless the text is literals and plain `{column}`s; `{{` and `}}` are braces."""
+        """Parse literals and plain `{column}`s; `{{` and `}}` are braces. Raises UsageError for anything else."""
         try:
             parts = list(string.Formatter().parse(text))
         except ValueError as error:
@@ -41,7 +41,7 @@ class Template:
         return cls(field, tuple((literal, column) for literal, column, _, _ in parts))
 
     def fill(self, texts: Mapping[str, str], empty_token: str = "") -> str:
-        """KeyError names the column that the row leaves blank, or empties."""
+        """Fill the template from a row. Raises KeyError with the column that the row leaves blank or empties."""
         filled = []
         for literal, column in self.parts:
             filled.append(literal)
@@ -57,7 +57,7 @@ Condition = Callable[[Mapping[str, str]], bool]
 
 
 def parse_condition(text: str) -> tuple[str, Condition]:
-    """`COLUMN=VALUE`, `!=` or `~=` (with % as in the API) → the column and a test of a row's texts."""
+    """Parse `COLUMN=VALUE`, `!=` or `~=` (with % as in the API). Returns the column and a test of a row's texts."""
     found = CONDITION.fullmatch(text)
     assert found, "the settings have checked it"
     column, operator, value = found[1].strip(), found[2], found[3]
@@ -67,7 +67,7 @@ def parse_condition(text: str) -> tuple[str, Condition]:
 
 
 def _like(pattern: str, text: str) -> bool:
-    """SQL's LIKE with % only, without regard to case, by greedy search: no pattern makes it slow."""
+    """Compare as SQL's LIKE with % only, in any case, by greedy search: no pattern makes it slow."""
     first, *rest = pattern.casefold().split("%")
     text = text.casefold()
     if not rest:
@@ -83,7 +83,7 @@ def _like(pattern: str, text: str) -> bool:
 
 
 class Columns:
-    """The options that concern columns, checked once; then bound to a header, or asked key by key for JSONL."""
+    """The options that concern columns, checked once, then applied to a header or to the keys of JSONL."""
 
     def __init__(self, settings: Settings, checker: Checker) -> None:
         self._empty_token = settings.empty_token
@@ -96,7 +96,7 @@ class Columns:
                 self._check_constant(template, checker)
         self.mentioned = {column for template in self.templates for column in template.columns}
         self.mentioned |= {column for column, _ in self.conditions}
-        self.look_at_texts = bool(self.mentioned)  # else the other cells of a row do not matter
+        self.look_at_texts = bool(self.mentioned)  # otherwise the other cells of a row are not needed
 
     @staticmethod
     def _refuse_doubles(maps: Pairs, sets: Pairs) -> None:
@@ -115,7 +115,7 @@ class Columns:
             raise UsageError(f"--set {template.field}={text!r}: {problem.message}; {problem.fix}")
 
     def target(self, column: str) -> str | None:
-        """What the column feeds: `uuid`, a field, `if_<field>`; "" when it is ours or only mentioned; None: unknown."""
+        """Return what the column sets: `uuid`, a field or `if_<field>`; "" if it is not data; None if it is unknown."""
         name = self.mapped.get(column, column)
         if name in TARGETS:
             return name
@@ -135,7 +135,7 @@ class Columns:
         )
 
     def bind(self, line: int, header: Sequence[str]) -> tuple[list[str], list[Problem]]:
-        """The target of each column of a header ("" for none), and what is wrong with the header."""
+        """Return the target of each column of a header ("" for none), and what is wrong with the header."""
         problems = [
             *self._bad_names(line, header),
             *(self.unknown(line, name) for name in dict.fromkeys(header) if name and self.target(name) is None),
@@ -174,7 +174,7 @@ class Columns:
                 raise UsageError(f"{option}: the manifest has no column {column!r}{nearest(column, header)}")
 
     def never_seen(self, line: int, seen: set[str]) -> list[Problem]:
-        """For JSONL, which has no header: columns that options name and no row has."""
+        """Return the columns that options name and no row has. It is for JSONL, which has no header."""
         named = {"--map": set(self.mapped), "--where": {column for column, _ in self.conditions}}
         return [
             Problem(line, column, "", "UNKNOWN_COLUMN", f"no row has this key, but {option} names it{nearest(column, seen)}",
@@ -184,11 +184,11 @@ class Columns:
         ]  # fmt: skip
 
     def wanted(self, texts: Mapping[str, str]) -> bool:
-        """Whether the row is one that `--where` selects."""
+        """Return whether `--where` selects the row."""
         return all(holds(texts) for _, holds in self.conditions)
 
     def apply_templates(self, line: int, texts: Mapping[str, str], asked: dict[str, Any]) -> list[Problem]:
-        """Put what `--set` says into `asked`; a template over a blank cell is a problem of the row, not a guess."""
+        """Add the values of `--set` to `asked`. A template over a blank cell is a problem of the row."""
         problems = []
         for template in self.templates:
             try:

@@ -7,7 +7,7 @@ from bulkimg.blank import has_invisible_end
 from bulkimg.model import SERVER_TRIMS, TAGS, Problem, Value
 
 TEXTS = ("name", "description", "guestOsType")
-# Other programs' words for nothing (SQL, Python, R, JavaScript, pandas, MySQL's \N) and a spreadsheet's for an error.
+# Words of other programs for nothing (SQL, Python, R, JavaScript, pandas, MySQL's \N), and a spreadsheet's errors.
 _NOTHING = frozenset(
     [
         "null",
@@ -36,7 +36,7 @@ _ODD_IN_TAG = re.compile(r",|\||\['|\[\"|\uff1b|\uff0c|^\{.*\}$")
 
 
 def doubts(line: int, fields: Mapping[str, Value]) -> Iterator[Problem]:
-    """A warning for each value of a row that looks like a mistake. A problem's `code` says which kind."""
+    """Return a warning for each value of a row that looks like a mistake. Its `code` tells the kind."""
     for name, value in fields.items():
         if name in TAGS and isinstance(value, list):
             for tag in value:
@@ -46,7 +46,7 @@ def doubts(line: int, fields: Mapping[str, Value]) -> Iterator[Problem]:
 
 
 def is_plain(text: str) -> bool:
-    """Whether the text can hold none of the marks below, as nearly every text; False where this takes a closer look."""
+    """Return whether the text certainly has none of the marks below, like nearly every text. False: check it."""
     return len(text) > _LONGEST_WORD and text.isascii() and text.isprintable() and text[0].isalnum()
 
 

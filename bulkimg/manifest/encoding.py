@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 UNDECODABLE = (
-    "\udcff"  # stands for bytes that are not of the encoding; no decoder yields it and the row's check refuses it
+    "\udcff"  # stands for bytes that are not of the encoding; no decoder returns it, and the row's check refuses it
 )
-OUR_COLUMNS = frozenset({"_status", "_line"})  # of failed.csv, unprocessed.csv and undo.csv, which we write in UTF-8
+OUR_COLUMNS = frozenset({"_status", "_line"})  # of failed.csv, unprocessed.csv and undo.csv, which are UTF-8
 _SHOWN = 40  # characters of a line in a message
 
-# The longer marks first: UTF-32's begins like UTF-16's.
+# Longer marks first: UTF-32's begins like UTF-16's.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -39,7 +39,10 @@ class Choice:
 
 
 def choose(start: bytes, asked: str, *, configured: bool) -> Choice:
-    """The encoding of a file that begins with these bytes. `configured`: `asked` comes from environment, job file or profile."""
+    """Choose the encoding of a file that begins with these bytes.
+
+    `configured`: `asked` comes from the environment, job file or profile.
+    """
     for mark, encoding in _MARKS:
         if start.startswith(mark):
             return Choice(encoding)
@@ -51,7 +54,7 @@ def choose(start: bytes, asked: str, *, configured: bool) -> Choice:
 
 
 def has_our_columns(start: bytes) -> bool:
-    """Whether the first line with text names a column that only our own files have."""
+    """Return whether the first line with text names a column that only our own files have."""
     header = next((line for line in start.splitlines() if line.strip(b" \t,;|")), b"")
     for delimiter in b",;\t|":
         names = {name.strip(b' \t"').decode("latin-1") for name in header.split(bytes([delimiter]))}
@@ -61,7 +64,7 @@ def has_our_columns(start: bytes) -> bool:
 
 
 def _is_ascii_superset(encoding: str) -> bool:
-    """Whether ASCII text has the same bytes in it; UTF-16 and EBCDIC cannot be taken for UTF-8."""
+    """Return whether ASCII text has the same bytes in the encoding. UTF-16 and EBCDIC cannot look like UTF-8."""
     try:
         return "uuid,name".encode(encoding) == b"uuid,name" and not encoding.startswith("utf")
     except (LookupError, UnicodeError):
@@ -77,15 +80,15 @@ def _may_be_utf8(start: bytes) -> bool:
 
 
 class Utf8Watch(io.RawIOBase):
-    """Passes bytes through and notes whether all of them are UTF-8, with the first line that is not ASCII."""
+    """Pass bytes through and note whether all of them are UTF-8, and the first line that is not ASCII."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._is_utf8 = True
         self._line = 1
-        self._rest = b""  # the line under way, as far as it was read
-        self.number = 0  # of the first line beyond ASCII
+        self._rest = b""  # the present line, as far as it was read
+        self.number = 0  # of the first line that is not ASCII
         self.sample = b""
 
     def readable(self) -> bool:
@@ -114,7 +117,7 @@ class Utf8Watch(io.RawIOBase):
         self._rest = lines[-1][-4096:]
 
     def contradiction(self, asked: str) -> tuple[int, str, str] | None:
-        """(line, as UTF-8, as the asked encoding) where everything read is UTF-8 beyond ASCII; None otherwise."""
+        """Return (line, as UTF-8, as the asked encoding) if everything read is UTF-8 and not ASCII, else None."""
         if not self._is_utf8 or not self.number:
             return None
         return self.number, _reading(self.sample, "utf-8"), _reading(self.sample, asked)
@@ -125,7 +128,7 @@ class Utf8Watch(io.RawIOBase):
 
 
 def _reading(line: bytes, encoding: str) -> str:
-    """The part of the line around its first character beyond ASCII."""
+    """Return the part of the line around its first character that is not ASCII."""
     first = next(at for at, byte in enumerate(line) if byte > 0x7F)
     text = line[max(0, first - 10) : first + 2 * _SHOWN].decode(encoding, "replace")
     return text[:_SHOWN]

@@ -1,4 +1,4 @@
-"""Recognise other file formats by their first bytes: (what is wrong, what to do), for a problem."""
+"""Recognise other file formats by their first bytes."""
 
 _AS_CSV = "save it as CSV UTF-8"
 _ADVICE = (
@@ -13,11 +13,11 @@ _ADVICE = (
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it first: unzstd"),
 )
 _PAGES = (b"<!doctype", b"<html", b"<head", b"<body", b"<table", b"<?xml", b"<meta", b"<!--")
-_SAMPLE = 512  # bytes looked at for NULs
+_SAMPLE = 512  # bytes that are searched for NULs
 
 
 def other_format(start: bytes, encoding: str) -> tuple[str, str] | None:
-    """What is wrong and what to do, where these are the first bytes of a known other format; None otherwise."""
+    """Return (what is wrong, what to do) if these are the first bytes of a known other format, else None."""
     for magic, message, fix in _ADVICE:
         if start.startswith(magic):
             return message, fix
@@ -28,7 +28,7 @@ def other_format(start: bytes, encoding: str) -> tuple[str, str] | None:
 
 
 def _utf_16_without_mark(start: bytes) -> tuple[str, str] | None:
-    """ASCII in UTF-16 has a NUL in every other byte."""
+    """Return whether the bytes look like UTF-16 without a mark: ASCII then has a NUL in every other byte."""
     if len(start) < 8 or start.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
         return None
     for order, nuls, texts in (("le", start[1::2], start[0::2]), ("be", start[0::2], start[1::2])):

@@ -1,4 +1,4 @@
-"""Read JSONL lines into objects, flat or in the API's own shape; a bad line becomes a problem."""
+"""Read JSONL lines into objects, flat or in the API's own form. A bad line becomes a problem."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ NESTED = ("updateimage", "updateImage")
 
 @dataclass(frozen=True, slots=True)
 class JsonRecord:
-    """The keys of one line, with the API's nested object laid flat; or what is wrong with the line."""
+    """The keys of one line without the API's nested object, or what is wrong with the line."""
 
     line: int
     keys: dict[str, Any]
@@ -29,7 +29,7 @@ class _BadLineError(ValueError):
 
 
 def read_objects(lines: Iterable[tuple[int, str | None]]) -> Iterator[JsonRecord]:
-    """Objects in order; blank lines are passed over."""
+    """Yield the objects in order. Blank lines are skipped."""
     for number, text in lines:
         if text is not None and is_blank(text):
             continue
@@ -57,14 +57,14 @@ def _decode(text: str | None) -> Any:
         raise _BadLineError("", "JSON_SYNTAX", "is nested too deeply", "write one flat object on each line") from None
     except _BadLineError:
         raise
-    except ValueError:  # an integer of more digits than Python converts
+    except ValueError:  # an integer with more digits than Python converts
         raise _BadLineError(
             "", "JSON_SYNTAX", "contains a number with too many digits", "write it as a string"
         ) from None
 
 
 def _fix(text: str) -> str:
-    """What to do with a line that is a part of an array or of an object written over many lines."""
+    """Return what to do with a line that is part of an array, or of an object over several lines."""
     line = trim(text)
     if line.startswith("[") or (line.startswith("{") and line.endswith(("},", "}]"))):
         return "write one object on each line; jq -c '.[]' FILE converts an array"

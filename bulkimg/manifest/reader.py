@@ -19,13 +19,13 @@ from bulkimg.settings import Settings
 
 Format = Literal["csv", "tsv", "jsonl"]
 _NO_TEXTS: dict[str, str] = {}
-_Said = tuple[Any, dict[str, Any], dict[str, Any] | None]  # the uuid as written, what to set, what to expect
+_Said = tuple[Any, dict[str, Any], dict[str, Any] | None]  # the uuid as written, the fields to set, the expectations
 _SPREADSHEETS = frozenset({".xlsx", ".xls", ".xlsm", ".ods", ".numbers"})
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 def find_format(name: str, given: str | None) -> Format:
-    """The format an option or the file's name says; CSV for standard input."""
+    """Return the format that the option or the file's name says; CSV for standard input."""
     if given:
         return _SUFFIXES[f".{given}"]
     if name == "-":
@@ -46,14 +46,15 @@ def find_format(name: str, given: str | None) -> Format:
 
 
 class Manifest:
-    """A manifest being read. After the last row: `columns`, `problems` of the whole, `sha256`, `left_out`, `has_expectations`,
-    and `blank_records`, which were passed over, with the line of the first.
+    """A manifest that is read once.
 
-    `columns` are the manifest's own, for failed.csv; None for JSONL, whose rows have none.
+    After the last row it has `columns`, `problems` of the whole, `sha256`, `left_out`, `has_expectations`, and
+    `blank_records` with the number of skipped ones and the line of the first. `columns` are the manifest's own, for
+    failed.csv; None for JSONL, whose rows have none.
     """
 
     def __init__(self, name: str, settings: Settings, changes: Iterable[Mapping[str, Any]] | None = None) -> None:
-        """`changes`: objects as JSONL would hold them, instead of a file; their "lines" count from 1."""
+        """Open the manifest. `changes` are objects as in JSONL that replace the file; their "lines" count from 1."""
         self.name = name
         self._changes = changes
         self.columns: list[str] | None = None
@@ -69,16 +70,16 @@ class Manifest:
         self._columns = Columns(settings, self._checker)
         self.format: Format = "jsonl" if changes is not None else find_format(name, settings.format)
         self._seen = 0
-        self._keys: set[str] = set()  # of JSONL
+        self._keys: set[str] = set()  # for JSONL
 
     def rows(self) -> Iterator[Row]:
-        """Every row once, in order. What stops the reading is left in `problems` with fatal=True."""
+        """Yield every row once, in order. A problem that stops the reading is added to `problems` with fatal=True."""
         for row in self._read(quickly=False):
             assert isinstance(row, Row)
             yield row
 
     def stored_rows(self) -> Iterator[Row | SoundRow]:
-        """The same rows for the ledger: most sound rows of a table as it keeps them, without the detour over a Row."""
+        """Yield the same rows for the ledger. Most sound rows of a table skip the Row type."""
         return self._read(quickly=True)
 
     def _read(self, *, quickly: bool) -> Iterator[Row | SoundRow]:
@@ -92,7 +93,7 @@ class Manifest:
             self.problems.append(Problem(1, "", "", "NO_ROWS", "the manifest has no rows", "add a row", fatal=True))
 
     def _is_blank_record(self, line: int, values: Iterable[Any]) -> bool:
-        """Whether a record shows nothing; counted."""
+        """Return whether a record is blank, and count it."""
         if not all(
             value is None or value in ([], {}) or (isinstance(value, str) and is_blank(value)) for value in values
         ):
@@ -127,7 +128,10 @@ class Manifest:
             source.close()
 
     def _sliced_out(self, texts: dict[str, str] | None) -> bool:
-        """Whether --skip-rows, --where or --max-rows leaves this record out; None: unreadable, so --where does not."""
+        """Return whether --skip-rows, --where or --max-rows leaves this record out.
+
+        None is an unreadable record, which --where does not leave out.
+        """
         self._seen += 1
         limit = self._settings.max_rows
         out = (
@@ -162,7 +166,7 @@ class Manifest:
         self.columns = names
         self.has_expectations = any(target.startswith("if_") for target in targets)
         if "uuid" not in targets or any(problem.code in {"EMPTY_COLUMN", "COLUMN_TWICE"} for problem in problems):
-            return  # without sound columns every row would be blamed for the header
+            return  # without a valid header, every row would have its problem
         bound = _Bound(names, targets)
         sound = self._sound_lines(delimiter, targets) if quickly else None
         while True:
@@ -174,7 +178,7 @@ class Manifest:
                 yield row
 
     def _sound_lines(self, delimiter: str, targets: list[str]) -> SoundLines | None:
-        """None where options look at every record, so that each takes the general way."""
+        """Return the quick way to read lines, or None if an option must see every record."""
         if self._settings.skip_rows or self._settings.max_rows is not None or self._columns.look_at_texts:
             return None
         constants: dict[str, str] = {}
@@ -235,7 +239,7 @@ class Manifest:
     # -- both -----------------------------------------------------------------------------------------------------------
 
     def _checked(self, line: int, said: _Said, texts: dict[str, str], cells: tuple[str, ...] | None) -> Row:
-        """A Row of what the record says, its values checked. `cells` is None for JSONL."""
+        """Return a Row of the record with its values checked. `cells` is None for JSONL."""
         written, asked, expected = said
         is_cells = cells is not None
         uuid, problems = self._checker.uuid(line, written, cells=is_cells)
@@ -262,7 +266,7 @@ class Manifest:
 
 
 class _Bound:
-    """A header's targets by position, so that a row is taken apart without deciding again what its columns mean."""
+    """A header's targets by position, so that the meaning of each column is decided only once."""
 
     def __init__(self, names: list[str], targets: list[str]) -> None:
         self.names = names
@@ -272,7 +276,7 @@ class _Bound:
 
 
 def _as_text(value: Any) -> str:
-    """A JSON value as a template or a condition sees it."""
+    """Return a JSON value as the text that templates and conditions use."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
@@ -284,7 +288,7 @@ _FULL_WIDTH = "\uff0c\uff1b\u3001\uff5c"  # what a Chinese keyboard types for , 
 
 
 def _cell_count(line: int, cells: list[str], wanted: int) -> Problem:
-    """What is wrong with a record of too few or too many cells, with the fix for this mistake."""
+    """Return the problem of a record with too few or too many cells, with the fix for this mistake."""
     message = f"has {len(cells)} {'cell' if len(cells) == 1 else 'cells'}, but the header has {wanted}"
     missing, more = wanted - len(cells), len(cells) - wanted
     if any(char in cells[0] for char in _FULL_WIDTH) and missing > 0:
@@ -307,7 +311,7 @@ def _delimiters(count: int) -> str:
 def _above_the_header(
     line: int, names: list[str], ahead: list[str], delimiter: str, wanted: set[str]
 ) -> Problem | None:
-    """The one problem of a file whose header stands further down, below a title or a comment; None where it does not."""
+    """Return the one problem of a file whose header is below a title or a comment, else None."""
     if wanted & {name.casefold() for name in names}:
         return None
     for further, text in enumerate(ahead[1:], 1):

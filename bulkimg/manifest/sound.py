@@ -1,7 +1,7 @@
-"""Take sound lines apart: lines without quotes whose every value is plain, or was found sound before.
+"""Split sound lines: lines without quotes in which every value is plain or was found sound before.
 
-This is the quick way for nearly every line of a table. It judges nothing: a line that it is not sure of is left to the
-general way, and a line that both can read, both read alike.
+This is the quick way for nearly every line of a table. A doubtful line is left to the general way. A line that both
+ways can read gives the same row in both.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -14,16 +14,19 @@ from bulkimg.manifest.doubts import TEXTS, doubts, is_plain
 from bulkimg.manifest.tabular import Lines
 from bulkimg.model import FIELDS, Fields, SoundRow, normal_uuid
 
-REMEMBERED = 5000  # values of a column
-LONGEST = 255  # characters of a value: every text field may have as many
+REMEMBERED = 5000  # most values of a column that are kept
+LONGEST = 255  # most characters of a value; every text field allows as many
 
 
 class SoundLines:
-    """Takes lines of one table apart. It knows what each column feeds, and which of a column's values are sound."""
+    """Split lines of one table. It knows the target of each column, and which of a column's values are sound."""
 
     def __init__(self, delimiter: str, targets: Sequence[str], checker: Checker, constants: Mapping[str, str]) -> None:
-        """`targets`: the field that each column feeds, "uuid", `if_` and a field, or "". `constants`: what every row is set to,
-        whatever its cells say."""
+        """Prepare the columns.
+
+        `targets` is the target of each column: a field, "uuid", `if_` and a field, or "". `constants` are set in every
+        row.
+        """
         self._delimiter = delimiter
         self._width = len(targets)
         self._uuid = targets.index("uuid")
@@ -33,10 +36,10 @@ class SoundLines:
         self._expects = [_Memo(_expected(target, checker)) for target in others] if expecting else []
         fields, _ = checker.fields(0, constants, cells=True)
         self._constants = _part(fields)
-        self._is_sure = not any(doubts(0, fields))  # a doubtful constant is a warning of every row
+        self._is_sure = not any(doubts(0, fields))  # a doubtful constant is a warning in every row
 
     def rows(self, lines: Lines) -> Generator[SoundRow, None, int]:
-        """Rows up to the first line that may not be sound; it comes next from `lines`. Returns how many there were."""
+        """Yield rows up to the first line that may not be sound; that line is next in `lines`. Returns their number."""
         if not self._is_sure:
             return 0
         count = 0
@@ -49,7 +52,7 @@ class SoundLines:
         return count
 
     def _row(self, number: int, line: str) -> SoundRow | None:
-        """The row of a line without quotes and backslashes, or None where the general way has to look at it."""
+        """Return the row of a line without quotes and backslashes, or None if the general way must read it."""
         cells = line.rstrip("\r\n").split(self._delimiter)
         if len(cells) != self._width:
             return None
@@ -67,9 +70,9 @@ class SoundLines:
 
 
 class _Memo(dict[str, str]):
-    """What `make` makes of the cells of one column. Each is made once, as long as there are few.
+    """Keep what `make` returned for the cells of one column, while there are few.
 
-    ValueError: a cell that may not be sound, as any that is long or has a character that is not printable.
+    Raises ValueError for a cell that may not be sound: long, or with a character that is not printable.
     """
 
     def __init__(self, make: Callable[[str], str]) -> None:
@@ -85,7 +88,7 @@ class _Memo(dict[str, str]):
         return made
 
 
-# A cell's part of a JSON object: `,"name":"x"`, or nothing where it is blank. ValueError: it may not be sound.
+# Returns a cell's part of a JSON object: `,"name":"x"`, or "" if it is blank. Raises ValueError: it may not be sound.
 
 
 def _field(name: str, checker: Checker) -> Callable[[str], str]:

@@ -15,14 +15,14 @@ from bulkimg.manifest.formats import other_format
 from bulkimg.model import Problem
 from bulkimg.settings import Settings
 
-# A record of the API's longest fields is under 10 kB; a line past this is damage, and is reported without being kept.
+# The longest record of the API's fields is under 10 kB. A longer line is damage; it is reported and not kept.
 MAX_LINE = 1 << 20
-PEEKED = 1 << 16  # bytes that tell encoding and format
-LONGEST_MAGIC = 16  # bytes that a format is known by
+PEEKED = 1 << 16  # bytes that show encoding and format
+LONGEST_MAGIC = 16  # bytes that show another file format
 
 
 class Unreadable(Exception):
-    """Nothing more can be read from here on."""
+    """The manifest cannot be read from here on."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
@@ -34,7 +34,7 @@ class _ReadInto(Protocol):
 
 
 class _Hashing(io.RawIOBase):
-    """Passes bytes through and keeps their sha256: the manifest's identity, of the bytes as they lie on disk."""
+    """Compute the sha256 of the bytes that pass through: the manifest's identity, as it is on disk."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
@@ -54,11 +54,11 @@ class _Hashing(io.RawIOBase):
 
 
 class _Headed(io.RawIOBase):
-    """Passes bytes through, having read a `head` of them: the first line at least, however little a pipe gives at a time."""
+    """Pass bytes through after reading a `head`: at least the first line, even if a pipe gives few."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
-        self._read: Callable[[int], bytes] = getattr(raw, "read1", raw.read)  # what there is, without waiting for more
+        self._read: Callable[[int], bytes] = getattr(raw, "read1", raw.read)  # what is there, without waiting for more
         head = b""
         while len(head) < PEEKED and (len(head) < LONGEST_MAGIC or b"\n" not in head):
             part = self._read(PEEKED - len(head))
@@ -87,10 +87,13 @@ class _Headed(io.RawIOBase):
 
 
 class Source:
-    """A manifest that is being read once, from its first byte to its last."""
+    """A manifest that is read once, from its first byte to its last."""
 
     def __init__(self, name: str, settings: Settings, newline: str) -> None:
-        """`newline`: "" splits lines at CR, LF and CR LF as editors do, "\\n" at LF only, as JSONL asks."""
+        """Open the manifest.
+
+        `newline` is "" to split lines at CR, LF and CR LF like editors, or "\\n" for LF only, as in JSONL.
+        """
         self.name = name
         self._raw = _Hashing(_open(name))
         self._number = 0
@@ -110,11 +113,14 @@ class Source:
 
     @property
     def sha256(self) -> str:
-        """The digest of what has been read so far; of the whole manifest after the last line."""
+        """The digest of what was read so far; after the last line, of the whole manifest."""
         return self._raw.sha256.hexdigest()
 
     def contradiction(self) -> Problem | None:
-        """What refuses a file that was read in a configured encoding and is UTF-8; ask after the last line."""
+        """Return why a file that was read in a configured encoding and is UTF-8 is refused.
+
+        Call it after the last line.
+        """
         found = self._watch.contradiction(self.encoding) if self._watch else None
         if found is None:
             return None
@@ -127,7 +133,7 @@ class Source:
         return Problem(line, "", "", "ENCODING", message, fix, fatal=True)
 
     def _plain(self, packed: "_Headed") -> "_Headed":
-        """The bytes without gz. The content decides, not the name, so that a pipe can be compressed too."""
+        """Return the decompressed bytes. The content decides and not the name, so that a pipe can be compressed too."""
         if packed.head.startswith(b"\x1f\x8b"):
             return _Headed(gzip.GzipFile(fileobj=io.BufferedReader(packed, PEEKED)))
         if self.name.lower().endswith(".gz") and packed.head:
@@ -135,7 +141,7 @@ class Source:
         return packed
 
     def lines(self) -> Iterator[tuple[int, str | None]]:
-        """(number from 1, text with its line end); the text is None where the line is longer than MAX_LINE."""
+        """Yield (line number from 1, text with its line end). The text is None if the line is longer than MAX_LINE."""
         while True:
             line = self._readline()
             if not line:
@@ -173,7 +179,8 @@ def _open(name: str) -> BinaryIO:
     if name == "-":
         if sys.stdin is None:
             raise ManifestRefused("-: standard input is closed; redirect a manifest to it, or name a file")
-        # Unbuffered: a buffer would read on after the end that a person types, and take the answer to our question for rows.
+        # Unbuffered: a buffer would read beyond the end that a person types, and take the answer to a question for
+        # rows.
         return open(0, "rb", buffering=0, closefd=False)
     try:
         return Path(name).open("rb", buffering=0)

@@ -1,4 +1,4 @@
-"""Read CSV and TSV lines into a header and records; every damaged record is found and costs only itself."""
+"""Read CSV and TSV lines into a header and records. Every damaged record is found and does not damage others."""
 
 import csv
 import re
@@ -12,12 +12,12 @@ from bulkimg.manifest.source import MAX_LINE
 from bulkimg.model import Problem
 
 DELIMITERS = ",;\t|"
-MAX_HEADER = 4096  # characters that the delimiter is looked for in
+MAX_HEADER = 4096  # most characters that are searched for the delimiter
 Line = tuple[int, str | None]
 
 
 class Record(NamedTuple):
-    """The cells of a record and the line it begins on; or what is wrong with it."""
+    """The cells of a record and the line it begins on, or what is wrong with it."""
 
     line: int
     cells: list[str]
@@ -25,7 +25,7 @@ class Record(NamedTuple):
 
 
 class Lines:
-    """Lines that can be put back: a record that turns out to be damaged gives its later lines back to be read afresh."""
+    """Lines that can be put back: the later lines of a damaged record are read again."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self._lines = iter(lines)
@@ -44,18 +44,18 @@ class Lines:
         return self._back.pop() if self._back else next(self._lines)
 
     def put_back(self, lines: list[Line]) -> None:
-        """The lines come again, in this order, before any other."""
+        """Put lines back: they come next, in this order."""
         self._back.extend(reversed(lines))
 
     def peek(self, count: int) -> list[Line]:
-        """The next lines, which stay."""
+        """Return the next lines without taking them."""
         ahead = list(islice(self, count))
         self.put_back(ahead)
         return ahead
 
 
 def find_delimiter(header: str, wanted: set[str]) -> str:
-    """The delimiter that splits one of the wanted names off the header; what csv.Sniffer says where none does, or a comma."""
+    """Return the delimiter that splits a wanted name off the header, else csv.Sniffer's, else a comma."""
     header = header[:MAX_HEADER]
     for delimiter in DELIMITERS:
         names = {trim(trim(name).strip('"')).casefold() for name in header.split(delimiter)}
@@ -63,7 +63,7 @@ def find_delimiter(header: str, wanted: set[str]) -> str:
             return delimiter
     try:
         return str(csv.Sniffer().sniff(header, delimiters=DELIMITERS).delimiter)
-    except csv.Error:  # a single column has no delimiter to find
+    except csv.Error:  # a single column has no delimiter
         return ","
 
 
@@ -72,9 +72,9 @@ _TYPE = re.compile(r'\ufeff?"?#TYPE\b', re.IGNORECASE)
 
 
 def skip_preamble(lines: Lines) -> str | None:
-    """Pass over what programs write above the header: blank lines, Excel's `sep=;`, PowerShell's `#TYPE …`.
+    """Skip what programs write above the header: blank lines, Excel's `sep=;`, PowerShell's `#TYPE …`.
 
-    Returns the delimiter that `sep=` names, if any.
+    Returns the delimiter that `sep=` names, if there is one.
     """
     delimiter = None
     while ahead := lines.peek(1):
@@ -90,11 +90,11 @@ def skip_preamble(lines: Lines) -> str | None:
 
 
 def read_records(lines: Lines, delimiter: str) -> Iterator[Record]:
-    """Records in order; lines without any character are passed over.
+    """Yield the records in order. Empty lines are skipped.
 
-    Blanks between a delimiter and an opening quote are passed over too: by the letter of RFC 4180 they make the quotes data.
-    The csv module runs strictly. When a record breaks, it is blamed on the line it began on and its other lines are
-    read again as records of their own: an unclosed quote costs its own row and no other.
+    Blanks between a delimiter and an opening quote are skipped too; by RFC 4180 they would make the quotes data. The
+    csv module runs strictly. A damaged record is reported on its first line, and its other lines are read again as
+    records. So an unclosed quote damages only its own row.
     """
     csv.field_size_limit(MAX_LINE)
     feed = _Feed(lines, delimiter)
@@ -116,11 +116,11 @@ def read_records(lines: Lines, delimiter: str) -> Iterator[Record]:
 
 
 class _BadLine(Exception):
-    """A line that no record can hold, or one more than a record may have."""
+    """A line that no record can hold, or one line more than a record may have."""
 
 
 class _Feed:
-    """Hands lines to the csv module, and knows which of them make up the present record."""
+    """Pass lines to the csv module, and keep the lines of the present record."""
 
     def __init__(self, lines: Lines, delimiter: str) -> None:
         self._lines = lines
@@ -129,7 +129,7 @@ class _Feed:
         self._size = 0
 
     def begin(self) -> None:
-        """The next line begins a record."""
+        """Begin a record with the next line."""
         self.taken.clear()
         self._size = 0
 
@@ -143,11 +143,11 @@ class _Feed:
         if text is None or _unfit(line) or (self._size and self._size + len(text) > MAX_LINE):
             raise _BadLine
         self._size += len(text)
-        return self._quotes.moved(text, inside=len(self.taken) > 1)  # only an open quote asks for another line
+        return self._quotes.moved(text, inside=len(self.taken) > 1)  # only an open quote needs another line
 
 
 class _OpeningQuotes:
-    """Removes the blanks before an opening quote, and no other character."""
+    """Remove the blanks before an opening quote, and no other character."""
 
     def __init__(self, delimiter: str) -> None:
         blanks = "[" + re.escape("".join(char for char in PADDING if char not in f"{delimiter}\r\n")) + "]+"
@@ -158,7 +158,7 @@ class _OpeningQuotes:
         self._rest = re.compile(f"[^{mark}]*(?:{mark}|$)")
 
     def moved(self, text: str, *, inside: bool) -> str:
-        """The line as the csv module takes it. `inside`: it begins within a quoted cell."""
+        """Return the line for the csv module. With `inside` it begins in a quoted cell."""
         if '"' not in text or not self._candidate.search(text):
             return text
         made, at = [], 0
@@ -178,7 +178,7 @@ class _OpeningQuotes:
 
 
 def _unfit(line: Line) -> Problem | None:
-    """What makes a line unreadable as such: its length, a NUL, bytes that are not of the encoding."""
+    """Return why a line cannot be read: its length, a NUL, or bytes that are not of the encoding."""
     number, text = line
     if text is None:
         return Problem(number, "", "", "LINE_TOO_LONG", f"the line is longer than {MAX_LINE:,} characters", "split it")

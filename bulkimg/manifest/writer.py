@@ -13,7 +13,10 @@ from bulkimg.model import MAY_BE_EMPTY, TAGS, Change, Value
 
 
 class ManifestWriter:
-    """Writes one image after the other through `write`. `left_out` counts values, by field, that no manifest may ask for."""
+    """Write one image after the other through `write`.
+
+    `left_out` counts values, by field, that a manifest cannot ask for.
+    """
 
     def __init__(
         self,
@@ -34,19 +37,22 @@ class ManifestWriter:
         self._begun = False
 
     def _begin(self) -> None:
-        """The header, when there is something to say: nothing is written before the server has answered."""
+        """Write the header with the first image: nothing is written before the server has answered."""
         self._begun = True
         if self._kind != "jsonl":
             expected = [f"if_{name}" for name in self._names] if self._expectations else []
             self._record(["uuid", *self._names, *expected])
 
     def close(self) -> None:
-        """A manifest without rows still has a header."""
+        """Write the header if there were no rows."""
         if not self._begun:
             self._begin()
 
     def write(self, image: Mapping[str, Any]) -> None:
-        """One image. UsageError when a value is the token that empties a field: a manifest could not say it."""
+        """Write one image.
+
+        Raises UsageError if a value is the token that empties a field: a manifest cannot express it.
+        """
         if not self._begun:
             self._begin()
         shown = {name: image.get(name) for name in self._names}
@@ -69,7 +75,7 @@ class ManifestWriter:
         self.count += 1
 
     def _asked(self, name: str, value: Any) -> Value | None:
-        """What the row asks for: nothing, where the image has no value, or one that UpdateImage would refuse."""
+        """Return what the row sets: nothing if the image has no value, or one that UpdateImage would refuse."""
         if value is None or value in ("", []):
             return None
         try:
@@ -77,14 +83,14 @@ class ManifestWriter:
         except ValidationError:
             self.left_out[name] += 1
             return None
-        return value  # type: ignore[no-any-return] # as the model has just found
+        return value  # type: ignore[no-any-return] # as the model has just checked
 
     @staticmethod
     def _expected(name: str, value: Any) -> Value | None:
-        """What the row expects; an empty text and no text are the same to it."""
+        """Return what the row expects. An empty text and no text are the same here."""
         if value is None:
             return "" if name in MAY_BE_EMPTY else [] if name in TAGS else None
-        return value  # type: ignore[no-any-return] # any text or flag may be what an image holds
+        return value  # type: ignore[no-any-return] # an image may hold any text or flag
 
     def _record(self, cells: Sequence[str]) -> None:
         self._write(csv_text([cells], "\t" if self._kind == "tsv" else ","))

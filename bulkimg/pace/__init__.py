@@ -1,4 +1,4 @@
-"""Pace a run: the rate of all requests, the number of PUTs in flight, the circuit breaker, the retry budget."""
+"""Pace a run: the rate of all requests, the number of rows in flight, the circuit breaker, the retry budget."""
 
 from bulkimg.pace.adaptive import InFlight, LoadSignal
 from bulkimg.pace.backoff import full_jitter

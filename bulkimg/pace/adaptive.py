@@ -1,48 +1,48 @@
 """Adapt the number of rows in flight: as many as the server works on at a time, and a few that queue.
 
-A ZStack server says nothing when it is overloaded: it queues, then resets (docs/dev/protocol.md §2.4). Time shows it: a row that
-takes longer than rows took when hardly any others were in flight has waited in a queue. The rule is a gradient on a latency
-baseline that is measured anew, as in Envoy's adaptive concurrency filter and Netflix's concurrency-limits (Gradient2):
-`limit × (baseline / latency) + room`, where `room` lets it find out that there is more to be had. Errors shrink the limit; how
-long an error took is ignored, so that fast ones never speed a run up.
+A ZStack server does not say that it is overloaded: it queues, then resets (docs/dev/protocol.md §2.4). Latency shows
+it: a row that takes longer than rows took with few in flight has waited in a queue. The rule is a gradient on a latency
+baseline that is measured again from time to time, as in Envoy's adaptive concurrency filter and Netflix's
+concurrency-limits (Gradient2): `limit × (baseline / latency) + room`. `room` lets the limit grow while the server has
+capacity left. Errors shrink the limit. The latency of an error is ignored, so fast errors never speed a run up.
 
-Decisions only: time is an argument, and nothing waits here.
+This module only decides. Time is an argument, and nothing waits here.
 """
 
 from enum import Enum, auto
 from statistics import fmean
 from typing import NamedTuple
 
-FEW = 4  # rows in flight at the beginning, and while the baseline is measured: fewer than the workers of any server
-SAMPLES = 32  # of the baseline, at most; and of a window, at least a quarter as many
-TOLERANCE = 0.15  # of the baseline, or so many seconds: less is no queue but noise
+FEW = 4  # rows in flight at the start and while the baseline is measured: fewer than any server has workers
+SAMPLES = 32  # most latencies of a baseline; a window needs at least a quarter as many
+TOLERANCE = 0.15  # share of the baseline, or TOLERANCE_S seconds: a smaller rise is noise and not a queue
 TOLERANCE_S = 0.003
-ROOM = 0.4  # × √limit rows may wait at the server
-SHRINK = 0.5  # a window makes the limit no smaller than this share of it
-CUT = 0.7  # what an error leaves of it
-REMEASURE = 30.0  # seconds; longer where measuring takes more than a hundredth of it
-TOO_LONG = 5.0  # seconds of measuring: the server is too slow to stand by
+ROOM = 0.4  # times √limit rows may queue at the server
+SHRINK = 0.5  # smallest share of the limit that one window leaves
+CUT = 0.7  # share of the limit that an error leaves
+REMEASURE = 30.0  # seconds between two measurements; longer if measuring takes more than a hundredth of it
+TOO_LONG = 5.0  # seconds of measuring after which the present values must do, because the server is slow
 
 
 class LoadSignal(Enum):
-    """What came of a row that was in flight."""
+    """What a row in flight says about the server's load."""
 
-    WELL = auto()  # the server did it
-    SICK = auto()  # no answer, or one of a server in trouble
-    ELSE = auto()  # refused, or done in a way that says nothing about the server's load
+    WELL = auto()  # the server did the work
+    SICK = auto()  # no answer, or the answer of a failing server
+    ELSE = auto()  # a refusal, or work that says nothing about the server's load
 
 
 class InFlight(NamedTuple):
-    """One row in flight: since when, and how many were in flight with it, itself counted."""
+    """A row in flight: its start (seconds of the clock), and the number of rows in flight then, this one included."""
 
     since: float
     together: int
 
 
 class AdaptiveConcurrency:
-    """`value` is how many rows may be in flight now. `sent` when one is, `landed` exactly once when it is not any more.
+    """Compute `value`, the number of rows that may be in flight now.
 
-    Without `adapts` it is `most`, always.
+    Call `sent` when a row starts, and `landed` exactly once when it ends. Without `adapts`, `value` is always `most`.
     """
 
     def __init__(self, most: int, *, adapts: bool = True) -> None:
@@ -51,13 +51,13 @@ class AdaptiveConcurrency:
         self._limit = float(min(FEW, most))
         self._in_flight = 0
         self._baseline: float | None = None
-        self._quiet: list[float] = []  # seconds that rows took when few were in flight
-        self._window: list[float] = []  # seconds of rows that were sent since `_changed`
-        self._busiest = 0  # the most in flight in this window
+        self._quiet: list[float] = []  # seconds of each row that was sent with few in flight
+        self._window: list[float] = []  # seconds of each row that was sent since `_changed`
+        self._busiest = 0  # most rows in flight in this window
         self._changed = 0.0
-        self._step = 1.0  # how fast it grows while nothing queues
+        self._step = 1.0  # rows that one window adds while nothing queues
         self._measuring_since: float | None = None
-        self._measure_at = 0.0  # with the first row
+        self._measure_at = 0.0  # measure with the first row
         self.value = 0
         self._update()
 
@@ -77,7 +77,7 @@ class AdaptiveConcurrency:
 
     @property
     def baseline(self) -> float | None:
-        """Seconds that a row takes when few are in flight; None before it has been measured."""
+        """Return the seconds of a row with few in flight, or None before the first measurement."""
         return self._baseline
 
     def sent(self, now: float) -> InFlight:
@@ -119,7 +119,7 @@ class AdaptiveConcurrency:
                 self._decide(self._baseline, fmean(self._window), now)
 
     def _measured(self, now: float) -> None:
-        """Go on as before, with what has been measured; the next time is far enough that measuring costs a hundredth."""
+        """End the measurement. The next one is so far away that measuring takes at most a hundredth of the time."""
         if self._quiet:
             self._baseline = fmean(self._quiet)
         took = now - self._measuring_since if self._measuring_since is not None else 0.0
@@ -129,20 +129,20 @@ class AdaptiveConcurrency:
         self._begin_window(now)
 
     def _decide(self, baseline: float, latency: float, now: float) -> None:
-        if latency < baseline:  # slowly: the smallest of many noisy windows is not what a row takes
+        if latency < baseline:  # slowly: the fastest of many noisy windows is not the true latency
             self._baseline = baseline + 0.2 * (latency - baseline)
         unnoticed = baseline + max(TOLERANCE * baseline, TOLERANCE_S)
         if latency > unnoticed:
             self._step = 1.0
             self._limit = max(SHRINK, unnoticed / latency) * self._limit + ROOM * self._limit**0.5
-        elif self._busiest >= 0.8 * self._limit:  # else nothing says that more would be used
+        elif self._busiest >= 0.8 * self._limit:  # otherwise nothing shows that more rows would be sent
             self._limit += min(self._limit, max(self._step, ROOM * self._limit**0.5))
             self._step *= 2
         self._limit = max(1.0, min(self._limit, float(self._most)))
         self._begin_window(now)
 
     def _cut(self, flight: InFlight, now: float) -> None:
-        """Once for all that were in flight together."""
+        """Shrink the limit, once for all rows that were in flight together."""
         if flight.since >= self._changed:
             self._limit = max(1.0, self._limit * CUT)
             self._step = 1.0

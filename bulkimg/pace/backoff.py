@@ -1,4 +1,4 @@
-"""Compute the wait before a retry. Pure: chance is an argument."""
+"""Compute the wait before a retry. The random generator is an argument."""
 
 import random
 
@@ -7,5 +7,5 @@ MOST = 30.0
 
 
 def full_jitter(tries: int, rng: random.Random) -> float:
-    """Seconds before the try after `tries` failed ones (1 or more): uniform from 0 to an exponentially growing bound."""
+    """Return the seconds to wait after `tries` (1 or more) failed tries: uniform, up to an exponential bound."""
     return rng.uniform(0, min(MOST, BASE * 2 ** min(tries - 1, 16)))

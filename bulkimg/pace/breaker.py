@@ -1,7 +1,7 @@
-"""Circuit breaker: pause all requests while the server is down or asks us to wait.
+"""Circuit breaker: hold all requests while the server is down or asks the run to wait.
 
-Per-row retries during an outage sent 72,000 requests and failed 14,400 rows; one gate sent 47 and failed none
-(docs/dev/reliability.md F14). Decisions are made in `heard`, without waiting; `passed` only obeys them.
+Retries per row during an outage sent 72,000 requests and failed 14,400 rows. One breaker sent 47 and failed none
+(docs/dev/reliability.md F14). `record` decides without waiting; `passed` waits as decided.
 """
 
 import asyncio
@@ -13,33 +13,35 @@ from enum import Enum, auto
 
 from bulkimg.pace.health import Health, State
 
-NEAR = 5  # troubles in a row, from whatever rows, that make an outage: no answer in between was well
-FIRST = 1.0  # seconds to the first probe; each that fails doubles the next one's distance
-MOST = 60.0  # between probes of a server that is not there: 30 minutes cost about 35 requests
-# A server that answers a question but no change is tried with one row after the other, each after a question: the rows may
-# be to blame. A few quick trials tell that of a few rows in seconds; 30 minutes cost about 75 requests.
+NEAR = 5  # failures in a row, of any rows, that make an outage
+FIRST = 1.0  # seconds to the first probe; each failed probe doubles the wait
+MOST = 60.0  # seconds between probes of a server that does not answer: 30 minutes cost about 35 requests
+# If the server answers a probe but no change, one row after another is tried, each after a probe: the rows may be the
+# cause. A few quick trials find out in seconds if only a few rows are. 30 minutes cost about 75 requests.
 QUICK_TRIALS = 8
 MOST_ALIVE = 75.0
-WORTH_A_WORD = 0.95  # seconds: shorter waits are not reported
-RATE_LIMITED = -1  # the server asked the run to wait: no failure
-MOST_HOLD = 300.0  # seconds: a server that asks for more is not waited for
+WORTH_A_WORD = 0.95  # seconds; shorter waits are not reported
+RATE_LIMITED = -1  # the server asked the run to wait; this is not a failure
+MOST_HOLD = 300.0  # seconds; the run does not wait longer for a server that asks
 
 
 class FailureCause(Enum):
-    """Whose trouble a failed attempt was."""
+    """The cause of a failed try."""
 
-    ROW = auto()  # others got through
-    SERVER = auto()  # it was an outage: the row loses no attempt to it
-    UNDECIDED = auto()  # no request has been answered since
+    ROW = auto()  # the row: other requests succeeded
+    SERVER = auto()  # an outage: the try does not count against the row
+    UNDECIDED = auto()  # no request that was sent later has succeeded yet
 
 
 class CircuitBreaker:
-    """Open, or closed until some request that goes alone is answered well. `clock` is monotonic seconds.
+    """Hold requests while it is open. It closes when one trial request succeeds. `clock` returns monotonic seconds.
 
-    A closed gate lets one request through at a time. After an outage it asks a harmless question first (`probe`), so
-    that no change is risked on a server that is not there. `on_closed(seconds, why)`, `on_open(seconds)` after so long a
-    time and `on_give_up(why)` tell the run; the last once, when the server has been away for `patience` seconds or asks
-    for more than MOST_HOLD. `on_reopened` reports to the pace that an outage is over.
+    An open breaker lets one request through at a time: the trial. After an outage it first asks a harmless question
+    (`probe`), so that no change is risked on a server that does not answer.
+
+    Callbacks: `on_opened(seconds, why)` for each wait, `on_closed(seconds)` with the time it was open, and
+    `on_give_up(why)` once, when the server was down for `max_outage` seconds or asks for more than MOST_HOLD.
+    `on_recovered` tells the pace that an outage is over.
     """
 
     def __init__(
@@ -56,26 +58,26 @@ class CircuitBreaker:
         self.on_recovered: Callable[[], None] = lambda: None
         self.probe: Callable[[], Awaitable[bool]] | None = None
         self.is_open = False
-        self.open_for = 0.0  # seconds, of all closings that are over
-        self._down = False  # closed by an outage, not by the server's asking
-        self._alive = False  # it has answered the last question
-        self._since = 0.0  # closed without a break since
+        self.open_for = 0.0  # seconds that it was open, without the present time
+        self._down = False  # open because of an outage, and not because the server asked
+        self._alive = False  # the last probe was answered
+        self._since = 0.0  # open without a break since then
         self._until = 0.0
         self._rounds = 0
         self._given_up = False
-        self.epoch = 0  # grows with every trouble and every trial: a request knows by it which troubles came before it
-        self._trial: int | None = None  # the era of the one request that is out alone
+        self.epoch = 0  # grows with every failure and trial: it tells which failures came before a request was sent
+        self._trial: int | None = None  # the epoch of the trial in flight
         self._answered = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._in_a_row = 0  # troubles without any good answer in between
-        # Troubles by their numbers: those since which no request was answered well, and those that an outage cost.
+        self._in_a_row = 0  # failures since the last success
+        # Failure ids: those without a success since, and those that an outage caused.
         self._undecided: deque[int] = deque()
         self._outages: set[int] = set()
 
     # -- before sending --------------------------------------------------------------------------------------------------
 
     async def passed(self) -> int:
-        """Return when one more request may go out; its era is handed to `heard` with its answer."""
+        """Return the epoch of one more request when it may go out. Pass it to `record` with the result."""
         if not self.is_open:
             return self.epoch
         async with self._turn:
@@ -100,13 +102,13 @@ class CircuitBreaker:
         return self._alive and self._until <= self._clock()
 
     async def decide(self) -> None:
-        """Find out with one harmless question whether the undecided failures are the server's."""
+        """Decide the causes of undecided failures with one harmless question to the server."""
         async with self._turn:
             if self._undecided and not self.is_open and self.probe is not None:
                 epoch = self.epoch
                 well = await self.probe()
                 if self.is_open:
-                    return  # others have found out meanwhile
+                    return  # another request decided it meanwhile
                 if well:
                     self._acquit(epoch)
                 else:
@@ -115,7 +117,7 @@ class CircuitBreaker:
     # -- what came of it ------------------------------------------------------------------------------------------------
 
     def record(self, epoch: int, health: Health) -> int:
-        """Record a request's result. Return 0 on success, HELD, or a failure's number for `blame`."""
+        """Record a request's result. Returns 0, RATE_LIMITED, or a failure id for `cause_of`."""
         alone = self._trial is not None and epoch == self._trial
         if alone:
             self._trial = None
@@ -131,32 +133,35 @@ class CircuitBreaker:
                 return RATE_LIMITED
             case State.SICK:
                 return self._failed(health.why, alone=alone)
-            case State.SILENT:  # cancelled, or nothing that shows the server's health
+            case State.SILENT:  # cancelled, or an answer that does not show the server's health
                 pass
         return 0
 
     def cause_of(self, failure: int) -> FailureCause:
-        """Whose trouble it was: the row's as soon as a request that was sent after it has been answered well."""
+        """Return the cause of a failure. It is the row as soon as a request that was sent later succeeds."""
         if failure in self._outages:
             return FailureCause.SERVER
         return FailureCause.UNDECIDED if failure in self._undecided else FailureCause.ROW
 
     @property
     def is_calm(self) -> bool:
-        """Whether one more good answer would change nothing."""
+        """Return whether one more success would change nothing."""
         return not (self.is_open or self._in_a_row or self._undecided or self._trial is not None)
 
     def is_trial(self, epoch: int) -> bool:
-        """Whether the request of that era is the one that goes alone."""
+        """Return whether the request of this epoch is the trial."""
         return epoch == self._trial
 
     @property
     def remaining(self) -> float:
-        """Seconds until something may go out; 0 when the gate is open."""
+        """Return the seconds until the next request may go out; 0 when the breaker is closed."""
         return max(0.0, self._until - self._clock()) if self.is_open else 0.0
 
     def closed_time(self) -> float:
-        """A clock that stands still while the gate is closed: an outage does not use up a job's time."""
+        """Return the seconds of a clock that stops while the breaker is open.
+
+        So an outage does not use up a job's time.
+        """
         now = self._clock()
         return now - self.open_for - (now - self._since if self.is_open else 0.0)
 
@@ -166,10 +171,10 @@ class CircuitBreaker:
         self.epoch += 1
         number = self.epoch
         if alone and self._down:
-            self._stay_open(why)  # a question is answered and this change is not: the row's, and the gate's too
+            self._stay_open(why)  # the probe succeeded and this change failed: the row or the server is the cause
             return number
         self._undecided.append(number)
-        if self.is_open and not alone:  # it was under way when the gate closed
+        if self.is_open and not alone:  # it was in flight when the breaker opened
             if self._down:
                 self._condemn()
             return number
@@ -187,7 +192,10 @@ class CircuitBreaker:
         self._open(self._next_round(), why)
 
     def _next_round(self) -> float:
-        """Seconds to the next one: growing, and spread, so that many runs do not probe in step."""
+        """Return the seconds to the next trial.
+
+        They grow, and they are spread so that many runs do not probe in step.
+        """
         most, quick = (MOST_ALIVE, QUICK_TRIALS) if self._alive else (MOST, 0)
         seconds = min(most, FIRST * 2.0 ** min(max(0, self._rounds - quick), 16))
         self._rounds += 1
@@ -196,10 +204,13 @@ class CircuitBreaker:
         return max(FIRST, min(seconds, left) if left > 0 else seconds)
 
     def _asked_to_wait(self, seconds: float | None, why: str, *, again: bool) -> None:
-        """For as long as it says; for a growing while where it does not. What was under way is no new demand."""
+        """Open for as long as the server says, or for a growing time if it does not say.
+
+        Requests that were already in flight do not make the time grow.
+        """
         if again or not self.is_open:
             self._rounds = self._rounds + 1 if self.is_open else 0
-        # A server that says "one second" for half an hour is not asked eighteen hundred times.
+        # A server that says "one second" for half an hour must not get 1,800 requests.
         growing = min(MOST, 0.5 * 2.0 ** min(self._rounds, 16)) + self._rng.random() / 2
         wait = max(seconds or growing, growing if self._rounds else 0.0)
         if wait > MOST_HOLD:
@@ -235,15 +246,15 @@ class CircuitBreaker:
             self.on_give_up(why)
 
     def _acquit(self, epoch: int) -> None:
-        """A good answer to a request of that era: the server was well after all troubles that came before it was sent.
+        """Clear the failures before this epoch. A request that was sent after them succeeded, so the server worked.
 
-        It says nothing of those that came later: slow answers still arrive when an outage has begun.
+        Later failures stay undecided, because slow answers still arrive after an outage has begun.
         """
         self._in_a_row = 0
         while self._undecided and self._undecided[0] <= epoch:
             self._undecided.popleft()
 
     def _condemn(self) -> None:
-        """It is an outage: no row is to blame for the troubles that are undecided."""
+        """Count the undecided failures as an outage's."""
         self._outages.update(self._undecided)
         self._undecided.clear()

@@ -2,28 +2,29 @@
 
 from collections.abc import Callable
 
-SHARE = 0.1  # retries for each request
-BANK = 10.0  # retries that may come at once
-FEWEST = 0.5  # retries a second when nothing else is left to do; otherwise a tenth of the rate
+SHARE = 0.1  # retries earned by each request
+BANK = 10.0  # retries that may be sent at once
+FEWEST = 0.5  # retries a second when only retries are left, at least; otherwise a tenth of the rate, at most MOST
 MOST = 10.0
 
 
 class RetryBudget:
-    """Every request earns a tenth of a retry. `rate` is the run's cap now, requests a second; `requests` how many went out.
+    """Earn a tenth of a retry with every request.
 
-    Once nothing but retries is left, no request earns any more; they then go at a tenth of the rate, so that the run ends.
+    `rate` returns the run's present cap in requests a second, `requests` the number of requests so far. When only
+    retries are left, no request earns any more. They are then sent at a tenth of the rate, so that the run ends.
     """
 
     def __init__(self, clock: Callable[[], float], rate: Callable[[], float], requests: Callable[[], int]) -> None:
         self._clock = clock
         self._rate = rate
         self._requests = requests
-        self._counted = 0  # the requests that have earned their share
+        self._counted = 0  # requests that have earned their share
         self._left = BANK
         self._last = -1e9
 
     def take(self, *, nothing_else: bool) -> bool:
-        """Whether one more retry may go out now; it is paid for when it may."""
+        """Take one retry from the budget if one may go out now. Returns whether it may."""
         requests = self._requests()
         self._left = min(BANK, self._left + SHARE * max(0, requests - self._counted))
         self._counted = requests
@@ -35,5 +36,5 @@ class RetryBudget:
         return True
 
     def wait(self) -> float:
-        """Seconds until a retry may go out although the budget is spent."""
+        """Return the seconds until a retry may go out although the budget is spent."""
         return max(0.0, self._last + 1 / max(FEWEST, min(MOST, SHARE * self._rate())) - self._clock())

@@ -1,11 +1,11 @@
-"""Describe the server's health as an answer shows it, for the gate."""
+"""Describe the server's health as an answer shows it, for the circuit breaker."""
 
 from enum import Enum, auto
 from typing import NamedTuple
 
 
 class State(Enum):
-    """WELL: it works. SICK: every request would fail. ASKED: it wants fewer requests. SILENT: not known."""
+    """WELL: it works. SICK: every request would fail. ASKED: it asks for fewer requests. SILENT: not known."""
 
     WELL = auto()
     SICK = auto()
@@ -14,9 +14,10 @@ class State(Enum):
 
 
 class Health(NamedTuple):
-    """`wait`: seconds that the server asks for, None where it does not say; `why`: for a message.
+    """The server's health after one answer.
 
-    `quota`: (requests it still takes, seconds until it takes more again), where it says so.
+    `wait` is the seconds that the server asks for, None if it does not say. `why` is for messages. `quota` is (requests
+    that it still accepts, seconds until it accepts more), if it says so.
     """
 
     state: State

@@ -1,8 +1,8 @@
-"""Cap requests a second: slots spread them evenly, and asyncio-throttle checks that no second holds too many.
+"""Cap the requests a second. Slots spread them evenly, and asyncio-throttle checks every second.
 
-Bare, asyncio-throttle lets a whole second's budget go at once, polls once per waiter and serves waiters in no order
-(docs/dev/adr/0009-evenly-spaced-slots.md). Behind the slots, one waiter at a time, it has nothing to do but to be the second opinion: it holds
-a request that the slots let through after a moment at which the process stood still, or after the rate was lowered.
+By itself, asyncio-throttle lets a whole second's requests go at once, polls once per waiter, and serves waiters in no
+order (docs/dev/adr/0009-evenly-spaced-slots.md). Behind the slots it sees one waiter at a time and is the second check.
+It holds a request that the slots let through after the process was stopped for a moment, or after the rate was lowered.
 """
 
 import asyncio
@@ -15,24 +15,29 @@ from asyncio_throttle.throttler import Throttler
 
 from bulkimg.pace.slots import OwnSlots, Slots
 
-# Requests reach the server a little earlier or later than they leave us. Slots 1.7 % farther apart than they need be make up for
-# those that are caught up on (CATCH_UP), and leave the server's own count of any second within the cap.
+# Requests reach the server a little earlier or later than they leave this process. Slots are 1.7 % farther apart than
+# the rate needs. This makes up for late slots that stay valid (CATCH_UP), and keeps the server's own count of any
+# second within the cap.
 STRETCH = 1.017
-GUARD = 1.008  # of a second, of which the throttler keeps count
-FEWEST = 20  # requests a second: below it the throttler counts single requests
-# From here on the throttler keeps a little back: bytes that leave in one turn of the event loop may arrive in another second.
+GUARD = 1.008  # seconds over which the throttler counts
+FEWEST = 20  # requests a second; below this rate the throttler counts single requests
+# From this rate on, the throttler allows a little less: bytes that leave in one turn of the event loop may arrive in
+# another second.
 MANY = 200
 KEPT_BACK = 0.006
 
-UNLIMITED = 500.0  # what a share of an unlimited rate is a share of, requests a second
+UNLIMITED = 500.0  # requests a second that `slow_down` takes a share of when the rate is unlimited
 
 
 class RateLimiter:
-    """At most `per_second` admissions in any second, evenly, first come first served; `inf` admits at once."""
+    """Admit at most `per_second` requests in any second, evenly spaced, first come first served.
+
+    `inf` admits at once.
+    """
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._own = OwnSlots()
-        self._theirs: Slots | None = None  # that are shared with other processes
+        self._theirs: Slots | None = None  # shared with other processes
         self._clock = clock
         self._throttler = Throttler(rate_limit=1)
         self._turn = asyncio.Lock()
@@ -43,19 +48,19 @@ class RateLimiter:
         self.set(per_second)
 
     def set(self, per_second: float) -> None:
-        """Change the rate; those already waiting go on under the new one."""
+        """Change the rate. Requests that wait follow the new rate."""
         self.per_second = per_second
         self._apply()
 
     def slow_down(self, share: float) -> None:
-        """Keep to a share of the rate, 1 being all of it."""
+        """Use a share of the rate, from 0 to 1."""
         if share != self._share:
             self._share = share
             self._apply()
 
     @contextmanager
     def shared(self, slots: Slots) -> Iterator[None]:
-        """For so long share these slots with other processes. They are closed in the end."""
+        """Share these slots with other processes within the block. They are closed at its end."""
         self._theirs = slots
         try:
             yield
@@ -74,13 +79,13 @@ class RateLimiter:
         self.is_unlimited = math.isinf(present)
         if not math.isinf(present):
             self._throttler.rate_limit, self._throttler.period = guard(present)
-            # Not less than 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
+            # At least 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
             self._throttler.retry_interval = max(0.001, min(0.005, self._throttler.period / 50))
         if self._alarm:
             _ring(self._alarm)
 
     async def admit(self) -> None:
-        """Return when one more request may go out. Cancelling a waiter takes nothing from the budget."""
+        """Return when one more request may go out. A cancelled waiter uses no slot."""
         if math.isinf(self._present):
             return
         async with self._turn:
@@ -94,7 +99,7 @@ class RateLimiter:
                 await self._throttler.acquire()
 
     async def _sleep_or_change(self, seconds: float) -> None:
-        """So long, or until the rate is changed."""
+        """Sleep for so many seconds, or until the rate changes."""
         loop = asyncio.get_running_loop()
         self._alarm = alarm = loop.create_future()
         timer = loop.call_later(seconds, _ring, alarm)
@@ -106,7 +111,10 @@ class RateLimiter:
 
 
 def guard(per_second: float) -> tuple[int, float]:
-    """(requests, seconds) that the throttler allows: a little less than a second's budget in a little more than a second."""
+    """Return (requests, seconds) for the throttler.
+
+    It allows a little less than one second's requests in a little more than a second.
+    """
     if per_second < FEWEST:
         return 1, GUARD / per_second
     if per_second >= MANY:

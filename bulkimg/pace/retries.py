@@ -1,10 +1,10 @@
-"""Count the failed tries of one row or query: its own, not those that an outage cost."""
+"""Count the failed tries of one row or query, without those that an outage caused."""
 
 from bulkimg.pace.breaker import CircuitBreaker, FailureCause
 
 
 class RetryCounter:
-    """Spent when more than `retries` tries have failed that no outage explains."""
+    """Count failed tries. The counter is spent after more than `retries` of them that no outage explains."""
 
     __slots__ = ("_breaker", "_failure_ids", "_own", "_retries")
 
@@ -15,7 +15,10 @@ class RetryCounter:
         self._failure_ids: list[int] = []
 
     def note(self, failure_id: int) -> None:
-        """One more try has failed; `streak` is what Gate.heard said of it, 0 for an answer that is certainly its own."""
+        """Count one more failed try.
+
+        `failure_id` is what `CircuitBreaker.record` returned. It is 0 for an answer that the row itself caused.
+        """
         if failure_id:
             self._failure_ids.append(failure_id)
         else:
@@ -23,16 +26,16 @@ class RetryCounter:
 
     @property
     def own(self) -> int:
-        """The tries that are its own as far as it is known, and at least this one: what an outage cost does not lengthen the wait."""
+        """Return the tries that the row itself caused as far as known, at least 1. Outages do not lengthen the wait."""
         return max(1, self._own + self._blamed(FailureCause.ROW))
 
     @property
     def spent(self) -> bool:
-        """As far as it is known now."""
+        """Return whether the counter is spent, as far as known now."""
         return self._own + self._blamed(FailureCause.ROW) > self._retries
 
     async def is_spent(self) -> bool:
-        """For certain: where it depends on whether the server is down, the server is asked."""
+        """Return whether the counter is spent. Asks the server if that depends on whether the server is down."""
         undecided = self._blamed(FailureCause.UNDECIDED)
         if undecided and not self.spent and self._own + self._blamed(FailureCause.ROW) + undecided > self._retries:
             await self._breaker.decide()

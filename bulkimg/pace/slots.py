@@ -1,13 +1,14 @@
-"""Hand out evenly spaced moments for requests: to one process, or to all that share a target.
+"""Hand out evenly spaced slots for requests, to one process or to all processes that send to one target.
 
-It is the generic cell rate algorithm (ITU-T I.371, Annex A): the moment of the last slot is nearly all its state, so
-that it fits into a file which many processes share. A process takes a slot only for a request that could go out now by its own
-rate: one that is idle takes none from the others, two that are busy take turns, and a slow one does not slow a fast one down.
+The algorithm is the generic cell rate algorithm (ITU-T I.371, Annex A). Nearly all its state is the time of the last
+slot, so the state fits into a file that many processes share. A process takes a slot only for a request that could go
+out now at its own rate. So an idle process takes no slots from the others, two busy processes take turns, and a slow
+process does not slow a fast one down.
 
-Why the file is safe: it is read and written under a lock that the kernel frees when its holder dies; no process takes a slot
-in the future, so one that dies leaves no gap. Waiting for the lock is bounded: where a stopped process holds it,
-the others continue at their own rate. The clock is the machine's own (CLOCK_MONOTONIC), and the file lies where a restart of the
-machine empties it.
+The file is safe for these reasons. It is read and written under a lock that the kernel frees when its holder dies. No
+process takes a slot in the future, so a process that dies leaves no gap. Waiting for the lock is bounded: if a stopped
+process holds it, the others continue at their own rate. The clock is the machine's own (CLOCK_MONOTONIC), and the file
+is in a place that a restart of the machine empties.
 """
 
 import contextlib
@@ -22,28 +23,31 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-CATCH_UP = 0.010  # seconds: a slot that could not be taken in time is valid for so long
-CATCH_UP_FAST = 0.020  # the same from 200 slots a second on, where a busy machine costs many of them
-FAST = 0.0052  # seconds between two of them
-RESTED = 0.5  # seconds without a slot after which nothing is caught up on
+CATCH_UP = 0.010  # seconds for which a slot that could not be taken in time stays valid
+CATCH_UP_FAST = 0.020  # the same at 200 slots a second and more, where a busy machine misses many of them
+FAST = 0.0052  # seconds between two slots at that rate
+RESTED = 0.5  # seconds without a slot after which missed slots are dropped
 FORGET = 7 * 86400.0  # seconds after which the file of an unused target is removed
-FARTHEST = 1.0  # seconds ahead: no slot is taken before its time
-SOONEST = 0.0005  # seconds: uvloop counts whole milliseconds, so a shorter wait is none
-BUSY = 0.001  # seconds until the lock is asked for again
-DEAF = 0.1  # seconds for which that is done; a holder that is alive has it for microseconds
+FARTHEST = 1.0  # seconds; a last slot further in the future than this is not valid
+SOONEST = 0.0005  # seconds; uvloop counts whole milliseconds, so a shorter wait is no wait
+BUSY = 0.001  # seconds until the next try to take the lock
+DEAF = 0.1  # seconds of such tries; a holder that runs keeps the lock for microseconds
 _KEPT = struct.Struct("<dd")
 
 
 class Slots(Protocol):
-    """`take(now, spacing)`: 0 when one request may go out now, `spacing` seconds after the last one, and it is then the last one;
-    else the seconds until it may be asked for again, and nothing is taken."""
+    """Give out slots.
+
+    `take(now, spacing)` returns 0 if a request may go out now, at least `spacing` seconds after the last slot. The slot
+    is then taken. Otherwise it takes nothing and returns the seconds until the next try.
+    """
 
     def take(self, now: float, spacing: float) -> float: ...
     def close(self) -> None: ...
 
 
 def due(last: float, now: float, spacing: float) -> float:
-    """The moment of the slot after the last one."""
+    """Return the time of the slot after the last one, in seconds of the clock."""
     slot = last + spacing
     if spacing > FAST:
         return max(slot, now - CATCH_UP)
@@ -51,7 +55,7 @@ def due(last: float, now: float, spacing: float) -> float:
 
 
 class OwnSlots:
-    """Of this process alone."""
+    """The slots of this process alone."""
 
     def __init__(self) -> None:
         self._last = -math.inf
@@ -68,9 +72,10 @@ class OwnSlots:
 
 
 class SharedSlots:
-    """Of every process of this user on this machine that sends to the same target. OSError where there is no safe place for it.
+    """The slots of all processes of this user on this machine that send to the same target.
 
-    A process in a container of its own, or of another user, is not seen.
+    Raises OSError if there is no safe place for the file. Processes of other users or in other containers do not share
+    it.
     """
 
     def __init__(self, target: str, place: Path | None = None) -> None:
@@ -88,7 +93,7 @@ class SharedSlots:
         self._deaf_since = None
         try:
             last, theirs = self._read(now)
-            slot = due(last, now, min(spacing, theirs))  # the faster of two neighbours says how far apart they are
+            slot = due(last, now, min(spacing, theirs))  # the faster of two processes sets the spacing
             if slot > now + SOONEST:
                 return slot - now
             os.pwrite(self._file, _KEPT.pack(slot, spacing), 0)
@@ -107,7 +112,10 @@ class SharedSlots:
         return True
 
     def _read(self, now: float) -> tuple[float, float]:
-        """The last slot, and how far apart the one who took it wants them; anything else than that was not written by us."""
+        """Return the last slot and the spacing of the process that took it.
+
+        Content that bulkimg did not write is ignored.
+        """
         kept = os.pread(self._file, _KEPT.size, 0)
         last, spacing = _KEPT.unpack(kept) if len(kept) == _KEPT.size else (0.0, 0.0)
         return (last, spacing) if 0 <= last < now + FARTHEST and 0 < spacing < math.inf else (0.0, math.inf)
@@ -117,7 +125,7 @@ class SharedSlots:
 
 
 def shared_slots(target: str) -> Slots:
-    """Those of the target; where the machine has no safe place for them, of this process alone."""
+    """Return the shared slots of the target, or this process's own if the machine has no safe place for the file."""
     try:
         return SharedSlots(target)
     except OSError:
@@ -125,7 +133,11 @@ def shared_slots(target: str) -> Slots:
 
 
 def _place() -> Path:
-    """The same for a shell and for cron, so not where the environment says; in memory, so of this start of the machine."""
+    """Return the folder of the files.
+
+    It does not depend on the environment, so a shell and cron use the same one. It is in memory if possible, so a
+    restart of the machine empties it.
+    """
     memory = Path("/dev/shm")  # noqa: S108 - _check() refuses a folder that is not ours alone
     return (memory if memory.is_dir() else Path(tempfile.gettempdir())) / f"bulkimg-pace-{os.getuid()}"
 

@@ -1,4 +1,4 @@
-"""What people and programs read of a run: sentences, documents, pages."""
+"""Write what people and programs read of a run: sentences, documents, pages."""
 
 from bulkimg.report.plan_page import write_plan_page
 from bulkimg.report.sentences import Narrator, level, plan_line

@@ -1,28 +1,29 @@
-"""Show two values of a field: harmless texts, and the part of them that differs. Pure."""
+"""Show two values of a field: harmless texts, and the part of them that differs."""
 
 import re
 from os.path import commonprefix
 from typing import Any
 from unicodedata import category
 
-# What a page would obey instead of show, or what is invisible: controls except newline, soft hyphens, zero-width spaces,
-# bidirectional marks and overrides, invisible operators, and halves of surrogate pairs. Joiners stay: scripts need them.
+# What a page obeys instead of showing, and what is invisible: controls except newline, soft hyphens, zero-width spaces,
+# bidirectional marks and overrides, invisible operators, and halves of surrogate pairs. Joiners stay: scripts need
+# them.
 _HIDDEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 _JOINER = "\u200d"
-_SIMILAR = 2  # texts are similar where the shorter one has at least this part (a half) in common with the other
+_SIMILAR = 2  # texts are similar if they share at least this part (a half) of the shorter one
 
 
 def clean(value: Any) -> Any:
-    """The value with every hidden character written out, such as `\\u202e`."""
+    """Return the value with every hidden character escaped, such as `\\u202e`."""
     if isinstance(value, str):
         return _HIDDEN.sub(lambda found: ascii(found.group())[1:-1], value)
     return [clean(part) for part in value] if isinstance(value, list) else value
 
 
 def shown(value: Any) -> str:
-    """A value as text; "" where there is none."""
+    """Return a value as text; "" if there is none."""
     if isinstance(value, list):
         return "; ".join(map(str, value))
     if value is None:
@@ -31,8 +32,10 @@ def shown(value: Any) -> str:
 
 
 def common(before: str, after: str) -> tuple[int, int] | None:
-    """How many characters of the beginning and of the end both share, the rest being what differs; None where the texts
-    are not similar. Neither end stops inside what a reader takes for one character."""
+    """Return how many characters both texts share at their beginning and end, or None if they are not similar.
+
+    Neither part ends inside what a reader takes for one character.
+    """
     shorter = min(len(before), len(after))
     whole = len(commonprefix((before, after)))  # noqa: RUF071 - of characters, not of paths
     tail = len(commonprefix((before[::-1], after[::-1])))  # noqa: RUF071
@@ -46,7 +49,7 @@ def common(before: str, after: str) -> tuple[int, int] | None:
 
 
 def _at_a_gap(before: str, after: str, length: int, *, from_end: bool = False) -> int:
-    """The most characters up to `length` after which both texts may be parted."""
+    """Return the most characters up to `length` after which both texts may be split."""
     while length:
         places = ((text, len(text) - length if from_end else length) for text in (before, after))
         if all(_may_part(text, at) for text, at in places):
@@ -56,7 +59,7 @@ def _at_a_gap(before: str, after: str, length: int, *, from_end: bool = False) -
 
 
 def _may_part(text: str, at: int) -> bool:
-    """Whether a reader takes the characters before and after this place for two. In doubt, no."""
+    """Return whether a reader sees the characters before and after this place as two. In doubt, it is False."""
     if at in (0, len(text)):
         return True
     left, right = text[at - 1], text[at]
@@ -66,7 +69,7 @@ def _may_part(text: str, at: int) -> bool:
 
 
 def _joins(char: str) -> bool:
-    """Whether the character belongs to the one before it: marks, joiners, skin tones, tags, vowels of Hangul."""
+    """Return whether the character belongs to the one before it: marks, joiners, skin tones, tags, vowels of Hangul."""
     return (
         category(char)[0] == "M"
         or char in "\u200c\u200d"
@@ -81,5 +84,5 @@ def _is_flag_letter(char: str) -> bool:
 
 
 def units(text: str) -> int:
-    """The text's length as scripts count it: in UTF-16."""
+    """Return the text's length as scripts count it: in UTF-16 units."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2

@@ -21,7 +21,7 @@ class Document(BaseModel):
     """Version of this document's shape."""
 
     def as_json(self) -> dict[str, Any]:
-        """The document as it is written."""
+        """Return the document as it is written."""
         return self.model_dump(mode="json")
 
 

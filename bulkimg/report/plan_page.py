@@ -1,7 +1,7 @@
-"""Write plan.html: every row of a plan, to be searched, filtered and turned page by page, also for 100,000 rows.
+"""Write plan.html: every row of a plan, to search, filter and page through, also for 100,000 rows.
 
-The header and the first rows are HTML, so that the page says the same where scripts are blocked. All rows are data in the
-page, one JSON array a line; the script shows a hundred of them at a time and only ever as text. The page's policy lets no
+The header and the first rows are HTML, so the page says the same if scripts are blocked. All rows are also data in the
+page, one JSON array a line. The script shows a hundred of them at a time, always as text. The page's policy lets no
 other script run.
 """
 
@@ -21,14 +21,16 @@ from bulkimg.ledger.files import replacing
 from bulkimg.model import TAGS, PlanCounts, iso_utc
 from bulkimg.report.difference import clean, common, shown, units
 
-STATIC = 100  # rows that are HTML; the script shows as many at a time
+STATIC = 100  # rows in the HTML; the script shows as many at a time
 LABELS = {"update": "changes", "unchanged": "unchanged", "conflict": "conflict", "missing": "no such image"}
-_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for every row
+_json = json.JSONEncoder(separators=(",", ":")).encode  # made once, because json.dumps makes one for every row
 
 
 def write_plan_page(ledger: Ledger, directory: RunDirectory, target: str, refused: str = "") -> None:
-    """The whole page, replaced as a whole; memory does not grow with the plan. `refused`: why a guard would not let the
-    plan be applied. StorageError."""
+    """Write the page and replace it as a whole. Memory does not grow with the plan. Raises StorageError.
+
+    `refused` is why a guard would refuse the plan's apply, or "".
+    """
     counts = plans.counts(ledger)
     added = _added(ledger)
     style, script = _file("plan.css"), _file("plan.js")
@@ -56,7 +58,10 @@ def _file(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Only these two may be used, and nothing is loaded: what should slip in as a script does not run."""
+    """Return the content policy: only this script and style may be used, and nothing is loaded.
+
+    An injected script never runs.
+    """
     return f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; base-uri 'none'; form-action 'none'"
 
 
@@ -65,7 +70,7 @@ def _digest(text: str) -> str:
 
 
 def _added(ledger: Ledger) -> tuple[str, ...]:
-    """The fields whose values are added to what an image has."""
+    """Return the fields whose values are added to the image's own."""
     return TAGS if ledger.meta("settings", {}).get("tags_mode") == "add" else ()
 
 
@@ -73,7 +78,7 @@ def _added(ledger: Ledger) -> tuple[str, ...]:
 
 
 def _facts(ledger: Ledger, counts: PlanCounts, target: str) -> Iterator[str]:
-    """What, where, who, when, why: one line each, those that are known."""
+    """Yield what, where, who, when and why, one line each, as far as they are known."""
     manifest, by = ledger.meta("manifest") or "", ledger.meta("by") or {}
     yield _fact("Target", f"<code>{_text(target)}</code>")
     if manifest:
@@ -98,7 +103,7 @@ def _fact(name: str, value: str) -> str:
 
 
 def _how_to_apply(counts: PlanCounts, run: str, refused: str) -> str:
-    """The command, where there is something to apply and no guard refuses it."""
+    """Return the command that applies the plan, if there are changes and no guard refuses it."""
     if not counts.actions["update"]:
         return '<p class="apply">Nothing to apply: the plan changes no image.</p>'
     if refused:
@@ -191,9 +196,9 @@ def _changes(row: plans.PlannedRow) -> list[list[Any]]:
 
 
 def _changed(name: str, before: Any, after: Any) -> list[Any]:
-    """`[field, before, after]`, and where the texts are similar, how much of their beginning and end is the same.
+    """Return `[field, before, after]`. If the texts are similar, add the lengths of their common beginning and end.
 
-    It is found out here and not in the script: scripts and Python do not agree what one character is.
+    This is computed here and not in the script, because scripts and Python disagree on what one character is.
     """
     before, after = clean(before), clean(after)
     old, new = shown(before), shown(after)
@@ -208,7 +213,7 @@ def _head(counts: PlanCounts, added: tuple[str, ...]) -> str:
 
 
 def _data(ledger: Ledger) -> Iterator[str]:
-    """`[line, uuid, action, message, [[field, before, after, …], …]]` a row."""
+    """Yield a row as `[line, uuid, action, message, [[field, before, after, …], …]]`."""
     between = "\n"
     for row in plans.rows(ledger):
         yield f"{between}{_harmless([row.line, row.uuid, row.action, clean(row.message), _changes(row)])}"
@@ -216,6 +221,6 @@ def _data(ledger: Ledger) -> Iterator[str]:
 
 
 def _harmless(value: Any) -> str:
-    """JSON that cannot end the element it stands in, whatever an image is called."""
-    text = _json(value)  # ASCII, so U+2028 and its like are escaped too
+    """Return JSON that cannot end its HTML element, whatever an image's name is."""
+    text = _json(value)  # ASCII, so U+2028 and similar characters are escaped too
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""JSON Schemas of what bulkimg reads and writes, made from the models that do it."""
+"""Make JSON Schemas of what bulkimg reads and writes, from the models that read and write it."""
 
 import ast
 import inspect
@@ -39,7 +39,7 @@ _MODELS: Mapping[str, Any] = {
 
 
 def schema(name: str) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of one of NAMES."""
+    """Return the JSON Schema (2020-12) of one of NAMES."""
     if name == "job":
         return _job()
     if name == "manifest":
@@ -78,7 +78,7 @@ def _properties(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _job() -> dict[str, Any]:
-    """Tables and keys of a job file; every value may be what a flag takes."""
+    """Return the schema of a job file's tables and keys. Every value may be what a flag accepts."""
     options = _properties(Settings)
     by_name = {field.alias or name: options[field.alias or name] for name, field in Settings.model_fields.items()}
     tables = {
@@ -102,7 +102,7 @@ def _job() -> dict[str, Any]:
 
 
 def _manifest() -> dict[str, Any]:
-    """One object a line, flat or with the fields in the API's own nested object; null leaves a field as it is."""
+    """Return the schema of a manifest's object, flat or with the API's nested object. Null leaves a field as it is."""
     fields = Change.model_json_schema(mode="validation")["properties"]
     properties = {**fields, **{f"if_{name}": fields[name] for name in FIELDS}}
     passed_over = {"patternProperties": {"^_": {}}, "additionalProperties": False}

@@ -1,4 +1,4 @@
-"""Say what happens in a run: one sentence an event, the same on the command line and in the library's log."""
+"""Describe the events of a run: one sentence each, the same on the command line and in the library's log."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ _ACTIONS = {Action.UPDATE: "to update"}
 
 
 def plan_line(counts: PlanCounts) -> str:
-    """`plan: 412 to update (platform 400, name 12), 3 unchanged, 1 conflict`."""
+    """Return `plan: 412 to update (platform 400, name 12), 3 unchanged, 1 conflict`."""
     said = [f"{number:,} {_ACTIONS.get(Action(name), name)}" for name, number in counts.actions.items() if number]
     if counts.actions[Action.UPDATE]:
         said[0] += f" ({', '.join(f'{name} {number:,}' for name, number in counts.fields.items())})"
@@ -38,14 +38,17 @@ def plan_line(counts: PlanCounts) -> str:
 
 
 def level(event: Event) -> int:
-    """The event's level in terms of `logging`."""
+    """Return the event's level for `logging`."""
     if isinstance(event, Retrying):
         return logging.DEBUG
     return logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
 
 
 class Narrator:
-    """Turns events into sentences. Repeated waits and a survey's progress are reported now and then. `clock` is monotonic seconds."""
+    """Turn events into sentences. `clock` is monotonic seconds.
+
+    Repeated waits and the progress of a survey are reported only now and then.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -53,7 +56,7 @@ class Narrator:
         self._surveyed_at = clock()
 
     def sentence(self, event: Event) -> str:
-        """One sentence, or "" for an event that is not worth one."""
+        """Return one sentence, or "" for an event that needs none."""
         if isinstance(event, Surveyed):
             return f"read {event.images:,} of {count(event.of, 'image')}" if self._is_time(event) else ""
         if isinstance(event, Held):
@@ -69,7 +72,7 @@ class Narrator:
         return True
 
     def _is_news(self, event: Held) -> bool:
-        """Half an hour of outage is a few sentences, not forty."""
+        """Return whether to report the wait. Half an hour of outage gives a few sentences, not forty."""
         last = self._held
         if last is not None and last.why == event.why and event.seconds < SAY_AGAIN * last.seconds:
             return False

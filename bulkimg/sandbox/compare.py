@@ -22,20 +22,20 @@ Holds = Callable[[Any], bool]
 
 
 def fold(text: str) -> str:
-    """What two texts have in common that MySQL takes for one: no case, no blanks at the end (`V0.6__schema.sql:319`).
+    """Return the form of a text that MySQL compares: without case and final blanks (`V0.6__schema.sql:319`).
 
-    Upper case, because that is how `utf8_general_ci` orders: `_` comes after the letters.
+    It is upper case, because `utf8_general_ci` orders that way: `_` comes after the letters.
     """
     return text.rstrip(" ").upper()
 
 
 def canonical(uuid: str) -> str:
-    """A uuid as the tables' keys have it."""
+    """Return a uuid as the tables' keys have it."""
     return uuid.rstrip(" ").lower()
 
 
 def holds(kind: Kind, sign: str, value: str) -> Holds:
-    """The test of one column's value. Null fulfils `is null` and nothing else, as in SQL."""
+    """Return the test of one column's value. Null fulfils only `is null`, as in SQL."""
     if sign in ("is null", "not null"):
         return lambda held: (held is None) == (sign == "is null")
     test = _positive(kind, sign.removeprefix("!"), value)
@@ -45,7 +45,7 @@ def holds(kind: Kind, sign: str, value: str) -> Holds:
 
 
 def sort_key(kind: Kind, held: Any) -> tuple[Any, ...]:
-    """Nulls come first."""
+    """Return the key of a value. Nulls come first."""
     return (False,) if held is None else (True, _of_row(kind, held))
 
 
@@ -67,7 +67,7 @@ def _of_row(kind: Kind, held: Any) -> Any:
 
 
 def _of_condition(kind: Kind, value: str) -> Any:
-    """What the text of a condition stands for; SYS.1000 where MySQL or Hibernate cannot make it out."""
+    """Return the value of a condition's text. Raises SYS.1000 if MySQL or Hibernate cannot read it."""
     if kind == "text":
         return fold(value)
     if kind == "number":
@@ -80,13 +80,13 @@ def _of_condition(kind: Kind, value: str) -> Any:
 
 
 def _shown(kind: Kind, held: Any) -> str:
-    """A value as LIKE sees it."""
+    """Return a value as LIKE compares it."""
     if kind == "date":
         return sql_date(read_java_date(held))
     return str(int(held)) if kind == "flag" else str(held)
 
 
 def _like(pattern: str) -> Callable[[str], bool]:
-    """SQL's LIKE, as the server has it: % and _ stand for any text and any character."""
+    """Compare with SQL's LIKE as the server does: % and _ stand for any text and any character."""
     made = re.compile(re.escape(pattern).replace("%", ".*").replace("_", "."), re.IGNORECASE | re.DOTALL)
     return lambda held: made.fullmatch(held) is not None

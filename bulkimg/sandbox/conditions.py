@@ -1,4 +1,4 @@
-"""Read the conditions of `q`: own columns, tags (`__userTag__`), and what hangs on an image (`backupStorage.name`)."""
+"""Read the conditions of `q`: own columns, tags (`__userTag__`), and linked rows (`backupStorage.name`)."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from bulkimg.sandbox.compare import holds
 from bulkimg.sandbox.inventory import Inventory
 from bulkimg.sandbox.storages import storage_of
 
-# In the server's own order; the first found anywhere in the condition splits it (RestServer.java:1052-1072).
+# In the server's own order. The first one that occurs anywhere in the condition splits it (RestServer.java:1052-1072).
 _OPERATORS = ("!=", ">=", "<=", "!?=", "!~=", "~=", "?=", "=", ">", "<", "is null", "not null")
 _TAGS = {"__userTag__": "User", "__systemTag__": "System"}  # ZQLMetadata.java:23-24
 Row = Mapping[str, Any]
-TagsOf = Callable[[str, str], Iterable[str]]  # the kind of the tags, the uuid of what has them
+TagsOf = Callable[[str, str], Iterable[str]]  # the kind of the tags, the uuid of the tagged resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Condition:
 
 
 def split(text: str) -> Condition:
-    """The parts of a condition; 400 where it has no operator."""
+    """Split a condition into its parts. Raises 400 if it has no operator."""
     for sign in _OPERATORS:
         if sign in text:
             name, _, value = text.partition(sign)
@@ -39,15 +39,16 @@ def split(text: str) -> Condition:
 
 
 def test_of(inventory: Inventory, condition: Condition, tags_of: TagsOf) -> Callable[[Row], bool]:
-    """Whether a row meets the condition; SYS.1000 for names that the inventory does not have."""
+    """Return a test whether a row meets the condition. Raises SYS.1000 for names that the inventory does not have."""
     if "'" in condition.name + condition.value:
-        # The server writes it as \', which its own language has not (QueryFacadeImpl.java:397-425, ZQL.g4:320-322).
+        # The server writes \', which its own query language does not know (QueryFacadeImpl.java:397-425,
+        # ZQL.g4:320-322).
         raise refusals.broken_text(condition.value)
     return _along(inventory, condition.name.split("."), condition, tags_of)
 
 
 def _along(inventory: Inventory, names: list[str], condition: Condition, tags_of: TagsOf) -> Callable[[Row], bool]:
-    """`backupStorageRef.status=Ready`: one of the rows at the end meets it."""
+    """Return whether one of the linked rows meets a condition such as `backupStorageRef.status=Ready`."""
     name = names[0]
     if len(names) == 1:
         if name in _TAGS:
@@ -64,7 +65,10 @@ def _along(inventory: Inventory, names: list[str], condition: Condition, tags_of
 
 
 def _tagged(kind: str, condition: Condition, tags_of: TagsOf) -> Callable[[Row], bool]:
-    """What is not said of a tag is said of all tags: who has none fulfils `!=` (SQLConditionBuilder.java, TAG_FALSE_OP)."""
+    """Test tags.
+
+    A negative condition must hold for all tags: no tags fulfil `!=` (SQLConditionBuilder.java, TAG_FALSE_OP).
+    """
     negative = condition.sign.startswith("!")
     test = holds("text", condition.sign.removeprefix("!"), condition.value)
     return lambda row: any(map(test, tags_of(kind, row.get("uuid", "")))) is not negative

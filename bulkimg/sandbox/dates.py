@@ -10,13 +10,13 @@ _SQL = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[ T](\d{1,2}):(\d{1,2})(?::(\d
 
 
 def java_date(moment: datetime) -> str:
-    """`Apr 27, 2026 3:10:09 PM`: how Gson writes a date, in the server's zone and without saying which."""
+    """Return `Apr 27, 2026 3:10:09 PM`: a date as Gson writes it, in the server's zone and without its name."""
     return f"{moment:%b} {moment.day}, {moment.year} {moment.hour % 12 or 12}:{moment:%M:%S} {'AM' if moment.hour < 12 else 'PM'}"
 
 
-@lru_cache(maxsize=1 << 17)  # a sort asks for the date of every row
+@lru_cache(maxsize=1 << 17)  # a sort reads the date of every row
 def read_java_date(text: str) -> datetime:
-    """The moment that `java_date` wrote."""
+    """Return the moment that `java_date` wrote."""
     found = _JAVA.fullmatch(text)
     if found is None:
         raise ValueError(text)
@@ -25,7 +25,7 @@ def read_java_date(text: str) -> datetime:
 
 
 def read_sql_date(text: str) -> datetime:
-    """`2024-01-20 00:00:00`, also without the time, the seconds, or with parts of a second; ValueError for all else."""
+    """Read `2024-01-20 00:00:00`, also without time or seconds, or with parts of a second. Raises ValueError."""
     found = _SQL.fullmatch(text.strip())
     if found is None:
         raise ValueError(text)
@@ -34,5 +34,5 @@ def read_sql_date(text: str) -> datetime:
 
 
 def sql_date(moment: datetime) -> str:
-    """The text that MySQL makes of a timestamp where it needs one."""
+    """Return MySQL's text of a timestamp."""
     return f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -22,7 +22,7 @@ _ITEM = re.compile(r"(?:(\w+)/)?([\w-]+)=(\d+(?:\.\d+)?)%(?::(\d+(?:\.\d+)?))?")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of trouble and how often it happens, as a share of the requests in its scope."""
+    """One kind of fault and how often it happens, as a share of the requests in its scope."""
 
     scope: str
     kind: str
@@ -31,7 +31,7 @@ class Fault:
 
 
 def parse_faults(spec: str) -> list[Fault]:
-    """`[SCOPE/]KIND=N%[:ARG]`, separated by commas; ValueError says what is wrong. The scope is `put` by default."""
+    """Parse `[SCOPE/]KIND=N%[:ARG]`, separated by commas. The scope is `put` by default. Raises ValueError."""
     faults = []
     for item in filter(None, (part.strip() for part in spec.split(","))):
         found = _ITEM.fullmatch(item)
@@ -44,14 +44,14 @@ def parse_faults(spec: str) -> list[Fault]:
 
 
 class Faults:
-    """Draws one number per request, so that the n-th request of a scope meets the same fault in every run."""
+    """Draw one number per request, so that the n-th request of a scope gets the same fault in every run."""
 
     def __init__(self, spec: str, seed: int) -> None:
         self._faults = parse_faults(spec)
         self._draws = {scope: random.Random(f"{seed} {scope}") for scope in SCOPES}
 
     def draw(self, scope: str) -> Fault | None:
-        """The fault that this request meets, if any."""
+        """Return the fault for this request, or None."""
         if not self._faults:
             return None
         point = self._draws[scope].random()

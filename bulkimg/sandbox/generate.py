@@ -1,4 +1,4 @@
-"""Make up a fleet of images, the same for the same seed, with names like those people really have."""
+"""Generate images, the same for the same seed, with realistic names."""
 
 import random
 from collections.abc import Iterator
@@ -27,12 +27,12 @@ _TEAMS = ("web", "db", "ci-runner", "vdi", "k8s-node", "bastion", "edge", "gold"
 
 
 def uuid(rng: random.Random) -> str:
-    """32 hexadecimal digits."""
+    """Return 32 hexadecimal digits."""
     return f"{rng.getrandbits(128):032x}"
 
 
 def make_images(count: int, seed: int) -> list[dict[str, Any]]:
-    """`count` image inventories as the server would show them."""
+    """Return `count` image inventories as the server would show them."""
     rng = random.Random(seed)
     start = datetime(2024, 1, 1, 8, 0, 0)
     images = [_image(rng, number, start + timedelta(hours=7 * number)) for number in range(count)]
@@ -43,9 +43,9 @@ def make_images(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 def _make_some_special(images: list[dict[str, Any]], seed: int) -> None:
-    """Data volumes, system images, images on several storages. Drawn apart: all other images stay what they were."""
+    """Turn some into data volumes, system images and images on several storages. All other images stay the same."""
     storages = shared_storages(random.Random(f"storages {seed}"))
-    volumes = set(_one_in(14, 10, len(images), f"volumes {seed}"))  # one is also in a fleet of ten
+    volumes = set(_one_in(14, 10, len(images), f"volumes {seed}"))  # one is also among ten images
     for number, image in enumerate(images):
         if number in volumes:
             _make_data_volume(image, random.Random(f"volume {number} {seed}"))
@@ -57,7 +57,7 @@ def _make_some_special(images: list[dict[str, Any]], seed: int) -> None:
 
 
 def _one_in(share: int, end: int, count: int, seed: str) -> Iterator[int]:
-    """One number of every `share`: the fifth of them at the earliest, and before the `end`."""
+    """Return one number of every `share`: the fifth of them at the earliest, and before `end`."""
     rng = random.Random(seed)
     for block in range(0, count, share):
         if (number := block + rng.randrange(_ORDINARY, end)) < count:
@@ -65,7 +65,7 @@ def _one_in(share: int, end: int, count: int, seed: str) -> Iterator[int]:
 
 
 def _make_data_volume(image: dict[str, Any], rng: random.Random) -> None:
-    """Null platform, architecture and guestOsType, and no driver (CreateDataVolumeTemplateMessage.java:7-43)."""
+    """Clear platform, architecture, guestOsType and the driver (CreateDataVolumeTemplateMessage.java:7-43)."""
     for name in ("platform", "architecture", "guestOsType"):
         del image[name]
     image |= {"mediaType": "DataVolumeTemplate", "url": f"volume://{uuid(rng)}", "system": False, "virtio": False}
@@ -74,7 +74,7 @@ def _make_data_volume(image: dict[str, Any], rng: random.Random) -> None:
 
 
 def _copy_to(image: dict[str, Any], storages: list[str], rng: random.Random) -> None:
-    """More refs like the first, under ids of their own."""
+    """Add refs like the first, with ids of their own."""
     refs = image["backupStorageRefs"]
     for storage in storages:
         refs.append(

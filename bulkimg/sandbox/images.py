@@ -1,4 +1,4 @@
-"""The image table: updates with the server's trims, limits and side effects (docs/dev/protocol.md §5), and queries (§6)."""
+"""Keep the images: updates with trims, limits and side effects (docs/dev/protocol.md §5), and queries (§6)."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
@@ -21,15 +21,15 @@ _VALID = {
 _STRINGS = ("name", "description", "guestOsType", "mediaType", "format", "platform", "architecture")
 _BOOLEANS = ("system", "virtio")
 _JAVA_TRIM = "".join(chr(code) for code in range(0x21))
-# The page's example carries these and no others ([D] in docs/dev/protocol.md §0).
+# The page's example has these and no others ([D] in docs/dev/protocol.md §0).
 _DOCUMENTED = ("uuid", "name", "url", "mediaType", "platform", "architecture", "format", "backupStorageRefs")
 _DOCUMENTED_REF = ("id", "imageUuid", "backupStorageUuid", "installPath", "status")
 
 
 def read_message(inner: Mapping[str, Any]) -> dict[str, Any]:
-    """What the server takes from the action's object: known fields, nulls dropped, strings trimmed, booleans checked.
+    """Return the server's view of the action's object: known fields, no nulls, strings trimmed, booleans checked.
 
-    Unknown fields are ignored, as Gson does. Numbers become strings; an object or a list where a string belongs is a 500.
+    Unknown fields are ignored, as in Gson. Numbers become strings. An object or a list instead of a string is a 500.
     """
     message: dict[str, Any] = {}
     for name in _BOOLEANS:
@@ -49,7 +49,7 @@ def read_message(inner: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validate(message: Mapping[str, Any]) -> None:
-    """Lengths in UTF-16 units, then enumerations, as ApiMessageParamValidator does."""
+    """Check lengths in UTF-16 units, then enumerations, as ApiMessageParamValidator does."""
     for name, limit in _LENGTHS.items():
         if name in message and (actual := len(message[name].encode("utf-16-le", "surrogatepass")) // 2) > limit:
             raise refusals.too_long(name, limit, actual)
@@ -59,41 +59,44 @@ def validate(message: Mapping[str, Any]) -> None:
 
 
 class ImageTable:
-    """All images, and the tags that belong to them."""
+    """All images, and their tags."""
 
     indexed = "uuid"
     inventory = IMAGE
 
     def __init__(self, images: Iterable[dict[str, Any]], now: Callable[[], datetime]) -> None:
         self.rows: dict[str, dict[str, Any]] = {image["uuid"]: image for image in images}
-        self._in_order = sorted(self.rows)  # images neither come nor go here
+        self._in_order = sorted(self.rows)  # images are neither created nor deleted here
         self.tags = Tags(now)
         self._now = now
 
     def all(self, beyond: str = "") -> Iterable[dict[str, Any]]:
-        """Every image, or those with greater uuids."""
+        """Return every image, or those with greater uuids."""
         return (self.rows[uuid] for uuid in self._in_order[bisect_right(self._in_order, beyond) :])
 
     def having(self, values: Iterable[str]) -> Iterable[dict[str, Any]]:
-        """The images with these uuids."""
+        """Return the images with these uuids."""
         return [self.rows[uuid] for uuid in dict.fromkeys(values) if uuid in self.rows]
 
     def tags_of(self, kind: str, uuid: str) -> Iterable[str]:
-        """The texts of an image's tags."""
+        """Return the texts of an image's tags."""
         return self.tags.texts(kind, uuid)
 
     def find(self, uuid: str) -> dict[str, Any] | None:
-        """The image, also by a uuid in upper case (DatabaseFacadeImpl.java:431-438, inferred from the collation)."""
+        """Return the image, also for an upper-case uuid.
+
+        This is inferred from the collation (DatabaseFacadeImpl.java:431-438).
+        """
         return self.rows.get(canonical(uuid))
 
     def load(self, uuid: str) -> dict[str, Any]:
-        """The image's columns as one request sees them: what it does not change it will write back as it read it."""
+        """Return the image's columns for one request. It writes unchanged columns back as they were here."""
         if (image := self.find(uuid)) is None:
             raise refusals.no_such_image(uuid)
         return dict(image)
 
     def store(self, loaded: dict[str, Any], message: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge the whole entity back: a change that came between load and store is lost, as on the real server."""
+        """Write the whole entity back. A change between load and store is lost, as on the real server."""
         changed = {**loaded, **message}
         if changed != loaded:
             changed["lastOpDate"] = java_date(self._now())
@@ -109,7 +112,7 @@ class ImageTable:
             self.tags.replace_boot_mode(image["uuid"], "bootMode::Legacy")
 
     def documented(self, image: Mapping[str, Any]) -> dict[str, Any]:
-        """The image as the page's example shows one."""
+        """Return the image as the page's example shows one."""
         shown = {name: image[name] for name in _DOCUMENTED if name in image}
         shown["backupStorageRefs"] = [
             {name: float(ref[name]) if name == "id" else ref[name] for name in _DOCUMENTED_REF}

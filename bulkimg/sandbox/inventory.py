@@ -1,7 +1,8 @@
-"""List the columns of each inventory and what they hold: a query may name no others.
+"""List the columns of each inventory and their types. A query may name no others.
 
-From `ImageInventory.java`, `ImageBackupStorageRefInventory.java`, `BackupStorageInventory.java`, `VolumeInventory.java`,
-`UserTagInventory.java` and `SystemTagInventory.java`, zstackio/zstack 5a29293. The id of a ref is hidden there (`@APINoSee`).
+The sources are `ImageInventory.java`, `ImageBackupStorageRefInventory.java`, `BackupStorageInventory.java`,
+`VolumeInventory.java`, `UserTagInventory.java` and `SystemTagInventory.java` of zstackio/zstack 5a29293. The id of a
+ref is hidden there (`@APINoSee`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ Kind = Literal["text", "number", "flag", "date"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inventory:
-    """A Java class, its columns, and those of them that are enumerations there; `joined` are no columns at all."""
+    """A Java class, its columns, and the columns that are enumerations. `joined` are no columns."""
 
     java: str
     fields: Mapping[str, Kind]
@@ -22,7 +23,7 @@ class Inventory:
 
 
 def _columns(texts: str, numbers: str = "", flags: str = "") -> dict[str, Kind]:
-    """Each has its two dates too."""
+    """Return the columns with the two dates that each class has."""
     kinds: Iterable[tuple[str, Kind]] = ((texts, "text"), (numbers, "number"), (flags, "flag"))
     return {name: kind for names, kind in kinds for name in names.split()} | {
         "createDate": "date",

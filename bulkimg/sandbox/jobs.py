@@ -11,14 +11,17 @@ _KEPT = 10800.0  # seconds: rest.completedApi.expiredPeriod
 
 
 class Capacity:
-    """A number of workers, each busy for the service time with one request; the others queue (ApiMediatorImpl)."""
+    """A number of workers.
+
+    Each is busy for the service time with one request; other requests queue (ApiMediatorImpl).
+    """
 
     def __init__(self, workers: int, service_time: float) -> None:
         self._slots = asyncio.Semaphore(workers)
         self._service_time = service_time
 
     async def serve(self, load: Callable[[], Any], act: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """`load` at the beginning, `act` on what it found at the end: two at once on one image lose an update."""
+        """Run `load` at the start and `act` on its result at the end. Two at once on one image lose an update."""
         async with self._slots:
             found = load()
             if self._service_time:
@@ -35,7 +38,10 @@ class Jobs:
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, wanted: str | None, work: Any) -> str:
-        """Run the awaitable under the uuid the client chose; refuse one that is taken or has not 32 characters."""
+        """Run the awaitable under the uuid that the client chose.
+
+        Refuses one that is in use or has not 32 characters.
+        """
         if wanted is not None and (len(wanted) != 32 or wanted in self._results):
             work.close()
             raise bad_job() if len(wanted) != 32 else duplicate_job(wanted)
@@ -51,12 +57,12 @@ class Jobs:
             status, body = 200, await work
         except Refusal as refusal:
             status, body = 503, refusal.body
-        except PlainRefusal as refusal:  # inside a job there is no REST layer any more
+        except PlainRefusal as refusal:  # in a job there is no REST layer any more
             status, body = 503, Refusal("SYS.1000", str(refusal)).body
         self._results[job] = (self._clock(), status, body)
 
     def poll(self, job: str) -> tuple[int, dict[str, Any]]:
-        """202 and {} while it runs; 200 or 503 with the result; 404 when it is not known or too old."""
+        """Answer a poll: 202 and {} while the job runs; 200 or 503 with the result; 404 if it is unknown or too old."""
         if job not in self._results:
             raise job_expired()
         found = self._results[job]

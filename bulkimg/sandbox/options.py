@@ -6,7 +6,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Times are seconds, but `service_time_ms`; `session_timeout` slides with use, as the server's does."""
+    """The options of a sandbox.
+
+    Times are seconds, except `service_time_ms`. Use extends `session_timeout`, as on the server.
+    """
 
     port: int = 8080
     images: int = 100
@@ -16,4 +19,4 @@ class Options:
     faults: str = ""
     seed: int = 1
     session_timeout: float = 7200.0
-    only_update: bool = False  # a server that has UpdateImage and nothing to read with
+    only_update: bool = False  # a server that has UpdateImage and no queries

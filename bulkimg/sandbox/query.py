@@ -15,7 +15,7 @@ Parameters = Mapping[str, Sequence[str]]
 
 
 class Table(Protocol):
-    """Rows with an index on one column of uuids, as a database has one; they come in its order."""
+    """Rows with an index on one column of uuids, like a database table. They come in the index's order."""
 
     indexed: str
 
@@ -27,9 +27,9 @@ class Table(Protocol):
 
 
 def run_query(table: Table, parameters: Parameters) -> dict[str, Any]:
-    """`{"inventories": […]}`, with `total` when replyWithCount is there; only `{"total": N}` for count=true.
+    """Return `{"inventories": […]}`, with `total` for replyWithCount, or only `{"total": N}` for count=true.
 
-    Parameters that are not known are ignored without a word, as on the real server; names of columns are not.
+    Unknown parameters are ignored, as on the real server. Unknown names of columns are errors.
     """
     conditions = [split(text) for text in parameters.get("q", ())]
     start, limit = _integer(parameters, "start", 0), _integer(parameters, "limit", _DEFAULT_LIMIT)
@@ -37,7 +37,7 @@ def run_query(table: Table, parameters: Parameters) -> dict[str, Any]:
     names, sort = _fields(table.inventory, parameters), _sort(table.inventory, parameters)
     fitting = (row for row in _candidates(table, conditions) if all(test(row) for test in tests))
     counted = any(_says_true(parameters, name) for name in ("count", "replyWithCount"))
-    in_order = sort == (table.indexed, False)  # as the table gives them
+    in_order = sort == (table.indexed, False)  # in the table's order
     found = list(islice(fitting, start + limit) if in_order and not counted else fitting)
     if _says_true(parameters, "count"):
         return {"total": len(found)}
@@ -49,14 +49,14 @@ def run_query(table: Table, parameters: Parameters) -> dict[str, Any]:
 
 
 def one_row(table: Table, uuid: str) -> dict[str, Any]:
-    """What a GET with the uuid in its path answers, whatever its parameters say (RestServer.java:1084-1097)."""
+    """Answer a GET with the uuid in its path. Its parameters are ignored (RestServer.java:1084-1097)."""
     condition = Condition("uuid", "=", uuid)
     test = test_of(table.inventory, condition, table.tags_of)
     return {"inventories": [without_nulls(row) for row in _candidates(table, [condition]) if test(row)]}
 
 
 def without_nulls(row: Row) -> dict[str, Any]:
-    """Gson leaves nulls out."""
+    """Return the row without nulls, as Gson writes it."""
     return {name: value for name, value in row.items() if value is not None}
 
 
@@ -83,7 +83,7 @@ def _fields(inventory: Inventory, parameters: Parameters) -> list[str]:
 
 
 def _sort(inventory: Inventory, parameters: Parameters) -> tuple[str, bool] | None:
-    """The column and whether it goes down."""
+    """Return the column, and whether the order is descending."""
     if not (given := _first(parameters, "sort").strip()):
         return None
     if (name := given.lstrip("+-")) not in inventory.fields:
@@ -92,7 +92,7 @@ def _sort(inventory: Inventory, parameters: Parameters) -> tuple[str, bool] | No
 
 
 def _candidates(table: Table, conditions: Sequence[Condition]) -> Iterable[Row]:
-    """By the index where a condition allows it: `uuid?=a,b`, `uuid=a` or `uuid>a`; else every row."""
+    """Return the rows by the index if a condition allows it (`uuid?=a,b`, `uuid=a` or `uuid>a`), else every row."""
     ours = [condition for condition in conditions if condition.name == table.indexed]
     for condition in ours:
         if condition.sign in ("?=", "="):

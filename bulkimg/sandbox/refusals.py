@@ -1,4 +1,4 @@
-"""The server's own words: error codes, descriptions and the literal texts of docs/dev/protocol.md §1–§4."""
+"""The server's error codes, descriptions and literal texts (docs/dev/protocol.md §1–§4)."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ _DESCRIPTIONS = {
     "ID.1006": "Max number of active sessions exceeded",
 }
 _VALIDATOR = "org.zstack.header.message.ApiMessageParamValidator"  # the class name in the real text is the validator's
-RUNTIME = "org.zstack.header.exception.CloudRuntimeException"  # what a query's exceptions are wrapped in
+RUNTIME = "org.zstack.header.exception.CloudRuntimeException"  # the texts that wrap a query's exceptions
 
 
 class Refusal(Exception):
-    """A business failure: 503 with the JSON error."""
+    """A business failure: 503 with a JSON error."""
 
     def __init__(self, code: str, details: str) -> None:
         super().__init__(details)
@@ -34,7 +34,7 @@ class PlainRefusal(Exception):
 
 
 def internal(text: str) -> Refusal:
-    """What @MessageSafe makes of an exception in a query: SYS.1000 with the text of what it was wrapped in."""
+    """Return what @MessageSafe makes of an exception in a query: SYS.1000 with the text of its wrapper."""
     return Refusal("SYS.1000", f"{RUNTIME}: {text}")
 
 

@@ -14,12 +14,12 @@ _SESSION = "org.zstack.header.identity.SessionInventory"
 
 
 def path_of(request: web.Request) -> str:
-    """The path as the API knows it, without the servlet's context."""
+    """Return the path as the API knows it, without the servlet's context."""
     return request.path.removeprefix(CONTEXT)
 
 
 def scope_of(request: web.Request) -> str:
-    """Which faults may meet the request."""
+    """Return which faults may apply to the request."""
     if request.path.endswith("/accounts/login"):
         return "login"
     if "/api-jobs/" in request.path:
@@ -28,7 +28,7 @@ def scope_of(request: web.Request) -> str:
 
 
 def schema_of(body: Mapping[str, Any]) -> dict[str, str]:
-    """Which Java class each part of an answer is: the vendor's Java SDK types its results by it."""
+    """Return the Java class of each part of an answer. The vendor's Java SDK types its results by it."""
     schema: dict[str, str] = {}
     for path, row in [("inventory", body.get("inventory"))] + [
         (f"inventories[{at}]", row) for at, row in enumerate(body.get("inventories", ()))
@@ -43,13 +43,13 @@ def schema_of(body: Mapping[str, Any]) -> dict[str, str]:
 
 
 def schema_of_row(path: str, row: Mapping[str, Any], java: str) -> dict[str, str]:
-    """The class of a row and those of its refs."""
+    """Return the class of a row and of its refs."""
     refs = range(len(row.get("backupStorageRefs", ())))
     return {path: java} | {f"{path}.backupStorageRefs[{at}]": IMAGE_REF.java for at in refs}
 
 
 def read_body(request: web.Request, raw: bytes) -> dict[str, Any]:
-    """The body as the servlet reads it: ISO-8859-1 unless the Content-Type names a charset (docs/dev/protocol.md §1)."""
+    """Read the body like the servlet: ISO-8859-1 unless the Content-Type names a charset (docs/dev/protocol.md §1)."""
     try:
         text = raw.decode(request.charset or "latin-1")
         body = json.loads(text)
@@ -61,17 +61,17 @@ def read_body(request: web.Request, raw: bytes) -> dict[str, Any]:
 
 
 def read_params(request: web.Request, raw: bytes) -> dict[str, Any]:
-    """What stands under `params`."""
+    """Return the object in `params`."""
     params = read_body(request, raw).get("params")
     return params if isinstance(params, dict) else {}
 
 
 def as_json(body: Mapping[str, Any], status: int = 200) -> web.Response:
-    """An answer without a Content-Type (see `no_content_type`)."""
+    """Return an answer without a Content-Type (see `no_content_type`)."""
     return web.Response(status=status, body=json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 async def no_content_type(_: web.Request, response: web.StreamResponse) -> None:
-    """The real server sets none (docs/dev/protocol.md §1); a client that relies on one finds out here."""
+    """Remove the Content-Type: the real server sends none (docs/dev/protocol.md §1), and a client must not need one."""
     if response.content_type != "application/json":
         response.headers.pop("Content-Type", None)

@@ -43,7 +43,7 @@ class Sandbox:
         self._key = "updateimage" if options.dialect == "documented" else "updateImage"
 
     def app(self) -> web.Application:
-        """The application; every path the API does not have gets the server's own 404."""
+        """Return the application. A path that the API does not have gets the server's own 404."""
         app = web.Application(client_max_size=16 << 20, middlewares=[self._all])
         v1 = f"{CONTEXT}/v1"
         app.router.add_put(f"{v1}/images/{{uuid}}/actions", self.update)
@@ -68,7 +68,7 @@ class Sandbox:
 
     @web.middleware
     async def _all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Log first, then meet the fault, then act; refusals become what the server would answer."""
+        """Log the request, apply its fault, then execute it. Refusals become the server's answers."""
         if request.path.startswith("/_sandbox/"):
             return await handler(request)
         body = await request.read()
@@ -117,7 +117,7 @@ class Sandbox:
     # -- images ---------------------------------------------------------------------------------------------------------
 
     async def update(self, request: web.Request) -> web.Response:
-        """UpdateImage in the sandbox's dialect."""
+        """Execute UpdateImage in the sandbox's dialect."""
         uuid = request.match_info["uuid"]
         body = rest.read_body(request, await request.read())
         if self._key not in body:
@@ -151,7 +151,7 @@ class Sandbox:
         only_validate: bool,
     ) -> dict[str, Any]:
         def load() -> dict[str, Any]:
-            validate(message)  # field validation and existence come before the session check
+            validate(message)  # fields and existence are checked before the session
             for text in map(str, tags.get("systemTags", ())):
                 if text != _VALIDATE_ONLY:
                     check_system_tag(text)
@@ -177,7 +177,7 @@ class Sandbox:
         return self._query(request, self.table, run_query)
 
     async def get_image(self, request: web.Request) -> web.Response:
-        """Also answers `inventories`; a missing image is 200 with an empty list."""
+        """Answer with `inventories`. A missing image is 200 with an empty list."""
         return self._query(request, self.table, lambda table, _: one_row(table, request.match_info["uuid"]))
 
     async def query_tags(self, request: web.Request) -> web.Response:
@@ -197,7 +197,7 @@ class Sandbox:
     # -- jobs -----------------------------------------------------------------------------------------------------------
 
     async def poll(self, request: web.Request) -> web.Response:
-        """No authorization is asked for here, and none is looked at."""
+        """Answer a poll. No authorization is needed or checked here."""
         status, body = self.jobs.poll(request.match_info["uuid"])
         if status == 200 and "X-JSON-Schema" in request.headers and (schema := rest.schema_of(body)):
             body = body | {"schema": schema}
@@ -206,7 +206,7 @@ class Sandbox:
     async def _later(
         self, request: web.Request, check: Callable[[], None], act: Callable[[], dict[str, Any]]
     ) -> web.Response:
-        """Every call but GET and login is asynchronous; `check` is the validation before the session is looked at."""
+        """Start a job: every call but GET and login is asynchronous. `check` runs before the session is checked."""
         session = self.identity.read_authorization(request.headers, request.method, rest.path_of(request))
 
         def begin() -> None:
@@ -222,7 +222,7 @@ class Sandbox:
     # -- sessions -------------------------------------------------------------------------------------------------------
 
     async def login(self, request: web.Request) -> web.Response:
-        """Synchronous. A wrong key is not a 400 here: the path is unique, so its fields are found missing."""
+        """Log in, synchronously. A wrong key is not a 400 here: the path is unique, so its fields are found missing."""
         message = rest.read_body(request, await request.read()).get("logInByAccount")
         inventory = self.identity.login(message if isinstance(message, dict) else {})
         answer: dict[str, Any] = {"inventory": inventory}
@@ -246,16 +246,16 @@ class Sandbox:
 
         return await self._later(request, lambda: None, act)
 
-    # -- looking in -----------------------------------------------------------------------------------------------------
+    # -- the log and the images -----------------------------------------------------------------------------------------
 
     async def show_log(self, request: web.Request) -> web.Response:
-        """Every request so far, oldest first; DELETE empties it."""
+        """Return every request so far, oldest first. DELETE empties the log."""
         if request.method == "DELETE":
             self.log.clear()
         return web.json_response(list(self.log))
 
     async def show_images(self, request: web.Request) -> web.Response:
-        """The image table by uuid, each image with its tags."""
+        """Return the image table by uuid, each image with its tags."""
         tags: dict[str, list[str]] = {}
         for tag in self.table.tags.rows.values():
             tags.setdefault(tag["resourceUuid"], []).append(tag["tag"])
@@ -269,7 +269,10 @@ def _now() -> datetime:
 
 
 async def serve(options: Options, ready: Callable[[Sandbox, str], None]) -> None:
-    """Serve on 127.0.0.1 until INT or TERM. `ready` gets the sandbox and its URL once it listens. OSError: port in use."""
+    """Serve on 127.0.0.1 until INT or TERM. Raises OSError if the port is in use.
+
+    `ready` gets the sandbox and its URL once it listens.
+    """
     sandbox = Sandbox(options)
     runner = web.AppRunner(sandbox.app(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
     await runner.setup()

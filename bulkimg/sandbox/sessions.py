@@ -1,4 +1,4 @@
-"""Who may do what: accounts, sessions that expire unless used, access keys (docs/dev/protocol.md §4)."""
+"""Keep accounts, sessions that expire unless used, and access keys (docs/dev/protocol.md §4)."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ class Identity:
         self._expires[self.first_session] = clock() + timeout
 
     def login(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The session's inventory; the password comes as SHA-512 and is compared as such."""
+        """Return a new session's inventory. The password is sent as SHA-512 and compared as such."""
         for field in ("accountName", "password"):
             if not isinstance(message.get(field), str):
                 raise refusals.mandatory(field)
@@ -51,7 +51,7 @@ class Identity:
         return self.inventory(session)
 
     def inventory(self, session: str) -> dict[str, Any]:
-        """The session as the server shows it."""
+        """Return the session as the server shows it."""
         moment = self._now()
         return {
             "uuid": session,
@@ -64,18 +64,21 @@ class Identity:
         }
 
     def logout(self, session: str) -> None:
-        """A session that is not there is logged out too."""
+        """End a session. It also succeeds for a session that does not exist."""
         self._expires.pop(session, None)
 
     def expire_all(self) -> None:
-        """As if another login had kicked every session of the user (`enable.unique.session`)."""
+        """End every session, as if another login of the user had ended them (`enable.unique.session`)."""
         self._expires.clear()
 
     def is_valid(self, session: str) -> bool:
         return self._expires.get(session, 0.0) > self._clock()
 
     def read_authorization(self, headers: Mapping[str, str], method: str, path: str) -> str | None:
-        """The session's uuid, or None for an access key whose signature is right. What the REST layer refuses at once."""
+        """Return the session's uuid, or None for an access key whose signature is right.
+
+        Raises what the REST layer refuses at once.
+        """
         given = headers.get("Authorization")
         if given is None:
             raise refusals.PlainRefusal(400, "missing header 'Authorization'")
@@ -94,7 +97,7 @@ class Identity:
         if date is None:
             raise refusals.PlainRefusal(400, "'Date' must be incuded in request header")
         try:
-            # The zone is not looked at: wall clocks are compared (rest.checkTimeZone=false).
+            # The zone is ignored: wall clocks are compared (rest.checkTimeZone=false).
             moment = datetime.strptime(date.rsplit(" ", 1)[0], "%a, %d %b %Y %H:%M:%S")
         except ValueError:
             raise refusals.PlainRefusal(
@@ -110,7 +113,7 @@ class Identity:
             raise refusals.PlainRefusal(403, "wrong accessKey signature")
 
     def use(self, session: str | None) -> None:
-        """Check the session of a call and slide its expiry; access keys have none."""
+        """Check the session of a call and extend its expiry. Access keys have none."""
         if session is None:
             return
         if not self.is_valid(session):

@@ -1,4 +1,4 @@
-"""Make the backup storages that images lie on: an image's own, and three that images share."""
+"""Make the backup storages of the images: one for each image, and three that images share."""
 
 import random
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ _SHARED = 3
 
 
 def shared_storages(rng: random.Random) -> list[str]:
-    """The uuids of those that images with several copies share."""
+    """Return the uuids of the storages that images with several copies share."""
     return [f"{rng.getrandbits(128):032x}" for _ in range(_SHARED)]
 
 
 def storage_of(ref: Mapping[str, Any]) -> dict[str, Any]:
-    """The storage as BackupStorageInventory.java shows it; made when asked for, always the same for the same uuid."""
+    """Return the storage as BackupStorageInventory.java shows it. It is always the same for the same uuid."""
     uuid = ref["backupStorageUuid"]
     return {
         "uuid": uuid,

@@ -1,9 +1,9 @@
-"""Know which system tags an image can have; the server refuses all others (TagManagerImpl.java:752-757)."""
+"""Check system tags: the server accepts only known patterns for an image (TagManagerImpl.java:752-757)."""
 
 from bulkimg.sandbox import refusals
 
-# image/src/main/java/org/zstack/image/ImageSystemTags.java of zstackio/zstack 5a29293: every tag of ImageVO, and there are
-# no others in the open source. A part in braces stands for any text. Premium may know more.
+# image/src/main/java/org/zstack/image/ImageSystemTags.java of zstackio/zstack 5a29293: every tag of ImageVO in the open
+# source. A part in braces stands for any text. The commercial edition may have more.
 _PATTERNS = (
     "qemuga",
     "imageName::{imageName}::primaryStorageUuid::{primaryStorageUuid}",
@@ -23,7 +23,7 @@ _BOOT_MODES = ("legacy", "uefi", "uefi_with_csm")
 
 
 def check_system_tag(text: str) -> None:
-    """SYS.1007 for a text that matches no pattern, or a boot mode that there is not (ImageManagerImpl.java:872-886)."""
+    """Raise SYS.1007 for a text that matches no pattern, or an unknown boot mode (ImageManagerImpl.java:872-886)."""
     if not any(_matches(pattern, text) for pattern in _PATTERNS):
         raise refusals.Refusal("SYS.1007", f"no system tag matches[{text}] for resourceType[ImageVO]")
     name, _, mode = text.partition("::")
@@ -32,7 +32,7 @@ def check_system_tag(text: str) -> None:
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """TagUtils.isMatch: part by part, with their case; Java's split drops empty parts at the end."""
+    """Match like TagUtils.isMatch: part by part, with case. Java's split drops empty parts at the end."""
     wanted, given = pattern.split("::"), text.split("::")
     while given and not given[-1]:
         given.pop()

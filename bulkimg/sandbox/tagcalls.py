@@ -1,4 +1,4 @@
-"""The calls that create, change and delete tags, with what the server checks before each (docs/dev/protocol.md §6)."""
+"""The calls that create, change and delete tags, with the server's checks (docs/dev/protocol.md §6)."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from bulkimg.sandbox.images import ImageTable
 from bulkimg.sandbox.rest import CONTEXT, path_of, read_body, read_params
 from bulkimg.sandbox.systemtags import check_system_tag
 
-# Makes a job of two steps: the first comes before the session is looked at, the second after it.
+# Makes a job of two steps: the first runs before the session is checked, the second after it.
 Later = Callable[[web.Request, Callable[[], None], Callable[[], dict[str, Any]]], Awaitable[web.Response]]
 
 
@@ -21,7 +21,7 @@ class TagCalls:
         self._table, self._tags, self._later = table, table.tags, later
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        """All but the queries."""
+        """Add all routes but the queries."""
         for kind in ("user", "system"):
             router.add_post(f"{CONTEXT}/v1/{kind}-tags", self.create)
         router.add_post(f"{CONTEXT}/v1/system-tags/{{resource}}/tags", self.create_several)
@@ -29,7 +29,7 @@ class TagCalls:
         router.add_delete(f"{CONTEXT}/v1/tags/{{uuid}}", self.delete)
 
     async def create(self, request: web.Request) -> web.Response:
-        """One user tag or system tag."""
+        """Create one user tag or system tag."""
         kind = "User" if "/user-tags" in request.path else "System"
         params = read_params(request, await request.read())
 
@@ -44,7 +44,7 @@ class TagCalls:
         return await self._later(request, lambda: self._check(params, "tag"), act)
 
     async def create_several(self, request: web.Request) -> web.Response:
-        """System tags; none is made where one is refused."""
+        """Create system tags. None is created if one is refused."""
         resource = request.match_info["resource"]
         params = read_params(request, await request.read()) | {"resourceUuid": resource}
 
@@ -58,7 +58,7 @@ class TagCalls:
         return await self._later(request, lambda: self._check(params, "tags"), act)
 
     async def change(self, request: web.Request) -> web.Response:
-        """Another text for a system tag."""
+        """Change a system tag's text."""
         message = read_body(request, await request.read()).get("updateSystemTag")
         if not isinstance(message, dict):
             raise refusals.no_action(path_of(request))
@@ -71,7 +71,7 @@ class TagCalls:
         return await self._later(request, check, lambda: {"inventory": self._tags.change(uuid, str(message["tag"]))})
 
     async def delete(self, request: web.Request) -> web.Response:
-        """Also succeeds for a tag that is not there."""
+        """Delete a tag. It also succeeds for a tag that does not exist."""
         uuid = request.match_info["uuid"]
 
         def act() -> dict[str, Any]:
@@ -81,7 +81,7 @@ class TagCalls:
         return await self._later(request, lambda: None, act)
 
     def _check(self, params: Mapping[str, Any], last: str) -> None:
-        """Every field is there, and the resource exists (APIAbstractCreateTagMsg.java:11-17)."""
+        """Check that every field is there and the resource exists (APIAbstractCreateTagMsg.java:11-17)."""
         for field in ("resourceType", "resourceUuid", last):
             if params.get(field) is None:
                 raise refusals.mandatory(field)
@@ -89,11 +89,11 @@ class TagCalls:
             raise refusals.not_found("resourceUuid", str(params["resourceUuid"]), "ResourceVO")
 
     def _image(self, uuid: Any) -> str:
-        """The image's uuid as the table has it."""
+        """Return the image's uuid as the table has it."""
         return str(self._table.load(str(uuid))["uuid"])
 
 
 def _check_type(params: Mapping[str, Any]) -> None:
-    """Only images have tags here (TagApiInterceptor.java:77-80)."""
+    """Check the resource type: only images have tags here (TagApiInterceptor.java:77-80)."""
     if params["resourceType"] != "ImageVO":
         raise refusals.Refusal("SYS.1007", f"no resource type[{params['resourceType']}] found in tag system")

@@ -12,7 +12,7 @@ from bulkimg.sandbox.systemtags import check_system_tag
 
 
 class OneKind:
-    """The tags of one kind, found by the resource they belong to."""
+    """The tags of one kind, by the resource that has them."""
 
     indexed = "resourceUuid"
 
@@ -22,16 +22,16 @@ class OneKind:
         self.by_resource: dict[str, dict[str, dict[str, Any]]] = {}
 
     def all(self, beyond: str = "") -> Iterable[dict[str, Any]]:
-        """Every tag, or those of resources with greater uuids."""
+        """Return every tag, or those of resources with greater uuids."""
         resources = sorted(resource for resource in self.by_resource if resource > beyond)
         return [tag for resource in resources for tag in self.by_resource[resource].values()]
 
     def having(self, values: Iterable[str]) -> Iterable[dict[str, Any]]:
-        """The tags of these resources."""
+        """Return the tags of these resources."""
         return [tag for resource in dict.fromkeys(values) for tag in self.by_resource.get(resource, {}).values()]
 
     def tags_of(self, kind: str, uuid: str) -> Iterable[str]:
-        """A tag has no tags."""
+        """Return nothing: a tag has no tags."""
         return ()
 
 
@@ -44,9 +44,9 @@ class Tags:
         self._now = now
 
     def create(self, kind: str, resource: str, text: str) -> dict[str, Any] | None:
-        """The new tag. A user tag that exists is an error; a system tag that exists is silently not made again.
+        """Create a tag. A user tag that exists is an error; a system tag that exists is silently kept.
 
-        Whether the text is one that a system tag may have is looked at before, by `check_system_tag`.
+        `check_system_tag` checks before whether the text is allowed in a system tag.
         """
         if any(tag["tag"] == text for tag in self.kinds[kind].having([resource])):
             if kind == "System":
@@ -68,7 +68,7 @@ class Tags:
         return tag
 
     def texts(self, kind: str, resource: str) -> Iterable[str]:
-        """The texts of a resource's tags of one kind."""
+        """Return the texts of a resource's tags of one kind."""
         return (tag["tag"] for tag in self.kinds[kind].having([resource]))
 
     def _keep(self, tag: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ class Tags:
         self.kinds[tag["type"]].by_resource.setdefault(tag["resourceUuid"], {})[tag["uuid"]] = tag
 
     def change(self, tag_uuid: str, text: str) -> dict[str, Any]:
-        """A system tag with another text, which has to match a pattern too (TagApiInterceptor.java:67-74)."""
+        """Change a system tag's text. It must match a pattern too (TagApiInterceptor.java:67-74)."""
         if self.rows.get(tag_uuid, {}).get("type") != "System":
             raise refusals.not_found("uuid", tag_uuid, "SystemTagVO")
         check_system_tag(text)
@@ -84,12 +84,12 @@ class Tags:
         return self.rows[tag_uuid]
 
     def delete(self, tag_uuid: str) -> None:
-        """A tag that is not there is deleted too."""
+        """Delete a tag. It also succeeds for a tag that does not exist."""
         if tag := self.rows.pop(tag_uuid, None):
             del self.kinds[tag["type"]].by_resource[tag["resourceUuid"]][tag_uuid]
 
     def replace_boot_mode(self, resource: str, text: str) -> None:
-        """What UpdateImage does when `architecture` is sent (ImageBase.java:913-925)."""
+        """Do what UpdateImage does when `architecture` is sent (ImageBase.java:913-925)."""
         for tag in self.kinds["System"].having([resource]):
             if tag["tag"].startswith("bootMode::"):
                 self.delete(tag["uuid"])

@@ -1,4 +1,4 @@
-"""Carry out the faults that `faults.py` draws: before a request is acted on, and after."""
+"""Apply the faults that `faults.py` draws: before a request is executed, and after."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from bulkimg.sandbox.sessions import Identity
 
 
 def before(fault: Fault, request: web.Request, identity: Identity) -> web.StreamResponse | None:
-    """The answer in place of the real one, if the fault has one."""
+    """Return the answer that replaces the real one, if the fault has one."""
     if fault.kind == "reset-before":
         _reset(request)
         return web.Response()
@@ -25,7 +25,7 @@ def before(fault: Fault, request: web.Request, identity: Identity) -> web.Stream
 
 
 async def after(fault: Fault, request: web.Request, answer: web.Response) -> web.StreamResponse:
-    """What becomes of the answer of a request that was acted on."""
+    """Change the answer of a request that was executed."""
     if fault.kind == "reset-after":
         _reset(request)
     elif fault.kind == "slow":

@@ -1,4 +1,4 @@
-"""What follows from what a step showed: by tables, and for every verdict there can be."""
+"""The decisions after each step: by tables, and for every possible verdict."""
 
 import json
 import math
@@ -150,7 +150,7 @@ ORDER = list(Step)
 @settings(max_examples=2000, deadline=None)
 @given(what=SITUATIONS, step=st.sampled_from(Step), verdict=VERDICTS | st.just(JOB_LOST))
 def test_every_way_goes_forward(what: Known, step: Step, verdict: Verdict) -> None:
-    """No row can go round in circles: the next step comes after this one, or it begins the last look."""
+    """No row goes round in circles: the next step is a later one, or it begins the last recheck."""
     decision = decide(what, step, verdict)
     assert isinstance(decision, get_args(Decision))
     if isinstance(decision, Resolve):
@@ -164,7 +164,7 @@ def test_every_way_goes_forward(what: Known, step: Step, verdict: Verdict) -> No
 
 
 class Recorder:
-    """Keeps what is sent."""
+    """Keep what is sent."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -207,7 +207,7 @@ def claim_of(fields: Fields, **more: Any) -> Claim:
 def test_the_straight_line_and_the_general_way_agree(
     fields: Fields, changed: dict[str, Any], missing: set[str], status: int, raw: bytes | None, *, before: bool
 ) -> None:
-    """What the straight line takes for `updated`, the general way settles as exactly that, in one step."""
+    """What the straight line settles as `updated`, the general way settles as exactly that, in one step."""
     claim = claim_of(fields, before={"name": "old"} if before else None)
     inventory = {key: value for key, value in {"uuid": UUID, **fields, **changed}.items() if key not in missing}
     answer = Answer(status, json.dumps({"inventory": inventory}).encode() if raw is None else raw)
@@ -221,7 +221,7 @@ def test_the_straight_line_and_the_general_way_agree(
 
 
 def test_an_answer_that_shows_all_of_a_plain_row_is_clean() -> None:
-    """So the property above speaks of something."""
+    """So the property above is not empty."""
     claim = claim_of({"name": "a", "virtio": True})
     answer = Answer(200, json.dumps({"inventory": {"uuid": UUID, "name": "a", "virtio": True, "url": "x"}}).encode())
     assert is_plain(claim)

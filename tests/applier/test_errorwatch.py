@@ -25,7 +25,7 @@ def test_waits_are_spread_from_zero_to_a_bound_that_doubles_up_to_its_most() -> 
         ("0", 1, 0, True),
         ("5%", 5, 95, False),
         ("5%", 6, 94, True),
-        ("5%", 50, 0, False),  # too few to speak of shares
+        ("5%", 50, 0, False),  # too few for a share
         ("none", 5000, 0, False),
     ],
 )

@@ -1,4 +1,4 @@
-"""Answers → how the server is: only what everybody would meet is the server's trouble."""
+"""The health that an answer shows: only failures that every request would meet are the server's."""
 
 from typing import Any
 

@@ -92,7 +92,7 @@ def test_a_refusal_is_not_a_try_later_even_with_retry_after() -> None:
 
 
 def test_a_refusal_that_names_nobody_is_kept_and_asked_about() -> None:
-    """It may be a proxy's page, or meant for another row (docs/dev/reliability.md F3)."""
+    """It may be a proxy's page, or the answer to another row (docs/dev/reliability.md F3)."""
     assert put(400, "Invalid value")[:2] == (Next.ASK, Status.FAILED)
     assert put(503, error("SYS.1003", f"resource[uuid:{UUID}]"))[:2] == (Next.SETTLED, Status.FAILED)
 

@@ -1,4 +1,4 @@
-"""What is next: every row once, in its time, and an end that nobody waits for in vain. In virtual time."""
+"""The scheduler: every row once, in its time, and an end that no worker waits for in vain. In virtual time."""
 
 import asyncio
 import math
@@ -19,7 +19,7 @@ from tests.virtual import run_virtual
 
 @dataclass
 class Desk:
-    """A ledger of so many rows, an scheduler over it, and those who work it off."""
+    """A ledger of so many rows, a scheduler over it, and the workers."""
 
     rows: int
     concurrency: int = 4
@@ -50,7 +50,7 @@ class Desk:
         self.scheduler.close()
 
     async def work(self, workers: int, one: Callable[[RowState], Awaitable[None]]) -> list[int]:
-        """The ordinals in the order in which they were handed out."""
+        """Work off all rows. Returns the ordinals in the order in which they were given out."""
         handed: list[int] = []
 
         async def worker() -> None:
@@ -79,7 +79,7 @@ def test_every_row_is_handed_out_once_and_in_order() -> None:
 
 
 def test_nobody_leaves_while_somebody_may_still_bring_a_row_back() -> None:
-    """The last errand comes back once; the one who waits takes it."""
+    """The last row comes back once, and the worker that waits gets it."""
 
     async def story() -> None:
         desk, seen = Desk(rows=1), []
@@ -142,7 +142,7 @@ def test_a_ledger_that_fails_ends_the_work_and_says_why() -> None:
 
 
 def test_retries_wait_for_the_budget_while_there_are_fresh_rows() -> None:
-    """Every row fails once: beyond the bank, a retry goes out for every ten requests."""
+    """Every row fails once: beyond the bank, one retry is sent for every ten requests."""
 
     async def story() -> None:
         desk = Desk(rows=400, concurrency=1)

@@ -1,6 +1,7 @@
-"""`make battery`: every test of docs/dev/reliability.md §2 whole; `python -m tests.battery NAME …` runs some, `report` writes RESULTS.md.
+"""Run `make battery`: every test of docs/dev/reliability.md §2, whole.
 
-Each test's figures are kept in records.jsonl as soon as it has ended, so a battery that is interrupted loses nothing.
+`python -m tests.battery NAME …` runs some, `report` writes RESULTS.md. Each test's figures are kept in records.jsonl as
+soon as it has ended, so a battery that is interrupted loses nothing.
 """
 
 import argparse
@@ -151,7 +152,7 @@ TESTS: dict[str, tuple[Test, int, str]] = {
     "differential": (_differential, 10_000, "mutations"),
     "bugs": (_bugs, 0, "seconds, 0 for all"),
 }
-# What runs at the same time in `make battery`. The first two mostly wait for time to pass; the third uses the cores.
+# What `make battery` runs at the same time. The first two mostly wait; the third uses the processors.
 CHAINS = (
     ("outage",),
     ("odd", "faults"),
@@ -174,7 +175,7 @@ CHAINS = (
 
 
 def run(name: str, size: int | None, seed: int, *, keep: bool) -> int:
-    """Run one test, keep and show its figures; returns its failures."""
+    """Run one test, keep and show its figures. Returns its failures."""
     test, whole, _ = TESTS[name]
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix=f"battery-{name}-") as place:
@@ -191,7 +192,7 @@ def run(name: str, size: int | None, seed: int, *, keep: bool) -> int:
 
 
 def run_all(seed: int) -> int:
-    """All of them; every chain is a process of its own. Returns how many chains had failures."""
+    """Run all tests; each chain has a process of its own. Returns how many chains had failures."""
     assert sorted(name for chain in CHAINS for name in chain) == sorted(TESTS)
     begun = time.monotonic()
     chains = [

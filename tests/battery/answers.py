@@ -1,7 +1,7 @@
-"""This file is T23: raw answers of the llhttp corpus and mutations of them, by seed, through PUT, poll, query and login.
+"""T23: raw answers of the llhttp corpus and mutations of them, by seed, through PUT, poll, query and login.
 
-The calls and the judging of what comes back are production's; the server answers with bytes. Nothing of it may raise, hang,
-be sent twice, have a status that no status line said, or be believed.
+The calls and the judgement of their answers are the production code; the server answers with bytes. No answer may
+raise, hang, be sent twice, have a status that is not in its status line, or count as a success.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _SNIPPETS = (
 
 
 def mutated(raw: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, cut out, doubled, or put in."""
+    """Change, cut out, double or insert some bytes."""
     data = bytearray(raw)
     for _ in range(rng.choice((1, 1, 2, 4, 8))):
         at = rng.randrange(len(data) + 1)
@@ -53,7 +53,7 @@ def mutated(raw: bytes, rng: random.Random) -> bytes:
 
 
 class Bytes:
-    """A server that answers each request with the bytes it is given, and closes."""
+    """A server that answers each request with the given bytes, and closes."""
 
     def __init__(self) -> None:
         self.answer = b""
@@ -73,7 +73,7 @@ class Bytes:
             writer.write(self.answer)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client did not like what it saw
+            pass  # the client rejected the answer
         finally:
             writer.close()
 
@@ -83,7 +83,7 @@ class Bytes:
 
 
 class Unpaced:
-    """Lets everything through."""
+    """Let every request through."""
 
     async def admit(self) -> int:
         return 0
@@ -96,7 +96,7 @@ class Unpaced:
 
 @dataclass
 class Told:
-    """What was found in a number of answers."""
+    """The results of a number of answers."""
 
     calls: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
@@ -104,7 +104,7 @@ class Told:
 
 
 class Caller:
-    """Makes the four calls, and judges."""
+    """Make the four calls, and judge their answers."""
 
     def __init__(self, url: str) -> None:
         client = HttpClient(url, timeout=TIMEOUT, now=time.time)
@@ -140,7 +140,10 @@ class Caller:
 
     @staticmethod
     def _end(next_: Next, status: Status | None) -> str:
-        """`updated` needs every field; an inventory that has none of them is `updated`, not confirmed, and says so."""
+        """Check that `updated` has every field.
+
+        An inventory without them is `updated`, not confirmed, and a message says so.
+        """
         return status.value if status and next_ is Next.SETTLED else next_.name.lower()
 
 
@@ -149,7 +152,7 @@ async def _try(server: Bytes, caller: Caller, name: str, raw: bytes, told: Told)
     begun = time.monotonic()
     try:
         answer, end = await caller.calls[name]()
-    except Exception as error:  # nothing that a server says may raise
+    except Exception as error:  # nothing that a server sends may raise
         told.troubles.append(f"{name}: {type(error).__name__}: {error} on {raw[:200]!r}")
         return
     told.calls[name] += 1
@@ -157,7 +160,7 @@ async def _try(server: Bytes, caller: Caller, name: str, raw: bytes, told: Told)
     if time.monotonic() - begun > SLOW:
         told.troubles.append(f"{name}: {time.monotonic() - begun:.0f} s on {raw[:200]!r}")
     unasked = server.requests == 0 and answer is not None and answer.status is not None
-    if (server.requests > 1 or unasked) and name != "login":  # 0: it went into a connection that was closing
+    if (server.requests > 1 or unasked) and name != "login":  # 0: it was written to a connection that was closing
         told.troubles.append(f"{name}: received {server.requests} times on {raw[:200]!r}")
     said = {int(found) for found in _STATUS.findall(raw)}
     if answer is not None and answer.status is not None and answer.status not in said:
@@ -190,7 +193,7 @@ def _share(given: tuple[list[bytes], int, int]) -> Told:
 
 
 def answers(folder: Path, mutations: int = 100_000, seed: int = 1, workers: int = 2) -> list[Record]:
-    """Each raw answer through all four calls, then the mutations, shared out among them."""
+    """Send each raw answer through all four calls, then the mutations, shared among them."""
     corpus = [path.read_bytes() for path in sorted(folder.glob("*.http"))]
     begun = time.monotonic()
     shares = [(corpus, mutations // workers, seed + worker) for worker in range(workers)]

@@ -1,4 +1,4 @@
-"""This file is T35 and a part of T40: two editors of the same images for hours of their steps, and a plan of a whole fleet."""
+"""T35 and a part of T40: two editors of the same images in many steps, and a plan of a large number of images."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ from tests.journeys.test_editor import IMAGES, steps, with_server
 
 
 def editors(examples: int, dialect: str) -> Record:
-    """So many stories of up to 25 steps: plan, apply, undo, and somebody else's edits in between."""
+    """Run so many examples of up to 25 steps: plan, apply, undo, and another user's edits between them."""
     begun = time.monotonic()
     steps.clear()
     with sandbox_process("--images", str(IMAGES), "--dialect", dialect) as server:
@@ -27,7 +27,7 @@ def editors(examples: int, dialect: str) -> Record:
 
 
 def fleet(images: int) -> Record:
-    """Export, edit and plan a whole fleet: seconds, requests and memory; nothing may be sent."""
+    """Export, edit and plan very many images: seconds, requests and memory. Nothing may be sent."""
     begun = time.monotonic()
     with sandbox_process("--images", str(images)) as server, tempfile.TemporaryDirectory() as name:
         cli = Cli(Path(name)).at(server)
@@ -48,7 +48,7 @@ def fleet(images: int) -> Record:
 
 
 def tagged(images: int, dialect: str) -> Record:
-    """Two tags on each of so many images: how many requests that takes."""
+    """Plan with two tags on each of so many images, and count the requests."""
     begun = time.monotonic()
     with (
         sandbox_process("--images", str(images), "--dialect", dialect) as server,
@@ -64,7 +64,7 @@ def tagged(images: int, dialect: str) -> Record:
 
 
 def _edit(path: Path) -> None:
-    """Every second image gets another name."""
+    """Give every second image another name."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     for row in rows[1::2]:
@@ -74,7 +74,7 @@ def _edit(path: Path) -> None:
 
 
 def _peak(cli: Cli, *arguments: str) -> tuple[dict[str, dict[str, dict[str, int]]], float]:
-    """What the command printed as JSON, and the most memory it held, in MB."""
+    """Return the command's JSON output, and its peak memory in MB."""
     out = cli.place / "out.json"
     with out.open("wb") as file:
         process = subprocess.Popen(
@@ -98,7 +98,7 @@ def _requests_since(server: Server, before: int) -> int:
 
 
 def campaign(images: int) -> list[Record]:
-    """The fleet first, then two editors and tags, in both dialects."""
+    """The large plan first, then two editors and tags, in both dialects."""
     both = ("documented", "zstack")
     stories = [editors(max(1, images // 1000), dialect) for dialect in both]
     return [fleet(images), *stories, *(tagged(max(1, images // 500), dialect) for dialect in both)]

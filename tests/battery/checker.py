@@ -1,6 +1,6 @@
-"""This file is the independent checker: it holds a run's results against the witness's log and table.
+"""The independent checker: it compares a run's results with the witness's log and table.
 
-It shares no code with bulkimg. What must hold is CHECK of docs/dev/reliability.md §2 and its invariants 1, 5-10 and 22.
+It shares no code with bulkimg. The rules are CHECK of docs/dev/reliability.md §2 and its invariants 1, 5-10 and 22.
 """
 
 import itertools
@@ -18,7 +18,7 @@ STATUSES = {"updated", "unchanged", "conflict", "invalid", "failed", "drifted", 
 NOTHING_SENT = {"unchanged", "conflict", "invalid"}
 KEYS = ("updateimage", "updateImage")
 MOST_PROBLEMS = 40
-NOBODY = "0" * 32  # no image has this uuid: it is asked for to see whether anybody answers
+NOBODY = "0" * 32  # no image has this uuid: it is used to probe whether the server answers
 _HEX = "([0-9a-f]{32})"
 _ALLOWED = {
     "PUT": (rf"images/{_HEX}/actions", "accounts/login"),
@@ -32,24 +32,24 @@ _PUT = re.compile(rf"/zstack/v1/images/{_HEX}/actions")
 
 @dataclass
 class Findings:
-    """Counts of what must be 0 (first), and of what is only told (then)."""
+    """Counts that must be 0 (first), and counts that are only reported (then)."""
 
     rows: int = 0
     lost: int = 0  # records without an outcome
-    double: int = 0  # outcomes beyond one a record
-    wrong: int = 0  # outcomes that the log or the table contradict
-    unrecorded: int = 0  # PUTs that the ledger does not know of
-    foreign: int = 0  # requests for what nobody asked for
+    double: int = 0  # outcomes beyond one for each record
+    wrong: int = 0  # outcomes that contradict the log or the table
+    unrecorded: int = 0  # PUTs that the ledger does not know
+    foreign: int = 0  # requests that the run was not asked for
     unequal: int = 0  # images whose PUTs differ from each other or from the plan
-    overlaps: int = 0  # a PUT that began while another for the image was still open
+    overlaps: int = 0  # a PUT that began while another for the image was open
     sums: int = 0  # counts that do not add up
-    order: int = 0  # lines out of the manifest's order
-    unreadable: int = 0  # files that are not whole
+    order: int = 0  # lines not in the manifest's order
+    unreadable: int = 0  # incomplete files
 
     statuses: Counter[str] = field(default_factory=Counter)
     puts: int = 0
     most_puts: int = 0  # for one image
-    lied_to: int = 0  # `updated` on the word of a server that lies (with lies=True)
+    lied_to: int = 0  # `updated` because a server lies (with lies=True)
     problems: list[str] = field(default_factory=list)
 
     BAD = ("lost", "double", "wrong", "unrecorded", "foreign", "unequal", "overlaps", "sums", "order", "unreadable")
@@ -100,10 +100,10 @@ def check(
     lies: bool = False,
     only: Collection[str] | None = None,
 ) -> Findings:
-    """Everything that is wrong with a finished run.
+    """Return everything that is wrong with a finished run.
 
     `log` begins with the run (`Witness.log(since=…)`). `lies`: the witness showed changes that it did not make. `only`:
-    the uuids that a run was about, for a retry, whose manifest is the first run's.
+    the uuids of a retry, whose manifest is the first run's.
     """
     found = Findings()
     asked = read_manifest(manifest)
@@ -168,9 +168,9 @@ def _look_at_path(found: Findings, asked: Manifest, line: dict[str, Any]) -> Non
 
 
 def _look_at_bodies(found: Findings, uuid: str, sent: list[Put], planned: dict[str, Any] | None) -> None:
-    """One spelling of the key apart, all bodies of an image are the same bytes, and they are what was planned."""
+    """Check that all bodies of an image are the same bytes, except for the spelling of the key, and are as planned."""
     if planned is None:
-        return  # foreign, and counted as that
+        return  # counted as foreign already
     bodies = {put.body.replace(f'"{KEYS[1]}"', f'"{KEYS[0]}"', 1) for put in sent}
     if len(bodies) > 1:
         found.found("unequal", f"{uuid}: {len(bodies)} different bodies")
@@ -191,7 +191,7 @@ def _trimmed(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value.strip(TRIMMED) if isinstance(value, str) else value for name, value in fields.items()}
 
 
-# --------------------------------------------------------------------------------------------------------- what was told
+# ---------------------------------------------------------------------------------------------------- what was reported
 
 
 def _look_at_results(found: Findings, asked: Manifest, run: Run) -> None:
@@ -213,7 +213,7 @@ def _look_at_results(found: Findings, asked: Manifest, run: Run) -> None:
 
 
 def _look_at_csv(found: Findings, run: Run) -> None:
-    """results.csv says the same as results.jsonl, in the same order."""
+    """Check that results.csv equals results.jsonl, in the same order."""
     names = ("line", "uuid", "status", "code", "attempts", "job_uuid", "http_status", "started_at", "duration_ms")
     exact = [tuple("" if one[name] is None else str(one[name]) for name in names) for one in run.results]
     shown = [tuple(one[name] for name in names) for one in run.table]
@@ -227,7 +227,7 @@ def _look_at_csv(found: Findings, run: Run) -> None:
 
 
 def _without_apostrophe(cell: str) -> str:
-    """A name as it is: results.csv has an apostrophe before what a spreadsheet would run."""
+    """Return a name without the apostrophe that results.csv adds to what a spreadsheet would run."""
     return (
         cell[1:]
         if cell[:1] == "'" and cell[1:].lstrip("\t\n\r \"'")[:1] in tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -279,7 +279,7 @@ def _shows(image: dict[str, Any] | None, planned: dict[str, Any]) -> bool:
 
 
 def _untrue(status: str, mine: list[Put], *, shows: bool, asks: bool) -> str:
-    """What contradicts the status; empty when nothing does."""
+    """Return what contradicts the status, or ""."""
     applied = [put.number for put in mine if put.applied]
     if status in NOTHING_SENT and mine:
         return f"{len(mine)} PUTs were received"

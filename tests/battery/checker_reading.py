@@ -1,6 +1,6 @@
-"""This file reads what a run left and what it was asked, with parsers of its own: strict csv and json, plain sqlite3.
+"""Read what a run left and what it was asked, with independent parsers: strict csv and json, plain sqlite3.
 
-Nothing here comes from bulkimg. The ledger is copied first and the copy is opened, so that looking never changes it.
+Nothing here comes from bulkimg. The ledger is copied first and the copy is opened, so that reading never changes it.
 """
 
 import csv
@@ -41,7 +41,7 @@ class Asked:
 
 @dataclass
 class Manifest:
-    """What was asked: the records in order, and by image what its one PUT must carry."""
+    """The records in order, and by image what its one PUT must contain."""
 
     records: list[Asked]
     plan: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """.csv, .tsv or .jsonl with the API's own column names."""
+    """Read .csv, .tsv or .jsonl with the API's own column names."""
     records = _jsonl_records(path) if path.suffix in (".jsonl", ".ndjson") else _csv_records(path)
     return Manifest(list(records))
 
@@ -98,7 +98,7 @@ def _asked(line: int, given: dict[str, Any]) -> Asked:
 
 
 def strict_json(text: str) -> Any:
-    """JSON with no NaN and no key twice."""
+    """Read JSON without NaN and without duplicate keys."""
 
     def no_constant(name: str) -> Any:
         raise ValueError(f"{name} is no JSON")
@@ -123,7 +123,7 @@ class Ledger:
 
 @dataclass
 class Run:
-    """What a run's directory says."""
+    """The contents of a run's directory."""
 
     results: list[dict[str, Any]]  # results.jsonl
     table: list[dict[str, str]]  # results.csv
@@ -132,7 +132,7 @@ class Run:
 
 
 def read_run(directory: Path) -> Run:
-    """UnreadableError names the file that is not whole."""
+    """Read a run's directory. Raises UnreadableError with the name of a damaged file."""
     return Run(
         _results_jsonl(directory / "results.jsonl"),
         _results_csv(directory / "results.csv"),

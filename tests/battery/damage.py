@@ -1,4 +1,4 @@
-"""This file is T6: a ledger whose bytes are cut, flipped or mixed up is what it was at some commit, or it is refused.
+"""T6: a ledger whose bytes are cut, flipped or exchanged is in a state that it had at some commit, or it is refused.
 
 The ledger is left as kill -9 leaves it: part of it in run.db, the rest in run.db-wal.
 """
@@ -27,7 +27,7 @@ State = tuple[frozenset[tuple[object, ...]], frozenset[tuple[object, ...]]]
 
 @dataclass(frozen=True)
 class Good:
-    """A ledger's bytes, and every state that it has been in, by what resuming looks at."""
+    """A ledger's bytes, and every state that it had, by what resuming reads."""
 
     files: dict[str, bytes]
     history: frozenset[State]
@@ -36,7 +36,7 @@ class Good:
 
 @dataclass
 class Found:
-    """What opening came to."""
+    """The result of opening a damaged ledger."""
 
     ends: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ def rows_of(db: sqlite3.Connection) -> frozenset[tuple[object, ...]]:
 
 
 def make(place: Path, seed: int) -> Good:
-    """A run of 100 rows that is killed in the middle of its work."""
+    """Run 100 rows and kill the process in the middle."""
     rng = random.Random(seed)
     ledger = Ledger.create(place / "run.db")
     rows = [Row(n + 2, f"{n:032x}", {"name": f"näme-{n}", "virtio": True}, {}, (f"{n:032x}", "x")) for n in range(ROWS)]
@@ -90,7 +90,7 @@ def make(place: Path, seed: int) -> Good:
 
 
 def look(place: Path, good: Good, files: dict[str, bytes]) -> str:
-    """`as it was`, `an earlier state`, `refused`, or in what it is silently wrong."""
+    """Return `as it was`, `an earlier state`, `refused`, or what is silently wrong."""
     for path in place.iterdir():
         path.unlink()
     for name, data in files.items():
@@ -119,7 +119,7 @@ def cuts(good: Good) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def flips(good: Good, seed: int) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """One bit of every byte."""
+    """Yield the ledger with one bit of every byte flipped."""
     rng = random.Random(seed)
     for name in FILES:
         data = good.files[name]
@@ -132,7 +132,7 @@ def flips(good: Good, seed: int) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def mixtures(good: Good, other: Good, seed: int) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Garbage behind, pages doubled and swapped, and two runs' ledgers glued together."""
+    """Yield ledgers with garbage at the end, with pages doubled and exchanged, and two runs' ledgers joined."""
     rng = random.Random(seed)
     for name in FILES:
         data = good.files[name]
@@ -155,7 +155,7 @@ def mixtures(good: Good, other: Good, seed: int) -> Iterator[tuple[str, dict[str
 
 
 def edits(good: Good, seed: int) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The same change in two records, and what two records say exchanged: no single sum would notice."""
+    """Yield the same change in two records, and values of two records exchanged: no single checksum would notice."""
     rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
         for number in range(400):
@@ -193,7 +193,7 @@ _TESTS = {
 
 
 def _share(given: tuple[str, int, int, int]) -> Found:
-    """Every `step`-th case beginning with the `first`."""
+    """Try every `step`-th case beginning with the `first`."""
     kind, seed, first, step = given
     found = Found()
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
@@ -212,7 +212,7 @@ def _share(given: tuple[str, int, int, int]) -> Found:
 
 
 def damage(sample: int = 1, seed: int = 1, workers: int = 2) -> list[Record]:
-    """Every case, or every `sample`-th."""
+    """Try every case, or every `sample`-th."""
     records = []
     for kind, test in _TESTS.items():
         begun = time.monotonic()

@@ -1,8 +1,8 @@
-"""Hold HttpClient's answers against ClientSession's: raw replies, and mutations of them, byte for byte (T23).
+"""Compare HttpClient's answers with ClientSession's: raw replies, and mutations of them, byte for byte (T23).
 
-Both clients get the same reply from the same kind of server, cut at the same places; then the connection is closed or kept.
-Each sends a second request, whose answer is always sound: it tells whether answers shift.
-Where the clients differ, `EXPECTED` says which is right and why. Any other difference is a failure.
+Both clients get the same reply from the same kind of server, cut at the same places; then the connection is closed or
+kept. Each sends a second request, whose answer is always correct: it shows whether answers shift. Where the clients
+differ, `EXPECTED` says which is right and why. Any other difference is a failure.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from tests.battery.shares import in_processes
 from tests.zstack.raw import Raw, Reply, http, raw_server
 from tests.zstack.reference import Session
 
-NOW = 1_800_000_000.0  # the time for both clients, so that a date is the same number of seconds to both
+NOW = 1_800_000_000.0  # the time for both clients, so that a date is the same number of seconds for both
 PATIENCE = 0.6  # seconds: a client's timeout
-LONG_PATIENCE = 2.0  # where a comparison is made again
-AT_ONCE = 32  # comparisons
+LONG_PATIENCE = 2.0  # the timeout of a repeated comparison
+AT_ONCE = 32  # comparisons at the same time
 SECOND = b'{"answer": "second"}'
 
 T = TypeVar("T")
 
 
 class Client(Protocol):
-    """Sends one request a call."""
+    """A client that sends one request with each call."""
 
     async def send(self, method: str, target: str, headers: dict[str, str], body: bytes | None = None) -> Answer: ...
     async def close(self) -> None: ...
@@ -54,7 +54,7 @@ class Ours:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         try:
             return await self._client.send(self._writer.request(method, target, lines, body))
-        except Exception as error:  # nothing that a server says may raise
+        except Exception as error:  # nothing that a server sends may raise
             return Answer(None, failure=type(error).__name__)
 
     async def close(self) -> None:
@@ -66,7 +66,7 @@ Kind = type[Ours] | type[Session]
 
 @asynccontextmanager
 async def client_of(kind: Kind, url: str, patience: float) -> AsyncIterator[Client]:
-    """One client, closed with the block."""
+    """Make one client, closed at the end of the block."""
     client = kind(url, timeout=patience, now=lambda: NOW)
     try:
         yield client
@@ -87,7 +87,10 @@ class Trial(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What one client made of a trial. `received` counts the server's requests after the first call and after the last."""
+    """One client's results of a trial.
+
+    `received` counts the server's requests after the first call and after the last.
+    """
 
     answers: tuple[Answer, ...]
     received: tuple[int, int]
@@ -95,12 +98,12 @@ class Seen(NamedTuple):
 
     @property
     def said(self) -> tuple[Answer, ...]:
-        """What is compared: everything but the words about a failure."""
+        """Return what is compared: everything but the text of a failure."""
         return tuple(answer._replace(detail="") for answer in self.answers)
 
     @property
     def faults(self) -> list[str]:
-        """What no client may do, whatever the other does."""
+        """Return errors that no client may make."""
         found = []
         first, second = self.answers
         if self.received[0] != 1:
@@ -115,7 +118,7 @@ class Seen(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """What both clients made of one trial."""
+    """Both clients' results of one trial."""
 
     trial: Trial
     ours: Seen
@@ -123,7 +126,7 @@ class Pair(NamedTuple):
 
 
 async def settle() -> None:
-    """Let the loop turn until what was written has been read: loopback delivers at once."""
+    """Let the loop turn until everything written has been read: loopback delivers at once."""
     for _ in range(6):
         await asyncio.sleep(0)
 
@@ -135,7 +138,7 @@ def _scripted(trial: Trial, told: asyncio.Event) -> Reply:
             return True
         try:
             for piece in trial.pieces:
-                if writer.is_closing():  # the client has seen enough
+                if writer.is_closing():  # the client has closed the connection
                     return False
                 writer.write(piece)
                 await writer.drain()
@@ -148,11 +151,11 @@ def _scripted(trial: Trial, told: asyncio.Event) -> Reply:
 
 
 async def observe(kind: Kind, trial: Trial, patience: float) -> Seen:
-    """Send two requests with one client: the first gets the trial's reply, the second a sound answer."""
+    """Send two requests with one client: the first gets the trial's reply, the second a correct answer."""
     told = asyncio.Event()
     async with raw_server(_scripted(trial, told)) as raw, client_of(kind, raw.url, patience) as client:
         first = await client.send("PUT", "/v1/images", {}, b"{}")
-        with suppress(TimeoutError):  # on a busy machine the request may have come too late for its client
+        with suppress(TimeoutError):  # on a busy machine the client may have timed out before the request arrived
             await asyncio.wait_for(told.wait(), patience)
         await settle()
         before = len(raw.requests)
@@ -161,7 +164,7 @@ async def observe(kind: Kind, trial: Trial, patience: float) -> Seen:
 
 
 async def compare(trial: Trial, patience: float = PATIENCE) -> Pair:
-    """Let both clients have it at once, each from a server of its own."""
+    """Run the trial with both clients at once, each with a server of its own."""
     return Pair(trial, *await asyncio.gather(observe(Ours, trial, patience), observe(Session, trial, patience)))
 
 
@@ -175,13 +178,16 @@ def _sound(answer: Answer) -> bool:
 
 
 def _too_many_interim(pair: Pair) -> bool:
-    """HttpClient is right: so many 1xx are a broken server, and waiting for its end costs a place until the timeout."""
+    """HttpClient is right: so many 1xx come from a broken server. Waiting for its end uses a slot until the timeout."""
     first, second = pair.ours.said
     return len(_INTERIM.findall(pair.trial.raw)) > MOST_INTERIM and first.failure == "NOT_HTTP" and _sound(second)
 
 
 def _unasked_bytes(pair: Pair) -> bool:
-    """HttpClient is right: bytes that came between two requests answer neither; ClientSession takes them for the second."""
+    """HttpClient is right: bytes between two requests answer neither.
+
+    ClientSession takes them for the second answer.
+    """
     ours, session = pair.ours.said, pair.session.said
     return ours[0] == session[0] and _sound(ours[1]) and not _sound(session[1])
 
@@ -193,7 +199,7 @@ EXPECTED: dict[str, Callable[[Pair], bool]] = {
 
 
 def difference(pair: Pair) -> str:
-    """Name what differs: one of EXPECTED, or in full; "" where nothing does."""
+    """Return one of EXPECTED, or the difference in full, or "" if there is none."""
     same = pair.ours.said == pair.session.said
     name = "" if same else next((name for name, fits in EXPECTED.items() if fits(pair)), "")
     faults = [*pair.ours.faults, *(() if name else pair.session.faults)]
@@ -213,7 +219,7 @@ def _chunked(body: bytes, *headers: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
     return head + b"\r\n\r\n" + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + end
 
 
-# Each in pieces: what comes after a whole answer comes when the connection is idle.
+# In pieces: what follows a whole answer arrives when the connection is idle.
 OWN: dict[str, tuple[bytes, ...]] = {
     "sound": (http(_JSON),),
     "date": (http(_JSON, "200 OK", "Date: Fri, 27 Nov 2026 08:00:00 GMT"),),
@@ -288,7 +294,7 @@ def _said(status: str, name: str, value: object) -> bytes:
 
 
 def whole(found: dict[str, tuple[bytes, ...]]) -> Iterator[Trial]:
-    """Yield every reply as it is, and the connection both closed and kept."""
+    """Yield every reply as it is, with the connection closed and kept."""
     for name, pieces in found.items():
         yield Trial(name, pieces, stays=False)
         yield Trial(name, pieces, stays=True)
@@ -313,12 +319,12 @@ def mutations(found: dict[str, tuple[bytes, ...]], count: int, seed: int) -> Ite
 
 @dataclass
 class Told:
-    """What came of many trials."""
+    """The results of many trials."""
 
-    ends: Counter[str] = field(default_factory=Counter)  # of HttpClient's first answers
+    ends: Counter[str] = field(default_factory=Counter)  # HttpClient's first answers
     expected: Counter[str] = field(default_factory=Counter)
     troubles: list[str] = field(default_factory=list)
-    once: list[str] = field(default_factory=list)  # differed, and not again with more patience: a busy machine
+    once: list[str] = field(default_factory=list)  # differed, but not again with a longer timeout: a busy machine
     connections: int = 0  # trials in which one client made more connections
 
     def add(self, other: "Told") -> None:
@@ -334,7 +340,7 @@ def _end(answer: Answer) -> str:
 
 
 async def hold(trials: Iterable[Trial]) -> Told:
-    """Compare all of them, some at a time. What differs is compared again, with more patience and fewer neighbours."""
+    """Compare all trials, some at a time. A difference is compared again with a longer timeout and fewer at a time."""
     told, again = Told(), list[Trial]()
 
     async def first(trial: Trial) -> None:
@@ -372,7 +378,10 @@ async def for_each(work: Callable[[T], Awaitable[None]], items: Iterable[T], at_
 
 
 def _share(given: tuple[Path, int, int, bool]) -> Told:
-    """Hold the whole replies and a share of the mutations, on uvloop (as bulkimg does where it is installed) or on asyncio."""
+    """Compare the whole replies and a share of the mutations, on uvloop or on asyncio.
+
+    bulkimg uses uvloop if it is installed.
+    """
     corpora, count, seed, fast = given
     found = replies(corpora)
     trials = [*whole(found), *mutations(found, count, seed)]
@@ -384,7 +393,7 @@ def _share(given: tuple[Path, int, int, bool]) -> Told:
 
 
 def differential(corpora: Path, count: int = 10_000, seed: int = 1, workers: int = 2) -> list[Record]:
-    """Hold every reply and `count` mutations, half of them on either event loop."""
+    """Compare every reply and `count` mutations, half of them on each event loop."""
     begun, told = time.monotonic(), Told()
     shares = [(corpora, count // workers, seed * 100 + worker, bool(worker % 2)) for worker in range(workers)]
     for one in in_processes(_share, shares, workers):

@@ -1,6 +1,6 @@
-"""Hold HttpClient's answers against ClientSession's under every fault of the witness (T20 to T34).
+"""Compare HttpClient's answers with ClientSession's under every fault of the witness (T20 to T34).
 
-Each comparison has two witnesses in this process, with the same script: one for either client. A client changes an image,
+Each comparison has two witnesses in this process with the same script, one for each client. A client changes an image,
 asks for the job, reads the image, and logs in.
 """
 
@@ -21,12 +21,12 @@ from tests.battery.witness_script import Script
 from tests.battery.witness_server import Log, Server
 from tests.zstack.reference import Session
 
-PATIENCE = 0.7  # seconds: longer than the slowest fault that answers
-AT_ONCE = 24  # comparisons
+PATIENCE = 0.7  # seconds; longer than the slowest fault that answers
+AT_ONCE = 24  # comparisons at the same time
 JOB = "1234567890ab4def8234567890abcdef"
 _WHEN = re.compile(rb'"lastOpDate": "[^"]*"')  # the witness's clock
 
-# What the catalogue leaves to other tests.
+# The parts of the catalogue that other tests cover.
 _MORE: tuple[dict[str, Any], ...] = (
     *({"on": "any", "do": "redirect", "arg": [f"http://127.0.0.1:1/{n}", n]} for n in (301, 302, 303, 307, 308)),
     *({"on": "any", "do": "retry-after", "arg": [status, wait]} for status in (429, 503) for wait in ("5", "soon", "")),
@@ -49,7 +49,7 @@ class Scene(NamedTuple):
 
 
 def scenes() -> Iterator[Scene]:
-    """Yield every fault, on every request that it takes. A fault that spoils an answer is carried out all the same."""
+    """Yield every fault, on every request that it applies to. The request is executed even if its answer is damaged."""
     for fault in CATALOGUE:
         for dialect in fault.dialects:
             yield Scene(fault.name, dialect, tuple({"act": True, **rule} for rule in fault.script(1.0)))
@@ -63,7 +63,7 @@ class _Heard(Log):
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
-        self.ended = asyncio.Event()  # an answer, or what stands in its place
+        self.ended = asyncio.Event()  # an answer, or what replaces it
         self._sync = False
 
     def note(self, kind: str, **facts: Any) -> None:
@@ -89,7 +89,7 @@ async def _witness(scene: Scene) -> AsyncIterator[tuple[Server, _Heard]]:
 
 
 class Made(NamedTuple):
-    """What one client made of a scene; `received` counts the requests after each call."""
+    """One client's results of a scene. `received` counts the requests after each call."""
 
     answers: tuple[Answer, ...]
     received: tuple[int, ...]
@@ -126,7 +126,7 @@ def _requests(api: Api) -> list[tuple[str, str, bytes | None]]:
 
 @dataclass
 class FaultsTold:
-    """What came of all scenes. `expected` names those in which only HttpClient was right."""
+    """The results of all scenes. `expected` names those in which only HttpClient was right."""
 
     compared: int = 0
     expected: list[str] = field(default_factory=list)
@@ -134,29 +134,29 @@ class FaultsTold:
 
 
 def _judge(scene: Scene, ours: Made, session: Made) -> tuple[bool, str]:
-    """Return whether a difference is one of those that are known, and what is wrong."""
+    """Return whether a difference is a known one, and what is wrong."""
     name = f"{scene.name}, {scene.dialect}"
     if ours.received != (1, 2, 3, 4):
         return False, f"{name}: requests received {ours.received}"
     if ours == session:
         return False, ""
-    # Endless 1xx: HttpClient is right to end it; ClientSession waits until the timeout.
+    # Endless 1xx: HttpClient is right to end it. ClientSession waits until the timeout.
     impatient = scene.name == "endless-1xx" and ours.answers[0].failure == "NOT_HTTP"
-    # One answer too many: HttpClient is right; ClientSession may give it to the request after.
+    # One answer too many: HttpClient is right. ClientSession may give it to the next request.
     shifted = scene.name.startswith("ghost") and _own(ours, scene)
     return impatient or shifted, f"{name}: {ours} differs from {session}"
 
 
 def _own(made: Made, scene: Scene) -> bool:
-    """Whether every answer, where there is one, belongs to its request."""
+    """Return whether every answer belongs to its request."""
     login = made.answers[3]
     return login.status is None or b"expiredDate" in login.raw
 
 
 async def hold_faults() -> FaultsTold:
-    """Compare both clients in every scene, some at a time; what differs is compared again, with more patience."""
+    """Compare both clients in every scene, some at a time. A difference is compared again with a longer timeout."""
     told, again = FaultsTold(), list[Scene]()
-    swapping = asyncio.Lock()  # the witness exchanges answers between any two requests of this process
+    swapping = asyncio.Lock()  # the witness would exchange answers between any two requests of this process
 
     async def compare(scene: Scene, patience: float) -> tuple[bool, str]:
         async with swapping if "swap" in scene.name else nullcontext():

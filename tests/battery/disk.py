@@ -1,13 +1,14 @@
-"""This file is a disk that fails, or a process that dies, at the n-th statement that its ledger executes."""
+"""A disk that fails, or a process that dies, at the n-th statement that its ledger executes."""
 
 import sqlite3
 from typing import Any
 
 
 class Disk:
-    """Stands before a ledger's connection. `die_at`, `fail_at`: the number of the statement; `late`: after it was done.
+    """Wrap a ledger's connection.
 
-    A death leaves what was committed and nothing else, and whoever cleans up afterwards changes nothing any more.
+    `die_at`, `fail_at`: the number of the statement; `late`: after it was executed. A death leaves what was committed
+    and nothing else, and a cleanup afterwards changes nothing.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Disk:
         raise sqlite3.OperationalError("disk I/O error")
 
     def die(self) -> None:
-        """As kill -9 does."""
+        """End the process as kill -9 does."""
         self.dead = True
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
@@ -62,4 +63,4 @@ class Disk:
 
 
 class Died(BaseException):
-    """The process is gone. Not an Exception: nothing of the program may catch it."""
+    """The process is dead. It is not an Exception: nothing of the program may catch it."""

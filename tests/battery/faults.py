@@ -1,4 +1,4 @@
-"""This file runs the catalogue of server faults: on a tenth of the requests, then on all; checked, then settled.
+"""Run the catalogue of server faults: on a tenth of the requests, then on all. Each run is checked, then settled.
 
 python -m tests.battery.faults T20 T25 --rows 60 --dialect zstack --only cut
 """
@@ -23,7 +23,7 @@ MAX_OUTAGE = "4s"
 
 @dataclass
 class Outcome:
-    """What one fault at one share came to: during it, and after it."""
+    """The result of one fault at one share: during it, and after it."""
 
     fault: Fault
     dialect: str
@@ -39,18 +39,18 @@ class Outcome:
 
     @property
     def failures(self) -> int:
-        """Rows or requests that went wrong, hangs, tracebacks, and a well server that the second command did not reach."""
+        """The number of wrong rows and requests, of hangs and tracebacks, and `stuck`."""
         commands = [one for one in (self.done, self.settled) if one]
         return self.during.bad + self.after.bad + sum(one.hung or one.crashed for one in commands) + self.stuck
 
     @property
     def stuck(self) -> int:
-        """1 when the run cannot get on although the server is well."""
+        """1 if the run cannot continue although the server works."""
         return int(self.settled is not None and self.settled.code not in (0, 1, HUNG))
 
     @property
     def not_settled(self) -> int:
-        """Rows that are still not good although the server is well."""
+        """The number of rows that are still not good although the server works."""
         return sum(count for status, count in self.after.statuses.items() if status not in ("updated", "unchanged"))
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class Outcome:
 
 @dataclass
 class Tally:
-    """Many outcomes as one record."""
+    """The results of many faults as one record."""
 
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -85,17 +85,17 @@ class Tally:
 
 
 def suffer(fault: Fault, dialect: str, share: float, rows: int, seed: int = 1) -> Outcome:
-    """One trial: the run under the fault, then `resume` or `retry` without it."""
+    """Run one trial: the run under the fault, then `resume` or `retry` without it."""
     count = rows if share < 1 else min(rows, fault.most)
     with bench(count, dialect, seed=seed, sync=False) as ready:
         ready.witness.set_script(fault.script(share))
-        # Where every PUT is spoilt nobody finds the spelling out, and nothing else would be tried.
+        # If every PUT is damaged, the action key is never found out, and nothing else would be tried.
         spelling = ("--action-key", "updateImage") if share == 1 and dialect == ZSTACK else ()
         done = ready.run(*fault.options, *spelling, *(within(MAX_OUTAGE) if share == 1 or fault.always else ()))
         time.sleep(fault.settles_after)
         during = ready.check(lies=fault.lies)
         settled, after = ready.settle()
-        if settled is None:  # nothing was left to do: the same findings a second time
+        if settled is None:  # nothing was left to do: the findings would be the same again
             after = Findings(rows=during.rows, statuses=during.statuses)
         return Outcome(fault, dialect, share, done, during, settled, after)
 
@@ -109,7 +109,7 @@ def run(
     only: str = "",
     seed: int = 1,
 ) -> list[Record]:
-    """The records of these ids, one a dialect; every trial is told on standard error."""
+    """Return the records of these ids, one for each dialect. Every trial is printed to standard error."""
     records = []
     for id_ in ids:
         for dialect in dialects:

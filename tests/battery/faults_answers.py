@@ -1,4 +1,4 @@
-"""This file tries answers of one kind each: statuses (T26), redirects to a listening sink (T27), Retry-After (T29).
+"""Try answers of one kind each: statuses (T26), redirects to a listening port (T27), Retry-After (T29).
 
 python -m tests.battery.faults_answers T26 --dialect zstack
 """
@@ -27,7 +27,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 
 def statuses(dialect: str, sample: Iterable[int] = SAMPLE, rows: int = 3) -> Record:
-    """T26: every PUT of a run gets this status with a proxy's page. Never `updated`, never a crash, never a hang."""
+    """T26: every PUT of a run gets this status with a proxy's page. Never `updated`, no crash, no hang."""
     begun, failures, trials = time.monotonic(), 0, 0
     said: dict[str, list[int]] = {}
     for status in sample:
@@ -45,13 +45,13 @@ def statuses(dialect: str, sample: Iterable[int] = SAMPLE, rows: int = 3) -> Rec
 
 
 def ranges(numbers: list[int]) -> str:
-    """1, 2, 3, 7 → 1-3 7, of what was sampled."""
+    """Return 1, 2, 3, 7 as `1-3 7`."""
     return " ".join(map(str, numbers))
 
 
 @dataclass
 class Sink:
-    """A port that takes connections and counts them: nobody must come."""
+    """A port that accepts connections and counts them. No client may connect."""
 
     url: str
     came: list[bytes] = field(default_factory=list)
@@ -108,7 +108,10 @@ def _followed(ready: Bench) -> int:
 
 
 def foreign_location(rows: int = 20) -> Record:
-    """T33: the 202's location names a port that listens; the job is polled on our own origin, and nobody goes there."""
+    """T33: the 202's location names a listening port.
+
+    The job is polled at our own origin, and nothing connects there.
+    """
     with sink() as other, bench(rows, ZSTACK, sync=False) as ready:
         location = f"{other.url}/zstack/v1/api-jobs/{'a' * 32}"
         ready.witness.set_script([{"on": "put", "do": "job-other-location", "arg": location}])
@@ -121,7 +124,7 @@ def foreign_location(rows: int = 20) -> Record:
 
 
 def retry_after_values() -> list[tuple[str, float | None]]:
-    """(header, seconds that must pass; None where it is garbage or far above any cap)."""
+    """Return (header, seconds that must pass; None if it is garbage or far above any cap)."""
     return [
         ("1", 1.0),
         ("3", 3.0),
@@ -138,7 +141,7 @@ def retry_after_values() -> list[tuple[str, float | None]]:
 
 
 def retry_after(dialect: str, rows: int = 60) -> Record:
-    """T29: one answer in the middle asks to wait; no PUT may begin before its time."""
+    """T29: one answer in the middle asks to wait. No PUT may begin before its time."""
     begun, failures, trials = time.monotonic(), 0, 0
     earliest: list[str] = []
     for status in (429, 503):
@@ -157,11 +160,11 @@ def retry_after(dialect: str, rows: int = 60) -> Record:
     return Record("T29", f"Retry-After, {dialect}", trials, failures, "answers", notes, time.monotonic() - begun)
 
 
-ON_ITS_WAY = 0.15  # seconds: what had been handed to a socket before the answer was read
+ON_ITS_WAY = 0.15  # seconds: a request may have gone to a socket before the answer was read
 
 
 def _early(log: list[dict[str, Any]], wait: float | None) -> tuple[int, float]:
-    """(requests that began too early, seconds to the first one after what was on its way)."""
+    """Return (requests that began too early, seconds to the first one after those in flight)."""
     asked = [one["mono"] for one in log if one["kind"] == "end" and one["fault"] == "retry-after"]
     if not asked:
         return 0, 0.0

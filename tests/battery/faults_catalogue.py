@@ -1,4 +1,4 @@
-"""This file is the catalogue of server faults: docs/dev/reliability.md §2.2's T20-T22, T24, T25, T30, T33, T34 as scripts."""
+"""The catalogue of server faults as scripts: T20-T22, T24, T25, T30, T33 and T34 of docs/dev/reliability.md §2.2."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +9,9 @@ BOTH = (DOCUMENTED, ZSTACK)
 
 @dataclass(frozen=True)
 class Fault:
-    """A script, the dialects in which it means something, and how it must be run.
+    """A script, the dialects in which it has an effect, and how it must be run.
 
-    `most` is the most rows where every request has the fault; `always` are rules that hold whatever the share.
+    `most` is the most rows if every request has the fault. `always` are rules for any share.
     """
 
     id: str
@@ -22,20 +22,20 @@ class Fault:
     always: tuple[dict[str, Any], ...] = ()
     lies: bool = False
     options: tuple[str, ...] = ()
-    settles_after: float = 0.0  # seconds until the server has done all that it will do
+    settles_after: float = 0.0  # seconds until the server has done everything
 
     def script(self, share: float) -> list[dict[str, Any]]:
         return [*({**rule, "share": share} for rule in self.rules), *self.always]
 
 
 def put(id_: str, kind: str, name: str = "", **more: Any) -> Fault:
-    """A fault of the answer to a PUT."""
+    """Return a fault of the answer to a PUT."""
     rule: dict[str, Any] = {key: more.pop(key) for key in ("arg", "act") if key in more}
     return Fault(id_, name or kind, ({"on": "put", "do": kind, **rule},), **more)
 
 
 def poll(id_: str, kind: str, name: str = "", **more: Any) -> Fault:
-    """The same of the answer to a poll, which only one dialect has."""
+    """Return a fault of the answer to a poll, which only one dialect has."""
     rule: dict[str, Any] = {key: more.pop(key) for key in ("arg", "act") if key in more}
     return Fault(id_, f"{name or kind} on poll", ({"on": "poll", "do": kind, **rule},), (ZSTACK,), **more)
 
@@ -43,7 +43,7 @@ def poll(id_: str, kind: str, name: str = "", **more: Any) -> Fault:
 SLOW: dict[str, Any] = {
     "most": 40,
     "options": ("--timeout", "1s", "--retries", "1"),
-}  # every try waits for the time-out
+}  # every try waits for the timeout
 ASKED_IN_VAIN: dict[str, Any] = {"always": ({"on": "poll", "do": "fin-before"}, {"on": "read", "do": "fin-before"})}
 
 _BROKEN = ("reset-before", "fin-before", "reset-after", "fin-after", "cut-status", "cut-header", "cut-body")

@@ -1,4 +1,4 @@
-"""This file is T28: sessions that die in the middle, logins that are refused or slow; and T30's storm and stop rule.
+"""T28: sessions that expire in a run, logins that are refused or slow. T30: retries under 503, and the stop rule.
 
 python -m tests.battery.faults_sessions sessions --dialect zstack
 """
@@ -14,12 +14,15 @@ from tests.battery.report import Record
 from tests.battery.trial import Bench, bench, tell, within
 
 Rules = list[dict[str, Any]]
-MOST_LOGINS_REFUSED = 3  # in a row: more could lock the account
+MOST_LOGINS_REFUSED = 3  # in a row; more could lock the account
 
 
 @dataclass(frozen=True)
 class Death:
-    """A way in which credentials fail. `most_logins`: more is a failure; `all_updated`: the run must get over it."""
+    """A way in which credentials fail.
+
+    More logins than `most_logins` are a failure. `all_updated`: the run must succeed.
+    """
 
     name: str
     rules: Rules
@@ -61,7 +64,7 @@ def deaths(rows: int) -> list[Death]:
 
 
 def sessions(dialect: str, rows: int = 200) -> Record:
-    """T28: one login an expiry, no row `failed` by it, no more than three refused logins."""
+    """T28: one login for each expiry, no row `failed` by it, at most three refused logins."""
     begun, failures, logins, trials = time.monotonic(), 0, [], 0
     for death in deaths(rows):
         with bench(rows, dialect, account=death.account, sync=False) as ready:
@@ -86,7 +89,7 @@ def _logins(ready: Bench) -> int:
 
 
 def storm(dialect: str, rows: int = 500, shares: tuple[float, ...] = (0.1, 0.5)) -> Record:
-    """T30: plain 503 to a share of the PUTs; retries stay within the budget of 10 % + 10, and no row fails by it."""
+    """T30: plain 503 to a share of the PUTs. Retries stay within the budget of 10 % + 10, and no row fails by it."""
     begun, failures, trials, told = time.monotonic(), 0, 0, []
     for share in shares:
         with bench(rows, dialect, sync=False) as ready:
@@ -94,7 +97,7 @@ def storm(dialect: str, rows: int = 500, shares: tuple[float, ...] = (0.1, 0.5))
             done = ready.run("--retries", "8", *within("8s"), limit=110)
             found = ready.check()
             retries, requests = while_rows_are_fresh(ready.witness.log("run"))
-            over = retries > 0.1 * requests + 11  # one more for the PUT that finds the spelling out
+            over = retries > 0.1 * requests + 11  # one more for the PUT that finds out the action key
             bad = found.bad + done.hung + done.crashed + over
             failures, trials = failures + bad, trials + rows
             told.append(
@@ -107,7 +110,7 @@ def storm(dialect: str, rows: int = 500, shares: tuple[float, ...] = (0.1, 0.5))
 
 
 def while_rows_are_fresh(log: list[dict[str, Any]]) -> tuple[int, int]:
-    """(retries, requests) until the last row got its first PUT: after that nothing but retries is left to send."""
+    """Return (retries, requests) until the last row got its first PUT: after that only retries are left."""
     requests = [one for one in log if one["kind"] == "request"]
     firsts: dict[str, int] = {}
     for n, one in enumerate(requests):
@@ -118,11 +121,11 @@ def while_rows_are_fresh(log: list[dict[str, Any]]) -> tuple[int, int]:
 
 
 def stop_rule(dialect: str, rows: int = 1400) -> Record:
-    """T30: every row is refused; with the default error limit no new row starts soon after 1,000 of them."""
+    """T30: every row is refused. With the default error limit no new row starts soon after 1,000 of them."""
     begun = time.monotonic()
     with bench(rows, dialect, sync=False) as ready:
         ready.witness.set_script([{"on": "put", "do": "json-status", "arg": [503, "SYS.1007"]}])
-        done = ready.run("--max-errors", "", limit=110)  # its default
+        done = ready.run("--max-errors", "", limit=110)  # the default
         found = ready.check()
         tried = len({one["path"] for one in ready.witness.puts()})
         stopped = done.code == 4 and tried < rows

@@ -1,4 +1,4 @@
-"""This file is T1 and T9: processes killed at random moments and resumed, and several that want one run at the same time."""
+"""T1 and T9: processes killed at random moments and resumed, and several processes that want one run."""
 
 import contextlib
 import random
@@ -22,21 +22,21 @@ DIALECTS = ("documented", "zstack")
 
 @dataclass
 class Killed:
-    """What a number of killed runs came to."""
+    """The results of a number of killed runs."""
 
     runs: int = 0
     kills: int = 0
     resumes_killed: int = 0
     puts: int = 0
     rows: int = 0
-    most_repeated: int = 0  # PUTs of one run beyond one a row, for each of its kills
-    most_open: int = 0  # rows that the server had received and that had no outcome on disk, after one kill
+    most_repeated: int = 0  # PUTs of one run beyond one for each row, per kill
+    most_open: int = 0  # most rows after one kill that the server had received and that had no outcome on disk
     troubles: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Rounds:
-    """What a number of rounds of several processes came to."""
+    """The results of a number of rounds of several processes."""
 
     rounds: int = 0
     starts: int = 0
@@ -45,7 +45,7 @@ class Rounds:
 
 
 def _whole(trial: Trial) -> list[str]:
-    """At full speed: `run_command` asks for no rate."""
+    """Return the command line of a run at full speed: `run_command` sets no rate."""
     return [*trial.run_command, "--concurrency", CONCURRENCY, "--no-adaptive"]
 
 
@@ -54,7 +54,7 @@ def _resume(trial: Trial) -> list[str]:
 
 
 def _seconds(ground: Ground) -> float:
-    """How long a run takes that nobody kills."""
+    """Return how long an undisturbed run takes, in seconds."""
     trial = ground.trial()
     begun = time.monotonic()
     trial.tool.warm_run(*_whole(trial))
@@ -62,7 +62,7 @@ def _seconds(ground: Ground) -> float:
 
 
 def _kill_within(warm: Warm, seconds: float, rng: random.Random) -> bool:
-    """Kill it at a moment of that time; False when it had ended before."""
+    """Kill the process at a moment in that time. Returns False if it had ended before."""
     time.sleep(rng.uniform(0, seconds))
     alive = warm.poll() is None
     warm.kill()
@@ -70,10 +70,10 @@ def _kill_within(warm: Warm, seconds: float, rng: random.Random) -> bool:
 
 
 def _open_rows(trial: Trial) -> int:
-    """The rows that the server has received and that have no durable outcome, once its log is at rest."""
+    """Return the rows that the server received and that have no durable outcome. Waits until its log is at rest."""
     seen = -1
     while seen != (seen := len(trial.puts)):
-        time.sleep(0.03)  # what was in the socket when the process died still arrives
+        time.sleep(0.03)  # data in the socket of the dead process still arrives
     dirs = trial.tool.run_dirs()
     if not dirs:
         return 0
@@ -83,7 +83,7 @@ def _open_rows(trial: Trial) -> int:
 
 
 def kill_once(ground: Ground, whole: float, rng: random.Random, found: Killed) -> None:
-    """A run killed at a random moment; in half of the trials its resume too, once or twice; then the last one and the check."""
+    """Kill a run at a random moment, in half of the trials its resume too, once or twice; then resume and check."""
     trial, tried = ground.trial(), Tried("kill")
     kills = int(_kill_within(trial.tool.warm(*_whole(trial)), whole, rng))
     open_rows = _open_rows(trial) if trial.puts else 0
@@ -106,7 +106,10 @@ def kill_once(ground: Ground, whole: float, rng: random.Random, found: Killed) -
 
 
 def race(ground: Ground, rng: random.Random, found: Rounds) -> None:
-    """A killed run that two to eight processes resume at once: one is let in; it is killed too, and the next one is not kept out."""
+    """Let two to eight processes resume a killed run at once.
+
+    One gets it; it is killed too, and the next one gets the run.
+    """
     trial, tried = ground.trial(rate="150/s"), Tried("race")
     first = trial.tool.warm(*trial.run_command)
     while not trial.puts and first.poll() is None:
@@ -135,7 +138,10 @@ def race(ground: Ground, rng: random.Random, found: Rounds) -> None:
 
 
 def _kills(given: tuple[str, int, int, int]) -> Killed:
-    """So many kills. A run that ended before its moment came counts as none, and there are not twice as many of those."""
+    """Kill so many runs.
+
+    A run that ended before its moment does not count; there are at most three times as many runs.
+    """
     dialect, wanted, rows, seed = given
     rng, found = random.Random(f"{dialect} {seed}"), Killed()
     with tempfile.TemporaryDirectory() as name:
@@ -161,7 +167,7 @@ def _races(given: tuple[str, int, int]) -> Rounds:
 
 
 def kills(kills_wanted: int = 1000, rows: int = ROWS, seed: int = 1) -> list[Record]:
-    """T1, in both dialects; most runs are killed once, some not, and half of the resumes are killed too."""
+    """T1 in both dialects. Most runs are killed once, some not, and half of the resumes are killed too."""
     records = []
     begun = time.monotonic()
     per_share = max(1, -(-kills_wanted // (2 * len(DIALECTS))))
@@ -193,7 +199,7 @@ def kills(kills_wanted: int = 1000, rows: int = ROWS, seed: int = 1) -> list[Rec
 
 
 def races(rounds: int = 200, seed: int = 1) -> list[Record]:
-    """T9."""
+    """Run T9."""
     begun = time.monotonic()
     shares = [(dialect, max(1, rounds // 2), seed) for dialect in DIALECTS]
     found = in_processes(_races, shares)

@@ -1,4 +1,4 @@
-"""This file puts bulkimg where it cannot go on as usual: T8, T11, T12 and T13 of docs/dev/reliability.md.
+"""Run bulkimg where it cannot continue normally: T8, T11, T12 and T13 of docs/dev/reliability.md.
 
 Outputs that cannot be written, signals at bad moments, clocks that jump, too little memory, too few descriptors.
 """
@@ -23,7 +23,7 @@ from tests.windows import most_within
 
 RATE = 60
 PLAIN = ["--rate", f"{RATE}/s", "--concurrency", "8"]
-SOON = 1.0  # seconds that a process may need for its end beyond what it waits for
+SOON = 1.0  # seconds that a process may need to end, besides what it waits for
 BIG_ROWS = 60_000
 
 
@@ -114,7 +114,7 @@ def try_output(ground: Ground, arrange: Arrange) -> Tried:
 
 
 def try_read_only(ground: Ground, *, results: bool) -> Tried:
-    """On a file system that is mounted read-only, because root may write into any directory."""
+    """Write to a file system that is mounted read-only, because root may write into any directory."""
     trial, tried = ground.trial(), Tried(f"read-only file system for {'--results' if results else 'runs'}")
     at = trial.place / "out"
     try:
@@ -139,7 +139,7 @@ def _refused(trial: Trial, ran: Ran, tried: Tried) -> None:
 
 
 def outputs(place: Path, _seed: int) -> list[Record]:
-    """T8."""
+    """Run T8."""
     begun = time.monotonic()
     with _ground(place, rows=60) as ground:
         tried = [try_output(ground, arrange) for arrange in OUTPUTS]
@@ -154,14 +154,14 @@ def outputs(place: Path, _seed: int) -> list[Record]:
 
 @dataclass(frozen=True)
 class Call:
-    """When which signals come, and what must come of them."""
+    """Which signals come when, and their required result."""
 
     name: str
     signals: tuple[int, ...]
     codes: frozenset[int]
     gaps: float = 0.1  # seconds between the signals
-    early: bool = False  # as soon as the process is under way, instead of while it sends
-    within: float = SOON  # seconds from the last signal to the end; infinite where the run goes on
+    early: bool = False  # as soon as the process runs, instead of while it sends
+    within: float = SOON  # seconds from the last signal to the end; infinite if the run continues
     rules: tuple[dict[str, Any], ...] = ()
     how: str = "run"  # run, login, reading, resume
 
@@ -194,7 +194,7 @@ CALLS = (
     Call("KILL during resume", (signal.SIGKILL,), frozenset({-9}), how="resume"),
 )
 
-# As when a lid is closed: requests in flight have timed out when the process goes on, and are asked about.
+# As if a lid was closed: requests in flight timed out before the process continues, and are asked about.
 SUSPENDED = Call(
     "STOP for 35 s, longer than --timeout", (signal.SIGSTOP, signal.SIGCONT), frozenset({0}), gaps=35.0, within=NEVER
 )
@@ -202,7 +202,7 @@ SUSPENDED = Call(
 
 @dataclass
 class Ended:
-    """How long ends took, over trials."""
+    """How long the processes took to end, over all trials."""
 
     seconds: list[float] = field(default_factory=list)
 
@@ -249,14 +249,14 @@ def _started(trial: Trial, call: Call) -> Warm:
 
 
 def _wait_for_puts(trial: Trial, warm: Warm, wanted: int) -> None:
-    """Until so many more PUTs have come, or the process has ended."""
+    """Wait until so many more PUTs came, or the process ended."""
     before, until = len(trial.puts), time.monotonic() + 10
     while len(trial.puts) < before + wanted and warm.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
 
 
 def _send(warm: Warm, call: Call) -> float:
-    """The moment of the last signal."""
+    """Send the signals. Returns the moment of the last one."""
     last = time.monotonic()
     for number, wanted in enumerate(call.signals):
         if number:
@@ -277,7 +277,7 @@ def _judge_signal(call: Call, ran: Ran, seconds: float, tried: Tried) -> None:
 
 
 def _after_signal(trial: Trial, call: Call, ran: Ran, tried: Tried) -> None:
-    """Resumed and checked; a run that was still reading is only to be refused in good order."""
+    """Resume and check the run. A run that was still reading must only be refused with a proper message."""
     if call.how == "reading":
         if trial.puts:
             tried.troubles.append("sent while reading")
@@ -291,7 +291,7 @@ def _after_signal(trial: Trial, call: Call, ran: Ran, tried: Tried) -> None:
 
 
 def try_closed_output(ground: Ground, what: str, rng: random.Random) -> Tried:
-    """Nobody reads standard output any more, as under `| head -1`, or both streams' reader is gone."""
+    """Nobody reads standard output any more, as with `| head -1`, or neither stream has a reader."""
     trial, tried = ground.trial(), Tried(f"closed {what}")
     process = trial.tool.start("run", "m.csv", "--yes", "--json", "--progress", "json", *PLAIN)
     assert process.stdout is not None
@@ -309,7 +309,7 @@ def try_closed_output(ground: Ground, what: str, rng: random.Random) -> Tried:
 
 
 def signals(place: Path, seed: int, rounds: int = 3) -> list[Record]:
-    """T11: every call, so many times."""
+    """Run T11: every case, so many times."""
     begun, rng, ended = time.monotonic(), random.Random(seed), Ended()
     with _ground(place, rows=60) as ground:
         tried = [try_signal(ground, call, rng, ended) for _ in range(rounds) for call in CALLS]
@@ -321,20 +321,20 @@ def signals(place: Path, seed: int, rounds: int = 3) -> list[Record]:
 # -- T12: clocks ------------------------------------------------------------------------------------------------------------
 
 OFFSETS = ("+1h", "-1h", "+10y", "-10y")
-BUNCHED = 2  # requests that the kernel of a loaded machine may bring together
-SLOWEST = 0.9  # of the rate: the machine is shared
+BUNCHED = 2  # requests that the kernel of a loaded machine may deliver together
+SLOWEST = 0.9  # share of the rate, because other processes use the machine
 STEPS = ("+3600", "-3600", "+315360000", "-86400")
 
 
 def fake_clock() -> dict[str, str]:
-    """The environment under which the wall clock can be set, the monotonic one not; empty where there is no libfaketime."""
+    """Return an environment in which only the wall clock can be set, or {} without libfaketime."""
     try:
         done = subprocess.run(
             ["faketime", "-f", "+0", "printenv", "LD_PRELOAD"], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return {}
-    only_wall = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_FORCE_MONOTONIC_FIX": "0"}  # without: locks stand still
+    only_wall = {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_FORCE_MONOTONIC_FIX": "0"}  # without it, locks stop
     return {"LD_PRELOAD": done.stdout.strip(), "FAKETIME_NO_CACHE": "1", **only_wall}
 
 
@@ -346,7 +346,7 @@ def try_offset(ground: Ground, offset: str, clock: dict[str, str]) -> Tried:
 
 
 def try_step(ground: Ground, step: str, clock: dict[str, str]) -> Tried:
-    """The clock jumps while the run is sending."""
+    """Let the clock jump while the run is sending."""
     trial, tried = ground.trial(), Tried(f"clock steps by {step} s")
     setting = trial.place / "clock"
     setting.write_text("+0\n")
@@ -366,7 +366,7 @@ def try_step(ground: Ground, step: str, clock: dict[str, str]) -> Tried:
 
 
 def try_resume_earlier(ground: Ground, clock: dict[str, str]) -> Tried:
-    """Killed, then resumed an hour before it began."""
+    """Kill the run, then resume it one hour before its start."""
     trial, tried = ground.trial(), Tried("resumed an hour earlier")
     first = trial.tool.warm("run", "m.csv", "--yes", "--runs-dir", str(trial.tool.runs_dir), *PLAIN)
     _wait_for_puts(trial, first, 20)
@@ -392,11 +392,11 @@ def _judge_clock(trial: Trial, ran: Ran, tried: Tried) -> None:
 
 
 def clocks(place: Path, _seed: int) -> list[Record]:
-    """T12."""
+    """Run T12."""
     begun, clock = time.monotonic(), fake_clock()
     if not clock:
         return [Record("T12", "clocks", 0, 0, "clocks", "left out: no libfaketime here")]
-    with _ground(place, rows=180, dialect="documented") as ground:  # where a PUT is the only request a row needs
+    with _ground(place, rows=180, dialect="documented") as ground:  # a PUT is the only request of a row there
         tried = [try_offset(ground, offset, clock) for offset in OFFSETS]
         tried += [try_step(ground, step, clock) for step in STEPS]
         tried.append(try_resume_earlier(ground, clock))
@@ -406,7 +406,7 @@ def clocks(place: Path, _seed: int) -> list[Record]:
 # -- T13: memory and descriptors --------------------------------------------------------------------------------------------
 
 DESCRIPTORS = (8, 10, 12, 16, 20, 24, 32, 48, 96, 128)
-HEADROOM = (0, 1, 2, 4, 8, 16, 32, 64)  # MiB beyond what a warm process has mapped
+HEADROOM = (0, 1, 2, 4, 8, 16, 32, 64)  # MiB besides what a warm process has mapped
 
 
 def try_limit(ground: Ground, what: int, most: int, name: str) -> Tried:
@@ -428,13 +428,16 @@ def try_limit(ground: Ground, what: int, most: int, name: str) -> Tried:
 
 
 def _mapped() -> int:
-    """Bytes of address space that this process has, which a fork of it begins with."""
+    """Return the bytes of address space of this process, which a fork of it starts with."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * resource.getpagesize()
 
 
 def try_exec_memory(ground: Ground, mebibytes: int) -> Tried:
-    """A whole start under `ulimit -v`: an end in words, or the interpreter's own, and nothing half-done."""
+    """Start the program under `ulimit -v`.
+
+    It ends with a message, or with the interpreter's own. Nothing is half-done.
+    """
     trial, tried = ground.trial(), Tried(f"ulimit -v {mebibytes} MiB")
     ran = trial.tool.run("run", "m.csv", "--yes", *PLAIN, limits={resource.RLIMIT_AS: mebibytes << 20}, timeout=60)
     tried.code = ran.code
@@ -448,7 +451,7 @@ def try_exec_memory(ground: Ground, mebibytes: int) -> Tried:
 
 
 def pressure(place: Path, _seed: int) -> list[Record]:
-    """T13."""
+    """Run T13."""
     begun = time.monotonic()
     with _ground(place, rows=60) as ground:
         tried = [try_limit(ground, resource.RLIMIT_NOFILE, most, f"ulimit -n {most}") for most in DESCRIPTORS]
@@ -485,5 +488,5 @@ PARTS: tuple[Callable[[Path, int], list[Record]], ...] = (outputs, signals, cloc
 
 
 def limits(place: Path, seed: int) -> list[Record]:
-    """T8, T11, T12 and T13."""
+    """Run T8, T11, T12 and T13."""
     return [record for part in PARTS for record in part(place / part.__name__, seed)]

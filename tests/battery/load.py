@@ -1,4 +1,4 @@
-"""This file is T41 and a part of T40: the rate as the server counts it, and a manifest of a million rows."""
+"""T41 and a part of T40: the rate as the server counts it, and a manifest of a million rows."""
 
 import random
 import resource
@@ -11,18 +11,18 @@ from tests.conftest import Cli, sandbox_process
 from tests.windows import most_within
 
 RATES = ((100, 1000), (1000, 5000))  # requests a second, rows
-BUNCHED = 2  # requests above the cap that the kernel's scheduling may make the server count (README, «Limits»)
+BUNCHED = 2  # requests above the cap that the kernel's scheduling may let the server count (README, «Limits»)
 
 
 def pace(dialect: str, rate: int, rows: int) -> Record:
-    """One run at a rate; a failure when any second holds more than the cap, or less than 95 % of it is reached."""
+    """Run at a rate. It fails if any second holds more than the cap, or if less than 95 % of the cap is reached."""
     begun = time.monotonic()
     with sandbox_process("--images", str(rows), "--dialect", dialect) as server, tempfile.TemporaryDirectory() as place:
         cli = Cli(Path(place))
         cli.write("m.csv", "uuid,name\n" + "".join(f"{uuid},r\n" for uuid in server.images()))
         cli.at(server)("run", "m.csv", "--yes", "--rate", f"{rate}/s", "--concurrency", "64", "--progress", "none")
         times = [request["at"] for request in server.requests()]
-    busy = times[: int(len(times) * 0.9)]  # the last requests wait for jobs, not for the pace
+    busy = times[: int(len(times) * 0.9)]  # the last requests wait for jobs, not for the rate
     reached = (len(busy) - 1) / (busy[-1] - busy[0]) / rate
     most = most_within(1.0, times)
     failed = int(most > rate + BUNCHED or reached < 0.95)
@@ -32,7 +32,7 @@ def pace(dialect: str, rate: int, rows: int) -> Record:
 
 
 def million(rows: int = 1_000_000) -> Record:
-    """`bulkimg check` of a million rows: seconds, and the most memory it held."""
+    """Run `bulkimg check` on a million rows: seconds, and its peak memory."""
     rng = random.Random(1)
     with tempfile.TemporaryDirectory() as place:
         with (Path(place) / "m.csv").open("w") as file:
@@ -48,6 +48,6 @@ def million(rows: int = 1_000_000) -> Record:
 
 
 def load(rows: int) -> list[Record]:
-    """A manifest of so many rows first: its memory is the largest child's, and the sandbox is larger."""
+    """Run the large manifest first: its memory is the largest child's, and the sandbox is larger."""
     first = million(rows)
     return [first, *(pace(dialect, rate, n) for dialect in ("documented", "zstack") for rate, n in RATES)]

@@ -1,6 +1,7 @@
-"""This file is a server and its network in one process and in virtual time: it answers, loses, delays and refuses by seed.
+"""A server and its network in one process and in virtual time: it answers, loses, delays and refuses by seed.
 
-It knows the API from docs/dev/protocol.md and nothing of the rules that it tests; only the type of an answer is bulkimg's.
+It knows the API from docs/dev/protocol.md, and none of the rules that it tests. It shares only the type of an answer
+with bulkimg.
 """
 
 import json
@@ -16,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 from bulkimg.zstack import Answer
 from tests.zstack.raw import parts
 
-EDITED = "Windows"  # what another user makes of a platform
-TIMEOUT = 30.0  # seconds until a client gives up
+EDITED = "Windows"  # another user's value of a platform
+TIMEOUT = 30.0  # seconds until a client times out
 NOT_APPLIED = ("refused", "lost-before", "500", "503", "429", "html", "internal", "not-ready", "204")
 APPLIED = (
     "lost-after",
@@ -35,7 +36,7 @@ KINDS = (*NOT_APPLIED, *APPLIED)
 
 @dataclass(frozen=True)
 class Weather:
-    """What a server and its network are like. Shares are of requests; outages are (begin, end, how)."""
+    """The faults of a server and its network. Shares are of requests; outages are (begin, end, how)."""
 
     dialect: str
     service: float = 0.05
@@ -44,7 +45,7 @@ class Weather:
     outages: tuple[tuple[float, float, str], ...] = ()
     sessions_die: tuple[float, ...] = ()
     edits: tuple[tuple[float, str], ...] = ()  # (when, image): another user changes its platform
-    deaf_to: str = ""  # a kind of question that a proxy never passes on: "api-jobs" or "images"
+    deaf_to: str = ""  # a kind of query that a proxy never passes on: "api-jobs" or "images"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Put:
 
 
 class Network:
-    """Outlives the processes that use it, as a server does. `before_put` looks on as each PUT leaves."""
+    """A network that outlives the processes that use it. `before_put` is called for each PUT that is sent."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Network:
         self.breaches: list[str] = []
         self.logins = 0
         self.calm_since = math.inf
-        self.met: set[str] = set()  # outages by how, that a request ran into
+        self.met: set[str] = set()  # outages, by kind, that a request met
         self._sessions = {"5" * 32}
         self._jobs: dict[str, tuple[float, Callable[[], tuple[int, Any]]]] = {}
         self._flying: Counter[str] = Counter()
@@ -87,14 +88,14 @@ class Network:
         self.edited: dict[str, float] = {}
 
     def edit(self) -> None:
-        """Whatever another user has changed by now."""
+        """Make the edits of other users that are due."""
         for moment, uuid in self.weather.edits:
             if uuid not in self.edited and moment <= self._clock() and uuid in self.images:
                 self.edited[uuid] = moment
                 self.images[uuid]["platform"] = EDITED
 
     def calm(self) -> None:
-        """From now on nothing goes wrong."""
+        """End all faults."""
         self.calm_since = min(self.calm_since, self._clock())
         self.weather = Weather(self.weather.dialect, self.weather.service, edits=self.weather.edits)
 
@@ -125,7 +126,7 @@ class Network:
     async def close(self) -> None:
         pass
 
-    # -- trouble --------------------------------------------------------------------------------------------------------
+    # -- faults ---------------------------------------------------------------------------------------------------------
 
     def _outage(self) -> str:
         now = self._clock()
@@ -166,7 +167,7 @@ class Network:
         return await self._early(fault) or await self._honest(uuid, job, body, headers, fault)
 
     async def _early(self, fault: str) -> Answer | None:
-        """Troubles that come before the server acts."""
+        """Apply a fault that comes before the server acts. Returns its answer, or None without such a fault."""
         if fault not in NOT_APPLIED:
             return None
         await self._sleep(0.02)
@@ -206,14 +207,14 @@ class Network:
         return await self._spoil(fault, answer, uuid)
 
     async def _later(self, late: float, result: Callable[[], Any]) -> Answer:
-        """The answer is lost, and the change is made some time afterwards, whether anybody waits for it or not."""
+        """Lose the answer and make the change later, whether a client waits for it or not."""
         import asyncio
 
         asyncio.get_running_loop().call_later(late, result)
         return await self._lost()
 
     async def _spoil(self, fault: str, answer: Answer, uuid: str) -> Answer:
-        """Troubles that come after the server has acted, or has taken the job."""
+        """Apply a fault that comes after the server has acted or has accepted the job."""
         if fault in ("lost-after", "late"):
             return Answer(None, failure="NO_ANSWER", detail="reset")
         if fault == "silent":
@@ -256,7 +257,7 @@ class Network:
         return result
 
     def settle_jobs(self) -> None:
-        """Whatever was accepted is carried out in the end."""
+        """Execute all accepted jobs."""
         for _, result in self._jobs.values():
             result()
 
@@ -307,5 +308,5 @@ def _refusal(code: str, details: str) -> Answer:
 
 
 def row_of(body: str) -> str:
-    """The body without the spelling of its key: all attempts of a row must have the same."""
+    """Return the body without its key: all attempts of a row must have the same."""
     return re.sub(r'^\{"update[iI]mage"', '{"update"', body)

@@ -1,8 +1,9 @@
-"""This file is T31 in real time: the server is gone in the middle of a run, and comes back.
+"""T31 in real time: the server is down in the middle of a run, and comes back.
 
     python -m tests.battery.outage --how refuse --seconds 20 --rate 100
 
-`refuse`: nobody listens and every connection is reset; `503`: plain 503 to all; `silent`: requests are read, never answered.
+`refuse`: nothing listens and every connection is reset. `503`: plain 503 to all. `silent`: requests are read, never
+answered.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from tests.battery.trial import HUNG, Bench, bench, last_of_each
 
 HOWS = ("refuse", "503", "silent")
 BEFORE = 3.0  # seconds of the run before the outage
-AFTER = 15.0  # seconds' worth of rows that are left for the time after it
+AFTER = 15.0  # seconds' worth of rows that are left for afterwards
 MOST_REQUESTS = 100  # in an outage of any length
 FULL = 0.9  # of the rate
 RAMP = 0.1  # of the rate, in the first second after recovery
@@ -29,13 +30,13 @@ RAMP = 0.1  # of the rate, in the first second after recovery
 
 @dataclass
 class Figures:
-    """What an outage came to."""
+    """The figures of an outage."""
 
     code: int
     found: Findings
-    received: int  # requests of the outage that the witness saw
-    attempted: int  # and those that never reached it
-    most_in_a_second: int  # of those it saw, once the run had noticed
+    received: int  # requests in the outage that the witness received
+    attempted: int  # requests that never reached it
+    most_in_a_second: int  # of those it received, once the run had noticed
     first: float  # seconds from recovery to the first request
     full: float  # seconds from recovery to full speed
     first_second: int  # requests in the first second that follows the first one after recovery
@@ -51,7 +52,7 @@ def outage(
     rate: int = 100,
     seed: int = 1,
 ) -> Figures:
-    """One run with one outage; its time-out for an answer is 2 s."""
+    """Run with one outage. The timeout for an answer is 2 s."""
     per_row = 2.2 if dialect == ZSTACK else 1.0  # requests
     rows = int(rate * (BEFORE + AFTER) / per_row)
     limit = BEFORE + AFTER * 4 + seconds * 2 + 90
@@ -109,7 +110,7 @@ def _most_in_a_second(times: list[float]) -> int:
 
 
 def _full_speed(later: list[float], rate: int) -> float:
-    """The beginning of the first second with so many requests in it."""
+    """Return the beginning of the first second with so many requests."""
     return next((at for n, at in enumerate(later) if sum(o < at + 1.0 for o in later[n:]) >= FULL * rate), math.inf)
 
 
@@ -121,7 +122,7 @@ def record(
     statuses = got.found.statuses
     not_updated = got.found.rows - statuses["updated"]
     too_many = got.received + got.attempted > MOST_REQUESTS
-    # What the server answered after it is whole again to the requests of the slow start: polls count too.
+    # After it, all requests of the slow start reach the server: polls count too.
     too_fast = got.first_second > max(RAMP * rate, 2) * 1.5
     failures = int(bool(got.found.bad or not_updated or too_many or too_fast or got.code != 0))
     notes = (

@@ -1,8 +1,9 @@
-"""This file cuts the power at every moment of one run, on paper: T5 of docs/dev/reliability.md.
+"""Simulate a power loss at every moment of one run: T5 of docs/dev/reliability.md.
 
-One run is recorded under strace. For every prefix of its calls it builds what a disk may hold after a power loss there: what
-was synced is kept; every other write is kept, lost or torn, whatever became of those before it; names likewise. Each such
-ledger is opened with plain SQLite and held against what the run had sent and shown by then; some are resumed for real.
+One run is recorded under strace. For every prefix of its calls, the states are built that a disk may have after a power
+loss at that point. What was synced is kept. Every other write is kept, lost or torn, independently of the others, and
+so are names. Each such ledger is opened with plain SQLite and compared with what the run had sent and shown until then.
+Some are really resumed.
 """
 
 import hashlib
@@ -34,13 +35,13 @@ CALLS = (
 LEDGER = ("run.db", "run.db-wal", "run.db-journal")
 SECTORS = (512, 4096)
 RESUMED = 50
-IDLE_ROUNDS = 30  # without a state that was not there before
+IDLE_ROUNDS = 30  # draws without a new state
 UNSEEN_STATES = {None, "reading"}
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One call, as a disk or the server sees it. `name` is a file of the run's directory, or empty for the directory."""
+    """One call as a disk or the server sees it. `name` is a file of the run's directory, or "" for the directory."""
 
     kind: str  # create, write, truncate, sync, rename, unlink, send
     name: str
@@ -52,7 +53,7 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Unsynced:
-    """A change of a file's bytes that no sync has covered yet."""
+    """A change of a file's bytes that is not synced yet."""
 
     at: int
     data: bytes | None  # None: cut to `at` bytes
@@ -60,7 +61,7 @@ class Unsynced:
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A change of the directory that no sync has covered yet: a file takes a name, or leaves one."""
+    """A change of the directory that is not synced yet: a file gets a name or loses one."""
 
     name: str
     file: int | None
@@ -69,7 +70,7 @@ class Renamed:
 
 @dataclass(frozen=True)
 class Moment:
-    """The disk after some calls, and what the world had been told by then."""
+    """The disk after some calls, and what was sent and shown until then."""
 
     names: dict[str, int]  # durable
     renames: tuple[Renamed, ...]
@@ -82,7 +83,7 @@ class Moment:
 
 
 def record(trial: Trial) -> tuple[Path, Path]:
-    """One run under strace: (its log, the run's directory)."""
+    """Record one run under strace. Returns (its log, the run's directory)."""
     log = trial.place / "power.txt"
     warm = trial.tool.warm(*trial.run_command, pause=Pause.RUN_DIR)
     with traced(warm, lambda _: ["-f", "-y", "-xx", "-s", "9999999", "-e", f"trace={CALLS}"], log):
@@ -92,7 +93,7 @@ def record(trial: Trial) -> tuple[Path, Path]:
 
 
 def calls(log: Path) -> Iterator[tuple[str, str]]:
-    """(call, arguments) in the order in which they may have had their effect: a sync when it has returned, the others at once."""
+    """Return (call, arguments) in the order of their effects: a sync when it returned, the others at once."""
     open_calls: dict[str, str] = {}
     for line in log.read_text("latin-1").splitlines():
         thread, _, text = line.partition(" ")
@@ -115,7 +116,7 @@ def _bytes(hexed: str) -> bytes:
 
 
 def operations(log: Path, run_dir: Path) -> Iterator[Op]:
-    """What the calls did to the run's files, and the PUTs that they began to send."""
+    """Return what the calls did to the run's files, and the PUTs that they began to send."""
     inside = f"{run_dir}/"
     for call, arguments in calls(log):
         words = [_bytes(word).decode("latin-1") for word in re.findall(r'[<"]((?:\\x[0-9a-f]{2})*)[>"]', arguments)]
@@ -160,7 +161,7 @@ def _changed(call: str, name: str, arguments: str) -> Iterator[Op]:
 
 @dataclass
 class Disk:
-    """What is durable, what is not yet, and what the server and the user have seen."""
+    """What is durable, what is not yet, and what the server and the user have received."""
 
     names: dict[str, int] = field(default_factory=dict)  # durable
     seen: dict[str, int] = field(default_factory=dict)  # as processes see them
@@ -225,7 +226,7 @@ class Disk:
 
 
 def written(durable: bytes, changes: Iterable[Unsynced]) -> bytes:
-    """The bytes after changes; a hole reads as zeros."""
+    """Return the bytes after the changes. A hole reads as zeros."""
     content = bytearray(durable)
     for change in changes:
         if change.data is None:
@@ -238,7 +239,7 @@ def written(durable: bytes, changes: Iterable[Unsynced]) -> bytes:
 
 
 def history(log: Path, run_dir: Path) -> tuple[list[Moment], Disk]:
-    """The moments after each call, and the disk at the end with all that was sent and shown."""
+    """Return the moment after each call, and the disk at the end with everything sent and shown."""
     disk, moments = Disk(), []
     for op in operations(log, run_dir):
         disk.apply(op)
@@ -250,7 +251,7 @@ def history(log: Path, run_dir: Path) -> tuple[list[Moment], Disk]:
 
 
 def crash(moment: Moment, rng: random.Random | None, *, keep: bool = False) -> dict[str, bytes]:
-    """What a power loss leaves: by chance, or without `rng` all or nothing of what was not synced."""
+    """Return what a power loss leaves: by chance, or without `rng` all or nothing of what was not synced."""
     style = rng.choice((0.2, 0.5, 0.8, 0.95)) if rng else 0.0
     names = dict(moment.names)
     for change in moment.renames:
@@ -269,7 +270,7 @@ def crash(moment: Moment, rng: random.Random | None, *, keep: bool = False) -> d
 
 
 def _by_chance(unsynced: Sequence[Unsynced], style: float, rng: random.Random) -> Iterator[Unsynced]:
-    """Each change is kept, lost or torn, whatever became of those before it."""
+    """Keep, lose or tear each change, independently of the others."""
     for change in unsynced:
         if rng.random() < style:
             yield change
@@ -291,7 +292,7 @@ def ledger_hash(left: dict[str, bytes]) -> str:
 def states(
     moments: Sequence[Moment], wanted: int, rng: random.Random
 ) -> Iterator[tuple[str, Moment, dict[str, bytes]]]:
-    """So many crash states with distinct ledgers (or all that chance finds), and each again with all that was sent by then."""
+    """Return so many crash states with distinct ledgers, or all that are found, with everything sent until then."""
     known: set[tuple[str, int, int]] = set()
     distinct: set[str] = set()
     idle = number = 0
@@ -330,7 +331,7 @@ class Judged:
 
 
 def judge(ledger: Path, sent: Sequence[str], shown: Sequence[tuple[str, str]], rows: int) -> tuple[list[str], bool]:
-    """What is wrong with a ledger, and whether it is one that can be gone on with."""
+    """Return what is wrong with a ledger, and whether it can be resumed."""
     try:
         with closing(sqlite3.connect(f"file:{ledger}?mode=rw", uri=True, isolation_level=None)) as db:
             state = dict(db.execute("SELECT key, value FROM meta")).get("state", "null")
@@ -364,7 +365,7 @@ def put_down(left: dict[str, bytes], directory: Path, names: Iterable[str] | Non
 
 
 def _share(given: tuple[Path, Path, int, int, int]) -> Judged:
-    """One process's part of the moments."""
+    """Judge one process's share of the moments."""
     log, run_dir, number, wanted, seed = given
     moments, end = history(log, run_dir)
     found = Judged()
@@ -387,7 +388,7 @@ def _share(given: tuple[Path, Path, int, int, int]) -> Judged:
 
 
 def resume_one(trial: Trial, place: Path, moment: Moment, left: dict[str, bytes], end: Disk) -> str:
-    """Resume a crash state; what is wrong with how it ended, or nothing."""
+    """Resume a crash state. Returns what is wrong with the result, or ""."""
     run_dir = place / "runs" / "20200101-000000.000-aaaa"
     put_down(left, run_dir)
     before = len(trial.log)
@@ -407,9 +408,9 @@ def resume_one(trial: Trial, place: Path, moment: Moment, left: dict[str, bytes]
 
 
 def _happened(log: Iterable[dict[str, Any]], sent: Counter[str]) -> Iterator[dict[str, Any]]:
-    """The recorded run's log as far as it belongs to the shortened history: of each job, so many PUTs as had been sent by then.
+    """Return the recorded run's log as it would be for the shortened history: for each job, the PUTs sent until then.
 
-    A job that the ledger knows counts as sent once: the server has carried it out, whatever the moment of the power loss.
+    A job that the ledger knows counts as sent once: the server executed it at any moment of the power loss.
     """
     left = sent.copy()
     for line in log:
@@ -432,14 +433,14 @@ def resume_some(trial: Trial, moments: Sequence[Moment], end: Disk, count: int, 
 
 
 def power_loss(place: Path, states: int, seed: int) -> list[Record]:
-    """T5 of one recorded run: so many crash states with distinct ledgers judged, some of them resumed."""
+    """T5 of one recorded run: so many crash states with distinct ledgers are judged, and some of them are resumed."""
     begun = time.monotonic()
     with witness(place, images=ROWS, dialect="zstack", service_ms=20, workers=4) as server:
         trial = Ground(place, server, rows=ROWS).trial()
         log, run_dir = record(trial)
         moments, end = history(log, run_dir)
         found = Judged()
-        wanted = states * 6 // 5 // PROCESSES  # some are found by both
+        wanted = states * 6 // 5 // PROCESSES  # both find some of them
         shares = [(log, run_dir, n, wanted, seed) for n in range(PROCESSES)]
         with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
             for part in pool.map(_share, shares, chunksize=1):

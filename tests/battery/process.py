@@ -1,7 +1,7 @@
-"""This file starts bulkimg processes for the battery: as anybody does, or warm, forked from a process that has imported it.
+"""Start bulkimg processes for the battery: as a new process, or warm, forked from a process that has imported it.
 
 Interpreter and imports take half a second, a fork takes ten milliseconds, and the battery kills thousands of processes.
-A warm process runs the same `bulkimg.cli.main.main`; only what a start-up does is left out.
+A warm process runs the same `bulkimg.cli.main.main`; only the start of the interpreter is skipped.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from tests.conftest import ROOT
 
-Limits = Mapping[int, int]  # resource.RLIMIT_… → the most of it
+Limits = Mapping[int, int]  # resource.RLIMIT_… → its value
 NO_LIMITS: Limits = {}
 NO_ENV: Mapping[str, str] = {}
 WARM_MODULES = (
@@ -43,7 +43,7 @@ _CAUGHT = (
 
 
 class Pause(enum.Enum):
-    """Where a warm process waits for its parent, who may then attach a tracer to the thread that has come there."""
+    """Where a warm process waits for its parent, which may then attach a tracer to the waiting thread."""
 
     START = "before the command"
     RUN_DIR = "before the run's directory is made"
@@ -52,7 +52,7 @@ class Pause(enum.Enum):
 
 @dataclass(frozen=True)
 class Ran:
-    """A process that has ended: code as `subprocess` says it, negative for a signal."""
+    """A process that has ended. The code is `subprocess`'s, negative for a signal."""
 
     code: int
     out: str
@@ -65,7 +65,7 @@ class Ran:
 
     @property
     def sentence(self) -> str:
-        """The last error that the command said, or nothing."""
+        """The last error message of the command, or ""."""
         said = [line for line in self.err.splitlines() if line.startswith("bulkimg: ")]
         return said[-1] if said else ""
 
@@ -100,7 +100,7 @@ class Tool:
         env: Mapping[str, str] = NO_ENV,
         timeout: float = 120,
     ) -> Ran:
-        """Run to the end, as anybody would start it."""
+        """Run a new process to its end."""
         begun = time.monotonic()
         process = self.start(*args, prefix=prefix, limits=limits, env=env)
         try:
@@ -119,7 +119,7 @@ class Tool:
         env: Mapping[str, str] = NO_ENV,
         stdout: int = subprocess.PIPE,
     ) -> "subprocess.Popen[str]":
-        """Start, and go on."""
+        """Start a new process and return."""
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", "bulkimg", *args],
             cwd=self.place,
@@ -132,20 +132,20 @@ class Tool:
         )
 
     def warm(self, *args: str, pause: Pause | None = None, limits: Limits = NO_LIMITS) -> "Warm":
-        """The same command, forked."""
+        """Fork the same command and return."""
         return warm_start(self.place, self.whole_env, args, pause=pause, limits=limits)
 
     def warm_run(self, *args: str, limits: Limits = NO_LIMITS, timeout: float = 120) -> Ran:
-        """The same command, forked and waited for."""
+        """Fork the same command and wait for it."""
         return self.warm(*args, limits=limits).ended(timeout)
 
     def run_dirs(self) -> list[Path]:
-        """The run directories there are, oldest first; also those that no ledger has come into yet."""
+        """Return the run directories, oldest first, also those without a ledger."""
         return sorted(path for path in self.runs_dir.iterdir() if path.is_dir()) if self.runs_dir.is_dir() else []
 
 
 class Warm:
-    """A forked bulkimg process: the handle to wait for it, to signal it, to read what it said."""
+    """A forked bulkimg process: wait for it, send it signals, read its output."""
 
     def __init__(self, pid: int, out: Path, err: Path, told: int | None, go: int | None) -> None:
         self.pid = pid
@@ -157,7 +157,10 @@ class Warm:
         self._code: int | None = None
 
     def paused(self) -> tuple[int, str] | None:
-        """Wait until the pause: (thread id, run directory, if it has one); None when the process ended before it."""
+        """Wait until the pause.
+
+        Returns (thread id, run directory, if it has one), or None if the process ended before it.
+        """
         assert self._told is not None
         told = os.read(self._told, 4096)
         if not told:
@@ -181,7 +184,7 @@ class Warm:
         return self.ended()
 
     def poll(self) -> int | None:
-        """The exit code when it has ended, negative for a signal."""
+        """Return the exit code if the process has ended, negative for a signal."""
         if self._code is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -189,7 +192,7 @@ class Warm:
         return self._code
 
     def wait(self, timeout: float = 120) -> int:
-        """The exit code; TimeoutError when it takes longer, the process then still being there."""
+        """Wait and return the exit code. Raises TimeoutError if it takes longer; the process then continues."""
         until = time.monotonic() + timeout
         nap = 0.001
         while (code := self.poll()) is None:
@@ -200,7 +203,7 @@ class Warm:
         return code
 
     def ended(self, timeout: float = 120) -> Ran:
-        """Wait and read what it said; one that takes longer is killed, and its error output says so."""
+        """Wait and read the output. A process that takes longer is killed, and its error output says so."""
         note = ""
         try:
             code = self.wait(timeout)
@@ -219,12 +222,12 @@ class Warm:
 
 
 def _said(path: Path) -> str:
-    """What is in the file, if the child lived long enough to open it."""
+    """Return the file's text, or "" if the child did not live long enough to open it."""
     return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 def preload() -> None:
-    """Import what a command imports, so that forks have it already."""
+    """Import what a command imports, so that forks need not."""
     for name in WARM_MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -238,7 +241,10 @@ def warm_start(
     pause: Pause | None = None,
     limits: Limits = NO_LIMITS,
 ) -> Warm:
-    """Fork a bulkimg process with its standard streams in files of `place`. The caller has one thread and no event loop."""
+    """Fork a bulkimg process with its standard streams in files of `place`.
+
+    The caller has one thread and no event loop.
+    """
     assert threading.active_count() == 1, "a fork would copy one thread of several"
     preload()
     out, err = place / "out.txt", place / "err.txt"
@@ -266,7 +272,7 @@ def _be_bulkimg(
     pause: tuple[Pause, int, int] | None,
     limits: Limits,
 ) -> NoReturn:
-    """The forked child's life. It never returns into the battery's own code, whatever happens."""
+    """Run bulkimg in the forked child. It never returns into the battery's own code."""
     code = 1
     try:
         _default_signals()
@@ -290,7 +296,7 @@ def _be_bulkimg(
 
 
 def _main() -> int:
-    """The exit code that `python -m bulkimg` would have had."""
+    """Return the exit code that `python -m bulkimg` would have."""
     from bulkimg.cli.main import main  # the child alone needs it
 
     try:
@@ -303,7 +309,7 @@ def _main() -> int:
 
 
 def _default_signals() -> None:
-    """As an interpreter starts: INT raises, PIPE is ignored, all others have their default."""
+    """Set signals as the interpreter does: INT raises, PIPE is ignored, all others have their default."""
     for number in _CAUGHT:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -312,7 +318,7 @@ def _default_signals() -> None:
 
 
 def _redirect(out: Path, err: Path) -> None:
-    """Standard streams of our own on the usual numbers."""
+    """Redirect the standard streams to files of our own."""
     for number, path, flags in ((0, Path(os.devnull), os.O_RDONLY), (1, out, _WRITE), (2, err, _WRITE)):
         descriptor = os.open(path, flags, 0o600)
         os.dup2(descriptor, number)
@@ -326,7 +332,7 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
 def _close_all_but(kept: Sequence[int]) -> None:
-    """An exec would have closed them: the battery's pipes must not live on in a process that is to be killed."""
+    """Close files as an exec would: the battery's pipes must not stay open in a process that will be killed."""
     low = 3
     for descriptor in [*sorted(kept), 1 << 16]:
         os.closerange(low, descriptor)
@@ -334,15 +340,15 @@ def _close_all_but(kept: Sequence[int]) -> None:
 
 
 def set_limits(limits: Limits) -> None:
-    """Limits of this process, hard and soft."""
+    """Set hard and soft limits of this process."""
     for what, most in limits.items():
         resource.setrlimit(what, (most, most))
 
 
 def _pause_at(pause: Pause, tell: int, wait_for: int) -> None:
-    """Arrange that the process reports the thread and the run directory, and waits, when it comes to the pause.
+    """Make the process report the thread and the run directory, and wait, when it comes to the pause.
 
-    Audit events and the profile hook tell the moment; nothing of bulkimg is changed.
+    Audit events and the profile hook show the moment; nothing of bulkimg is changed.
     """
     made: list[str] = []
 
@@ -370,7 +376,7 @@ def _pause_at(pause: Pause, tell: int, wait_for: int) -> None:
 
 
 class Tracer:
-    """strace on one paused thread, or on a process and the threads it will begin."""
+    """strace on one paused thread, or on a process and the threads that it will start."""
 
     def __init__(self, thread: int, options: Sequence[str], log: Path) -> None:
         self._process = subprocess.Popen(
@@ -383,7 +389,7 @@ class Tracer:
         self.attached = "attached" in self.said
 
     def ended(self) -> None:
-        """Wait until it has written all it saw; it ends with the thread."""
+        """Wait until strace has written everything. It ends with the thread."""
         assert self._process.stderr is not None
         try:
             self._process.wait(20)
@@ -397,7 +403,7 @@ class Tracer:
 def traced(
     warm: Warm, options: Callable[[str], Sequence[str]], log: Path, *, run_dir: str = ""
 ) -> Iterator[Tracer | None]:
-    """Attach at the pause, with the options that the run directory asks for; None when the process never came there."""
+    """Attach at the pause with the options for the run directory. Returns None if the process never came there."""
     found = warm.paused()
     if found is None:
         yield None

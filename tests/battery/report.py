@@ -1,4 +1,4 @@
-"""This file keeps the battery's figures: one record a test in records.jsonl, and RESULTS.md made from all of them."""
+"""Keep the battery's figures: one record for each test in records.jsonl, and RESULTS.md made from all of them."""
 
 import fcntl
 import json
@@ -24,13 +24,13 @@ def today() -> str:
 
 @dataclass(frozen=True)
 class Record:
-    """What one test came to. `id` is docs/dev/reliability.md's; (id, test) names the record."""
+    """The result of one test. `id` is that of docs/dev/reliability.md; (id, test) names the record."""
 
     id: str
     test: str
     trials: int
     failures: int
-    unit: str = "runs"  # of trials
+    unit: str = "runs"  # number of trials
     notes: str = ""
     seconds: float = 0.0
     date: str = field(default_factory=today)
@@ -38,7 +38,7 @@ class Record:
 
     @property
     def bound(self) -> str:
-        """With no failure in N trials, the rate of failures is below 3/N with 95 % confidence."""
+        """Return the bound of the failure rate. Without a failure in N trials it is 3/N with 95 % confidence."""
         if self.failures or not self.trials:
             return "-"
         return f"< {min(1.0, 3 / self.trials):.2%}"
@@ -51,14 +51,14 @@ def kept() -> list[Record]:
 
 
 def keep(record: Record) -> None:
-    """Add it, or put it in the place of the same test's last record; a crash leaves the old file or the new one."""
+    """Add the record, or replace the same test's last one. A crash leaves the old file or the new one."""
     with _alone():
         _keep(record)
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Several tests may end at once."""
+    """Lock the file, because several tests may end at once."""
     folder = os.open(RECORDS.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -80,7 +80,7 @@ def _keep(record: Record) -> None:
 
 
 def write() -> None:
-    """RESULTS.md from every record there is."""
+    """Write RESULTS.md from all records."""
     lines = [
         "# Battery",
         "",

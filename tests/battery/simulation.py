@@ -1,8 +1,8 @@
-"""This file is T55: whole runs in virtual time, by seed: crashes, a failing disk, outages, lies and losses; the code is production's.
+"""T55: whole runs in virtual time, by seed, with the production code: crashes, a failing disk, outages, lies, losses.
 
-Each seed is a story: a manifest, a server with its weather, some lives of a process that are killed or whose disk fails,
-and a last one that ends in calm weather. Then the ledger, the result files, the server's own table and its log are held
-against each other. The same seed tells the same story, to the byte of the ledger.
+Each seed defines a story: a manifest, a server with its faults, some processes that are killed or whose disk fails, and
+a last process without faults. Then the ledger, the result files, the server's own table and its log are compared. The
+same seed gives the same story, to the byte of the ledger.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ from tests.battery.report import Record
 from tests.battery.shares import in_processes
 from tests.virtual import VirtualLoop, virtual_throttler
 
-EPOCH = 1_795_435_200.0  # 2026-11-23 12:00:00 UTC, where virtual time begins
+EPOCH = 1_795_435_200.0  # 2026-11-23 12:00:00 UTC, the start of virtual time
 LIVES = 6
 STATUSES = {"updated", "unchanged", "conflict", "invalid", "failed", "drifted", "unknown", "unprocessed"}
 
 
 class InlineThread:
-    """Commits in the event loop instead of in a thread: nothing depends on which is faster."""
+    """Commit in the event loop instead of in a thread, so that nothing depends on speed."""
 
     def __init__(self, on_death: Callable[[], None]) -> None:
         self._waiting = 0
@@ -70,7 +70,7 @@ class InlineThread:
 
 @dataclass
 class Story:
-    """What a seed makes up, and what is found wrong in it."""
+    """What a seed defines, and the errors that were found."""
 
     seed: int
     rows: int
@@ -130,7 +130,7 @@ def make_up(seed: int) -> Story:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process ends before its work does: at the n-th statement of its ledger, or after some seconds."""
+    """How a process ends early: at the n-th statement of its ledger, or after some seconds."""
 
     die_at: int = 0
     fail_at: int = 0
@@ -149,18 +149,18 @@ class Ending:
 
 
 class Play:
-    """Plays one story in a place of its own."""
+    """Play one story in a folder of its own."""
 
     def __init__(self, story: Story, place: Path) -> None:
         self.story = story
         self.rng = random.Random(f"play {story.seed}")
         self.loop = VirtualLoop()
-        self.loop.set_exception_handler(lambda loop, context: None)  # what a dead process would not have said
+        self.loop.set_exception_handler(lambda loop, context: None)  # events that a dead process would not have shown
         self.place = place
         ghosts = [f"{n:032x}" for n in range(900, 900 + self.rng.choice((0, 0, 1, 3)))]
         images = {f"{n + 1:032x}": {"name": f"image-{n}", "platform": "Other"} for n in range(story.rows)}
         more = {}
-        if random.Random(f"null {story.seed}").random() < 0.2:  # all is as asked for, but for a field that is null
+        if random.Random(f"null {story.seed}").random() < 0.2:  # all is as asked for, except for a null field
             images = {uuid: {"name": f"new-{uuid[-6:]}", "platform": "Linux"} for uuid in images}
             more = {"description": "told"}
         for uuid in self.rng.sample(sorted(images), min(len(images), self.rng.choice((0, 0, 1)))):
@@ -175,7 +175,7 @@ class Play:
         self.outcomes: dict[int, tuple[Any, ...]] = {}
         self.troubled = bool(story.weather.faults or story.weather.ask_faults or story.weather.deaf_to)
         self.run: Path | None = None
-        self.at_its_end = False  # the last process came to its own end
+        self.at_its_end = False  # the last process ended by itself
 
     def _settings(self) -> Settings:
         story = self.story
@@ -224,7 +224,7 @@ class Play:
         return self.story
 
     def finish(self) -> None:
-        """A run that gave up, or died over its last words, is gone on with, in the end in calm weather."""
+        """Resume a run that gave up or died at its end; the last time without faults."""
         for _ in range(4):
             if self.at_its_end and not self.open_rows():
                 break
@@ -232,7 +232,10 @@ class Play:
             self.live(Ending())
 
     def again(self) -> None:
-        """`retry`: a new run of what the last one left failed or unknown; what it left must stay as it is."""
+        """`retry`: a new run of the rows that the last one left failed or unknown.
+
+        Its other rows must stay as they are.
+        """
         assert self.run is not None
         left = self._digest()
         try:
@@ -253,10 +256,10 @@ class Play:
     # -- one process ----------------------------------------------------------------------------------------------------
 
     def live(self, ending: Ending) -> None:
-        """One process, from resume to its end."""
+        """Run one process, from resume to its end."""
         assert self.run is not None
         opened = resume_run(RunDirectory(self.run), self.settings)
-        self.network.holds.clear()  # a new process does not know what an earlier one was asked
+        self.network.holds.clear()  # a new process does not know the requests of an earlier one
         self.at_its_end = False
         disk = Disk(opened.ledger.db, die_at=ending.die_at, fail_at=ending.fail_at, late=ending.late)
         opened.ledger.db = disk  # type: ignore[assignment] # it has what the ledger uses
@@ -318,7 +321,7 @@ class Play:
             await self._bury(work)
 
     async def _bury(self, work: "asyncio.Future[Any]") -> None:
-        """What a dead process would have done does not happen: its disk is dead, its network is cut."""
+        """Stop everything that a dead process would not do: its disk fails, its network is cut."""
 
         def cut(uuid: str, job: str) -> None:
             raise asyncio.CancelledError
@@ -342,7 +345,7 @@ class Play:
         return self.reader.execute(sql, values).fetchall()
 
     def _look_at_put(self, uuid: str, job: str) -> None:
-        """Intent before act (invariant 2), and nothing for a row that has its outcome (invariant 4)."""
+        """Check that every PUT has a claim (invariant 2), and no row with an outcome gets one (invariant 4)."""
         known = self._ask(
             "SELECT attempt.n FROM attempt JOIN row USING (ordinal) WHERE job_uuid = ? AND row.uuid = ? AND fate IS NULL",
             job,
@@ -358,7 +361,7 @@ class Play:
             self._breach(f"{flying} PUTs at once")
 
     def _look_at_edits(self, uuid: str) -> None:
-        """Nobody's later edit is overwritten (invariant 25), but for the stated time between looking and sending."""
+        """Check that no later edit is overwritten, except in the time between reading and sending (invariant 25)."""
         edited, image = self.network.edited.get(uuid), self.network.images.get(uuid, {})
         seen = self._ask("SELECT before FROM plan JOIN row USING (ordinal) WHERE row.uuid = ?", bytes.fromhex(uuid))
         if edited is None or not seen or image.get("platform") != EDITED:
@@ -369,14 +372,14 @@ class Play:
             self._breach(f"a PUT of {uuid} overwrites an edit made {self.loop.time() - edited:.0f} s ago")
 
     def _watch(self, event: Event) -> None:
-        """Outcome before claim (invariant 3)."""
+        """Check that an outcome has a claim (invariant 3)."""
         if isinstance(event, Settled):
             for outcome in event.outcomes:
                 if not self._ask("SELECT 1 FROM outcome WHERE ordinal = ?", outcome.ordinal):
                     self._breach(f"row {outcome.ordinal} was shown before its outcome was durable")
 
     def _remember_outcomes(self) -> None:
-        """No outcome is ever lost or changed (invariant 4)."""
+        """Check that no outcome is ever lost or changed (invariant 4)."""
         found = {record[0]: record for record in self._ask("SELECT * FROM outcome")}
         for ordinal, record in self.outcomes.items():
             if found.get(ordinal) != record:
@@ -392,7 +395,7 @@ class Play:
         story.virtual_seconds = self.loop.time()
         story.puts = len(self.network.puts)
         story.breaches += self.network.breaches
-        self.loop.run_until_complete(asyncio.sleep(100))  # whatever comes late has come by now
+        self.loop.run_until_complete(asyncio.sleep(100))  # late changes have been made by now
         self.network.settle_jobs()
         self._check_files()
         self._check_truth()
@@ -417,7 +420,7 @@ class Play:
         self.results = {result["uuid"]: result for result in results}
 
     def _check_truth(self) -> None:
-        """Success and failure mean evidence (invariants 5 and 6): held against the server's own table and history."""
+        """Check successes and failures against the server's own table and history (invariants 5 and 6)."""
         for change in self.changes:
             uuid, result = change["uuid"], self.results[change["uuid"]]
             image, applied = self.network.images.get(uuid, {}), uuid in self.network.applied
@@ -441,15 +444,17 @@ class Play:
 
     @property
     def _fine(self) -> tuple[str, ...]:
-        """Where nothing but outages happened, every row ends so. With fewer requests in flight than make an outage, and no
-        try but the first, a silent one that is over when they time out cannot be told from the rows' own trouble: the row
-        may be unknown then (README, «Limits»), and no more."""
+        """Check that every row succeeds if there were only outages.
+
+        There is one exception (README, «Limits»). With fewer requests in flight than make an outage, and only one try,
+        a silent outage that is over at the timeout looks like the rows' own failures. Such a row may be unknown.
+        """
         unseen = self.story.retries == 0 and self.story.concurrency < NEAR
         may_be_unknown = unseen and "silent" in self.network.met
         return ("updated", "unchanged", *["unknown"] * may_be_unknown)
 
     def _check_requests(self) -> None:
-        """Bounded duplicates, the same body, and few requests in an outage (invariants 8, 9 and 14)."""
+        """Check for few duplicates, equal bodies, and few requests in an outage (invariants 8, 9 and 14)."""
         attempts = dict(self._ask("SELECT lower(hex(uuid)), count(*) FROM attempt JOIN row USING (ordinal) GROUP BY 1"))
         for uuid, count in Counter(put.uuid for put in self.network.puts).items():
             if count > attempts.get(uuid, 0):
@@ -460,8 +465,8 @@ class Play:
         for begin_at, planned_end, how in self.story.weather.outages:
             end = min(planned_end, self.network.calm_since)
             during = sum(begin_at <= moment < end for moment, _ in self.network.requests)
-            # In flight at the beginning, what makes an outage, and probes at growing distances, of two questions each
-            # where the server can be reached; anew for each process.
+            # In flight at the beginning, failures that make an outage, and probes at growing distances, of two
+            # questions each if the server can be reached; again for each process.
             lives, questions = self.story.kills + self.story.disk_faults + 1, 1 if how == "refused" else 2
             allowed = (
                 lives * (2 * self.story.concurrency + 10 + 7 * questions) + max(0.0, end - begin_at) / 45 * questions
@@ -470,9 +475,9 @@ class Play:
                 self._breach(f"{during} requests in {end - begin_at:.0f} s of outage ({how})")
 
     def _digest(self) -> str:
-        """Of everything in the ledger but the name of its directory."""
+        """Return the digest of everything in the ledger except the name of its directory."""
         assert self.reader is not None
-        # The next command names the place, which is another one in every story, and the header's checksum depends on it.
+        # The next command has the place, which differs in every story, and the header's checksum depends on it.
         dump = (
             line for line in self.reader.iterdump() if not any(f"VALUES('{name}'" in line for name in ("next", "meta"))
         )
@@ -480,14 +485,14 @@ class Play:
 
 
 def play(seed: int) -> Story:
-    """One seed, from its beginning to its end."""
+    """Play one seed from its beginning to its end."""
     shm = Path("/dev/shm")
     place = Path(tempfile.mkdtemp(prefix="bulkimg-", dir=shm if shm.is_dir() else None))
     story = make_up(seed)
     stage = Play(story, place)
     try:
         return stage.play()
-    except Exception as error:  # a crash of the program is a finding like the others
+    except Exception as error:  # a crash of the program is a finding too
         story.breaches.append(f"{type(error).__name__}: {error}")
         return story
     finally:
@@ -497,7 +502,7 @@ def play(seed: int) -> Story:
 
 @dataclass
 class Played:
-    """What a number of stories came to."""
+    """The results of a number of stories."""
 
     stories: int = 0
     kills: int = 0
@@ -510,7 +515,7 @@ class Played:
 
 
 def play_all(seeds: range) -> Played:
-    """Each seed; every tenth is told twice and must be the same to the byte."""
+    """Play each seed. Every tenth is played twice and must be the same to the byte."""
     found = Played()
     for seed in seeds:
         story = play(seed)
@@ -528,7 +533,7 @@ def play_all(seeds: range) -> Played:
 
 
 def simulation(seeds: int = 10_000, first: int = 0, workers: int = 2) -> list[Record]:
-    """T55."""
+    """Run T55."""
     begun = time.monotonic()
     shares = [range(first + worker, first + seeds, workers * 10) for worker in range(workers * 10)]
     found = in_processes(play_all, shares, workers)

@@ -1,4 +1,4 @@
-"""How the battery plays a hypothesis state machine: a number of stories, the same ones for the same seed."""
+"""Run a hypothesis state machine in the battery: a number of examples, the same ones for the same seed."""
 
 from typing import TypeVar
 
@@ -11,9 +11,10 @@ Machine = TypeVar("Machine", bound=RuleBasedStateMachine)
 
 
 def explore(machine: type[Machine], examples: int, steps: int, seed: int = 1) -> None:
-    """Play `examples` stories of up to `steps` steps. Raises what a broken promise raised, with the steps that led to it.
+    """Run `examples` examples of up to `steps` steps.
 
-    A failure is shown as it was found: to make it smaller takes minutes, and a test's time limit would hide it.
+    Raises the failure of a broken promise with the steps that led to it. A failure is shown as it was found. Making it
+    smaller takes minutes, longer than a test's time limit.
     """
     rules = settings(
         max_examples=examples,
@@ -27,7 +28,7 @@ def explore(machine: type[Machine], examples: int, steps: int, seed: int = 1) ->
 
 
 def failure(machine: type[Machine], examples: int, steps: int, seed: int = 1) -> str:
-    """The same; what went wrong in words, or nothing."""
+    """Run the examples. Returns the failure as text, or ""."""
     try:
         explore(machine, examples, steps, seed)
     except (AssertionError, HypothesisException) as error:

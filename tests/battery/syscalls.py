@@ -1,7 +1,10 @@
-"""This file kills and starves bulkimg at every system call on its run's files: T2, T3, T4 and T7 of docs/dev/reliability.md.
+"""Kill bulkimg, or let its calls fail, at every system call on its run's files.
 
-strace counts calls for each thread by itself, and two threads write a run's files: the main one before and after sending, the
-ledger's while sending. So a border is a thread, a system call and its number, and strace follows just that thread.
+These are T2, T3, T4 and T7 of docs/dev/reliability.md.
+
+strace counts calls for each thread separately, and two threads write a run's files: the main thread before and after
+sending, and the writer thread while sending. So a border is a thread, a system call and its number, and strace follows
+only that thread.
 """
 
 import json
@@ -34,9 +37,9 @@ KINDS = ("write", "pwrite64", "fsync", "fdatasync", "rename", "renameat", "renam
          "unlinkat", "chmod")  # fmt: skip
 FAILING = ("write", "pwrite64", "fsync", "fdatasync", "rename", "ftruncate", "openat")
 ERRORS = ("ENOSPC", "EIO")
-IN_FLIGHT = 0.2  # seconds: what was handed over before an error may still arrive
+IN_FLIGHT = 0.2  # seconds: requests handed over before an error may still arrive
 PROCESSES = 2
-PART = 20  # points, where all of them would tell the same once more
+PART = 20  # points, where all of them would show the same again
 THREADS = (Pause.RUN_DIR, Pause.LEDGER_THREAD)
 
 
@@ -54,7 +57,7 @@ class Border:
 
 @dataclass(frozen=True)
 class Point:
-    """What is done at a border: the part of strace's inject= after the system call's name."""
+    """What is done at a border: strace's inject= option after the system call's name."""
 
     border: Border
     what: str  # signal=SIGKILL:when=3, error=EIO:when=3+
@@ -65,21 +68,21 @@ class Point:
 
 @dataclass
 class Tried:
-    """What came of one trial."""
+    """The result of one trial."""
 
     point: str
     reached: bool = True
     troubles: list[str] = field(default_factory=list)
     late_puts: int = 0  # new rows sent after the error
-    unheard: bool = False  # SQLite did not mind the error
-    syncs_after: int = 0  # of the file whose sync had failed
-    code: int = 0  # of the first life
-    refused: bool = False  # the run had to be begun again
+    unheard: bool = False  # SQLite ignored the error
+    syncs_after: int = 0  # on the file whose sync had failed
+    code: int = 0  # by the first process
+    refused: bool = False  # the run had to be started again
 
 
 @dataclass
 class Ground:
-    """A witness and a place for trials; every trial has its folder and its names."""
+    """A witness and a place for trials. Every trial has its own folder and names."""
 
     place: Path
     server: Witness
@@ -94,7 +97,7 @@ class Ground:
 
 
 class Trial:
-    """One manifest against the witness: a first life that something ends, a second one, and the check."""
+    """One manifest against the witness: a first process that something ends, a second one, and the check."""
 
     def __init__(self, place: Path, server: Witness, mark: str, rows: int, rate: str) -> None:
         self.place = place
@@ -113,7 +116,7 @@ class Trial:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """What the witness has received since the trial began."""
+        """Return what the witness received since the trial began."""
         with self.server.path.open("rb") as file:
             file.seek(self._seen)
             return [json.loads(line) for line in file.read().rpartition(b"\n")[0].splitlines()]
@@ -123,7 +126,7 @@ class Trial:
         return [line for line in self.log if line["kind"] == "request" and line["path"].endswith("/actions")]
 
     def second_life(self, tried: Tried) -> None:
-        """Resume, or run again where the first life left nothing to resume, and check."""
+        """Resume, or run again if there is nothing to resume, and check."""
         if not self.tool.run_dirs():
             done = self._again(tried)
         else:
@@ -136,14 +139,14 @@ class Trial:
         self.check(tried)
 
     def check(self, tried: Tried) -> None:
-        """One honest outcome for every row, as the witness and the ledger see it."""
+        """Check that every row has one true outcome by the witness and the ledger."""
         dirs = self.tool.run_dirs()
         if not dirs:
             tried.troubles.append("no run directory at the end")
             return
         try:
             found = check(self.manifest, dirs[-1], self.log, self.server.table())
-        except Exception as error:  # a file the checker cannot read is a finding
+        except Exception as error:  # a file that the checker cannot read is a finding
             tried.troubles.append(f"check: {error!r}")
             return
         if not found.ok:
@@ -169,7 +172,7 @@ def last_line(ran: Ran) -> str:
 
 
 def frame(ran: Ran) -> str:
-    """Where in bulkimg a traceback comes from."""
+    """Return the place in bulkimg that a traceback comes from."""
     found = re.findall(r'File "[^"]*/(bulkimg/[^"]*)", line (\d+), in (\w+)', ran.err)
     return "in " + " < ".join(f"{path}:{line} {name}" for path, line, name in found[:-4:-1]) if found else ""
 
@@ -178,7 +181,7 @@ def frame(ran: Ran) -> str:
 
 
 def watched(run_dir: str, names: Sequence[str] = FILES) -> list[str]:
-    """strace's options that limit it to files of the run."""
+    """Return strace's options that limit it to files of the run."""
     paths = [run_dir] if names is FILES else []
     for name in names:
         paths += [f"{run_dir}/{name}", *([f"{run_dir}/.{name}.tmp"] if name not in LEDGER_FILES else [])]
@@ -186,7 +189,7 @@ def watched(run_dir: str, names: Sequence[str] = FILES) -> list[str]:
 
 
 def count(ground: Ground, thread: Pause, kinds: Sequence[str], names: Sequence[str] = FILES) -> Counter[str]:
-    """The calls of each kind that the thread makes on the run's files in an undisturbed run."""
+    """Count the thread's calls of each kind on the run's files, in an undisturbed run."""
     trial = ground.trial()
     log = trial.place / "strace.txt"
     warm = trial.tool.warm(*trial.run_command, pause=thread)
@@ -196,7 +199,7 @@ def count(ground: Ground, thread: Pause, kinds: Sequence[str], names: Sequence[s
 
 
 def all_borders(ground: Ground, kinds: Sequence[str], names: Sequence[str] = FILES) -> list[Border]:
-    """Every border of an undisturbed run."""
+    """Return every border of an undisturbed run."""
     return [
         Border(thread, kind, at)
         for thread in THREADS
@@ -206,7 +209,7 @@ def all_borders(ground: Ground, kinds: Sequence[str], names: Sequence[str] = FIL
 
 
 def first_life(trial: Trial, point: Point, more: Sequence[str] = (), names: Sequence[str] = FILES) -> tuple[Ran, str]:
-    """A run with the point's injection; how it ended and what strace saw."""
+    """Run with the point's injection. Returns how it ended and what strace saw."""
     log = trial.place / "strace.txt"
     inject = ["-ttt", "-y", "-s", "0", *more, "-e", f"trace={','.join(KINDS)}"]
     inject += ["-e", f"inject={point.border.syscall}:{point.what}"]
@@ -248,7 +251,10 @@ def try_error(ground: Ground, point: Point) -> Tried:
 
 
 def _note_late_puts(trial: Trial, seen: str, failed_at: float, tried: Tried) -> None:
-    """SQLite tells nobody when a directory could not be opened or synced; bulkimg syncs it itself before it sends."""
+    """Note PUTs after an error.
+
+    SQLite ignores a directory that cannot be opened or synced; bulkimg syncs it before it sends.
+    """
     failed = re.search(r"(openat|f(?:data)?sync)\((\d*)(?:<([^>]*)>)?.*\(INJECTED\)", seen)
     of_directory = failed is not None and (failed[1] == "openat" or failed[3] == str(trial.tool.run_dirs()[-1]))
     if of_directory and tried.code == 0:
@@ -260,7 +266,7 @@ def _note_late_puts(trial: Trial, seen: str, failed_at: float, tried: Tried) -> 
 
 
 def judge_end(ran: Ran, tried: Tried) -> None:
-    """A disk error ends in exit 8 and one sentence, unless it did not matter."""
+    """Check that a disk error ends in exit 8 and one sentence, unless it had no effect."""
     if ran.traceback:
         tried.troubles.append(f"traceback, exit {ran.code}: {last_line(ran)} {frame(ran)}")
     elif ran.code == 8 and not ran.sentence:
@@ -270,13 +276,13 @@ def judge_end(ran: Ran, tried: Tried) -> None:
 
 
 def first_injected(seen: str) -> float | None:
-    """Seconds since the epoch of the first call that strace made fail."""
+    """Return when strace made the first call fail, in seconds since the epoch."""
     found = re.search(r"^([\d.]+) .*\(INJECTED\)", seen, re.MULTILINE)
     return float(found[1]) if found else None
 
 
 def late_puts(puts: Sequence[Mapping[str, Any]], failed_at: float) -> int:
-    """Rows whose first PUT came after an error, and later than one that had been on its way."""
+    """Return the rows whose first PUT came after an error and was not in flight before."""
     first: dict[str, float] = {}
     for put in puts:
         first.setdefault(put["path"], put["at"])
@@ -297,13 +303,13 @@ def try_sync(ground: Ground, point: Point) -> Tried:
     trial.second_life(tried)
     if (
         tried.syncs_after and not tried.refused
-    ):  # SQLite rolls back a ledger that it could not create; nobody goes on with it
+    ):  # SQLite rolls back a ledger that it could not create, and nobody resumes it
         tried.troubles.append(f"{tried.syncs_after} more syncs of the file")
     return tried
 
 
 def syncs_after_failure(seen: str) -> int:
-    """Calls of fsync and fdatasync on the file whose sync was the first to fail, after that."""
+    """Return the calls of fsync and fdatasync on the file of the first failed sync, after that failure."""
     calls = [
         (found[1], "INJECTED" in line)
         for line in seen.splitlines()
@@ -317,14 +323,14 @@ def syncs_after_failure(seen: str) -> int:
 
 
 def try_file_size(ground: Ground, most: int) -> Tried:
-    """No file may grow beyond `most` bytes."""
+    """Allow no file more than `most` bytes."""
     trial, tried = ground.trial(rate="200/s"), Tried(f"RLIMIT_FSIZE {most}")
     _full_life(trial, tried, limits={resource.RLIMIT_FSIZE: most})
     return tried
 
 
 def try_small_disk(ground: Ground, most: int, *, results_only: bool) -> Tried:
-    """The runs, or only --results, are on a file system of `most` bytes, which grows before the second life."""
+    """Put the runs, or only --results, on a file system of `most` bytes that grows before the second process."""
     what = "--results" if results_only else "runs"
     trial, tried = ground.trial(rate="200/s"), Tried(f"tmpfs of {most} bytes for {what}")
     at = trial.place / ("out" if results_only else "runs")
@@ -351,7 +357,7 @@ def _full_life(
 
 @contextmanager
 def small_disk(at: Path, most: int) -> Iterator[Callable[[], None]]:
-    """A file system of its own; the callable makes it large. PermissionError where we may not mount."""
+    """Make a small file system; the callable makes it large. Raises PermissionError if we may not mount."""
     at.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={most}", "tmpfs", str(at)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -372,7 +378,7 @@ Work = Callable[[Ground, Any], Tried]
 
 
 def _share(given: tuple[Path, int, str, Work, Sequence[Any]]) -> list[Tried]:
-    """One process's part of the points, with a witness of its own."""
+    """Try one process's share of the points, with a witness of its own."""
     place, number, dialect, work, points = given
     here = place / f"p{number}"
     here.mkdir(parents=True)
@@ -382,7 +388,7 @@ def _share(given: tuple[Path, int, str, Work, Sequence[Any]]) -> list[Tried]:
 
 
 def _told(ground: Ground, tried: Tried) -> Tried:
-    """Say what went wrong, and keep a trial's files only then."""
+    """Print what went wrong, and keep a trial's files only then."""
     for trouble in tried.troubles:
         sys.stderr.write(f"{tried.point}: {trouble}\n")
     if not tried.troubles:
@@ -391,7 +397,7 @@ def _told(ground: Ground, tried: Tried) -> Tried:
 
 
 def spread(place: Path, dialect: str, work: Work, points: Sequence[Any]) -> list[Tried]:
-    """Try all the points in a few processes."""
+    """Try all points in a few processes."""
     shares = [(place, n, dialect, work, points[n::PROCESSES]) for n in range(PROCESSES)]
     with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:
         found = [tried for part in pool.map(_share, shares, chunksize=1) for tried in part]
@@ -401,7 +407,7 @@ def spread(place: Path, dialect: str, work: Work, points: Sequence[Any]) -> list
 
 
 def sampled(points: Sequence[Any], sample: int | None, seed: int) -> list[Any]:
-    """All, or so many of them in an order that the seed makes."""
+    """Return all points, or so many of them in a seeded order."""
     chosen = list(points)
     random.Random(seed).shuffle(chosen)
     return chosen[:sample]
@@ -439,7 +445,7 @@ def kill_borders(place: Path, dialect: str, sample: int | None, seed: int) -> Re
 
 
 def error_borders(place: Path, dialect: str, sample: int | None, seed: int) -> list[Record]:
-    """T3: each error from every border on; and once, at a part of them."""
+    """T3: each error from every border on, and only once at a share of them."""
     begun = time.monotonic()
     every = _points_here(place / "count", FAILING, dialect)
     records = []
@@ -478,7 +484,7 @@ def try_full(ground: Ground, case: tuple[str, int]) -> Tried:
 
 
 def full_disks(place: Path, dialect: str, sample: int | None, seed: int) -> Record:
-    """T7: limits on file sizes and small disks."""
+    """T7: limits on file sizes, and small disks."""
     begun = time.monotonic()
     cases = [("limit", 1024 * size) for size in (1, 4, 12, 20, 32, 48, 64, 96, 128, 160, 200, 240)]
     cases += [("runs", 1024 * size) for size in (4, 16, 64, 96, 128, 160, 192, 224, 256, 288, 320)]
@@ -488,7 +494,7 @@ def full_disks(place: Path, dialect: str, sample: int | None, seed: int) -> Reco
 
 
 def borders(place: Path, sample: int | None, seed: int) -> list[Record]:
-    """T2, T3, T4 and T7: all points in the one dialect and a part in the other, or `sample` points in the first alone."""
+    """T2, T3, T4 and T7: all points in one dialect and a share in the other, or `sample` points in the first alone."""
     records = []
     for dialect, most in (("zstack", sample),) if sample else (("zstack", None), ("documented", PART)):
         here = place / dialect

@@ -1,4 +1,4 @@
-"""This file shows that the checker sees: a good run has no findings, and each planted wrong is found under its name."""
+"""The checker works: a good run has no findings, and each planted error is found under its name."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from tests.battery.trial import bench
 
 @dataclass
 class Evidence:
-    """A finished run and what the witness says of it: each test spoils a copy."""
+    """A finished run and the witness's log and table. Each test damages a copy."""
 
     manifest: Path
     run: Path

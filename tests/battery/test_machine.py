@@ -1,4 +1,4 @@
-"""T53: run, crash, failing disk, weather, resume, retry, a second process, in any order that hypothesis thinks of."""
+"""T53: run, crash, failing disk, server faults, resume, retry, a second process, in any order, by hypothesis."""
 
 import shutil
 import tempfile
@@ -58,7 +58,7 @@ class Run(RuleBasedStateMachine):
 
     @rule(at=st.integers(1, 60), late=st.booleans(), kill=st.booleans())
     def strike(self, at: int, late: bool, kill: bool) -> None:
-        """Killed, or its disk fails, at a statement of the ledger."""
+        """Kill the process, or let its disk fail, at a statement of the ledger."""
         assert self.stage
         self.stage.live(Ending(die_at=at if kill else 0, fail_at=0 if kill else at, late=late))
 
@@ -74,7 +74,7 @@ class Run(RuleBasedStateMachine):
 
     @rule()
     def second_process(self) -> None:
-        """One holds it, the other is refused; whoever is dead holds nothing."""
+        """One process holds the run and the other is refused. A dead process holds nothing."""
         assert self.stage
         assert self.stage.run
         held = RunDirectory(self.stage.run).hold()

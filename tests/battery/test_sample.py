@@ -12,7 +12,7 @@ from tests.battery.report import Record
 from tests.battery.simulation import play, simulation
 from tests.conftest import CORPORA, ROOT, corpus
 
-# Whole processes and forks have a test process of their own: the battery's, started as `make battery` does.
+# Whole processes and forks have a test process of their own, the battery's, as in `make battery`.
 APART = 170.0  # seconds
 pytestmark = pytest.mark.timeout(APART + 10)
 

@@ -1,4 +1,4 @@
-"""This file is one trial of the battery: a witness, a manifest, bulkimg as a process with a limit of time, the checker."""
+"""One trial of the battery: a witness, a manifest, bulkimg as a process with a time limit, the checker."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ from tests.battery.witness import ROOT, Witness, witness
 PACE = ("--rate", "unlimited", "--concurrency", "16", "--retries", "3", "--timeout", "2s", "--job-timeout", "5s")
 QUIET = ("--max-errors", "none", "--progress", "none")
 LIMIT = 180.0  # seconds for one command; longer is a hang
-HUNG = -1  # the exit code of a command that was ended
+HUNG = -1  # the exit code of a command that was stopped at the limit
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Done:
 
 @cache
 def offers(option: str) -> bool:
-    """Whether `bulkimg run` knows the option: it is older or newer than this file."""
+    """Return whether `bulkimg run` knows the option: it may be older or newer than this file."""
     said = subprocess.run(
         [sys.executable, "-m", "bulkimg", "run", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -50,17 +50,17 @@ def offers(option: str) -> bool:
 
 
 def within(outage: str) -> tuple[str, ...]:
-    """`--max-outage`, where there is one: a total fault ends the run instead of making it wait."""
+    """Return `--max-outage` if it exists: a total fault then ends the run instead of making it wait."""
     return ("--max-outage", outage) if offers("--max-outage") else ()
 
 
 @dataclass
 class Bench:
-    """A witness and a folder to run bulkimg in."""
+    """A witness, and a folder to run bulkimg in."""
 
     place: Path
     witness: Witness
-    account: bool = False  # log in, rather than use a session
+    account: bool = False  # log in instead of using a session
     uuids: list[str] = field(default_factory=list)
 
     @property
@@ -91,7 +91,7 @@ class Bench:
         )
 
     def command(self, *arguments: str, limit: float = LIMIT) -> Done:
-        """Run to the end, or end it at the limit."""
+        """Run a command to its end, or stop it at the limit."""
         begun = time.monotonic()
         process = self.start(*arguments)
         try:
@@ -103,7 +103,7 @@ class Bench:
         return Done(process.returncode, time.monotonic() - begun, err)
 
     def run(self, *options: str, limit: float = LIMIT) -> Done:
-        """`bulkimg run` of the manifest; a later one of two options of a name counts."""
+        """Run `bulkimg run` with the manifest. The last of several options of one name counts."""
         self.witness.mark("run")
         return self.command("run", "m.csv", "--yes", *last_of_each((*PACE, *QUIET, *options)), limit=limit)
 
@@ -131,7 +131,7 @@ class Bench:
             return {}
 
     def settle(self) -> tuple[Done | None, Findings]:
-        """With a healthy server: go on with what is left, or try what has not come off, and check again."""
+        """With a healthy server, resume what is left or retry what failed, and check again."""
         self.witness.set_script([])
         if self.summary().get("rows_to_do", 1):  # 1: there is no summary, so it did not end
             done = self.command("resume", "last", *last_of_each((*PACE, *QUIET)))
@@ -145,13 +145,13 @@ class Bench:
 
 
 def last_of_each(options: Sequence[str]) -> list[str]:
-    """Option and value in turn; the last of a name stays, and an empty value leaves the option out."""
+    """Return options and values in turn. The last of a name counts, and an empty value removes the option."""
     chosen = dict(zip(options[::2], options[1::2], strict=True))
     return [part for pair in chosen.items() if pair[1] for part in pair]
 
 
 def tell(name: str, done: Done, found: str, bad: int, problems: list[str]) -> None:
-    """One trial in a line on standard error, with its first problems."""
+    """Print one trial in a line on standard error, with its first problems."""
     sys.stderr.write(f"{'FAILED ' if bad else ''}{name}: exit {done.code}, {done.seconds:.1f} s: {found}\n")
     sys.stderr.write("".join(f"    {problem}\n" for problem in problems[:3]))
     if done.crashed:
@@ -160,7 +160,7 @@ def tell(name: str, done: Done, found: str, bad: int, problems: list[str]) -> No
 
 @contextlib.contextmanager
 def bench(rows: int, dialect: str, *, account: bool = False, **more: Any) -> Iterator[Bench]:
-    """A fresh witness of so many images, its manifest asking for a new name of each."""
+    """Start a witness with so many images, and a manifest with a new name for each."""
     with tempfile.TemporaryDirectory(prefix="battery-") as name:
         place = Path(name)
         with witness(place, images=rows, dialect=dialect, **more) as found:

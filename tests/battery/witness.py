@@ -1,7 +1,7 @@
-"""This file is the witness server as a program, and the handle that tests hold on it.
+"""The witness server as a program, and the object that tests control it with.
 
-The witness believes nobody: it writes every request it receives to its own log, synced, before it acts on it, and says
-in the same log when a change was applied and when an answer ended. It shares no code with bulkimg and imports none of it.
+The witness writes every request to its own log, synced, before it executes it. The same log says when a change was
+applied and when an answer ended. It shares no code with bulkimg and imports none of it.
 
 Lines of the log, by "kind": request (number, connection, method, path, query, job, scheme, credential's sha256, body,
 sha256), applied (request, uuid, job), end (request, how, fault, left), mark (name), outage, recovery. All have `at`
@@ -31,7 +31,7 @@ Rules = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Witness:
-    """A witness process and how to look into it."""
+    """A witness process and access to its state."""
 
     url: str
     session: str
@@ -40,17 +40,17 @@ class Witness:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Endpoint and a given session."""
+        """Return the endpoint and a given session."""
         return {"BULKIMG_ENDPOINT": self.url, "BULKIMG_SESSION": self.session}
 
     @property
     def account(self) -> dict[str, str]:
-        """Endpoint and an account that logs in."""
+        """Return the endpoint and an account that logs in."""
         return {"BULKIMG_ENDPOINT": self.url, "BULKIMG_ACCOUNT": ACCOUNT, "BULKIMG_PASSWORD": PASSWORD}
 
     def log(self, since: str | None = None) -> list[dict[str, Any]]:
-        """Every line so far; `since`: only what comes after the last mark of that name."""
-        whole = self.path.read_bytes().rpartition(b"\n")[0].split(b"\n")  # a line may be half there
+        """Return every line so far. `since`: only those after the last mark of that name."""
+        whole = self.path.read_bytes().rpartition(b"\n")[0].split(b"\n")  # the last line may be incomplete
         lines = [json.loads(line) for line in whole if line]
         if since is None:
             return lines
@@ -67,22 +67,22 @@ class Witness:
         return self._ask("GET", "table")  # type: ignore[no-any-return]
 
     def set_script(self, rules: Rules) -> None:
-        """Replaces the script; an empty one is a healthy server."""
+        """Replace the script. An empty one makes a healthy server."""
         self._ask("PUT", "script", list(rules))
 
     def reset(self) -> None:
-        """A new table and no jobs; the log goes on, with a mark `reset`."""
+        """Reset the table and drop all jobs. The log continues with a mark `reset`."""
         self._ask("POST", "reset", {})
 
     def mark(self, name: str) -> None:
         self._ask("POST", "mark", name)
 
     def forget_sessions(self) -> None:
-        """Every session is dead from now on."""
+        """End every session."""
         self._ask("POST", "forget-sessions", {})
 
     def outage(self, how: str, seconds: float) -> None:
-        """Begin an outage (refuse, 503 or silent) that ends by itself; in `refuse`, ask nothing until then."""
+        """Begin an outage (refuse, 503 or silent) that ends by itself. In `refuse`, make no request until then."""
         self._ask("POST", "outage", {"how": how, "seconds": seconds})
 
     def _ask(self, method: str, what: str, body: Any = None) -> Any:
@@ -97,9 +97,9 @@ class Witness:
 def witness(
     place: Path, *, images: int = 100, dialect: str = "zstack", script: Rules = (), **more: Any
 ) -> Iterator[Witness]:
-    """A witness on a free port with its log in `place`; ended with the block, by its pid.
+    """Start a witness on a free port with its log in `place`. It is ended with the block, by its pid.
 
-    `more`: seed, workers, service_ms, and sync=False where the disk's time matters more than its word.
+    `more`: seed, workers, service_ms, and sync=False if speed matters more than a durable log.
     """
     log = place / "witness.jsonl"
     sync = more.pop("sync", True)

@@ -1,7 +1,7 @@
-"""This file is the API as the witness speaks it: images, sessions and jobs, in both dialects (docs/dev/protocol.md §1-§6).
+"""The witness's API: images, sessions and jobs, in both dialects (docs/dev/protocol.md §1-§6).
 
-Every change of the table goes through `Api.apply`, which writes it to the witness's log: what was applied is known, not
-concluded.
+Every change of the table goes through `Api.apply`, which writes it to the witness's log. So what was applied is known
+and not concluded.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ def session_dead() -> Reply:
 
 
 def make_table(count: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Every fifteenth image is a data volume: null platform, architecture and guestOsType (docs/dev/protocol.md §5.2)."""
+    """Make the table. Every fifteenth image is a data volume: null platform, architecture and guestOsType (§5.2)."""
     rng = random.Random(f"images {seed}")
     uuids = [f"{rng.getrandbits(128):032x}" for _ in range(count)]
     table = {
@@ -72,7 +72,7 @@ def make_table(count: int, seed: int) -> dict[str, dict[str, Any]]:
 
 @dataclass(slots=True)
 class Job:
-    """A job of the zstack dialect. `forced` is a fault's word: missing, stuck."""
+    """A job of the zstack dialect. `forced` is set by a fault: missing, stuck."""
 
     uuid: str
     image: str
@@ -82,7 +82,7 @@ class Job:
 
 @dataclass
 class Api:
-    """The server behind the wire. `note` writes a line to the log."""
+    """The server above HTTP. `note` writes a line to the log."""
 
     dialect: str
     images: int
@@ -114,7 +114,7 @@ class Api:
         return session
 
     async def answer(self, request: Request, number: int) -> Reply:
-        """What a healthy server answers, having done what was asked."""
+        """Execute the request and return a healthy server's answer."""
         path = request.path
         if request.method == "PUT" and (found := ACTIONS.fullmatch(path)):
             return await self._update(request, found[1], number)
@@ -140,7 +140,7 @@ class Api:
         return None if credential in self.sessions else session_dead()
 
     def wanted(self, request: Request) -> dict[str, Any] | None:
-        """The fields under the dialect's action key."""
+        """Return the fields under the dialect's action key."""
         try:
             body = json.loads(request.body)
         except ValueError:
@@ -165,7 +165,7 @@ class Api:
         return self.accept(uuid, fields, number, request)
 
     def accept(self, uuid: str, fields: dict[str, Any], number: int, request: Request, forced: str = "") -> Reply:
-        """Make a job of it: 202, and its result by and by."""
+        """Make a job of the request: 202, and its result later."""
         job = self.jobs[request.job] = Job(request.job, uuid, forced=forced)
         if forced != "stuck":
             if self.service:
@@ -186,7 +186,7 @@ class Api:
                 await asyncio.sleep(self.service)
 
     def execute(self, uuid: str, fields: dict[str, Any], number: int, request: Request) -> Reply:
-        """Validate, then look at the session, then apply: the real server's order (docs/dev/protocol.md §1)."""
+        """Validate, then check the session, then apply, as the real server does (docs/dev/protocol.md §1)."""
         refused = self._invalid(uuid, fields) or self._authorised(request)
         return refused or self.apply(uuid, fields, number, request.job)
 
@@ -201,7 +201,7 @@ class Api:
         return None
 
     def apply(self, uuid: str, fields: dict[str, Any], number: int, job: str) -> Reply:
-        """Change the image and say so in the log: the only place that does."""
+        """Change the image and write it to the log. Nothing else changes images."""
         image = self.table[uuid]
         self.note("applied", request=number, uuid=uuid, job=job)
         image.update(as_applied(fields))
@@ -225,7 +225,8 @@ class Api:
         if "platform" in asked.get("fields", [""])[0].split(",") and any(
             "platform" not in self.table[u] for u in found
         ):
-            # A real server calls toString() on the null (ZQLMetadata.java:96-97). Otherwise whole images are answered.
+            # A real server calls toString() on the null (ZQLMetadata.java:96-97). Without `fields`, whole images are
+            # answered.
             return error(
                 "SYS.1000", "org.zstack.header.exception.CloudRuntimeException: java.lang.NullPointerException"
             )
@@ -248,5 +249,5 @@ def stored(value: Any) -> Any:
 
 
 def as_applied(fields: dict[str, Any]) -> dict[str, Any]:
-    """What an image shows after the change: known fields that are not null, trimmed; everything else is ignored."""
+    """Return the changed values of an image: known fields that are not null, trimmed. Everything else is ignored."""
     return {name: stored(value) for name, value in fields.items() if name in (*TEXTS, *FLAGS) and value is not None}

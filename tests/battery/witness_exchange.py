@@ -1,4 +1,4 @@
-"""This file is one request under a fault: what a fault knows, the table of kinds, and how one is run."""
+"""One request under a fault: what a fault knows, the table of kinds, and how a fault is run."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -30,20 +30,23 @@ class Exchange:
         await self.connection.send(reply.wire())
 
     async def claimed(self, default: Any = "coin") -> Reply:
-        """An answer that shows the change, whether or not it is made (`act`): what a spoilt answer is spoilt from."""
+        """Return an answer that shows the change, whether or not it is made (`act`).
+
+        Damaged answers are made from it.
+        """
         act = default if self.rule.act is None else self.rule.act
         if act == "coin":
             act = self.rule.rng.random() < 0.5
         return await self.good() if act or self.kind != "put" else self.pretended()
 
     def pretended(self) -> Reply:
-        """The answer to a change that is not made."""
+        """Return the answer to a change that is not made."""
         if self.api.dialect == "zstack":
             return Reply.of(202, {"location": f"http://172.20.0.2:8080/zstack/v1/api-jobs/{self.request.job}"})
         return self.shown(self.image)
 
     def shown(self, uuid: str) -> Reply:
-        """An inventory of this image with the values asked for, which the table may not have."""
+        """Return an inventory of this image with the requested values, which the table may not have."""
         fields = as_applied(self.api.wanted(self.request) or {})
         return Reply.of(200, {"inventory": {**self.api.table.get(self.image, {}), **fields, "uuid": uuid}})
 
@@ -67,7 +70,7 @@ def fault(name: str) -> Callable[[Fault], Fault]:
 
 
 async def run_fault(x: Exchange) -> str:
-    """Carry the rule out; how it ended, for the log."""
+    """Apply the rule. Returns how the request ended, for the log."""
     if x.rule.do not in FAULTS:
         await x.say(Reply.text(599, f"the script names an unknown fault {x.rule.do!r}"))
         return "unknown fault"

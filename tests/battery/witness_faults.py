@@ -1,4 +1,4 @@
-"""This file is the witness's faults of the wire: broken connections, refusals, delays, answers in the wrong place."""
+"""The witness's faults of the connection: broken connections, refusals, delays, answers in the wrong place."""
 
 import asyncio
 import email.utils
@@ -66,7 +66,7 @@ async def whole_then_reset(x: Exchange) -> None:
 
 @fault("drop-idle")
 async def drop_idle(x: Exchange) -> None:
-    """The keep-alive race: a good answer, then the connection is closed without a word."""
+    """The keep-alive race: a good answer, then the connection is closed."""
     await x.say(await x.good())
     await asyncio.sleep(float(x.rule.arg or 0))
     await x.connection.fin()
@@ -126,14 +126,14 @@ async def retry_after(x: Exchange) -> None:
 
 @fault("rate-limit")
 async def rate_limit(x: Exchange) -> None:
-    """A good answer with headers on it."""
+    """Give a good answer with rate limit headers."""
     reply = await x.good()
     await x.say(Reply(reply.status, reply.body, {**reply.headers, **x.rule.arg}))
 
 
 @fault("slow")
 async def slow(x: Exchange) -> None:
-    """A good answer, arg seconds late."""
+    """Give a good answer, arg seconds late."""
     reply = await x.good()
     await asyncio.sleep(float(x.rule.arg or 0.5))
     await x.say(reply)
@@ -152,7 +152,7 @@ async def login_refused(x: Exchange) -> None:
 
 @fault("kill-session")
 async def kill_session(x: Exchange) -> None:
-    """Every session dies; then the request is answered as usual."""
+    """End every session, then answer as usual."""
     x.api.sessions.clear()
     await x.say(await x.good())
 
@@ -168,7 +168,7 @@ async def wrong_uuid(x: Exchange) -> None:
 
 @dataclass
 class _Held:
-    """An answer that waits for another to change places with."""
+    """An answer that waits for another to change places with it."""
 
     reply: Reply
     partner: "asyncio.Future[Reply]"
@@ -197,14 +197,14 @@ async def swap(x: Exchange) -> None:
 
 @fault("ghost")
 async def ghost(x: Exchange) -> None:
-    """One answer more than was asked for: what the next request on this connection may take for its own."""
+    """Send one answer more than requested: the next request on this connection may get it."""
     reply = await x.good()
     await x.connection.send(reply.wire() + (x.shown(x.image) if x.kind == "put" else reply).wire())
 
 
 @fault("cached")
 async def cached(x: Exchange) -> None:
-    """The image as it was before any change, made or not."""
+    """Answer with the image as it was before all changes."""
     old = x.api.before.get(x.image, {})
     await x.claimed()
     await x.say(Reply.of(200, {"inventories": [old]} if x.kind == "read" else {"inventory": old}))

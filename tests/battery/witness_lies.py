@@ -1,4 +1,4 @@
-"""This file is the witness's spoilt answers, faulty jobs and lies about what was applied."""
+"""The witness's damaged answers, faulty jobs and false answers about what was applied."""
 
 import asyncio
 import functools
@@ -13,7 +13,7 @@ from tests.battery.witness_api import error
 from tests.battery.witness_exchange import FAULTS, HTML, Exchange, fault
 from tests.battery.witness_wire import Reply, status_line
 
-MOST_SECONDS = 60.0  # of an endless answer
+MOST_SECONDS = 60.0  # bytes of an endless answer
 
 # ------------------------------------------------------------------------------------------------ spoilt answers
 
@@ -54,7 +54,7 @@ async def cl_and_te(x: Exchange) -> None:
 def _spoilt(
     name: str, body: Callable[[Exchange], bytes], headers: dict[str, str] | None = None, act: Any = "coin"
 ) -> None:
-    """A 200 with another body."""
+    """Return a 200 with another body."""
 
     async def spoil(x: Exchange) -> None:
         await x.claimed(act)
@@ -64,7 +64,7 @@ def _spoilt(
 
 
 def _with(x: Exchange, raw: str) -> bytes:
-    """The inventory asked for, with one more member in raw text."""
+    """Return the requested inventory with one more member in raw text."""
     return (json.dumps({"inventory": x.inventory()})[:-2] + f', "more": {raw}}}}}').encode()
 
 
@@ -92,7 +92,7 @@ async def _without_end(x: Exchange, head: bytes, more: bytes) -> None:
     end = time.monotonic() + float(x.rule.arg or MOST_SECONDS)
     while time.monotonic() < end:
         await x.connection.send(more)
-        await asyncio.sleep(0.002)  # others want the machine too
+        await asyncio.sleep(0.002)  # other tests need the processor too
     await x.connection.fin()
 
 
@@ -116,7 +116,7 @@ async def endless_1xx(x: Exchange) -> None:
 
 
 def _accept(x: Exchange, forced: str = "") -> Reply | None:
-    """Make a job with a fault in it; None where the request would not have become one."""
+    """Make a job with a fault. Returns None if the request would not have become a job."""
     fields = x.api.wanted(x.request)
     if x.api.dialect != "zstack" or fields is None or x.request.job in x.api.jobs:
         return None
@@ -125,7 +125,7 @@ def _accept(x: Exchange, forced: str = "") -> Reply | None:
 
 @fault("job-404")
 async def job_404(x: Exchange) -> None:
-    """On put: carried out, and then nobody knows the job. On poll: the plain answer."""
+    """On put: executed, and then the job is unknown. On poll: the plain answer."""
     await x.say(
         (_accept(x, "missing") or await x.good()) if x.kind == "put" else Reply.text(404, "the job has been expired")
     )
@@ -133,7 +133,7 @@ async def job_404(x: Exchange) -> None:
 
 @fault("job-stuck")
 async def job_stuck(x: Exchange) -> None:
-    """On put: accepted and never carried out, 202 for ever. On poll: still running."""
+    """On put: accepted and never executed, 202 for ever. On poll: still running."""
     await x.say((_accept(x, "stuck") or await x.good()) if x.kind == "put" else Reply.of(202, {}))
 
 
@@ -156,7 +156,7 @@ async def job_fails(x: Exchange) -> None:
 
 @fault("duplicate-job")
 async def duplicate_job(x: Exchange) -> None:
-    """Accepted, and then said to be a duplicate."""
+    """Accept the job, then answer that it is a duplicate."""
     reply = await x.good()
     await x.say(Reply.text(400, f"Duplicate job uuid[{x.request.job}]") if reply.status == 202 else reply)
 
@@ -169,7 +169,7 @@ async def lie_500(x: Exchange) -> None:
 
 @fault("lie-200")
 async def lie_200(x: Exchange) -> None:
-    """Nothing is applied, and the answer (or the job) shows the values asked for."""
+    """Apply nothing, and answer (or end the job) with the requested values."""
     if x.api.wanted(x.request) is None:
         await x.say(await x.good())
         return
@@ -192,7 +192,7 @@ _late: set[asyncio.Task[None]] = set()
 
 @fault("apply-late")
 async def apply_late(x: Exchange) -> None:
-    """The answer is lost, and the change is made arg seconds later; until then nobody knows of a job."""
+    """Lose the answer, and make the change arg seconds later. Until then the job is unknown."""
 
     async def later() -> None:
         await asyncio.sleep(float(x.rule.arg or 1.0))

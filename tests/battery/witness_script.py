@@ -1,8 +1,8 @@
-"""This file is the witness's script: which requests get which fault, decided by a seed.
+"""The witness's script: which requests get which fault, decided by a seed.
 
-A rule is {"on": put|poll|read|query|login|logout|any, "do": KIND, "share": 0..1, "rows": [uuid], "first": n, "after": n,
-"arg": any, "act": true|false|"coin"}. The first rule that hits counts. `act` says whether a fault that spoils an answer
-does what was asked all the same; a fault's own default stands in its table.
+A rule is {"on": put|poll|read|query|login|logout|any, "do": KIND, "share": 0..1, "rows": [uuid], "first": n, "after":
+n, "arg": any, "act": true|false|"coin"}. The first rule that matches counts. `act` says whether the request of a
+damaged answer is executed; a fault's own default is in its table.
 """
 
 import random
@@ -44,7 +44,7 @@ class Rule:
 
 @dataclass
 class Script:
-    """The rules in force."""
+    """The present rules."""
 
     seed: int
     rules: list[Rule] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Script:
 
 
 def kind_of(request: Request) -> str:
-    """put, poll, read, query, login, logout, or other."""
+    """Return put, poll, read, query, login, logout, or other."""
     path, method = request.path, request.method
     if ACTIONS.fullmatch(path):
         return "put"
@@ -75,7 +75,7 @@ def kind_of(request: Request) -> str:
 
 
 def image_of(request: Request, api: Api) -> str:
-    """The image that a PUT, a poll or a read is about; empty for the others."""
+    """Return the image of a PUT, a poll or a read; "" for the others."""
     if found := ACTIONS.fullmatch(request.path) or IMAGE.fullmatch(request.path):
         return found[1]
     found = JOB.fullmatch(request.path)

@@ -1,4 +1,4 @@
-"""This file is the witness at its port: every request into the log and onto the disk, then the answer or the fault."""
+"""The witness at its port: every request is logged to disk, then answered or given its fault."""
 
 import asyncio
 import hashlib
@@ -18,7 +18,7 @@ CONTROL = "/_witness/"
 
 
 class Log:
-    """One JSON line an event. A request's line is on the disk before anything is done about it."""
+    """One JSON line for each event. A request's line is on the disk before the request is executed."""
 
     def __init__(self, path: Path, *, sync: bool) -> None:
         self._path = path
@@ -53,7 +53,7 @@ class Log:
 
 
 class Server:
-    """Accepts, logs, answers. An outage is a state of it: refuse, 503 or silent."""
+    """Accept, log, answer. An outage is one of its states: refuse, 503 or silent."""
 
     def __init__(self, api: Api, script: Script, log: Log) -> None:
         self.api = api
@@ -83,7 +83,7 @@ class Server:
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Take no more connections, and end those that are open."""
+        """Accept no more connections, and end those that are open."""
         if self._listener:
             self._listener.close()
         serving = list(self._serving)
@@ -144,7 +144,7 @@ class Server:
             connection.reset()
 
     async def _control(self, request: Request) -> Reply:
-        """What only the tests ask; not logged."""
+        """Answer requests of the tests. They are not logged."""
         what = request.path.removeprefix(CONTROL)
         body: Any = json.loads(request.body) if request.body else None
         match what:
@@ -168,8 +168,12 @@ class Server:
         return Reply.of(200, {})
 
     async def _go_out(self, how: str, seconds: float) -> None:
-        """refuse: nobody listens and every connection is reset; 503: plain 503; silent: read, never answered."""
-        await asyncio.sleep(0.02)  # the answer to the one who asked for it goes out first
+        """Begin an outage.
+
+        refuse: nothing listens and every connection is reset. 503: plain 503. silent: requests are read and never
+        answered.
+        """
+        await asyncio.sleep(0.02)  # the request for the outage is answered first
         self.log.note("outage", how=how, seconds=seconds)
         self.outage = how
         if how == "refuse" and self._listener:

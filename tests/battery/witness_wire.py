@@ -1,6 +1,6 @@
-"""This file is the witness's HTTP/1.1: reading a request, writing an answer or a part of one, breaking a connection.
+"""The witness's HTTP/1.1: read a request, write an answer or a part of one, break a connection.
 
-It shares no code with bulkimg on purpose: what bulkimg misreads must not be misread here too.
+It shares no code with bulkimg, so that an error of bulkimg's parser is not repeated here.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ MOST_HEAD = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came in."""
+    """One received request."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer before it is bytes. `truth` is what it says, for faults that bend it."""
+    """An answer before it is bytes. `truth` is its real content, for faults that change it."""
 
     status: int
     body: bytes = b""
@@ -79,13 +79,13 @@ def status_line(status: int) -> bytes:
 
 
 class GoneError(Exception):
-    """The client left, or we closed the connection: nothing more can be said on it."""
+    """The client left, or we closed the connection: nothing more can be sent on it."""
 
 
 class Reader(asyncio.StreamReader):
     """A reader that remembers when the other side left."""
 
-    left: float | None = None  # on the monotonic clock
+    left: float | None = None  # of the monotonic clock
 
     def feed_eof(self) -> None:
         self.left = self.left or time.monotonic()
@@ -107,11 +107,11 @@ class Connection:
 
     @property
     def left(self) -> float | None:
-        """When the client closed it or broke it."""
+        """When the client closed or broke the connection, or None."""
         return self._reader.left
 
     async def request(self) -> Request | None:
-        """The next request, or None when there is none."""
+        """Return the next request, or None if there is none."""
         try:
             head = await self._reader.readuntil(b"\r\n\r\n")
             line, *rest = head[:-4].decode("latin-1").split("\r\n")
@@ -133,13 +133,13 @@ class Connection:
             raise GoneError from error
 
     async def fin(self) -> None:
-        """Close in the polite way."""
+        """Close the connection normally."""
         self.open = False
         with contextlib.suppress(OSError):
             self._writer.close()
 
     def reset(self) -> None:
-        """Close so that the client sees a reset, whatever is still on its way to it."""
+        """Close so that the client sees a reset, whatever data is still in flight."""
         self.open = False
         plug = self._writer.get_extra_info("socket")
         if plug is not None:
@@ -148,7 +148,7 @@ class Connection:
         self._writer.transport.abort()
 
     async def until_gone(self) -> None:
-        """Wait until the client leaves; what it sends meanwhile is thrown away."""
+        """Wait until the client leaves. Drops what it sends meanwhile."""
         with contextlib.suppress(OSError):
             while await self._reader.read(1 << 16):
                 pass

@@ -1,8 +1,9 @@
-"""`make bench`: bulkimg beside its peers on the same rows against nginx, side by side in one run; medians.
+"""Run `make bench`: bulkimg and its peers on the same rows against nginx, in turns in one run. Results are medians.
 
-Prints its section of tests/bench/RESULTS.md, and keeps it when all peers ran. Two clocks: «sending» is from the first request to the
-last durable outcome (for peers: the last answer), «whole» is the process with its start, reading, checking and result files.
-A ratio is the median of the ratios of all turns: both sides of each are from the same turn, seconds apart.
+Prints its section of tests/bench/RESULTS.md, and keeps it if all peers ran. There are two times: «sending» is from the
+first request to the last durable outcome (for peers: the last answer), «whole» is the process with its start, reading,
+checking and result files. A ratio is the median of the ratios of all turns: both sides of each are from the same turn,
+seconds apart.
 """
 
 import argparse
@@ -35,12 +36,12 @@ NAMES = {
     "requests": "requests, 64 threads",
     "parallel": "GNU parallel -j 64 + curl",
 }
-SHARE = {"requests": 0.1, "parallel": 0.01}  # of the rows, for those that would need minutes
+SHARE = {"requests": 0.1, "parallel": 0.01}  # of the rows, for methods that would need minutes
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Microseconds a row."""
+    """Microseconds for each row."""
 
     sending: float
     whole: float
@@ -48,9 +49,9 @@ class Measured:
 
 
 def measure(run: Callable[[], float | None], rows: int, of: int) -> Measured:
-    """`run` returns the seconds it spent sending, or None when only the whole is known.
+    """Measure a method. `run` returns the seconds of sending, or None if only the whole is known.
 
-    Where it sends fewer rows than the others, its start is shared by as many rows as theirs.
+    If it sends fewer rows than the others, its start is divided by as many rows as theirs.
     """
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     sent = run()
@@ -61,7 +62,7 @@ def measure(run: Callable[[], float | None], rows: int, of: int) -> Measured:
 
 
 def write_rows(path: Path, count: int) -> None:
-    """A manifest whose values are those that nginx answers with."""
+    """Write a manifest with the values that nginx answers."""
     rng = random.Random(1)
     cells = ",".join("true" if value is True else str(value) for value in nginx.FIELDS.values())
     lines = [f"{rng.getrandbits(128):032x},{cells}\n" for _ in range(count)]
@@ -69,7 +70,7 @@ def write_rows(path: Path, count: int) -> None:
 
 
 class Peers:
-    """Each method sends its rows once and returns its seconds of sending, if it knows them."""
+    """The methods. Each sends its rows once and returns its seconds of sending, if it knows them."""
 
     def __init__(self, url: str, place: Path, rows: int, concurrency: int) -> None:
         self.url, self.place, self.concurrency = url, place, concurrency
@@ -80,7 +81,7 @@ class Peers:
         self._prepare_curl()
 
     def _prepare_curl(self) -> None:
-        """What curl reads instead of the CSV file; making it is not measured."""
+        """Write curl's input instead of the CSV file. This is not measured."""
         heads = "".join(f'header = "{name}: {value}"\n' for name, value in HEADERS.items())
         entries = []
         for uuid, body in changes(self.manifest):
@@ -97,7 +98,7 @@ class Peers:
             **os.environ,
             "BULKIMG_SESSION": "0123456789abcdef0123456789abcdef",
             "BULKIMG_ENDPOINT": self.url,
-            "BULKIMG_SURVEY": "false",  # nginx says the same to every request, so there are no images to look at
+            "BULKIMG_SURVEY": "false",  # nginx answers every request the same, so there are no images to read
         }
         command = [sys.executable, "-m", "bulkimg", "run", str(self.manifest), "--yes", "--no-adaptive"]
         command += ["--rate", "unlimited", "--progress", "none", "--concurrency", str(self.concurrency)]
@@ -139,7 +140,7 @@ class Peers:
 
 
 def turns(names: Sequence[str], rows: int, runs: int, concurrency: int) -> dict[str, list[Measured]]:
-    """So many turns, in each of which every peer has its own."""
+    """Run so many turns. In each of them every peer has its own."""
     found: dict[str, list[Measured]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory(prefix="bulkimg-bench-") as where:
         place = Path(where)
@@ -177,13 +178,13 @@ def _median(runs: Sequence[Measured], clock: str) -> float:
 
 
 def ratio(ours: Sequence[Measured], theirs: Sequence[Measured], clock: str) -> float:
-    """How many times as fast we are: the median over all turns."""
+    """Return how many times as fast bulkimg is: the median over all turns."""
     pairs = zip(ours, theirs, strict=True)
     return statistics.median(float(getattr(their, clock)) / float(getattr(our, clock)) for our, their in pairs)
 
 
 def _cut(number: float) -> str:
-    """Two decimals, never rounded up: it is held against an aim."""
+    """Round down to two decimals, because it is compared with an aim."""
     return f"{math.floor(number * 100) / 100:.2f}"
 
 

@@ -1,6 +1,7 @@
-"""The concurrency that finds itself, beside the best fixed one: `python -m tests.bench.adaptive`.
+"""Compare adaptive concurrency with the best fixed one: `python -m tests.bench.adaptive`.
 
-Against the sandbox, whose workers need 20 ms each; then a picture of it, in virtual time, while the server's workers change.
+First against the sandbox, whose workers need 20 ms each; then as a picture in virtual time, while the number of the
+server's workers changes.
 """
 
 import json
@@ -18,7 +19,7 @@ from tests.pace.test_adaptive import SERVICE, Trial
 
 SWEEPS = {5: (4, 5, 6, 8, 12), 20: (16, 20, 24, 30, 40), 50: (32, 50, 64, 80)}
 RUNS = 3
-SECONDS = 14  # of sending, at the server's full speed or 1,000 rows a second
+SECONDS = 14  # seconds of sending, at the server's full speed or 1,000 rows a second
 SETTLED = 10.0  # seconds from the start
 
 
@@ -48,12 +49,15 @@ def one(workers: int, concurrency: int, *, adaptive: bool) -> Reached:
 
 
 def median(runs: list[Reached]) -> Reached:
-    """Of each figure by itself."""
+    """Return the median of each figure."""
     return Reached(*(statistics.median(figures) for figures in zip(*map(astuple, runs), strict=True)))
 
 
 def sweep(workers: int) -> str:
-    """The best fixed concurrency of one sweep is run again and again: the best of many single runs is also the luckiest."""
+    """Find the best fixed concurrency.
+
+    The best one of a sweep is run again and again, because the best of many single runs is also the luckiest.
+    """
     fixed = {concurrency: [one(workers, concurrency, adaptive=False)] for concurrency in SWEEPS[workers]}
     best = max(fixed, key=lambda concurrency: fixed[concurrency][0].per_second)
     runs = []

@@ -1,4 +1,4 @@
-"""A small server in this process, for what is measured one row at a time."""
+"""A small server in this process, for measurements of one row at a time."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Answers(BaseHTTPRequestHandler):
-    """As a ZStack server answers a change: 200 with the image, or 202 and the image at the first poll."""
+    """Answer a change as a ZStack server does: 200 with the image, or 202 and the image at the first poll."""
 
     protocol_version = "HTTP/1.1"
     on_put: Callable[[], None]
@@ -33,18 +33,18 @@ class Answers(BaseHTTPRequestHandler):
         self._say(404 if done is None else 200, done or {})
 
     def _say(self, status: int, body: dict[str, Any]) -> None:
-        """In one piece, so that it is read as one."""
+        """Write in one piece, so that it is read as one."""
         text = json.dumps(body).encode()
         head = f"HTTP/1.1 {status} said\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
         self.wfile.write(head.encode() + text)
 
     def log_request(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextlib.contextmanager
 def answering(on_put: Callable[[], None], *, with_jobs: bool = False) -> Iterator[str]:
-    """Its URL while it runs, in threads of this process. `on_put` is called before each PUT is answered."""
+    """Give the server's URL; it runs in threads of this process. `on_put` is called before each PUT is answered."""
     own = {"on_put": staticmethod(on_put), "with_jobs": with_jobs, "jobs": {}}
     answers = type("Answers", (Answers,), own)
     with ThreadingHTTPServer(("127.0.0.1", 0), answers) as server:

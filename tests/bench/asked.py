@@ -1,4 +1,4 @@
-"""What was asked of speed and pace, beside what the other sections of RESULTS.md say was reached: `python -m tests.bench.asked`."""
+"""Compare the aims for speed and pace with the results in RESULTS.md: `python -m tests.bench.asked`."""
 
 import re
 
@@ -6,7 +6,7 @@ from tests.bench.sections import RESULTS, keep
 
 
 def rows_of(title: str) -> dict[str, list[str]]:
-    """The table of a section: its lines by their first cell."""
+    """Return the table of a section: its lines by their first cell."""
     section = re.search(
         rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", RESULTS.read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
@@ -34,7 +34,7 @@ def at_most(what: str, asked: float, reached: str, unit: str = "") -> Line:
 
 
 def peers() -> dict[str, list[str]]:
-    """The cells of each peer by the first word of its name."""
+    """Return the cells of each peer by the first word of its name."""
     return {name.split()[0].rstrip(","): cells for name, cells in rows_of("Throughput beside the peers").items()}
 
 
@@ -51,7 +51,7 @@ def engine() -> list[Line]:
 
 
 def walk() -> list[Line]:
-    """Of a row that is answered 200, as it is now."""
+    """Return the figures of a row that is answered 200."""
     found = {what: cells[2] for what, cells in rows_of("The walk of one row").items()}
     return [
         at_most(f"{what} that a clean row crosses", aim, found[what])
@@ -98,7 +98,7 @@ def rate() -> list[Line]:
 
 
 def under_load() -> list[Line]:
-    """The part that did worst, beside two processes that keep both cores busy."""
+    """Return the part with the worst result, while two other processes use both cores."""
     busy = [cells for name, cells in rows_of("The rate under load").items() if name.startswith("busy")]
     least = min((cells[0] for cells in busy), key=number)
     sent, arrived, _ = (
@@ -110,7 +110,7 @@ def under_load() -> list[Line]:
 
 
 def why() -> list[str]:
-    """Of what falls short, as far as it is known."""
+    """Return why a result misses its aim, as far as it is known."""
     ours, bare, curl = (peers()[name][2] for name in ("bulkimg", "bare", "curl"))
     found = {int(number(rows)): [number(cell) for cell in cells] for rows, cells in rows_of("What a row costs").items()}
     (few_read, few_sent), (most_read, most_sent) = ([s / n * 1e6 for s in found[n][:2]] for n in (100_000, 10_000_000))

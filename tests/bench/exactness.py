@@ -1,6 +1,6 @@
-"""How exactly a rate is kept, in real time, at the moment at which requests leave: `python -m tests.bench.exactness`.
+"""Measure how exactly a rate is kept in real time, when requests leave: `python -m tests.bench.exactness`.
 
-The rate under load is in tests/bench/underload.py.
+tests/bench/underload.py measures the rate under load.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ SECONDS = 12.0
 
 
 async def sent(rate: RateLimiter, seconds: float) -> list[float]:
-    """Moments of all requests that 64 waiters get through."""
+    """Return the moments of all requests of 64 waiters."""
     end, moments = time.monotonic() + seconds, list[float]()
 
     async def wait() -> None:
@@ -48,7 +48,10 @@ async def measure(per_second: float) -> str:
 
 
 async def changes() -> str:
-    """5,000 → 5 → 500 → 50 → 5,000, two seconds each: the most in any second that a change lies in, beside what either allows."""
+    """Change the rate 5,000 → 5 → 500 → 50 → 5,000, two seconds each.
+
+    Returns the most in any second that contains a change, and what both rates allow.
+    """
     rates = (5000, 5, 500, 50, 5000)
     rate = RateLimiter(rates[0])
     with rate.shared(shared_slots("the bench, changes")):

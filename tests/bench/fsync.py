@@ -1,8 +1,8 @@
-"""What durable outcomes cost on a slower disk: `python -m tests.bench.fsync [--rows N] [--runs N] [--keep]`.
+"""Measure what durable outcomes cost on a slower disk: `python -m tests.bench.fsync [--rows N] [--runs N] [--keep]`.
 
-A slot is free only when its row's outcome is durable, so a slow fsync holds rows up. Here each commit of run.db takes so much longer: the
-program's connections to SQLite are of a subclass that sleeps after COMMIT, in the thread that committed and without Python's
-lock, as fsync does. Everything else is `bulkimg run` against nginx.
+A slot is free only when its row's outcome is durable, so a slow fsync delays rows. Here each commit of run.db takes
+longer: the program's connections to SQLite are of a subclass that sleeps after COMMIT, in the committing thread and
+without Python's lock, as fsync does. Everything else is `bulkimg run` against nginx.
 """
 
 import argparse
@@ -63,7 +63,7 @@ commits: list[float] = []  # when, of this process
 
 
 def one(milliseconds: float, arguments: Sequence[str]) -> None:
-    """`bulkimg` with these arguments, in a process of its own; prints its summary, with the number of commits."""
+    """Run `bulkimg` with these arguments in a process of its own. Prints its summary with the number of commits."""
     connect = sqlite3.connect
     Slow.milliseconds = milliseconds
 
@@ -82,7 +82,7 @@ def one(milliseconds: float, arguments: Sequence[str]) -> None:
 
 
 def measure(manifest: Path, url: str, milliseconds: float, concurrency: int) -> tuple[float, float]:
-    """(rows a second while sending, rows a commit)."""
+    """Return (rows a second while sending, rows for each commit)."""
     with tempfile.TemporaryDirectory(prefix="bulkimg-fsync-") as runs:
         command = [sys.executable, "-m", "tests.bench.fsync", "one", str(milliseconds), "run", str(manifest), "--yes"]
         command += ["--no-survey", "--no-adaptive", "--rate", "unlimited", "--progress", "none", "-q", "--json"]
@@ -99,7 +99,7 @@ Found = Mapping[tuple[float, int], Sequence[tuple[float, float]]]
 
 
 def turns(rows: int, runs: int) -> Found:
-    """What each delay gave in each turn, by delay and concurrency."""
+    """Return the results of each delay in each turn, by delay and concurrency."""
     found: dict[tuple[float, int], list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="bulkimg-bench-") as where:
         place = Path(where)

@@ -1,7 +1,9 @@
-"""Answers of 202 and polls: bulkimg beside a bare loop that does likewise: `python -m tests.bench.jobs [--rows N] [--runs N] [--keep]`.
+"""Compare bulkimg with a bare loop on answers of 202 and polls.
 
-The server is `bulkimg sandbox` in the zstack dialect, a new one for each measurement, and counts the requests itself. It is a
-Python program on the same two cores, so that it bounds both; the processor's time of a row tells the two apart where it does.
+Run it as `python -m tests.bench.jobs [--rows N] [--runs N] [--keep]`.
+
+The server is `bulkimg sandbox` in the zstack dialect, a new one for each measurement, and counts the requests itself.
+It is a Python program on the same two cores, so it limits both. The processor time of a row shows the difference then.
 """
 
 import argparse
@@ -22,12 +24,12 @@ from typing import Any, NamedTuple, TextIO
 from tests.bench.sections import keep, machine
 from tests.conftest import ROOT, Server, sandbox_process
 
-POLL_FIRST, POLL_GROWTH = 0.05, 1.6  # seconds to a job's first poll, and how they grow, as in bulkimg
+POLL_FIRST, POLL_GROWTH = 0.05, 1.6  # seconds to a job's first poll, and their growth, as in bulkimg
 CONCURRENCIES = (64, 256)
 
 
 class Measured(NamedTuple):
-    """Requests and rows a second at the server, polls a row, microseconds of processor a row."""
+    """Requests and rows a second at the server, polls for each row, microseconds of processor time for each row."""
 
     requests: float
     rows: float
@@ -36,7 +38,7 @@ class Measured(NamedTuple):
 
 
 def measure(run: Callable[[Server, Path], None], rows: int) -> Measured:
-    """One process that sends all rows to a sandbox of its own."""
+    """Measure one process that sends all rows to a sandbox of its own."""
     with sandbox_process("--images", str(rows)) as server, tempfile.TemporaryDirectory(prefix="bulkimg-jobs-") as where:
         manifest = Path(where) / "m.csv"
         manifest.write_text("uuid,name,platform\n" + "".join(f"{u},new-{u[:8]},Linux\n" for u in server.images()))
@@ -70,7 +72,7 @@ def bare(server: Server, manifest: Path, concurrency: int) -> None:
 
 
 class Loop:
-    """The bare loop: no rate, no ledger, no checks but the status."""
+    """The bare loop: no rate, no ledger, and only the status is checked."""
 
     def __init__(self, session: Any, url: str, token: str, results: TextIO) -> None:
         self._session, self._url, self._results = session, f"{url}/zstack/v1", results

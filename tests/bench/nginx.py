@@ -50,7 +50,7 @@ _ANSWER = {
 
 @contextlib.contextmanager
 def serving(place: Path) -> Iterator[str]:
-    """Its URL while it runs. RuntimeError when the Debian package nginx-light is not there."""
+    """Start nginx and give its URL. Raises RuntimeError if the Debian package nginx-light is missing."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         raise RuntimeError("nginx is not installed; on Debian: apt-get install nginx-light")

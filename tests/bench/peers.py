@@ -1,7 +1,8 @@
-"""What people use today, each on the same rows: a bare aiohttp loop, requests with threads. Run as `python -m … NAME URL CSV N`.
+"""Other ways to do the job, on the same rows: a bare aiohttp loop, requests with threads.
 
-Each does the user's job: it reads the CSV file, sends a PUT for each row with the row's own values, and writes one line of JSON for
-each answer beside the CSV file. It prints the seconds between its first request and its last answer.
+Run them as `python -m … NAME URL CSV N`. Each does the user's job: it reads the CSV file, sends a PUT for each row with
+the row's own values, and writes one line of JSON for each answer to a file next to the CSV file. It prints the seconds
+between its first request and its last answer.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ class Change(NamedTuple):
 
 
 def changes(path: Path) -> Iterator[Change]:
-    """One for each row of the CSV file."""
+    """Return one change for each row of the CSV file."""
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             uuid = row.pop("uuid")
@@ -37,7 +38,7 @@ def _line(uuid: str, status: int) -> str:
 
 
 async def bare_aiohttp(url: str, rows: Iterator[Change], results: TextIO, concurrency: int) -> None:
-    """No rate, no ledger, no checks but the status."""
+    """Send with aiohttp: no rate, no ledger, and only the status is checked."""
     import aiohttp
 
     async with aiohttp.ClientSession(
@@ -55,7 +56,7 @@ async def bare_aiohttp(url: str, rows: Iterator[Change], results: TextIO, concur
 
 
 def threads_with_requests(url: str, rows: Iterator[Change], results: TextIO, concurrency: int) -> None:
-    """A session a thread, as its documentation recommends."""
+    """Send with one session for each thread, as the documentation of requests recommends."""
     import threading
 
     import requests
@@ -77,7 +78,7 @@ def threads_with_requests(url: str, rows: Iterator[Change], results: TextIO, con
 
 def main() -> None:
     name, url, path, concurrency = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-    importlib.import_module(name)  # which is not sending
+    importlib.import_module(name)  # not a part of sending
     with path.with_suffix(".jsonl").open("w") as results:
         begun = time.perf_counter()
         if name == "aiohttp":

@@ -1,4 +1,4 @@
-"""This file draws the figures of the bench as SVG: bars, and lines over a number. Nothing but text, so that a diff shows what changed."""
+"""Draw the figures of the bench as SVG: bars, and lines over a number. The files are text, so a diff shows changes."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -10,7 +10,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def bars(path: Path, title: str, unit: str, values: Mapping[str, float]) -> None:
-    """One horizontal bar for each value, the first in a colour of its own; the longest fills the picture."""
+    """Draw one horizontal bar for each value, the first in its own colour. The longest fills the picture."""
     most = max(values.values())
     parts = []
     for number, (name, value) in enumerate(values.items()):
@@ -32,7 +32,7 @@ def lines(
     series: Mapping[str, Points],
     steps: Mapping[str, Points] | None = None,
 ) -> None:
-    """Each series as a line; `steps` are drawn as stairs, dashed."""
+    """Draw each series as a line. `steps` are drawn as dashed stairs."""
     everything = [*series.items(), *(steps or {}).items()]
     right = max(x for _, points in everything for x, _ in points)
     most = 1.08 * max(y for _, points in everything for _, y in points)

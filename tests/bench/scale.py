@@ -1,4 +1,4 @@
-"""What a row costs, from manifest to results, over the number of rows; the server is a stub: `python -m tests.bench.scale [ROWS …]`."""
+"""Measure the cost of a row by the number of rows, with a stub server: `python -m tests.bench.scale [ROWS …]`."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ SIZES = (10_000, 100_000, 1_000_000, 10_000_000)  # the last one takes half an h
 
 
 class Stub:
-    """Says at once what a server would say that has done everything."""
+    """Answer at once as a server that has executed everything."""
 
     async def send(self, request: bytes) -> Answer:
         uuid = request.split(b"/actions", 1)[0][-32:]
@@ -36,7 +36,7 @@ class Stub:
 
 
 def run(rows: int) -> None:
-    """In a process of its own, whose memory it is; prints JSON."""
+    """Measure a process of its own with its memory, and print JSON."""
     with tempfile.TemporaryDirectory(prefix="bulkimg-scale-") as place:
         rng = random.Random(1)
         manifest = Path(place) / "m.csv"

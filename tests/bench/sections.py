@@ -1,4 +1,4 @@
-"""This file keeps RESULTS.md: one section for each part of the bench, put in the place of its last one."""
+"""Keep RESULTS.md: one section for each part of the bench, which replaces the part's last one."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ def machine() -> str:
 
 
 def keep(title: str, text: str) -> None:
-    """Put the section into the file, in the place of one with the same title, else at the end."""
+    """Put the section into the file, in place of one with the same title, else at the end."""
     section = f"## {title}\n\n{text.strip()}\n"
     known = RESULTS.read_text("utf-8") if RESULTS.exists() else HEAD
     old = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)

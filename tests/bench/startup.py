@@ -1,7 +1,7 @@
-"""How long `bulkimg run` takes from exec until it sends: `python -m tests.bench.startup`.
+"""Measure how long `bulkimg run` takes from exec until it sends: `python -m tests.bench.startup`.
 
-One row, a given session, `--no-survey`, a server in this process; each moment is on the machine's monotonic clock. The first line of
-`main` is reached when `bulkimg.cli.main`, which both the console script and `python -m bulkimg` import, is imported.
+One row, a given session, `--no-survey`, a server in this process. Each moment is of the machine's monotonic clock. The
+first line of `main` is reached when `bulkimg.cli.main` is imported, as the console script and `python -m bulkimg` do.
 """
 
 import os
@@ -22,14 +22,14 @@ IMPORTED = f"import bulkimg.cli.main; {SAYS}"
 
 
 def until(code: str) -> float:
-    """Seconds from exec until Python has carried out the code, which prints that moment."""
+    """Return the seconds from exec until Python has run the code, which prints that moment."""
     begun = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     return float(done.stdout) - begun
 
 
 def until_put(place: Path, number: int) -> float:
-    """Seconds from exec until the server has read the head of the first PUT."""
+    """Return the seconds from exec until the server has read the head of the first PUT."""
     moments: list[float] = []
     manifest = place / "m.csv"
     manifest.write_text(f"uuid,name,platform\n{1:032x},new,Linux\n")

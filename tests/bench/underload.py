@@ -1,8 +1,9 @@
-"""The rate while both cores are busy: the whole program at 1,000 requests a second, seen at both ends.
+"""Measure the rate while both cores are busy: the whole program at 1,000 requests a second, at both ends.
 
-`python -m tests.bench.exactness` runs this after its own part. The sender's moments are the `started_at` of run.db, taken when a request is
-admitted; the receiver is an asyncio server in another process, which notes when the kernel got each request, when it has read
-it itself, and by how much a timer of 1 ms was late: so long its process did not run. The load is two processes that only count.
+`python -m tests.bench.exactness` runs this after its own part. The sender's moments are the `started_at` of run.db, set
+when a request is admitted. The receiver is an asyncio server in another process. It notes when the kernel got each
+request, when it read it itself, and how late a timer of 1 ms was: so long its process did not run. The load is two
+processes that only count.
 """
 
 import asyncio
@@ -29,11 +30,11 @@ from tests.windows import most_within
 RATE = 1_000
 _TIMESTAMPS = 35  # SO_TIMESTAMPNS of Linux
 PART, BUSY_PARTS = 15.0, 4  # seconds, and how many of them
-SPACING, CAUGHT_UP = 1.017 / RATE, 0.010  # seconds: between slots, and for how long one is valid after its moment
+SPACING, CAUGHT_UP = 1.017 / RATE, 0.010  # seconds between slots, and for how long one is valid after its moment
 
 
 class Ends(NamedTuple):
-    """At the sender, at the receiver's kernel, and where the receiver's process read it."""
+    """Moments at the sender, at the receiver's kernel, and in the receiver's process."""
 
     sent: int
     arrived: int
@@ -51,12 +52,12 @@ class Seen:
     most: Ends  # requests in any second
     tenth: Ends  # requests in any tenth of a second
     longest_gap: float  # milliseconds between two requests at the sender
-    lost: float  # share of the slots that went by because nobody could take them in time
+    lost: float  # share of the slots that no request could take in time
     receiver_stall: float  # milliseconds: the longest time that the receiver did not run
 
 
 class Receiver:
-    """Answers PUTs with the values that they carry, and notes when the kernel got each of them, and when it was read."""
+    """Answer PUTs with the values that they set. Note when the kernel got each of them, and when it was read."""
 
     def __init__(self) -> None:
         self.kernel: list[float] = []
@@ -66,12 +67,12 @@ class Receiver:
         self._buffers: dict[socket.socket, bytes] = {}
 
     async def serve(self) -> None:
-        """Until standard input is closed."""
+        """Serve until standard input is closed."""
         ended = self._loop.create_future()
         self._loop.add_reader(sys.stdin.fileno(), ended.cancel)
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as server:
             server.setblocking(False)
-            server.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)  # those that it accepts inherit it
+            server.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)  # accepted sockets inherit it
             self._loop.add_reader(server, self._accept, server)
             print(server.getsockname()[1], flush=True)
             while not ended.done():
@@ -107,7 +108,7 @@ class Receiver:
 
 
 def _request(data: bytes) -> dict[str, str] | None:
-    """The image that a whole PUT asks for."""
+    """Return the image of a whole PUT."""
     head, _, body = data.partition(b"\r\n\r\n")
     length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":-1")
     if len(body) != int(length.partition(b":")[2]):
@@ -116,7 +117,7 @@ def _request(data: bytes) -> dict[str, str] | None:
 
 
 def _moment(extra: list[tuple[int, int, bytes]]) -> float:
-    """When the kernel got the last bytes, seconds since the epoch; 0 where it does not say so."""
+    """Return when the kernel got the last bytes, in seconds since the epoch; 0 if it is not known."""
     for level, kind, data in extra:
         if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMPS):
             seconds, nanoseconds = struct.unpack("qq", data[:16])
@@ -125,7 +126,7 @@ def _moment(extra: list[tuple[int, int, bytes]]) -> float:
 
 
 async def receive() -> None:
-    """Prints the port first, and in the end what was seen."""
+    """Print the port first, and at the end what was received."""
     receiver = Receiver()
     await receiver.serve()
     print(json.dumps([receiver.kernel, receiver.read, receiver.stall]))
@@ -133,7 +134,7 @@ async def receive() -> None:
 
 @contextlib.contextmanager
 def both_cores_busy(seconds: float, number: int) -> Iterator[None]:
-    """So many processes that count, until the block ends; they end by themselves after so long."""
+    """Run so many processes that count until the block ends. They also end by themselves after a time."""
     count = f"import time\nend = time.monotonic() + {seconds}\nwhile time.monotonic() < end: sum(range(10000))"
     busy = [subprocess.Popen([sys.executable, "-c", count]) for _ in range(number)]
     try:
@@ -145,7 +146,7 @@ def both_cores_busy(seconds: float, number: int) -> Iterator[None]:
 
 
 def part(seconds: float, *, busy: bool) -> Seen:
-    """`bulkimg run` for so long."""
+    """Measure `bulkimg run` for so long."""
     command = [sys.executable, "-m", "tests.bench.underload", "receive"]
     with tempfile.TemporaryDirectory(prefix="bulkimg-rate-") as where:
         receiver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -162,7 +163,7 @@ def part(seconds: float, *, busy: bool) -> Seen:
 
 
 def _run(place: Path, rows: int, port: int) -> list[float]:
-    """The moments at which its requests were admitted, seconds since the epoch."""
+    """Return the moments at which its requests were admitted, in seconds since the epoch."""
     manifest = place / "m.csv"
     manifest.write_text("uuid,name,platform\n" + "".join(f"{n:032x},new-{n},Linux\n" for n in range(1, rows + 1)))
     environment = {**os.environ, "BULKIMG_SESSION": "0" * 32, "BULKIMG_ENDPOINT": f"http://127.0.0.1:{port}"}
@@ -199,7 +200,7 @@ def _seen(sent: Sequence[float], arrived: Sequence[float], read: Sequence[float]
 
 
 def _lost(sent: Sequence[float]) -> float:
-    """Seconds by which the slots moved because none was taken while it was valid."""
+    """Return the seconds by which the slots moved because none was taken while it was valid."""
     slot, lost = sent[0], 0.0
     for moment in sent[1:]:
         slot += SPACING
@@ -210,7 +211,7 @@ def _lost(sent: Sequence[float]) -> float:
 
 
 def table() -> str:
-    """The section of RESULTS.md."""
+    """Return the section for RESULTS.md."""
     parts = [("idle", part(PART, busy=False))]
     parts += [(f"busy, part {number + 1}", part(PART, busy=True)) for number in range(BUSY_PARTS)]
     for name, seen in parts:

@@ -1,32 +1,35 @@
-"""The walk of one row, from its claim to its durable outcome: `make walk`, or `python -m tests.bench.walk [-v]`.
+"""Count what one row costs, from its claim to its durable outcome: `make walk`, or `python -m tests.bench.walk [-v]`.
 
 The program itself (`bulkimg run`, in this process) sends rows to a server on loopback, one at a time: `--concurrency 1
---no-survey --no-adaptive --rate unlimited`. Every row is clean: its first PUT is answered 200 with the values that were sent,
-or 202 and then its first poll is answered so.
+--no-survey --no-adaptive --rate unlimited`. Every row is clean: its first PUT is answered 200 with the values that were
+sent, or 202 and then its first poll is answered so.
 
-**One cycle.** The server keeps back its answer to the PUT of row n until the outcome of row n - 1 is committed in run.db,
-as another connection sees it, and bulkimg has nothing left to do. Then it answers, and that is the cut. From one cut to the next
-there is one answer, one decision, one commit of an outcome, and the next row's PUT: a whole row, whichever of them the program does
-first. The walk is the cycle that occurs most often, and how many of all cycles were exactly like it is printed; others
-hold a claim, or something that a clock has started. The first and the last rows are not looked at.
+**One cycle.** The server delays its answer to the PUT of row n until the outcome of row n - 1 is committed in run.db,
+as another connection sees it, and bulkimg is idle. Then it answers, and that moment is the cut. Between two cuts there
+is one answer, one decision, one commit of an outcome, and the next row's PUT: a whole row, in whatever order. The walk
+is the most frequent cycle. The number of cycles exactly like it is printed; others have a claim, or something that a
+clock started. The first and the last rows are not counted.
 
-**The claim.** Where rows are claimed many at a time, the usual cycle has no claim. The cycles in which run.db got new attempts have
-so many calls more; divided by the rows that they claimed, this is added to the walk as the row's share. Of these cycles, too, the one
-that occurs most often is taken.
+**The claim.** If many rows are claimed at a time, the usual cycle has no claim. The cycles in which run.db got new
+attempts have more calls. These, divided by the claimed rows, are added to the walk as the row's share. The most
+frequent of these cycles is taken, too.
 
-**To the durable outcome.** The walk without the share of the claim, and without what follows the commit until the row's slot is
-free: result lines are appended and observers are told of an outcome that is durable already.
+**To the durable outcome.** The walk without the share of the claim, and without what follows the commit until the row's
+slot is free: result lines are appended, and observers get an outcome that is durable already.
 
-**Among others.** With one row in flight each commit has one outcome, so that the walk bears the whole cost of its group. The last line is
-the average at `--concurrency 64` while the server answers at once: entries between the PUT at one quarter of the rows and that at
-three quarters, divided by the rows in between. It differs a little from time to time, as the groups do; the walk does not.
+**Among others.** With one row in flight each commit has one outcome, so the walk has the whole cost of its group. The
+last line is the average at `--concurrency 64` while the server answers at once: entries between the PUT at one quarter
+of the rows and that at three quarters, divided by the rows between. It varies a little, as the groups do; the walk does
+not.
 
 **What is counted**, by sys.setprofile, in all threads:
 
-- a *call* is the start of a Python function whose globals are those of a module of bulkimg, so also methods that a dataclass gets,
-  lambdas, comprehensions and the first run of a coroutine or generator; not what Python, SQLite or aiohttp call among themselves;
-- a *resumption* is a coroutine or generator of bulkimg that goes on after it has waited or yielded; it is no call;
-- an *entry from outside* is a call or a resumption whose caller is a frame outside bulkimg: the event loop, a thread or a library;
+- a *call* is the start of a Python function whose globals are those of a module of bulkimg, so also methods of
+  dataclasses, lambdas, comprehensions and the first run of a coroutine or generator; not what Python, SQLite or aiohttp
+  call among themselves;
+- a *resumption* is a coroutine or generator of bulkimg that continues after it has waited or yielded; it is no call;
+- an *entry from outside* is a call or a resumption whose caller is a frame outside bulkimg: the event loop, a thread or
+  a library;
 - *callbacks* are the different functions that are entered from outside, *functions* the different ones that are called;
 - a *file* is a module with at least one call or resumption in the usual cycle or in a claim.
 """
@@ -48,11 +51,11 @@ from tests.bench.sections import keep, machine
 from tests.bench.walked import Cycle, Notes, Walk
 
 ROWS = 40
-MANY = 1_600  # where claims are so large that few rows show none, and for the average
+MANY = 1_600  # where claims are so large that few rows have one, and for the average
 CROWD = 64
-RESTS = 0.001, 10  # seconds between two looks at the notes, and how many must be the same
+RESTS = 0.001, 10  # seconds between two checks of the notes, and how many checks must be equal
 TOO_LONG = 20.0
-# What this command printed at commit 04ad8e4, before the send path was written anew.
+# The output of this command at commit 04ad8e4, before the send path was rewritten.
 G = TypeVar("G", bound="Gate")
 BEFORE: dict[str, dict[str, float]] = {
     "200": {
@@ -90,13 +93,13 @@ AIMS = {f"{what} to the durable outcome": most for what, most in {"files": 20, "
 
 
 class Ledger:
-    """run.db as another process sees it: what is committed."""
+    """run.db as another process sees it: the committed records."""
 
     def __init__(self, runs: Path) -> None:
         self._runs = runs
 
     def count(self, table: str) -> int:
-        """0 before the run has a ledger."""
+        """Return the number of rows in the table, 0 before the run has a ledger."""
         path = next(self._runs.glob("*/run.db"), None)
         if path is None:
             return 0
@@ -105,14 +108,14 @@ class Ledger:
 
 
 class Gate:
-    """Lets answers go one by one, and remembers where in the notes each of them went."""
+    """Let answers go one by one, and keep the place in the notes where each of them went."""
 
     def __init__(self, notes: Notes, ledger: Ledger) -> None:
         self._notes, self._ledger = notes, ledger
         self.cuts: list[tuple[int, int]] = []  # (entries, attempts in the ledger) at each answer to a PUT
 
     def wait(self) -> None:
-        """Return when every row before the present one has a durable outcome and bulkimg is at rest."""
+        """Return when every row before the present one has a durable outcome and bulkimg is idle."""
         deadline = time.monotonic() + TOO_LONG
         while self._ledger.count("outcome") < len(self.cuts):
             if time.monotonic() > deadline:
@@ -129,7 +132,7 @@ class Gate:
             time.sleep(RESTS[0])
 
     def cycles(self) -> list[Cycle]:
-        """Without those of the first and of the last rows."""
+        """Return the cycles without those of the first and the last rows."""
         pairs = list(zip(self.cuts, self.cuts[1:], strict=False))[2:-2]
         return [self._cycle(a, b, claimed - before) for (a, before), (b, claimed) in pairs]
 
@@ -139,13 +142,13 @@ class Gate:
 
 
 class Open(Gate):
-    """Lets all answers go at once."""
+    """Let all answers go at once."""
 
     def wait(self) -> None:
         self.cuts.append((len(self._notes.entries), 0))
 
     def average(self) -> dict[str, float]:
-        """Of a row, from the first quarter of the rows to the last."""
+        """Return the average of a row, from the first quarter of the rows to the last."""
         first, last = len(self.cuts) // 4, len(self.cuts) * 3 // 4
         cycle = Cycle(self._notes.entries[self.cuts[first][0] : self.cuts[last][0]], 0)
         per_row = {
@@ -157,7 +160,7 @@ class Open(Gate):
 
 
 def walk(*, with_jobs: bool, rows: int = ROWS) -> Walk:
-    """Of the program in this process."""
+    """Measure the walk of the program in this process."""
     gate = _run(Gate, rows, 1, with_jobs=with_jobs)
     found = Walk(gate.cycles())
     is_claimed = found.usual.claimed or len(found.claims) > 1
@@ -165,12 +168,12 @@ def walk(*, with_jobs: bool, rows: int = ROWS) -> Walk:
 
 
 def average(*, with_jobs: bool) -> dict[str, float]:
-    """Of a row among others."""
+    """Measure the average of a row among others."""
     return _run(Open, MANY, CROWD, with_jobs=with_jobs).average()
 
 
 def _run(kind: type[G], rows: int, concurrency: int, *, with_jobs: bool) -> G:
-    """`bulkimg run` of so many rows."""
+    """Execute `bulkimg run` with so many rows."""
     with tempfile.TemporaryDirectory(prefix="bulkimg-walk-") as place:
         notes, runs = Notes(), Path(place) / "runs"
         gate = kind(notes, Ledger(runs))
@@ -182,7 +185,7 @@ def _run(kind: type[G], rows: int, concurrency: int, *, with_jobs: bool) -> G:
 
 
 def _main(*arguments: str) -> None:
-    """RuntimeError when it ends with anything but exit code 0."""
+    """Run the command. Raises RuntimeError if its exit code is not 0."""
     options = ["--yes", "--no-survey", "--no-adaptive", "--rate", "unlimited", "--progress", "none", "-q", "--json"]
     os.environ["BULKIMG_SESSION"] = "0" * 32
     said, sys.argv = io.StringIO(), ["bulkimg", "run", *options, *arguments]
@@ -197,7 +200,7 @@ def _main(*arguments: str) -> None:
 
 
 def figures(found: Walk, among: dict[str, float]) -> dict[str, float]:
-    """What RESULTS.md says of a walk."""
+    """Return the figures of a walk for RESULTS.md."""
     callbacks = found.usual.callbacks
     durable = found.usual.to_durable()
     return {

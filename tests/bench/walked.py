@@ -1,4 +1,4 @@
-"""Note every call of bulkimg's functions in this process, and cut the notes where one row ends and the next begins."""
+"""Note every call of bulkimg's functions in this process, and cut the notes between two rows."""
 
 import sqlite3
 import sys
@@ -12,12 +12,12 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 PACKAGE = "bulkimg"
-_CAUSE = 3  # the bits of RESUME's argument that say why: 0 is the start of a function
+_CAUSE = 3  # the bits of RESUME's argument with its reason: 0 is the start of a function
 _RESUME = 151  # the opcode, in Python 3.11
 
 
 class Entry(NamedTuple):
-    """A function of bulkimg that began, or a coroutine or generator of it that went on."""
+    """A function of bulkimg that began, or a coroutine or generator of it that continued."""
 
     module: str
     function: str
@@ -31,15 +31,15 @@ class Entry(NamedTuple):
 
 
 class Notes:
-    """What was entered so far, of all threads, in the order of the interpreter's lock."""
+    """The entries so far, of all threads, in the order of the interpreter's lock."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.commits: list[int] = []  # how many entries there were at each commit of SQLite
+        self.commits: list[int] = []  # number of entries at each commit of SQLite
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """In this thread, and in those that are started within."""
+        """Take notes in this thread, and in those that are started within the block."""
         connect = sqlite3.connect
         sqlite3.connect = partial(connect, factory=self._connection())  # type: ignore[assignment]
         threading.setprofile(self._see)
@@ -76,7 +76,7 @@ class Notes:
 
 
 def _is_ours(frame: FrameType) -> bool:
-    """By the module whose globals it has: the methods that a dataclass gets have no file."""
+    """Decide by the module of its globals, because the methods of a dataclass have no file."""
     name = str(frame.f_globals.get("__name__"))
     return name == PACKAGE or name.startswith(PACKAGE + ".")
 
@@ -88,14 +88,14 @@ def _begins(frame: FrameType) -> bool:
 
 @dataclass(frozen=True)
 class Cycle:
-    """What was entered from one cut to the next; `claimed` rows were claimed in the meantime."""
+    """The entries from one cut to the next. `claimed` rows were claimed in this time."""
 
     entries: Sequence[Entry]
     claimed: int
-    durable: int = 0  # how many of them came before the last commit
+    durable: int = 0  # number of entries before the last commit
 
     def to_durable(self) -> "Cycle":
-        """Return the cycle without what follows the commit until the next row: result lines, and those who are told."""
+        """Return the cycle without what follows the commit until the next row: result lines and observers."""
         rest = self.entries[self.durable :]
         begin = next((at for at, entry in enumerate(rest) if entry == self.entries[0]), len(rest))
         later = [entry for entry in rest[begin:] if entry.thread == "loop"]
@@ -103,7 +103,7 @@ class Cycle:
 
     @cached_property
     def kind(self) -> frozenset[tuple[Entry, int]]:
-        """The same for cycles that differ in nothing but the order of two threads."""
+        """The key of a cycle. It is equal for cycles that differ only in the order of two threads."""
         return frozenset(Counter(self.entries).items())
 
     @property
@@ -125,7 +125,7 @@ class Cycle:
 
 @dataclass
 class Walk:
-    """One row's way: the cycle that most rows had, and a row's share of claims that were made for many rows at once."""
+    """One row's way: the cycle that most rows had, and a row's share of claims for many rows."""
 
     cycles: Sequence[Cycle]
     usual: Cycle = field(init=False)
@@ -136,12 +136,12 @@ class Walk:
 
     @cached_property
     def claims(self) -> list[Cycle]:
-        """Cycles in which many rows were claimed, where that is not what every cycle does."""
+        """The cycles in which many rows were claimed, if not every cycle has a claim."""
         return [cycle for cycle in self.cycles if cycle.claimed > self.usual.claimed]
 
     @cached_property
     def claim(self) -> Cycle | None:
-        """The one of them that occurs most often."""
+        """The most frequent of them."""
         return _most_common(self.claims)[0] if self.claims else None
 
     @property
@@ -150,18 +150,18 @@ class Walk:
 
     @property
     def entries_of_claim(self) -> float:
-        """Those from outside."""
+        """The entries from outside."""
         if self.claim is None:
             return 0.0
         return (self.claim.callbacks.total() - self.usual.callbacks.total()) / self.claim.claimed
 
     @property
     def modules(self) -> list[str]:
-        """Of the usual cycle and of the claim."""
+        """The modules of the usual cycle and of the claim."""
         return sorted(self.usual.modules | (self.claim.modules if self.claim else set()))
 
 
 def _most_common(cycles: Sequence[Cycle]) -> tuple[Cycle, int]:
-    """The first of the cycles that are alike, and how many there are."""
+    """Return the first of the most frequent equal cycles, and how many there are."""
     kind, number = Counter(cycle.kind for cycle in cycles).most_common(1)[0]
     return next(cycle for cycle in cycles if cycle.kind == kind), number

@@ -1,4 +1,4 @@
-"""A command at a pseudo-terminal, with its outputs where a person may send them."""
+"""Run a command at a pseudo-terminal, with its outputs redirected if a test asks for it."""
 
 import fcntl
 import os
@@ -24,10 +24,10 @@ def on_a_terminal(
     cold: bool = False,
     **environment: str,
 ) -> tuple[int, str, str]:
-    """Run at a terminal and type `answer`: (exit code, what the terminal showed, what went elsewhere).
+    """Run at a terminal and type `answer`. Returns (exit code, the terminal's text, the redirected text).
 
-    `ahead`: all at once; otherwise a line after each question, as what is typed ahead of a password is thrown away.
-    `redirected`: "" for no output, or those that go into a file: "err", "out" or "both".
+    `ahead`: type all at once, otherwise a line after each question, because the program drops what is typed ahead of a
+    password. `redirected` names the outputs that go into a file: "err", "out", "both", or "" for none.
     """
     given = {"TERM": "xterm", "COLUMNS": "120", **environment}
     here = Cli(cli.place, {**cli.at(server).environment, **given})
@@ -40,7 +40,7 @@ def on_a_terminal(
 
 
 def at_width(cli: Cli, columns: int, *words: str) -> tuple[int, list[str]]:
-    """Run at a terminal so wide: (exit code, the lines that it was sent, without what moves the cursor)."""
+    """Run at a terminal of this width. Returns (exit code, the lines it got, without cursor movements)."""
     here = Cli(cli.place, {**cli.environment, "TERM": "xterm"})
     code, shown, _ = _at_terminal(here, words, lambda _: b"", columns)
     return code, [line for line in re.split(r"[\r\n]+", CONTROL.sub("", shown)) if line.strip()]
@@ -55,7 +55,10 @@ def _at_terminal(
     redirected: str = "",
     cold: bool = False,
 ) -> tuple[int, str, str]:
-    """`typed` is asked at the start and after each piece that is shown: what the person types then."""
+    """Run at a terminal.
+
+    `typed` is called at the start and after each piece that is shown; it returns what to type then.
+    """
     ours, theirs = pty.openpty()
     if columns:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -75,7 +78,7 @@ def _at_terminal(
 
 
 def _read(terminal: int) -> bytes:
-    """The next piece, or nothing: the terminal is gone, as the process has ended."""
+    """Return the next piece, or nothing if the terminal is closed because the process has ended."""
     try:
         return os.read(terminal, 65536)
     except OSError:

@@ -142,7 +142,7 @@ def test_a_wrong_password_exits_5_and_is_tried_once(cli: Cli, server: Server) ->
 
 
 def test_expectations_are_not_passed_over(cli: Cli, server: Server) -> None:
-    """Where nobody looks at the images, no if_ value can be compared: nothing is sent."""
+    """Without a survey, no `if_` value can be compared: nothing is sent."""
     cli.write("if.csv", f"uuid,name,if_name\n{UUID},a,b\n")
     before = len(server.requests())
     assert (
@@ -191,7 +191,7 @@ def test_all_problems_are_listed_capped_on_the_screen_and_whole_in_the_results(c
 
 
 def test_hostile_texts_reach_the_terminal_written_out(cli: Cli) -> None:
-    """No byte that a terminal would obey, and one line for each problem."""
+    """No byte that a terminal obeys, and one line for each problem."""
     rows = ["\x1b]0;pwned\x07", "\x9b2J", "\u202egnp.exe", "a\u2028b", "\x7f", "\u0085"]
     cli.write("hostile.csv", "uuid,name\n" + "".join(f"{text}x,name\n" for text in rows))
     done = cli("check", "hostile.csv", code=3)

@@ -1,4 +1,4 @@
-"""The bar and the messages on terminals of 60 and of 200 columns: whole, and nothing is cut."""
+"""The bar and the messages on terminals of 60 and of 200 columns: complete, with nothing cut."""
 
 import re
 from collections.abc import Iterator

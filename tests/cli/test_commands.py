@@ -1,4 +1,4 @@
-"""The commands: what they print where, precedence of options, help that is quick and complete."""
+"""The commands: what they print and where, the precedence of options, and help that is quick and complete."""
 
 import inspect
 import itertools
@@ -30,13 +30,13 @@ _times = itertools.count()
 
 
 def manifest(images: list[str], text: str = "renamed {n}") -> str:
-    """Another name for every image, each time."""
+    """Make a manifest with a new name for every image, each time another one."""
     text += f" {next(_times)}"
     return "uuid,name\n" + "".join(f"{image},{text.format(n=n)}\n" for n, image in enumerate(images))
 
 
 def test_help_imports_neither_the_http_client_nor_the_models() -> None:
-    """That is what keeps `bulkimg --help` under 0.3 s; `make bench` style figures are not asserted here."""
+    """So `bulkimg --help` takes less than 0.3 s. No time is asserted here."""
     code = (
         "import sys\nsys.argv = ['bulkimg', '--help']\nfrom bulkimg.cli.main import main\n"
         "try: main()\nexcept SystemExit: pass\nprint(sorted({'aiohttp', 'rich', 'sqlite3', 'asyncio'} & set(sys.modules)))"
@@ -145,7 +145,10 @@ def plan_files(cli: Cli) -> set[str]:
 
 
 def test_a_plan_is_written_where_somebody_looks_at_it(cli: Cli, server: Server) -> None:
-    """Not by a run that asks nobody; by `plan`, whose files `apply` leaves, and by a run that a guard refuses."""
+    """Not by a run that asks nobody.
+
+    `plan` writes it, `apply` keeps its files, and a run that a guard refuses writes it.
+    """
     uuids = some_images(server, 3)
     here = cli.at(server)
     cli.write("m.csv", manifest(uuids))
@@ -180,14 +183,14 @@ def test_a_difference_after_the_canary_makes_the_plan_that_nobody_has_looked_at(
 
 
 def test_on_a_terminal_it_asks_again_after_the_canary(cli: Cli, server: Server) -> None:
-    """Nothing hides the question, and who has typed ahead is understood."""
+    """The question is visible, and text that was typed ahead is understood."""
     cli.write("m.csv", manifest(some_images(server, 12)))
     before = len(server.puts())
     code, shown, _ = on_a_terminal(cli, server, "y\nn\n", "run", "m.csv", "--canary", "3")
     assert f"Send the other 9 to {server.url}/zstack?" in shown
     assert "nothing more was sent" in shown
     assert code == 7
-    assert len(server.puts()) - before <= 4  # one more where the spelling is found out
+    assert len(server.puts()) - before <= 4  # one more to find out the action key
     code, shown, _ = on_a_terminal(cli, server, "y\n", "resume", "last")
     assert f"Send the other 9 to {server.url}/zstack?" in shown, "no is not forgotten"
     assert code == 0
@@ -231,7 +234,7 @@ def test_try_shows_a_curl_without_the_secret_and_sends_on_request(cli: Cli, serv
 
 
 def test_the_jobs_run_as_they_stand_against_the_sandbox(cli: Cli, server: Server) -> None:
-    """Only the port differs here: 8080 may be taken on the machine that tests."""
+    """Only the port differs here, because 8080 may be in use."""
     for job in sorted((ROOT / "jobs").glob("*.toml")):
         done = cli.at(server)(
             "run", str(job), "--yes", "--json", "--rate", "unlimited", "--results", "r.jsonl", "--endpoint", server.url
@@ -281,7 +284,10 @@ def test_a_connection_for_each_row_needs_open_files(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("limits", "code"), [("ulimit -n 40", 2), ("ulimit -Sn 40", 0), ("ulimit -n 8", 8)])
 def test_too_few_open_files_are_raised_or_said(cli: Cli, server: Server, limits: str, code: int) -> None:
-    """A soft limit is raised; a hard one below what the concurrency needs is a sentence with the number that would do."""
+    """A soft limit is raised.
+
+    A hard limit that is too low for the concurrency is an error with the number that would do.
+    """
     cli.write("m.csv", manifest(some_images(server, 30)))
     words = ("run", "m.csv", "--yes", "--rate", "unlimited", "--concurrency", "20")
     done = subprocess.run(

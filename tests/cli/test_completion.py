@@ -1,4 +1,4 @@
-"""The shell completes words through the protocol that the installed script speaks; nothing it does fails."""
+"""The shell completes words with the protocol of the installed script, and no completion fails."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.conftest import Cli, Server
 
 
 def bash(cli: Cli, *words: str, **environment: str) -> list[str]:
-    """What bash is offered for the last of the words."""
+    """Return bash's completions of the last word."""
     line = " ".join(["bulkimg", *words])
     done = cli(_BULKIMG_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words)), code=None, **environment)
     assert done.err == ""
@@ -22,7 +22,7 @@ def bash(cli: Cli, *words: str, **environment: str) -> list[str]:
 
 
 def fish(cli: Cli, *words: str, **environment: str) -> dict[str, str]:
-    """What fish is offered: words, and what each of them is."""
+    """Return fish's completions: words with their meanings."""
     done = cli(
         _BULKIMG_COMPLETE="complete_fish",
         _TYPER_COMPLETE_ARGS=" ".join(["bulkimg", *words]),

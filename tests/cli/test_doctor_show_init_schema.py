@@ -1,4 +1,4 @@
-"""doctor, show, init and schema: what each says, its exit codes, and that none of them changes anything."""
+"""doctor, show, init and schema: their output and exit codes. None of them changes anything."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ FAST = ("--rate", "unlimited")
 
 
 def checks(cli: Cli, *words: str, code: int, **environment: str) -> dict[str, dict[str, str]]:
-    """doctor's findings by name."""
+    """Return doctor's results by name."""
     document = cli("doctor", "--json", *words, code=code, **environment).json()
     assert document["exit_code"] == code
     return {check["name"]: check for check in document["checks"]}
@@ -319,7 +319,7 @@ def test_init_refuses_a_name_that_cannot_be_a_job_file(cli: Cli, name: str) -> N
 
 
 def uncommented(text: str) -> tuple[str, int]:
-    """The text with every key that is commented out in force, and how many there were."""
+    """Return the text with every commented key activated, and how many there were."""
     return re.subn(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)
 
 
@@ -355,7 +355,7 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def errors(name: str, document: Any) -> list[str]:
-    """What is wrong with a document by its published schema."""
+    """Return the errors of a document by its published schema."""
     found = Draft202012Validator(schema(name)).iter_errors(document)
     return [f"{error.json_path}: {error.message}" for error in found]
 
@@ -380,7 +380,7 @@ def test_an_unknown_schema_is_exit_2_with_the_nearest(cli: Cli) -> None:
 
 @pytest.fixture(scope="module")
 def used(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """A folder with a run that is fine, one that is not, an undo and a plan."""
+    """A folder with a successful run, a failed one, an undo and a plan."""
     cli = Cli(tmp_path_factory.mktemp("used")).at(server)
     cli.write("m.csv", manifest(some_images(server, 3, 100)))
     cli.write("bad.csv", "uuid,name\nx,y\n")
@@ -498,6 +498,6 @@ def test_what_export_writes_fits_the_schema_of_manifests(used: Cli) -> None:
 
 
 def test_the_schemas_need_no_validator_of_ours_to_be_written() -> None:
-    """jsonschema is a tool of the tests, not of the program."""
+    """jsonschema is a dependency of the tests and not of the program."""
     assert "jsonschema" not in (ROOT / "pyproject.toml").read_text().split("[dependency-groups]")[0]
     assert sys.modules["jsonschema"]

@@ -23,21 +23,21 @@ GROUPED = ("run", "plan", "check", "resume", "apply", "retry", "undo")
 
 
 def parser(command: str) -> tuple[Any, Any]:
-    """A command of the real tree, and its context."""
+    """Return a command of the real tree, and its context."""
     group: Any = typer.main.get_command(app)
     context = group.make_context("bulkimg", [], resilient_parsing=True)
     return group.get_command(context, command), context
 
 
 def spellings(command: str) -> set[str]:
-    """Every option that the command takes."""
+    """Return every option of the command."""
     found, context = parser(command)
     words = (word for param in found.get_params(context) for word in (*param.opts, *param.secondary_opts))
     return {word for word in words if word.startswith("-")}
 
 
 def section(text: str, title: str) -> str:
-    """The lines below a title of a help page."""
+    """Return the lines below a title of a help page."""
     found = re.search(rf"^{re.escape(title)}:\n((?:[ ].*\n?|\n)*)", text, re.MULTILINE)
     return found[1] if found else ""
 
@@ -108,7 +108,7 @@ def test_every_command_has_three_examples_and_its_exit_codes(cli: Cli, command: 
 def test_every_example_is_understood_by_its_command(command: str, example: str) -> None:
     words = shlex.split(re.sub(r" [<>] \S+", "", example))
     assert words[0] == "bulkimg"
-    assert words[1] in {command, "run"}  # init's third example is what to do next
+    assert words[1] in {command, "run"}  # init's third example is the next step
     found, context = parser(words[1])
     made = found.make_context(words[1], words[2:], parent=context)
     assert made.params is not None

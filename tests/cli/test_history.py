@@ -1,4 +1,4 @@
-"""Runs by name and by `last`: what undo means, what next: prints, two runs at once, status, runs and --prune."""
+"""Runs by name and by `last`: what undo means, what `next:` prints, two runs at once, status, runs and --prune."""
 
 import json
 import shlex
@@ -25,7 +25,7 @@ def typed(cli: Cli, line: str, code: int | None = 0, **environment: Any) -> Any:
 
 
 def following(err: str, mark: str = "next:") -> str:
-    """The command behind the last `next:`."""
+    """Return the command of the last `next:`."""
     lines = [line.partition(mark)[2].strip() for line in err.splitlines() if line.startswith(mark)]
     assert lines, err
     return lines[-1]
@@ -233,7 +233,7 @@ def test_after_a_server_that_was_never_reached_next_is_what_was_typed(cli: Cli, 
 
 @pytest.mark.parametrize("command", ["apply", "resume", "undo", "retry"])
 def test_what_is_kept_names_the_id_also_where_last_was_typed(cli: Cli, server: Server, command: str) -> None:
-    """With a server that is gone: in `next:`, in summary.json and in the hints."""
+    """With a server that does not answer: in `next:`, in summary.json and in the hints."""
     images = some_images(server, 3)
     with sandbox_process("--images", "300") as gone:
         here = cli.at(gone)

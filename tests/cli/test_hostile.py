@@ -1,4 +1,4 @@
-"""What a hostile reviewer found once, so that nobody finds it again."""
+"""Faults that a hostile reviewer found once."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_nobody_has_to_read_standard_error(cli: Cli, server: Server) -> None:
 
 
 def test_messages_that_nobody_can_read_are_not_put_among_the_results(cli: Cli, server: Server) -> None:
-    """Closed before we begin, there is no standard error at all, and `print` would take standard output."""
+    """If it was closed before the start, there is no standard error, and `print` would use standard output."""
     cli.write("m.csv", manifest(some_images(server, 2)))
     words = ("run", "m.csv", "--yes", "--rate", "unlimited", "--json")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A password is asked for where an account has none and somebody can type it; it is never shown."""
+"""A password is asked for if an account has none and a person can type it. It is never shown."""
 
 import json
 from pathlib import Path
@@ -17,12 +17,12 @@ MISSING = "BULKIMG_PASSWORD is not set, but BULKIMG_ACCOUNT is"
 def answering(
     cli: Cli, server: Server, answer: str, *words: str, redirected: str = "", **environment: Any
 ) -> tuple[int, str, str]:
-    """A line is typed after each question."""
+    """Run at a terminal and type a line after each question."""
     return on_a_terminal(cli, server, answer, *words, ahead=False, redirected=redirected, **environment)
 
 
 def kept(place: Path) -> str:
-    """Everything that was written below a folder, as far as it is text."""
+    """Return everything that was written below a folder, as text."""
     return "".join(path.read_bytes().decode("latin-1") for path in place.rglob("*") if path.is_file())
 
 

@@ -1,4 +1,4 @@
-"""The one place that prints lets nothing through that a terminal or a log would obey."""
+"""The module that prints lets nothing through that a terminal or a log would obey."""
 
 import json
 import unicodedata
@@ -14,7 +14,7 @@ from tests.conftest import corpus
 
 
 def obeyed(text: str) -> list[str]:
-    """Characters that a terminal acts on instead of showing: controls but newline, separators, directions."""
+    """Return the characters that a terminal obeys: controls but newline, separators, directions."""
     return [
         char
         for char in text

@@ -1,4 +1,4 @@
-"""Credentials as systemd, Kubernetes and Docker hand them out; job files and profiles as editors save them."""
+"""Credentials as systemd, Kubernetes and Docker provide them; job files and profiles as editors save them."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def test_a_file_that_root_owns_and_a_group_may_read_is_taken(here: Cli, server: 
 def test_a_file_that_others_can_read_is_refused_with_advice_that_can_be_followed(
     here: Cli, server: Server, mode: int
 ) -> None:
-    """Everybody, whoever owns it; a group, where root does not."""
+    """Readable for all users, with any owner; or for a group, if root is not the owner."""
     path = secret(here, server.session, mode, owner=54321 if mode == 0o640 else 0)
     done = here("run", "m.csv", *FAST, code=2, BULKIMG_SESSION_FILE=path)
     assert f"mode {mode:04o}" in done.err

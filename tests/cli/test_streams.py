@@ -1,4 +1,4 @@
-"""Questions reach the person, readers may leave, JSON is JSON, quiet is quiet, and nohup is obeyed."""
+"""Questions reach the person, a reader may stop, JSON is JSON, --quiet is quiet, and nohup is respected."""
 
 import json
 import os
@@ -95,7 +95,7 @@ COLD = (
 
 
 def read_a_little(cli: Cli, *arguments: str, cold: bool) -> tuple[int, str]:
-    """The exit code of a command whose standard output nobody reads, and its standard error."""
+    """Run a command whose standard output nobody reads. Returns its exit code and its standard error."""
     reader, writer = os.pipe()
     process = cli.start(*arguments, stdout=writer, cold=cold)
     os.close(writer)

@@ -1,4 +1,4 @@
-"""A warm fork is to a test what a cold process is: the same words, exit codes, signals and files."""
+"""A warm fork is the same for a test as a new process: output, exit codes, signals and files."""
 
 import os
 import signal

@@ -1,6 +1,6 @@
 """Read the pages that show commands, and run them in order in one shell.
 
-A fenced block's info string says what becomes of it:
+A fenced block's info string says how it is used:
 
     ```sh                 run; every command exits 0
     ```sh exit=3          run; the last command exits 3, the others 0
@@ -10,8 +10,9 @@ A fenced block's info string says what becomes of it:
     ```python             run with the virtual environment's Python
     ```toml file=my.toml  written to this file (any language)
 
-An output is checked line by line: each line is one that the commands printed, but for times, rates, ids, hashes and the port;
-a line of `…` alone leaves lines out. `DOCS_UPDATE=1 pytest tests/docs` puts the nearest line that was printed in its place.
+An output is checked line by line. Each line must be one that the commands printed, except for times, rates, ids, hashes
+and the port. A line of `…` alone stands for any lines. `DOCS_UPDATE=1 pytest tests/docs` replaces a line by the nearest
+printed one.
 """
 
 import difflib
@@ -38,7 +39,7 @@ _SPOKEN_BY = {"sh", "console", "python"}
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. `line` is that of its first line in the page, from 1."""
+    """One fenced block. `line` is the page's line number of its first line, from 1."""
 
     language: str
     marks: tuple[str, ...]
@@ -48,11 +49,11 @@ class Block:
     output_at: tuple[int, int] = (
         0,
         0,
-    )  # the lines of the page that hold its output, from 0; the end is not one of them
+    )  # the lines of the page that hold its output, from 0; the end is exclusive
 
     @property
     def file(self) -> str:
-        """The file it is to be written to, or ""."""
+        """Return the file that the block is written to, or ""."""
         return next((mark.partition("=")[2] for mark in self.marks if mark.startswith("file=")), "")
 
     @property
@@ -62,19 +63,19 @@ class Block:
 
 @dataclass
 class Ran:
-    """What became of a page: problems as sentences, and its text with the outputs that were printed."""
+    """The result of a page: problems as sentences, and its text with the printed outputs."""
 
     problems: list[str] = field(default_factory=list)
     text: str = ""
 
 
 def pages() -> list[Path]:
-    """README.md, the tutorial and the how-tos."""
+    """Return README.md, the tutorial and the how-tos."""
     return [ROOT / "README.md", *sorted((ROOT / "docs" / "tutorial").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]  # fmt: skip
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page; a console is cut into one block a command."""
+    """Return the fenced blocks of a page. A console is split into one block for each command."""
     found: list[Block] = []
     opened: re.Match[str] | None = None
     begun = 0
@@ -97,7 +98,7 @@ def _exit(marks: str) -> int:
 
 
 def _commands(block: Block) -> Iterator[Block]:
-    """The commands of a console, each with the place of its output. `exit=` is that of the last one."""
+    """Return the commands of a console, each with the place of its output. `exit=` is for the last one."""
     starts = [at for at, text in enumerate(block.lines) if text.startswith("$ ")]
     for start, end in zip(starts, [*starts[1:], len(block.lines)], strict=True):
         stop = start + 1
@@ -110,7 +111,7 @@ def _commands(block: Block) -> Iterator[Block]:
 
 
 def _with_outputs(found: Sequence[Block]) -> Iterator[Block]:
-    """A text block after one that runs is its output."""
+    """Return the blocks, with a text block as the output of the block before it that runs."""
     for block, after in zip(found, [*found[1:], None], strict=True):
         if after and after.language == "text" and block.runs and block.language != "console":
             first = after.line - 1
@@ -123,7 +124,7 @@ def _with_outputs(found: Sequence[Block]) -> Iterator[Block]:
 
 
 def sandbox_arguments(page: Path) -> list[str]:
-    """Those of the `bulkimg sandbox` that the page starts; the port is the test's own."""
+    """Return the arguments of the page's `bulkimg sandbox`. The port is the test's own."""
     for block in blocks(page):
         for line in block.lines:
             if block.language == "sh" and re.match(r"(\.venv/bin/)?bulkimg sandbox\b", line):
@@ -134,7 +135,7 @@ def sandbox_arguments(page: Path) -> list[str]:
 
 
 def run_page(page: Path, place: Path, server: Server) -> Ran:
-    """Run the page's blocks in `place`, a folder that is empty."""
+    """Run the page's blocks in `place`, an empty folder."""
     for name in ("samples", "jobs"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     for job in (place / "jobs").iterdir():
@@ -153,12 +154,12 @@ def run_page(page: Path, place: Path, server: Server) -> Ran:
 
 
 def _environment(page: Path, place: Path, server: Server) -> dict[str, str]:
-    """A fresh home. The tutorial exports server and credentials itself; docs/index.md says how for the others."""
+    """Make a new home. The tutorial exports server and credentials itself; for others docs/index.md says how."""
     home = place.parent / "home"
     home.mkdir()
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "PYTHONPATH": str(ROOT),  # this checkout's code, whatever is installed
+        "PYTHONPATH": str(ROOT),  # this checkout's code, and not the installed one
         "HOME": str(home),
         "LANG": "C.UTF-8",
     }
@@ -168,7 +169,10 @@ def _environment(page: Path, place: Path, server: Server) -> dict[str, str]:
 
 
 def _script(number: int, block: Block, logs: Path, server: Server) -> str:
-    """The shell's part of a block. Every command that fails leaves its exit code in `N.failed`, the last one its own in `N.code`."""
+    """Return the shell code of a block.
+
+    Every command that fails writes its exit code to `N.failed`, the last one its own to `N.code`.
+    """
     text = "\n".join(block.lines).replace(DOCUMENTED, server.url)
     if block.file or block.language == "python":
         (logs / f"{number}.file").write_text(f"{text}\n", "utf-8")
@@ -234,7 +238,10 @@ def _plain(line: str) -> str:
 
 
 def _compare(shown: Sequence[str], out: str) -> tuple[list[str], list[str]]:
-    """(the lines as they are to be shown, those that were never printed). A line may end in `…`, which leaves its end out."""
+    """Return (the lines as they should be, those that were never printed).
+
+    A `…` at the end of a line stands for any text.
+    """
     printed = {_plain(line): line.rstrip() for line in out.split("\n") if line.strip()}
     lines, missing = [], []
     for line in shown:

@@ -1,4 +1,4 @@
-"""Every command that README, tutorial and how-tos show is run as it stands, against a sandbox of its own."""
+"""Every command in README, tutorial and how-tos is run as it is written, against a sandbox of its own."""
 
 import os
 from pathlib import Path

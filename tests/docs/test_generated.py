@@ -1,4 +1,4 @@
-"""What is made from the program is as the program is: the reference of the command line, man pages, completion."""
+"""Generated files match the program: the reference of the command line, man pages, completion."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The pages hang together: relative links lead somewhere, and the site's menu names every page."""
+"""Relative links lead to existing pages, and the site's menu names every page."""
 
 import re
 from pathlib import Path
@@ -14,12 +14,12 @@ _FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
 def prose(page: Path) -> str:
-    """The text without its fenced blocks."""
+    """Return the text without its fenced blocks."""
     return _FENCED.sub("", page.read_text("utf-8"))
 
 
 def anchors(page: Path) -> set[str]:
-    """What can stand after the # of a link: headings as GitHub and Python-Markdown write them."""
+    """Return what can follow the # of a link: headings as GitHub and Python-Markdown write them."""
     found = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in found}
 

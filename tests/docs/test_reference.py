@@ -1,4 +1,4 @@
-"""The reference against the code: all that the code knows is on its page, and no page names what does not exist."""
+"""The reference against the code: every name of the code is on its page, and every name on a page exists."""
 
 import ast
 import contextlib
@@ -36,8 +36,8 @@ PAGES = (
     *(f"reference/{name}.md" for name in REFERENCE),
     *(f"explanation/{name}.md" for name in EXPLANATION),
 )
-OTHER_PROGRAMS = frozenset({"--parallel", "--parallel-max", "--env-file"})  # of curl and docker
-# Words in capitals that are no codes, in the rooms where codes are made.
+OTHER_PROGRAMS = frozenset({"--parallel", "--parallel-max", "--env-file"})  # in examples of curl and docker
+# Words in capitals that are no codes, in the modules that make codes.
 NOT_CODES = frozenset(
     {"BEGIN", "COMMIT", "ROLLBACK", "DELETE", "GET", "POST", "PUT", "HOME", "XDG_CONFIG_HOME", "LOGNAME", "USER", "ISO"}
     | {"UEFI", "UTC", "CREDENTIALS_DIRECTORY", "HEAD"}
@@ -53,7 +53,7 @@ def text(page: str) -> str:
 
 
 def section(page: str, heading: str) -> str:
-    """The text below a heading, up to the next one of its level or above."""
+    """Return the text below a heading, up to the next one of its level or above."""
     found = re.search(rf"^(#+) {re.escape(heading)}$", text(page), re.MULTILINE)
     assert found, f"{page} has no section {heading!r}"
     rest = text(page)[found.end() :]
@@ -62,7 +62,7 @@ def section(page: str, heading: str) -> str:
 
 
 def first_cells(markdown: str) -> list[str]:
-    """What the first column of each table names: its code spans, or the bare cell. Headers are left out."""
+    """Return the code spans or the bare cell of each table's first column, without headers."""
     named = []
     for _header, _rule, *rows in _tables(markdown):
         for row in rows:
@@ -82,7 +82,7 @@ def _tables(markdown: str) -> list[list[str]]:
 
 
 def spans(page: str) -> set[str]:
-    """Every code span of a page."""
+    """Return every code span of a page."""
     return set(re.findall(r"`([^`\n]+)`", _prose(page)))
 
 
@@ -91,7 +91,7 @@ def _prose(page: str) -> str:
 
 
 def differing(named: Iterable[str], known: Iterable[str]) -> tuple[set[str], set[str]]:
-    """(what exists and is not named, what is named and does not exist)."""
+    """Return (what exists and is not named, what is named and does not exist)."""
     return set(known) - set(named), set(named) - set(known)
 
 
@@ -99,7 +99,7 @@ NOTHING: tuple[set[str], set[str]] = (set(), set())
 
 
 def codes_of(*places: str) -> set[str]:
-    """The codes that the code writes, in all rooms or in some: its texts in capitals."""
+    """Return the codes that all or some packages of bulkimg write: their texts in capitals."""
     found = set()
     package = ROOT / "bulkimg"
     for path in package.rglob("*.py"):
@@ -122,7 +122,7 @@ def test_every_field_and_its_values_are_on_the_manifests_page() -> None:
 
 
 def test_every_code_is_on_a_page_and_no_other() -> None:
-    """Problems and warnings on the manifest's page, all others on the results'."""
+    """Problems and warnings are on the manifest's page, all others on the results'."""
     of_rows = {span for span in spans("reference/results.md") if CODE.fullmatch(span)}
     sections = [section("reference/manifest.md", name) for name in ("Problems", "Warnings")]
     of_manifest = {name for part in sections for name in first_cells(part) if CODE.fullmatch(name)}
@@ -204,7 +204,7 @@ def test_every_public_name_is_on_the_librarys_page() -> None:
 
 
 def _code(page: str) -> str:
-    """What a page shows as code; addresses and file names are left out."""
+    """Return what a page shows as code, without addresses and file names."""
     return "\n".join([*re.findall(r"`[^`\n]+`", text(page)), *re.findall(r"^```.*?^```", text(page), re.M | re.S)])
 
 
@@ -235,7 +235,7 @@ OPEN = frozenset({"counts", "actions", "fields", "image", "before", "after"})  #
 
 
 def names_in(document: Any) -> set[str]:
-    """Every field of a document, at any depth."""
+    """Return every field of a document, at any depth."""
     if isinstance(document, list):
         return set().union(*(names_in(item) for item in document))
     if not isinstance(document, dict):
@@ -290,7 +290,7 @@ def test_lines_of_json_have_the_fields_of_the_page(cli: Cli, server: Server) -> 
 
 @cache
 def options() -> frozenset[str]:
-    """Every option of every command."""
+    """Return every option of every command."""
     found = {name for option in OPTIONS.values() for name in option.__metadata__[0].param_decls}
     group: Any = typer.main.get_command(main.app)
     context: Any = typer.Context(group)
@@ -333,7 +333,7 @@ NEVER = (
 
 
 def unlike_english(markdown: str) -> list[str]:
-    """Words that the documentation does without."""
+    """Return the words that the documentation must not use."""
     return [word for word in NEVER if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", markdown, re.IGNORECASE)]
 
 
@@ -346,7 +346,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def anchors(path: Path) -> set[str]:
-    """The headings as links name them."""
+    """Return the headings as links name them."""
     headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -355,7 +355,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The fenced code of a page in one language."""
+    """Return the fenced code of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```", text(page), re.MULTILINE | re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""What a user installs: the wheel and the sdist, in a fresh environment, from a wheelhouse, without a network."""
+"""The wheel and the sdist as a user installs them: in a new environment, from a wheelhouse, without a network."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ names: list[str] = [row.name for row in result.rows("updated")]
 
 
 def build(kind: str, source: Path, place: Path) -> Path:
-    """The wheel or the sdist of a source tree."""
+    """Build the wheel or the sdist of a source tree."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(place)],
         cwd=source,
@@ -38,7 +38,7 @@ def build(kind: str, source: Path, place: Path) -> Path:
 
 
 def needed(name: str, seen: set[str]) -> Iterator[str]:
-    """The distributions that one needs at run time, itself included."""
+    """Return the distributions that one needs at run time, with itself."""
     if name.lower() in seen:
         return
     seen.add(name.lower())
@@ -50,7 +50,7 @@ def needed(name: str, seen: set[str]) -> Iterator[str]:
 
 
 def packed(name: str, place: Path) -> None:
-    """A wheel of what is installed here, so that no network is needed."""
+    """Make a wheel of what is installed here, so that no network is needed."""
     dist = metadata.distribution(name)
     tag = [line.split()[1] for line in (dist.read_text("WHEEL") or "").splitlines() if line.startswith("Tag:")][-1]
     file = f"{dist.metadata['Name'].replace('-', '_')}-{dist.version}-{tag}.whl"
@@ -71,7 +71,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh environment into which the wheel has been installed from a wheelhouse alone."""
+    """Make a new environment with the wheel, installed only from a wheelhouse."""
     place = tmp_path_factory.mktemp("installed")
     house = place / "wheelhouse"
     house.mkdir()

@@ -1,4 +1,4 @@
-"""Servers that lie, stall, echo and refuse: never a false outcome, never a hang, never a secret on disk."""
+"""Servers that lie, stall, echo and refuse: no false outcome, no hang, no secret on disk."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ SESSION = "5e551017" * 4
 
 @dataclass
 class Lies:
-    """A server whose images are real, and whose answers are what a test makes of them."""
+    """A server with real images and with the answers that a test makes of them."""
 
     url: str = ""
     names: dict[str, str] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Lies:
 
 
 def dropped(request: web.Request) -> web.Response:
-    """The connection ends without an answer."""
+    """End the connection without an answer."""
     if request.transport:
         request.transport.close()
     return web.Response()
@@ -95,7 +95,7 @@ async def lying(script: Any) -> AsyncIterator[Lies]:
 async def run(
     server: Lies, place: Path, rows: int = 12, credentials: Any = None, **options: Any
 ) -> tuple[bulkimg.Summary, list[dict[str, Any]]]:
-    """Run `rows` changes; (summary, results)."""
+    """Run `rows` changes. Returns (summary, results)."""
     changes = [{"uuid": f"{n:032x}", "name": f"new-{n}"} for n in range(rows)]
     given = {
         "rate": "unlimited",
@@ -114,7 +114,7 @@ async def run(
     lines = (Path(summary.directory) / "results.jsonl").read_text("utf-8").split("\n")[:-1]
     results = [json.loads(line) for line in lines]
     assert len(results) == rows
-    for result in results:  # what every run must keep, whatever the server does
+    for result in results:  # what every run must keep, with any server
         applied = server.names.get(result["uuid"]) == f"new-{int(result['uuid'], 16)}"
         assert applied or result["status"] != "updated", result
         assert not applied or result["status"] != "failed", result
@@ -150,7 +150,7 @@ async def test_an_applied_change_is_never_failed_whatever_status_says_so(tmp_pat
     async with lying(script) as server:
         summary, results = await run(server, tmp_path, rows=6)
     found = statuses(results)
-    if 300 <= status < 400:  # the first one ends the run: no other row is sent
+    if 300 <= status < 400:  # the first one ends the run, so no other row is sent
         assert (summary.exit_code, found) == (5, {"unknown": 1, "unprocessed": 5})
     else:
         assert set(found) <= {"updated", "unknown"}
@@ -370,7 +370,7 @@ async def test_retry_after_on_a_poll_of_an_accepted_job_holds_every_request(tmp_
 
 @pytest.mark.parametrize("how", ["502", "dropped"])
 async def test_polls_that_are_never_answered_do_not_hold_the_run(tmp_path: Path, how: str) -> None:
-    """A proxy may not know the path of jobs. The rows are settled by reading, and the gate asks for something else."""
+    """A proxy may not know the path of jobs. The rows are settled by reading, and the breaker probes another path."""
 
     async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
         if kind == "put":
@@ -389,7 +389,7 @@ async def test_polls_that_are_never_answered_do_not_hold_the_run(tmp_path: Path,
 
 
 async def test_reads_that_are_never_answered_end_with_the_outage(tmp_path: Path) -> None:
-    """Nobody can tell what became of these changes: the run waits for as long as it was told to, says so, and ends."""
+    """The results of these changes cannot be read: the run waits as long as it was told to, says so, and ends."""
 
     async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
         if kind == "put":
@@ -403,7 +403,7 @@ async def test_reads_that_are_never_answered_end_with_the_outage(tmp_path: Path)
 
 
 async def test_a_password_that_is_changed_in_the_middle_stops_the_run_and_the_new_one_resumes_it(cli: Cli) -> None:
-    """T28: no row is failed by it, and the old password is tried once more, not for every row (accounts are locked)."""
+    """T28: no row fails because of it. The old password is tried once more, not for every row (accounts are locked)."""
     password = ["hunter22"]
     alive: set[str] = set()
 
@@ -436,7 +436,7 @@ async def test_a_password_that_is_changed_in_the_middle_stops_the_run_and_the_ne
 
 
 async def test_a_server_that_accepts_nobody_any_more_costs_a_bounded_time(tmp_path: Path) -> None:
-    """T22: its queue of new connections is full. Some connect and are never answered, the others do not even connect."""
+    """T22: its queue of new connections is full. Some connect and get no answer, the others do not connect."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
         server = Lies(url=f"http://127.0.0.1:{deaf.getsockname()[1]}")
         given = {"timeout": "300ms", "retries": "1", "max_outage": "3s", "concurrency": "16"}
@@ -450,7 +450,7 @@ async def test_a_server_that_accepts_nobody_any_more_costs_a_bounded_time(tmp_pa
 
 @pytest.mark.parametrize("how", ["dropped", "html"])
 async def test_a_value_that_the_image_does_not_show_is_not_taken_for_applied(tmp_path: Path, how: str) -> None:
-    """Servers leave out what is null: an image that is as asked for but for its missing description was not changed."""
+    """Servers leave out null values: an image as asked for, except for its missing description, was not changed."""
 
     async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
         if kind == "put":
@@ -474,7 +474,7 @@ async def test_a_value_that_the_image_does_not_show_is_not_taken_for_applied(tmp
 
 @pytest.mark.parametrize("password", ["new-1", "0000", "inventory", "uuid", "name"])
 async def test_a_password_that_is_a_value_somewhere_makes_no_false_outcome(tmp_path: Path, password: str) -> None:
-    """What is judged is what the server said; only what is written down is blanked."""
+    """The server's own text is judged. Secrets are redacted only where it is written."""
     async with lying(None) as server:
         _, results = await run(server, tmp_path, rows=12, credentials=bulkimg.Account("admin", password))
     assert statuses(results) == {"updated": 12}
@@ -493,7 +493,7 @@ async def test_a_run_that_gives_up_does_not_wait_for_rows_that_wait_at_the_gate(
 
 
 async def test_polls_that_are_held_for_ever_end_with_the_outage(tmp_path: Path) -> None:
-    """Reading images meanwhile would open the gate again and again, and the wait would have no end."""
+    """Reading images meanwhile would close the breaker again and again, and the wait would never end."""
 
     async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
         if kind == "put":

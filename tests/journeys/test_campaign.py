@@ -1,4 +1,4 @@
-"""See it before, take it back after: plan, apply, verify and undo against the sandbox, in both dialects."""
+"""Plan, apply, verify and undo against the sandbox, in both dialects."""
 
 import csv
 import itertools
@@ -17,15 +17,15 @@ FAST = ("--rate", "unlimited", "--yes")
 
 @pytest.fixture
 def fleet(dialect: str) -> Iterator[Server]:
-    """Forty images of one's own: these tests look at the whole table."""
+    """Forty images for one test alone, because these tests check the whole table."""
     with sandbox_process("--images", "40", "--dialect", dialect) as found:
         yield found
 
 
 def relabel(server: Server, count: int = 40) -> tuple[str, dict[str, dict[str, Any]]]:
-    """A manifest of new names, descriptions and platforms, some of them as they are, and the table it asks for.
+    """Make a manifest of new names, descriptions and platforms, and the table that it asks for.
 
-    A data volume keeps its null platform: a platform once given could not be taken back.
+    Some rows change nothing. A data volume keeps its null platform: a platform that was set could not be removed again.
     """
     wanted = server.table()
     lines = ["uuid,name,description,platform,virtio"]
@@ -41,7 +41,7 @@ def relabel(server: Server, count: int = 40) -> tuple[str, dict[str, dict[str, A
 
 
 def with_text(table: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """No description and an empty one are the same: the API cannot take a text away (docs/dev/protocol.md §1)."""
+    """Make no description and an empty one equal: the API cannot remove a text (docs/dev/protocol.md §1)."""
     return {uuid: {**image, "description": image.get("description", "")} for uuid, image in table.items()}
 
 
@@ -63,7 +63,7 @@ def test_a_plan_sends_nothing_and_an_apply_sends_it_once(cli: Cli, fleet: Server
     assert with_text(fleet.table()) == with_text(wanted)
     assert {json.loads(put["body"]).popitem()[0] for put in fleet.puts()} <= {"updateimage", "updateImage"}
     sent = len(fleet.puts())
-    assert sent <= 41  # one more where the spelling is found out
+    assert sent <= 41  # one more to find out the action key
     for put in fleet.puts()[-5:]:
         uuid, (_, fields) = put["path"].split("/")[-2], json.loads(put["body"]).popitem()
         assert all(before[uuid].get(name) != value for name, value in fields.items()), "only what differs is sent"
@@ -85,7 +85,7 @@ def test_an_undo_leaves_the_table_as_it_was(cli: Cli, fleet: Server) -> None:
     assert cli.summary()["undo_of"] == first.name
     drift = cli.at(fleet)("verify", first.name, "--json", code=1).json()
     assert {item["uuid"] for item in drift["drifted"]} == set(wanted)
-    cli.at(fleet)("undo", cli.runs()[-1], *FAST)  # the undo of an undo, which has to be named
+    cli.at(fleet)("undo", cli.runs()[-1], *FAST)  # the undo of an undo, which must be named
     assert with_text(fleet.table()) == with_text(wanted)
     sent = len(fleet.puts())
     cli.at(fleet)("run", str(first / "undo.csv"), *FAST)
@@ -103,7 +103,7 @@ def test_nobodys_later_edit_is_overwritten(cli: Cli, fleet: Server) -> None:
     cli.at(fleet)("plan", "m.csv", "--rate", "unlimited")
     a, b, c, *_ = sorted(wanted)
     fleet.edit(a, name="theirs")
-    fleet.edit(b, name=wanted[b]["name"])  # somebody had the same idea
+    fleet.edit(b, name=wanted[b]["name"])  # somebody made the same change
     fleet.edit(c, guestOsType="not ours to look at")
     cli.at(fleet)("apply", "last", *FAST, code=1)
     results = {result["uuid"]: result for result in cli.results()}
@@ -153,7 +153,7 @@ def test_guards_refuse_before_anything_is_sent(cli: Cli, fleet: Server) -> None:
     assert "These fields change only with --allow-field" in done.err
     assert "boot mode" in done.err
     assert "next:" not in done.err
-    cli.at(fleet)("run", "a.csv", *FAST, "--no-survey", code=7)  # nobody knows whether it would change: it may
+    cli.at(fleet)("run", "a.csv", *FAST, "--no-survey", code=7)  # nobody knows whether it changes something, so it may
     assert fleet.puts() == []
     cli.at(fleet)("apply", "last", *FAST, "--allow-field", "architecture")
     assert fleet.images()[sorted(fleet.images())[0]]["architecture"] == "mips64el"
@@ -189,7 +189,7 @@ def test_a_guard_that_was_given_once_holds_until_another_is_given(cli: Cli, flee
 
 
 def test_preconditions_are_not_lost_on_the_way(cli: Cli, fleet: Server) -> None:
-    """Refused, then retried or resumed by somebody who does not look at the images: nothing is sent."""
+    """Refused, then retried or resumed by somebody who skips the survey: nothing is sent."""
     a, *_ = sorted(fleet.images())
     cli.write("m.csv", f"uuid,name,if_description\n{a},new,{fleet.images()[a].get('description') or '<empty>'}\n")
     cli.at(fleet)("run", "m.csv", *FAST, "--max-changes", "0", code=7)
@@ -202,7 +202,7 @@ def test_preconditions_are_not_lost_on_the_way(cli: Cli, fleet: Server) -> None:
 
 @pytest.mark.parametrize("drifts", [False, True])
 def test_the_canary_goes_first_and_the_rest_only_when_it_is_fine(cli: Cli, dialect: str, drifts: bool) -> None:
-    """Spread over the plan; a row that is refused or drifts stops the run before any other is sent."""
+    """The canary is spread over the plan. A row that is refused or drifts stops the run before any other is sent."""
     with sandbox_process("--images", "40", "--dialect", dialect) as server:
         rows = sorted(server.images())
         bad = "uuid,name,format\n" + "".join(f"{uuid},n{n},{'vhd' if drifts else ''}\n" for n, uuid in enumerate(rows))
@@ -292,7 +292,7 @@ def test_who_did_what_when_and_why_is_kept(cli: Cli, fleet: Server) -> None:
 
 
 def test_the_plan_is_there_to_be_looked_at(cli: Cli, fleet: Server) -> None:
-    """plan.csv: a line a change, harmless to a spreadsheet."""
+    """plan.csv has a line for each change and is safe in a spreadsheet."""
     a, b, *_ = sorted(fleet.images())
     name = fleet.images()[b]["name"]
     cli.write("m.csv", f"uuid,name,platform\n{a},=cmd(),Linux\n{b},{name},\n{'f' * 32},x,\n")

@@ -1,4 +1,4 @@
-"""A living run is told to go faster, to pause and to stop; it keeps to its hours and to its time; and it tells how it is going."""
+"""A run goes faster, pauses and stops on request, keeps its hours and time limit, and reports its status."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def server() -> Iterator[Server]:
 
 
 def started(cli: Cli, server: Server, *options: str, puts: int = 5) -> Running:
-    """A slow run that has sent some rows."""
+    """Start a slow run, and wait until it has sent some rows."""
     cli.write("m.csv", manifest(server))
     process = cli.start("run", "m.csv", "--yes", "--no-survey", "--progress", "plain", *options)
     wait_for(lambda: len(server.puts()) >= puts)
@@ -54,7 +54,7 @@ def test_it_goes_faster_pauses_goes_on_and_tells_of_it(cli: Cli, server: Server)
     process = started(cli, server, "--rate", "10/s")
     assert told(cli, "status")["rate"] == 10.0
     assert told(cli, "pause")["paused"] == "bulkimg ctl pause"
-    time.sleep(0.5)  # rows that had begun to wait for their turn are sent
+    time.sleep(0.5)  # rows that already waited for the rate are sent
     wait_for(lambda: told(cli, "status")["in_flight"] == 0)
     sent = len(server.puts())
     time.sleep(0.5)

@@ -1,6 +1,6 @@
-"""T35: plans, applies and undos in any order while a second editor is at work: nobody's later edit is ever overwritten.
+"""T35: plans, applies and undos in any order while a second editor works: no later edit is ever overwritten.
 
-The model below says what the table must be after each step, by the rules that users are told; it shares no code with bulkimg.
+The model below computes the table after each step by the documented rules. It shares no code with bulkimg.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ Table = dict[str, dict[str, str]]
 
 @dataclass
 class Planned:
-    """A run, what its manifest asks for, and the table as its plan saw it. `wrote`: (old, new) by image, once applied."""
+    """A run, what its manifest asks for, and the table in its plan. `wrote`: (old, new) by image, once applied."""
 
     directory: Path
     wanted: Table
@@ -48,11 +48,11 @@ class Planned:
     wrote: dict[str, tuple[dict[str, str], dict[str, str]]] | None = None
 
 
-steps: Counter[str] = Counter()  # of all stories so far
+steps: Counter[str] = Counter()  # of all examples so far
 
 
 class Editors(RuleBasedStateMachine):
-    """Two who change the same four images."""
+    """Two editors who change the same four images."""
 
     server: Server
 
@@ -91,7 +91,7 @@ class Editors(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, IMAGES - 1), name=st.sampled_from(FIELDS), which=st.integers(0, 2))
     def edit(self, at: int, name: str, which: int) -> None:
-        """The second editor."""
+        """Edit as the second editor."""
         steps["edits"] += 1
         uuid, value = self.uuids[at], VALUES[name][which]
         self.server.edit(uuid, **{name: value})
@@ -130,7 +130,7 @@ class Editors(RuleBasedStateMachine):
             elif all(now[name] == value for name, value in fields.items()):
                 expected[uuid] = "unchanged"
             else:
-                expected[uuid] = "updated"  # what somebody else has made so meanwhile is theirs
+                expected[uuid] = "updated"  # an equal change by somebody else is not the run's
                 sent = {name: value for name, value in differing.items() if now[name] != value}
                 planned.wrote[uuid] = ({name: seen[name] for name in sent}, sent)
                 now.update(sent)

@@ -1,4 +1,4 @@
-"""Export, edit, run: what is exported comes back as it was, for every text that people have found to be trouble."""
+"""Export, edit, run: every value comes back as it was, also the texts that commonly cause errors."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ FAST = ("--rate", "unlimited", "--yes")
 
 
 def naughty() -> list[str]:
-    """The corpus's texts that a server can hold, as it would hold them."""
+    """Return the corpus's texts that a server can store, as it stores them."""
     found = json.loads(corpus("blns/blns.json").read_text("utf-8"))
     blank = "".join(map(chr, range(0x21)))
     texts = [str(text).strip(blank)[:100] for text in found]
@@ -122,7 +122,7 @@ def test_conditions_are_the_servers_own_and_ones_it_would_misread_are_refused(cl
 
 
 def test_what_no_manifest_could_say_is_said(cli: Cli) -> None:
-    """A value of an enumeration that UpdateImage does not take, and a text that would empty a field."""
+    """A value that UpdateImage refuses, and a text that would empty a field."""
     with sandbox_process("--images", "5", "--dialect", "documented") as server:
         a, b, *_ = sorted(server.images())
         server.edit(a, name="<empty>")

@@ -1,4 +1,4 @@
-"""A server that fails on purpose: every row still gets one honest outcome, and the ledger knows of every PUT."""
+"""A server with injected faults: every row gets one true outcome, and the ledger knows every PUT."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def manifest(server: Server, mark: str) -> tuple[str, dict[str, str]]:
 
 
 def attempts(cli: Cli) -> dict[str, int]:
-    """Attempts by image in run.db, read by plain SQL."""
+    """Read the attempts by image from run.db with plain SQL."""
     db = sqlite3.connect(f"file:{cli.run_dir() / 'run.db'}?mode=ro", uri=True)
     found = dict(db.execute("SELECT lower(hex(uuid)), count(*) FROM attempt JOIN row USING (ordinal) GROUP BY 1"))
     db.close()

@@ -1,4 +1,4 @@
-"""Ctrl-C, kill -9, resume, retry: every row has exactly one outcome in the end, and nothing is sent that the ledger lacks."""
+"""Ctrl-C, kill -9, resume, retry: every row ends with exactly one outcome, and the ledger knows every request."""
 
 import random
 import signal

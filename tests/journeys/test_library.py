@@ -1,4 +1,4 @@
-"""`import bulkimg`: the same engine, async, no printing."""
+"""`import bulkimg`: the same engine, async, without printing."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Nothing without looking: what answers instead of the API, what alone cannot be read, and rows nobody can tell about."""
+"""Nothing is sent without a survey: other servers that answer, fields that cannot be read, rows of unknown outcome."""
 
 import asyncio
 import json
@@ -44,12 +44,12 @@ def environment(raw: Raw) -> dict[str, Any]:
 
 
 def kinds(raw: Raw) -> Counter[str]:
-    """Requests by method."""
+    """Count requests by method."""
     return Counter(request[0] for request in raw.requests)
 
 
 def always(answer: bytes) -> Reply:
-    """A server that says the same to everything."""
+    """Return a server that gives every request the same answer."""
 
     async def reply(_: Raw, writer: Any) -> bool:
         writer.write(answer)
@@ -106,7 +106,7 @@ async def test_a_proxy_that_blocks_questions_and_passes_puts_is_sent_nothing(cli
 
 
 class Fleet:
-    """Images in memory, the documented dialect; `hidden`: kinds of tags that are answered otherwise."""
+    """Images in memory, in the documented dialect. `hidden` are kinds of tags that get another answer."""
 
     def __init__(self, hidden: dict[str, bytes] | None = None, *, null_platform: str = "") -> None:
         self.images: dict[str, dict[str, Any]] = {uuid: dict(image) for uuid, image in IMAGES.items()}
@@ -209,12 +209,12 @@ async def test_tags_that_cannot_be_read_cost_only_what_depends_on_them(cli: Cli,
         assert not any(field in json.dumps(call.body) for call in sent[2:]), "undo removes no tag that nobody saw"
 
 
-# -- rows that nobody can tell about ------------------------------------------------------------------------------------
+# -- rows of unknown outcome --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lost", [1, 2, 5, 6])
 async def test_a_row_nobody_can_tell_about_is_sent_again_while_tries_are_left(cli: Cli, lost: int) -> None:
-    """No answer, no job, no reading: its values are absolute."""
+    """There is no answer, no job and no way to read, but the row's values are absolute."""
     seen: list[dict[str, Any]] = []
 
     async def reply(raw: Raw, writer: Any) -> bool:

@@ -1,4 +1,4 @@
-"""After the write: what the answer does not carry is read, many images with one question, before a row is called updated."""
+"""After a change, fields that the answer lacks are read, many images in one query, before a row is updated."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ async def run(server: Lies, place: Path, changes: list[dict[str, Any]]) -> bulki
 
 
 async def test_a_value_that_reads_back_as_another_has_drifted(tmp_path: Path) -> None:
-    """The answer shows the name and no description; the images show what became of it."""
+    """The answer shows the name and no description. The images show the result."""
     questions = []
 
     async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
@@ -44,7 +44,10 @@ async def test_a_value_that_reads_back_as_another_has_drifted(tmp_path: Path) ->
 
 
 async def test_what_nothing_shows_is_named(tmp_path: Path) -> None:
-    """A server without queries, or one that never shows the field: updated, and the message says what is not confirmed."""
+    """The server has no queries or never shows the field.
+
+    The row is updated, and a message says what is not confirmed.
+    """
     for answer in (web.Response(status=404, text="no api mapping to /v1/images"), None):
 
         async def script(
@@ -65,7 +68,7 @@ async def test_what_nothing_shows_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_stops_telling_of_tags_ends_no_run(tmp_path: Path) -> None:
-    """It told that they are missing, and then no more: what was sent is updated, and the message says what is not confirmed."""
+    """It showed that they are missing, then no tags: the row is updated, and a message says what is not confirmed."""
     asked = []
 
     async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
@@ -86,7 +89,7 @@ async def test_a_server_that_stops_telling_of_tags_ends_no_run(tmp_path: Path) -
 
 
 def test_the_documented_dialect_confirms_every_field(cli: Cli) -> None:
-    """Its answers carry five of the nine fields; with the read-back no row is left with a reservation."""
+    """Its answers have five of the nine fields. After the read-back, every field of every row is confirmed."""
     with sandbox_process("--images", "30", "--dialect", "documented") as server:
         rows = sorted(server.images())
         cli.write("m.csv", "uuid,name,description,guestOsType,virtio\n" + "".join(f"{u},n,d,g,false\n" for u in rows))

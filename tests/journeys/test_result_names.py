@@ -1,4 +1,4 @@
-"""`name` in the results: what the image is called now, as far as it is known."""
+"""`name` in the results is the image's present name, as far as it is known."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from tests.conftest import Cli, Server
 
 @pytest.fixture
 def done(cli: Cli, server: Server, tmp_path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """One row of each kind, and the names the images had."""
+    """One row of each kind, and the names that the images had."""
     names = {image["uuid"]: image["name"] for image in server.images().values()}
     renamed, kept, conflicting, same = sorted(names)[:4]
     (tmp_path / "m.csv").write_text(

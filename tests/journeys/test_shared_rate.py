@@ -1,4 +1,4 @@
-"""Two runs at the same time against one server: together they keep to the rate that either of them was given."""
+"""Two runs at the same time against one server: together they keep to the rate that each of them was given."""
 
 import signal
 import time

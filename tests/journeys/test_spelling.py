@@ -1,4 +1,4 @@
-"""While nobody knows how the server spells the action key, one PUT goes out at a time, also where rows were interrupted."""
+"""Until the server's action key is known, one PUT is sent at a time, also for interrupted rows."""
 
 import time
 
@@ -12,7 +12,7 @@ def manifest(images: list[str], name: str) -> str:
 
 
 def wrong(puts: list[dict[str, str]]) -> int:
-    """PUTs with the spelling that this server does not know."""
+    """Return the PUTs with a key that this server does not know."""
     return sum('"updateimage"' in put["body"] for put in puts)
 
 
@@ -25,7 +25,7 @@ def test_one_request_finds_out_how_the_server_spells_it(cli: Cli) -> None:
 
 
 def test_a_run_resumed_before_the_key_is_known_finds_out_with_one_request(cli: Cli) -> None:
-    """It was killed while its first request was under way: the first rows of the resumed run are interrupted ones."""
+    """The run was killed during its first request, so the first rows of the resumed run are interrupted ones."""
     with sandbox_process("--images", "10", "--dialect", "zstack", "--faults", "any/slow=100%:1") as slow:
         cli.write("m.csv", manifest(sorted(slow.images()), "new"))
         process = cli.at(slow).start("run", "m.csv", "--yes", "--no-survey", "--rate", "unlimited", "--no-adaptive")

@@ -1,4 +1,4 @@
-"""Tags that really happen: UpdateImage takes them and ignores them, so they are read, and made where they are missing."""
+"""Tags: UpdateImage accepts and ignores them, so they are read, and created where they are missing."""
 
 import json
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ def test_an_undo_takes_away_what_was_added_and_never_somebody_elses(cli: Cli, fl
 
 
 def test_tags_that_somebody_made_between_plan_and_apply_are_theirs(cli: Cli, fleet: Server) -> None:
-    """Added tags get in nobody's way; but an undo takes back no more than what the run did."""
+    """Added tags do not conflict with others, but an undo removes only what the run added."""
     a, *_ = sorted(fleet.images())
     fleet.tag(a, "old")
     cli.write("m.csv", f"uuid,userTags\n{a},mine\n")
@@ -81,7 +81,7 @@ def test_tags_that_somebody_made_between_plan_and_apply_are_theirs(cli: Cli, fle
 
 
 def test_a_plan_means_what_it_meant_whatever_is_set_later(cli: Cli, fleet: Server) -> None:
-    """Neither a variable nor a profile makes an apply remove what its plan keeps."""
+    """Neither a variable nor a profile makes an apply remove the tags that its plan keeps."""
     a, *_ = sorted(fleet.images())
     fleet.tag(a, "keep")
     cli.write("m.csv", f"uuid,userTags,if_name\n{a},new,{fleet.images()[a]['name']}\n")
@@ -98,7 +98,7 @@ def test_a_plan_means_what_it_meant_whatever_is_set_later(cli: Cli, fleet: Serve
 
 @pytest.mark.parametrize("how", ["body", "api"])
 def test_one_way_or_the_other(cli: Cli, fleet: Server, dialect: str, how: str) -> None:
-    """The documented server keeps what stands in the body, a real one ignores it."""
+    """The documented server keeps the tags of the body; a real one ignores them."""
     ignored = how == "body" and dialect == "zstack"
     a, b, *_ = sorted(fleet.images())
     cli.write("m.csv", f"uuid,name,userTags\n{a},new,t\n{b},,u\n")
@@ -116,7 +116,7 @@ def test_one_way_or_the_other(cli: Cli, fleet: Server, dialect: str, how: str) -
 
 
 def test_the_boot_mode_comes_back_with_the_architecture(cli: Cli, fleet: Server) -> None:
-    """Sending an architecture rewrites a system tag; sending the old one again does not bring the old tag back."""
+    """Sending an architecture rewrites a system tag. Sending the old architecture again does not restore the tag."""
     images = fleet.images()
     intel = [uuid for uuid in sorted(images) if images[uuid].get("architecture") == "x86_64"]
     fleet.tag(intel[0], "bootMode::Legacy", kind="system")

@@ -1,4 +1,4 @@
-"""Whole runs against the sandbox in both dialects: every row one outcome, the table as the manifest says, one PUT a row."""
+"""Whole runs against the sandbox in both dialects: one outcome and one PUT for every row, the table as asked for."""
 
 import csv
 import gzip
@@ -48,7 +48,7 @@ def as_jsonl(rows: list[dict[str, str]]) -> str:
 
 
 def check_whole(cli: Cli, server: Server, rows: list[dict[str, str]], puts: list[dict[str, Any]]) -> None:
-    """The figures of the issue, counted independently of what bulkimg says."""
+    """Check the figures of the issue with code that is independent of bulkimg."""
     results = cli.results()
     assert [result["uuid"] for result in results] == [row["uuid"] for row in rows]
     assert {result["status"] for result in results} == {"updated"}
@@ -82,12 +82,12 @@ def test_five_thousand_rows_from_each_format(cli: Cli, big: Server, form: str) -
 @pytest.mark.alone
 @pytest.mark.parametrize(("rate", "rows"), [(100, 500), (1000, 5000)])
 def test_the_rate_is_never_passed_in_any_second(cli: Cli, big: Server, rate: int, rows: int) -> None:
-    """All requests count, polls too, by the server's own clock. `make battery` measures that it is reached."""
+    """All requests count, polls too, by the server's own clock. `make battery` measures that the rate is reached."""
     cli.write("m.csv", as_csv(rows_for(big, f"r{rate}")[:rows]))
     before = len(big.requests())
     cli.at(big)("run", "m.csv", "--yes", "--rate", f"{rate}/s", "--concurrency", "64", "--progress", "none")
     times = [request["at"] for request in big.requests()[before:]]
-    # 0.97 s: the two processes of this test may each be put aside by the kernel for some milliseconds at its edges.
+    # 0.97 s: the kernel may stop each of the two processes for some milliseconds at the edges of the window.
     assert most_within(0.97, times) <= rate
 
 

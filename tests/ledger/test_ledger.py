@@ -1,4 +1,4 @@
-"""The ledger: merged duplicates, claims before sending, outcomes once, results as a view; durable before it is shown."""
+"""The ledger: merged duplicates, claims before sending, outcomes once, results as a view, durable before shown."""
 
 import asyncio
 import csv
@@ -71,7 +71,7 @@ def test_duplicates_that_agree_or_touch_different_fields_are_one_put(tmp_path: P
 
 
 def test_no_statement_of_a_group_reads_a_whole_table(tmp_path: Path) -> None:
-    """A manifest has millions of rows, and one duplicate in it must not make every outcome look at all of them."""
+    """A manifest has millions of rows, and one duplicate in it must not make every outcome read all of them."""
     ledger = ledger_of(
         tmp_path, [*(row(n + 2, n, {"name": "a"}) for n in range(50)), row(60, 7, {"platform": "Linux"})]
     )
@@ -136,7 +136,7 @@ def test_an_outcome_is_written_once_and_for_all(tmp_path: Path) -> None:
 def test_a_row_without_outcome_is_what_its_attempts_tell(
     tmp_path: Path, results: list[str | None], status: str, interrupted: bool
 ) -> None:
-    """And resuming asks first about what may have been applied."""
+    """Resuming first asks about rows that may have been applied."""
     ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
     for number, fate in enumerate(results, 1):
         ledger.db.execute("INSERT INTO attempt VALUES (1, ?, ?, 1.0, ?, 'X', NULL)", (number, job(number), fate))
@@ -152,7 +152,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 @settings(max_examples=60, deadline=None)
 @given(code=TEXTS, message=TEXTS, hint=TEXTS, value=TEXTS)
 def test_result_lines_are_exact_in_json_and_readable_in_csv(code: str, message: str, hint: str, value: str) -> None:
-    """The view that makes them, against Python's own json and csv; CSV as `harmless` shows texts."""
+    """The view is compared with Python's own json and csv. CSV has texts as `harmless` writes them."""
     ledger = Ledger(Path("memory"), sqlite3.connect(":memory:", isolation_level=None))
     schema = Path(claims.__file__).with_name("schema.sql").read_text("utf-8")
     ledger.db.executescript(schema)
@@ -175,7 +175,7 @@ def test_result_lines_are_exact_in_json_and_readable_in_csv(code: str, message: 
 
 
 async def test_nothing_is_shown_before_it_is_durable(tmp_path: Path) -> None:
-    """When `on_settled` and the result files tell of an outcome, another connection can read it from run.db."""
+    """When `on_settled` and the result files show an outcome, another connection can read it from run.db."""
     ledger = ledger_of(tmp_path, [row(n + 2, n, {"name": "a"}) for n in range(600)])
     reader = sqlite3.connect(f"file:{tmp_path / 'run.db'}?mode=ro", uri=True)
     seen: list[int] = []
@@ -247,7 +247,7 @@ def test_files_that_are_no_ledger_are_refused(tmp_path: Path) -> None:
 
 
 def full(ledger: Ledger) -> None:
-    """The next write finds no space: SQLite's own error, at a size that we choose."""
+    """Make the next write fail with SQLite's own error for a full disk, at a chosen size."""
     (pages,) = ledger.db.execute("PRAGMA page_count").fetchone()
     ledger.db.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StorageError, match="full"):
@@ -255,7 +255,7 @@ def full(ledger: Ledger) -> None:
 
 
 def test_after_a_failed_transaction_there_is_no_other_one(tmp_path: Path) -> None:
-    """Also when the disk has space again: nobody knows any more what is on it."""
+    """Also if the disk has space again: its content is not known any more."""
     ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
     full(ledger)
     ledger.db.execute("PRAGMA max_page_count = 1000000")
@@ -268,7 +268,7 @@ def test_after_a_failed_transaction_there_is_no_other_one(tmp_path: Path) -> Non
 
 
 def test_after_a_failed_transaction_closing_moves_nothing_into_the_ledger(tmp_path: Path) -> None:
-    """A checkpoint would write and sync again, after a write has failed; the log beside it says all there is."""
+    """A checkpoint would write and sync again after a failed write. The WAL file beside the ledger has everything."""
     ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
     ledger.set_meta(state="ready")
     before = (tmp_path / "run.db").read_bytes()
@@ -302,7 +302,7 @@ def test_a_header_that_was_changed_is_refused_whoever_opens_it(tmp_path: Path, d
 
 
 def test_every_commit_of_a_run_reaches_the_disk(tmp_path: Path) -> None:
-    """SQLite syncs its log at each commit: only what can be read again from the manifest may be relaxed."""
+    """SQLite syncs its log at each commit. Only what can be read again from the manifest may be relaxed."""
     ledger = ledger_of(tmp_path, [row(2, 1, {"name": "a"})])
     ledger.relax()
     ledger.strict()
@@ -359,7 +359,7 @@ OUTCOMES = st.builds(
 @settings(max_examples=400, deadline=None)
 @given(shown=OUTCOMES)
 def test_lines_of_a_running_run_are_those_of_the_view(shown: Outcome) -> None:
-    """One maker is Python, for speed, the other SQL, for every row there is: both say the same."""
+    """Python makes some lines, for speed, and SQL makes those of every row. Both are equal."""
     ledger = Ledger(Path("memory"), sqlite3.connect(":memory:", isolation_level=None))
     ledger.db.executescript(Path(claims.__file__).with_name("schema.sql").read_text("utf-8"))
     add_rows(ledger, 1, [row(7, 1, {"platform": "Linux"})])
@@ -374,7 +374,7 @@ def test_lines_of_a_running_run_are_those_of_the_view(shown: Outcome) -> None:
 
 
 def test_results_of_a_run_that_began_afresh_are_in_manifest_order(tmp_path: Path) -> None:
-    """However its rows settle; rows that are not sent stand at their place."""
+    """In any order of settling. Rows that are not sent are in their place."""
     bad = Problem(4, "name", "", "X", "is bad", "mend it")
     ledger = ledger_of(
         tmp_path,

@@ -1,4 +1,4 @@
-"""How these tests call the library: each verb as a plain call and as its async form, at a server, in a folder."""
+"""Call the library in tests: each verb as a plain call and as its async form, with a server and a folder."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ _times = itertools.count()
 
 @dataclass
 class Caller:
-    """Calls verbs with the server, its session and a folder for runs; other keywords win."""
+    """Call verbs with the server, its session and a folder for runs. Other keywords take precedence."""
 
     server: Server
     runs_dir: Path
@@ -27,23 +27,23 @@ class Caller:
         return {"credentials": bulkimg.Session(self.server.session), "runs_dir": self.runs_dir, "rate": "unlimited"}
 
     def at(self, verb: str, *arguments: Any, **options: Any) -> Any:
-        """A verb that begins at the server."""
+        """Return a verb that needs the server."""
         return self.of(verb, *arguments, **{"endpoint": self.server.url, **options})
 
     def of(self, verb: str, *arguments: Any, **options: Any) -> Any:
-        """A verb that takes its server from an earlier run."""
+        """Return a verb that takes its server from an earlier run."""
         given = {**self.given, **options}
         if self.how == "plain":
             return getattr(bulkimg, verb)(*arguments, **given)
         return asyncio.run(getattr(bulkimg, f"a{verb}")(*arguments, **given))
 
     def changes(self, count: int, start: int = 0) -> list[dict[str, Any]]:
-        """Another name for so many images, each time."""
+        """Return a new name for so many images, each time another one."""
         time = next(_times)
         uuids = sorted(self.server.images())[start : start + count]
         return [{"uuid": uuid, "name": f"lib {time} {number}"} for number, uuid in enumerate(uuids)]
 
     def names(self, changes: list[dict[str, Any]]) -> Iterator[str]:
-        """The present names of the images of these changes."""
+        """Return the present names of the images of these changes."""
         images = self.server.images()
         return (images[change["uuid"]]["name"] for change in changes)

@@ -1,4 +1,4 @@
-"""One sandbox for each module, and no credentials or configuration of the person who runs the tests."""
+"""Fixtures: one sandbox for each module, without the tester's own credentials and configuration."""
 
 from pathlib import Path
 

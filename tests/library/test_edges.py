@@ -1,4 +1,4 @@
-"""What a reviewer cut himself on: an empty run, a lock that stays, arguments of the wrong kind."""
+"""Faults that a reviewer found: an empty run, a lock that stays, arguments of the wrong type."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Nothing that went wrong with a run as a whole is silent, and each kind has its own error."""
+"""Every error of a run as a whole is raised, and each kind has its own type."""
 
 import asyncio
 import logging
@@ -160,7 +160,7 @@ async def test_a_plain_call_inside_a_loop_says_what_to_await(server: Server, tmp
     arguments: list[Any] = {"export": [], "run": [[]], "plan": [[]]}.get(verb, ["last"])
     with pytest.raises(bulkimg.UsageError, match="an event loop is running here; await the async form"):
         getattr(bulkimg, verb)(*arguments, credentials=bulkimg.Session(server.session), runs_dir=tmp_path)
-    await asyncio.sleep(0)  # a coroutine that nobody awaits would be a warning, which is an error here
+    await asyncio.sleep(0)  # a coroutine that is not awaited would be a warning, which is an error here
 
 
 def test_every_error_is_one_of_ours_and_says_its_exit_code() -> None:
@@ -175,7 +175,7 @@ def test_every_error_is_one_of_ours_and_says_its_exit_code() -> None:
     assert issubclass(bulkimg.LoginRefused, bulkimg.TargetError)
 
 
-# -- what is heard, and what is not printed -----------------------------------------------------------------------------
+# -- what is logged, and what is not printed ----------------------------------------------------------------------------
 
 
 def test_the_logger_hears_the_sentences_and_nothing_is_printed(
@@ -201,7 +201,7 @@ def test_without_a_handler_nothing_is_printed_even_when_it_fails(
 
 
 def test_a_program_without_handlers_prints_nothing_not_even_warnings(server: Server, tmp_path: Path) -> None:
-    """In a process of its own: pytest has handlers, and Python prints warnings where there are none."""
+    """In a process of its own: pytest has handlers, and Python prints warnings without handlers."""
     code = (
         "import sys, bulkimg\n"
         "try: bulkimg.run([{'uuid': sys.argv[3], 'name': 'x'}], endpoint=sys.argv[1], runs_dir=sys.argv[2], survey=False,\n"

@@ -18,7 +18,7 @@ from bulkimg.settings import Settings
 from tests.conftest import ROOT
 
 VERBS = ("run", "plan", "apply", "resume", "retry", "undo", "verify", "export")
-# What only a command line can mean, or only a job file or layers.merge sets.
+# Options for the command line only, or set only by a job file or layers.merge.
 NOT_FOR_A_CALL = {
     "progress", "json_summary", "log_format", "quiet", "verbose", "yes", "dry_run",
     "manifest", "job_name", "encoding_is_configured",
@@ -40,7 +40,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
 
 
 def test_names_are_verbs_also_after_every_module_is_imported() -> None:
-    """A module of the package called like a verb would take its place. In a process of its own, in both orders."""
+    """A module with a verb's name would replace the function. In a process of its own, in both orders."""
     code = """
 import importlib, inspect, json, pkgutil, sys
 import bulkimg

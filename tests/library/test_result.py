@@ -1,4 +1,4 @@
-"""`Result`: what came of a run, its rows and its plan."""
+"""`Result`: a run's outcome, its rows and its plan."""
 
 from pathlib import Path
 

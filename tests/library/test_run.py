@@ -1,4 +1,4 @@
-"""`bulkimg.Run`: an async context with a stream of events, which stops when it is left."""
+"""`bulkimg.Run`: an async context with a stream of events. The run stops at the end of the block."""
 
 import asyncio
 import time

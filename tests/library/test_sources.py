@@ -1,4 +1,4 @@
-"""What `run` takes as its source."""
+"""What `run` accepts as its source."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from tests.library.calling import Caller
 
 
 class Frame:
-    """As much of a DataFrame as is used: columns, and rows as mappings."""
+    """The parts of a DataFrame that are used: columns, and rows as mappings."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self._rows = rows
@@ -25,7 +25,7 @@ class Frame:
         return self._rows
 
     def __iter__(self) -> Any:
-        """As pandas does: over the names of columns, not over rows."""
+        """Iterate over the names of columns and not over rows, as pandas does."""
         return iter(self.columns)
 
 

@@ -1,4 +1,4 @@
-"""Values: limits as docs/dev/protocol.md §5 has them, and a fix with every refusal."""
+"""Values: the limits of docs/dev/protocol.md §5, and a fix with every refusal."""
 
 import json
 from pathlib import Path
@@ -141,7 +141,7 @@ def test_a_written_text_cell_reads_back_the_same(field: str, text: str) -> None:
     if trim(text) == "<empty>":
         return
     expected = None if is_blank(text) else text
-    expected = "" if not text.strip(SERVER_TRIMS) else expected  # which is how the server stores it
+    expected = "" if not text.strip(SERVER_TRIMS) else expected  # as the server stores it
     assert read_cell(field, write_cell(text, "<empty>"), "<empty>") == expected
 
 

@@ -1,4 +1,4 @@
-"""What feeds what: --map, --set and its templates, --where, slices, `if_` columns, ours."""
+"""Which column sets which field: --map, --set and its templates, --where, slices, `if_` columns, our own columns."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_map_and_templates_over_the_rows_own_columns(tmp_path: Path) -> None:
 
 
 def test_a_template_over_a_blank_cell_is_a_problem_of_its_row(tmp_path: Path) -> None:
-    """Blank means «leave as it is»: `-2026` would be a guess."""
+    """Blank means «leave as it is», so `-2026` would be a guess."""
     path = write(tmp_path / "m.csv", f"uuid,name\n{uuid(1)},a\n{uuid(2)},\n")
     rows, _, _ = read(path, set=["name={name}-2026"])
     assert rows[0].fields == {"name": "a-2026"}

@@ -1,4 +1,4 @@
-"""The corpora as rows: no crash, no hang, what is wrong has its line, and good neighbours run."""
+"""The corpora as manifests: nothing crashes or hangs, every bad record has its line, and good records still run."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The edges on which people cut themselves: blanks, quotes, lines above the header, encodings, advice that fits the mistake."""
+"""Common mistakes: blanks, quotes, lines above the header, encodings, and advice that fits the mistake."""
 
 import gzip
 import json
@@ -29,7 +29,7 @@ U1, U2 = uuid(1), uuid(2)
 
 
 def configured(path: Path, encoding: str) -> tuple[list[Row], list[Problem]]:
-    """The manifest as it is read where a profile or the environment names the encoding."""
+    """Read a manifest when a profile or the environment names the encoding."""
     manifest = Manifest(str(path), merge(Layer({"encoding": encoding}, lambda option: f"BULKIMG_{option.upper()}")))
     return list(manifest.rows()), manifest.problems
 

@@ -1,4 +1,4 @@
-"""The quick way and the general way read the same rows: sound lines, every kind of other line, and both in turn."""
+"""The quick way and the general way read the same rows: sound lines, all other lines, and both in turn."""
 
 import json
 import re
@@ -72,7 +72,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    """A table's text, and options to read it with."""
+    """Draw a table's text, and options to read it with."""
     options = draw(st.sampled_from(OPTIONS))
     delimiter = "\t" if options.get("format") == "tsv" else draw(st.sampled_from(",;\t|"))
     names = draw(st.lists(st.sampled_from(COLUMNS), unique=True, min_size=1, max_size=4))
@@ -86,7 +86,7 @@ def tables(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 def sound_rows(draw: st.DrawFn, names: list[str], at: int) -> list[str]:
-    """Sound but for one cell at the most."""
+    """Draw rows that are sound except for at most one cell."""
     cells = [draw(SOUND[name.removeprefix("if_")]) for name in names]
     row = [*cells[:at], uuid(draw(st.integers(0, 3))), *cells[at:]]
     odd = draw(st.integers(0, 2 * len(names)))
@@ -102,7 +102,7 @@ def odd_rows(draw: st.DrawFn, names: list[str], at: int) -> list[str]:
 
 
 def stored(place: Path, rows: list[Row | SoundRow]) -> list[list[tuple[Any, ...]]]:
-    """What a ledger holds of them."""
+    """Return what a ledger stores of the rows."""
     ledger = Ledger.create(place)
     empty = add_rows(ledger, 1, rows)
     found = [
@@ -114,7 +114,7 @@ def stored(place: Path, rows: list[Row | SoundRow]) -> list[list[tuple[Any, ...]
 
 
 def both_ways(place: Path, path: Path, options: dict[str, Any]) -> int:
-    """Compare them; how many rows went the quick way."""
+    """Compare both ways. Returns how many rows went the quick way."""
     chosen = merge(flags_layer(options)) if options else Settings()
     general, quick = Manifest(str(path), chosen), Manifest(str(path), chosen)
     try:
@@ -167,7 +167,7 @@ def test_sound_lines_go_the_quick_way(tmp_path: Path, header: str, cells: str, c
 
 
 def test_a_column_remembers_so_many_values_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it does not remember it checks again: both ways still agree."""
+    """Values beyond the limit are checked again: both ways still agree."""
     monkeypatch.setattr(sound, "REMEMBERED", 3)
     body = "".join(f"{uuid(n)},{('a', 'b', 'null', 'é', 'c', 'd')[n % 6]}{n % 7}\n" for n in range(100))
     assert both_ways(tmp_path, write(tmp_path / "m.csv", "uuid,name\n" + body), {}) == 100

@@ -1,4 +1,4 @@
-"""CSV and TSV: every row of the file is found, at the line an editor shows, however damaged its neighbours are."""
+"""CSV and TSV: every row of the file is found at its line in an editor, also after damaged rows."""
 
 import gzip
 import tracemalloc
@@ -31,7 +31,7 @@ def write(path: Path, text: str | bytes) -> Path:
 @pytest.mark.parametrize("count", [1, 2, 18, 19, 20, 21, 22, 1000])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_every_row_is_read_once_in_order(tmp_path: Path, count: int, newline: str) -> None:
-    """No row is lost at the edge of the sample that finds the delimiter, nor at any other."""
+    """No row is lost at the end of the sample that finds the delimiter, nor anywhere else."""
     lines = ["uuid,name", *(f"{uuid(n)},image {n}" for n in range(count))]
     rows, problems, _ = read(write(tmp_path / "m.csv", newline.join(lines)))
     assert [row.uuid for row in rows] == [uuid(n) for n in range(count)]
@@ -49,7 +49,7 @@ def test_the_delimiter_is_found(tmp_path: Path, delimiter: str) -> None:
 
 
 def test_a_single_column_has_no_delimiter(tmp_path: Path) -> None:
-    """Beside --set, uuids alone are a manifest."""
+    """With --set, a list of uuids is a manifest."""
     rows, problems, _ = read(write(tmp_path / "m.csv", f"uuid\n{uuid(1)}\n{uuid(2)}\n"), set=["platform=Linux"])
     assert (problems, [row.fields for row in rows]) == ([], [{"platform": "Linux"}] * 2)
 

@@ -1,4 +1,4 @@
-"""Concurrency finds itself, in virtual time, against a queue: workers that come and go, noise, a neighbour, errors."""
+"""Adaptive concurrency in virtual time, against a queue: changing workers, noise, a neighbour, errors."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ NOISES: dict[str, Noise] = {
 
 
 class Server:
-    """So many workers, first come first served."""
+    """A server of so many workers, first come first served."""
 
     def __init__(self, workers: int, noise: Noise, rng: random.Random) -> None:
         self.workers = workers
@@ -47,14 +47,14 @@ class Server:
 
 @dataclass
 class Trial:
-    """A run against a server whose workers change every `each` seconds."""
+    """A run against a server whose number of workers changes every `each` seconds."""
 
     steps: tuple[int, ...]
     most: int = 200
     noise: str = "none"
     seed: int = 1
     each: float = 24.0
-    neighbour: tuple[int, float, float] = (0, 0, 0)  # so many requests at any time, from, to
+    neighbour: tuple[int, float, float] = (0, 0, 0)  # so many other requests at any time, from, to
     rows_per_s: float = 1e9
     done: list[tuple[float, float]] = field(default_factory=list)  # (when, seconds it took)
     limits: list[tuple[float, int]] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Trial:
         await asyncio.gather(*workers, *others)
 
     def between(self, begin: float, end: float) -> tuple[float, float]:
-        """(rows a second, p95 seconds)."""
+        """Return (rows a second, p95 seconds)."""
         took = sorted(seconds for when, seconds in self.done if begin <= when < end)
         return len(took) / (end - begin), took[int(0.95 * len(took))]
 
@@ -118,7 +118,7 @@ def test_it_finds_what_the_server_can_do_within_ten_seconds_of_each_step(steps: 
     for number, workers in enumerate(steps):
         reached, p95 = trial.between(number * trial.each + SETTLING, (number + 1) * trial.each)
         assert reached >= 0.95 * workers / SERVICE, (workers, reached)
-        # Noise alone makes the 95th percentile 1.6 times as long; what is asked of us is the queue.
+        # Noise alone makes the 95th percentile 1.6 times as long. The limit here is for the queue.
         assert p95 <= SERVICE * (2.02 if noise == "none" else 2.5), (workers, p95)
 
 
@@ -150,7 +150,7 @@ def flown(limit: AdaptiveConcurrency, now: float, together: int, seconds: float,
 
 
 def settled(value: int) -> tuple[AdaptiveConcurrency, float]:
-    """A limit that has grown to so much, on a server that never queues."""
+    """Let the limit grow to so much, on a server that never queues."""
     limit, now = AdaptiveConcurrency(value), 0.0
     while limit.value < value:
         now = flown(limit, now, limit.value, SERVICE, LoadSignal.WELL)

@@ -1,4 +1,4 @@
-"""The run's gate in virtual time: an outage costs few requests and no row's tries; what the server asks for is kept."""
+"""The circuit breaker in virtual time: an outage costs few requests and no row's tries; the server's waits are kept."""
 
 import asyncio
 import math
@@ -23,14 +23,14 @@ def asked(seconds: float | None) -> Health:
 
 @dataclass
 class Model:
-    """Some workers that send as fast as they may, and a server that is what `answer(moment)` says."""
+    """Some workers that send as fast as they may, and a server whose health is `answer(moment)`."""
 
     answer: Callable[[float], Health]
     rate: float = 100.0
     workers: int = 16
     max_outage: float = math.inf
     seed: int = 1
-    alive: Callable[[float], bool] | None = None  # what the harmless question finds; as `answer` where it is None
+    alive: Callable[[float], bool] | None = None  # the probe's result; as `answer` if it is None
     sent: list[float] = field(default_factory=list)
     probes: list[float] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
@@ -155,7 +155,7 @@ def test_patience_ends() -> None:
 
 
 def test_what_is_left_of_a_quota_is_not_passed() -> None:
-    """The server takes 20 requests in each ten seconds, and says how many are left."""
+    """The server accepts 20 requests in each ten seconds, and says how many are left."""
     taken: dict[int, int] = {}
 
     def answer(moment: float) -> Health:
@@ -203,7 +203,7 @@ def test_a_waiter_that_leaves_takes_nothing_with_it() -> None:
 
 
 def test_slow_answers_that_still_arrive_when_an_outage_has_begun_blame_no_row() -> None:
-    """They were sent before it. A request that is sent after a trouble and answered well does blame the row."""
+    """They were sent before it. A request that is sent after a failure and succeeds makes the row the cause."""
 
     async def story() -> None:
         loop = asyncio.get_running_loop()

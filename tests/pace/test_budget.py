@@ -1,4 +1,4 @@
-"""Retries are a tenth of the requests; when nothing else is left, they go slowly instead of never."""
+"""Retries are a tenth of the requests. When only retries are left, they are sent slowly instead of never."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The rate is a hard cap over any second, spread evenly, first come first served, changeable live."""
+"""The rate is a hard cap over any second, spread evenly, first come first served, and can change at any time."""
 
 import asyncio
 import math

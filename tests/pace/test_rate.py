@@ -1,4 +1,4 @@
-"""The rate, in virtual time: never passed in any second, reached, evenly spread, changed at any moment; and shared."""
+"""The rate in virtual time: kept in any second, reached, evenly spread, changed at any moment, and shared."""
 
 import asyncio
 import fcntl
@@ -24,7 +24,7 @@ RATES = (0.2, 1, 2.5, 5, 19, 20, 29, 50, 131, 500, 997, 5000)
 async def send(
     rate: RateLimiter, until: float, sent: list[float], waiters: int = 32, stalls: random.Random | None = None
 ) -> None:
-    """Waiters that send as fast as they may. `stalls`: now and then the process stands still for up to 0.2 s."""
+    """Run waiters that send as fast as they may. `stalls`: sometimes the process stops for up to 0.2 s."""
     loop = asyncio.get_running_loop()
 
     async def one() -> None:
@@ -53,7 +53,7 @@ def test_it_is_reached_evenly_and_never_passed(per_second: float) -> None:
     assert most_within(1.0, sent) <= math.ceil(per_second)
     assert (len(sent) - 1) / (sent[-1] - sent[0]) >= 0.98 * per_second
     gaps = [later - earlier for earlier, later in pairwise(sent)]
-    if per_second <= 500:  # above, gaps are below the millisecond that a loop can wait for
+    if per_second <= 500:  # above it, gaps are below the millisecond that a loop can wait for
         assert statistics.pstdev(gaps) / statistics.mean(gaps) < 0.3
     assert most_within(0.1, sent) <= 0.12 * per_second + 1
 

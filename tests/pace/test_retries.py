@@ -1,4 +1,4 @@
-"""Whose tries are counted: a row's own, never those that an outage cost; and the server is asked where it is not clear."""
+"""Only the tries that a row itself caused are counted. The server is asked if the cause is not clear."""
 
 import asyncio
 import random
@@ -51,7 +51,7 @@ def test_tries_that_failed_while_others_got_through_are_its_own() -> None:
 
 
 def test_where_nobody_was_answered_since_the_server_is_asked() -> None:
-    """Once, and only when it makes a difference."""
+    """Once, and only if it makes a difference."""
 
     async def story(*, well: bool) -> tuple[bool, int]:
         breaker, asked = new_gate(), 0

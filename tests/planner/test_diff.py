@@ -1,4 +1,4 @@
-"""What would be sent, and what changed since: as the server stores values, and never more than differs."""
+"""What is sent and what has changed since, with values as the server stores them, and only fields that differ."""
 
 from typing import Any
 
@@ -37,9 +37,9 @@ def test_an_image_that_is_not_there_is_missing_whatever_is_asked() -> None:
     ("name", "asked", "shown", "equal"),
     [
         ("name", " a\t", "a", True),
-        ("name", "\u00a0a", "a", False),  # Java's trim knows nothing of it
+        ("name", "\u00a0a", "a", False),  # Java's trim does not remove it
         ("name", "a", "A", False),
-        ("description", "", None, True),  # servers leave out what is null, and an empty text says no more
+        ("description", "", None, True),  # servers leave out null values, and an empty text means the same
         ("description", "", "", True),
         ("description", "x", None, False),
         ("name", "x", None, False),
@@ -62,9 +62,9 @@ def test_an_expectation_that_does_not_hold_is_a_conflict_and_says_what_is_there(
 
 
 def test_an_expectation_of_what_is_already_as_asked_protects_nothing_any_more() -> None:
-    """The second run of the same manifest: everything is as it was made by the first."""
+    """In a second run of the same manifest, the first run has already made all the changes."""
     assert plan({"platform": "Other"}, {"platform": "Linux"}, IMAGE).action is Action.UNCHANGED
-    # but an expectation of another field stands
+    # but an expectation of another field holds
     assert plan({"platform": "Other"}, {"name": "x"}, IMAGE).action is Action.CONFLICT
 
 

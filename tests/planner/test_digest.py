@@ -1,4 +1,4 @@
-"""The plan's hash: what `apply --checksum` compares does not depend on how it is computed."""
+"""The plan's digest for `apply --checksum` does not depend on how it is computed."""
 
 import json
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""Plans that are too large, touch what needs a word first, or are of another server's images."""
+"""Plans that are too large, change fields that need permission, or are for another server's images."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reading many images at once: smaller batches, pages, second looks, answers that are about something else."""
+"""Reading many images at once: smaller batches, pages, second queries, answers about something else."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ def answer(status: int, body: Any) -> Answer:
 
 @dataclass
 class Server:
-    """A server in memory; `lie` answers instead of it where it wants to."""
+    """A server in memory. `lie` answers instead of it if it returns an answer."""
 
     lie: Callable[[int, dict[str, list[str]]], Answer | None] = lambda number, query: None
     asked: list[dict[str, list[str]]] = field(default_factory=list)
@@ -123,7 +123,7 @@ async def test_an_image_is_missing_only_when_the_server_leaves_it_out_twice() ->
     ],
 )
 async def test_an_answer_about_something_else_is_none(body: Any) -> None:
-    """No image is taken for missing, and none for another."""
+    """No image is taken for missing or for another."""
     with pytest.raises(CannotRead):
         await reader_of(Server(lambda number, query: answer(200, body))).images(["1".zfill(32)], {"name"})
 
@@ -149,7 +149,7 @@ async def test_a_server_that_cannot_be_asked_is_told_from_one_that_will_not_answ
 
 @pytest.mark.parametrize("odd", [(404, b"<html>"), (403, b"firewall"), (200, b"<html>please wait</html>")])
 async def test_one_odd_answer_does_not_make_a_run_blind(odd: tuple[int, bytes]) -> None:
-    """It is asked again; from a server that has told of images before it is trouble, and never «cannot be asked»."""
+    """The query is repeated. If the server has shown images before, it is a failure, and never «cannot be asked»."""
     once = Server(lambda number, query: answer(*odd) if number == 2 else None)
     assert len(await reader_of(once).images(list(IMAGES), {"name"})) == COUNT
     for_good = Server(lambda number, query: answer(*odd) if number > 2 else None)
@@ -187,7 +187,7 @@ async def test_pages_neither_repeat_nor_leave_out_what_comes_and_goes_meanwhile(
     try:
         async for page in reader_of(server).pages([], {"name"}):
             seen += [image["uuid"] for image in page]
-            IMAGES.pop(f"{len(seen) // 2:032x}", None)  # gone from what has been read already
+            IMAGES.pop(f"{len(seen) // 2:032x}", None)  # removed from what was already read
             IMAGES[f"{len(seen) // 3:031x}5"] = {"uuid": f"{len(seen) // 3:031x}5", "name": "new"}
         assert len(seen) == len(set(seen))
         assert {f"{n:032x}" for n in range(COUNT)} - set(seen) <= {
@@ -226,7 +226,7 @@ async def test_a_credential_in_an_image_is_compared_and_never_written_down() -> 
 
 
 async def test_what_nobody_waits_for_any_more_is_not_asked() -> None:
-    """Two rows ask at about the same time, and the run is stopped before they are asked for together; or one of them is."""
+    """Two rows ask at about the same time, and one or both are stopped before their common query."""
     server = Server()
     reader = reader_of(server)
     first, second, *_ = IMAGES

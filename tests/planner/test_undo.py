@@ -1,4 +1,4 @@
-"""Taking back: old values, held by what the run wrote; what cannot be put back is said, not guessed."""
+"""Undo: old values are restored where the run's own values are still there. What cannot be restored is reported."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The part of two texts that differs, and texts that show what they hide."""
+"""The part of two texts that differs, and texts with hidden characters escaped."""
 
 import unicodedata
 
@@ -10,7 +10,7 @@ from bulkimg.report.difference import clean, common, shown, units
 
 
 def marked(before: str, after: str) -> tuple[str, str] | None:
-    """Both texts with what differs in brackets."""
+    """Return both texts with the differing part in brackets."""
     cut = common(before, after)
     if cut is None:
         return None

@@ -1,5 +1,7 @@
-"""plan.html, as a file and in a real browser: header, rows, search, filters, pages, narrow, on paper, without scripts; and
-nothing an image is called is ever run."""
+"""plan.html as a file and in a real browser: header, rows, search, filters, pages, narrow, on paper, without scripts.
+
+No text in an image's name is ever run.
+"""
 
 import re
 import shutil
@@ -25,7 +27,7 @@ TARGET = "http://node:8080/zstack"
 
 
 def make_plan(place: Path, count: int, **meta: Any) -> Ledger:
-    """Every tenth image is as asked for, every seventh is not there; the first one is called something hostile."""
+    """Make a plan. Every tenth image is as asked for, every seventh is missing, and the first has a hostile name."""
     place.mkdir(parents=True, exist_ok=True)
     ledger = Ledger.create(place / "run.db")
     for begin in range(1, count + 1, 5000):
@@ -64,7 +66,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The page of 100,000 rows, with everything it asks the network for in `asked` and its complaints in `said`."""
+    """Open the page of 100,000 rows. `asked` has its network requests, `said` its errors."""
     place = tmp_path_factory.mktemp("plan")
     ledger = make_plan(place, 100_000)
     write_plan_page(ledger, RunDirectory(place), TARGET)
@@ -126,7 +128,7 @@ def test_it_is_filtered_by_action_field_and_word(page: Any) -> None:
 
 
 def small_plan(place: Path, rows: list[Row], images: dict[str, dict[str, Any]] | None, **meta: Any) -> Ledger:
-    """A plan of these rows; `images` None: without a survey."""
+    """Make a plan of these rows. With `images` None it has no survey."""
     place.mkdir(parents=True, exist_ok=True)
     ledger = Ledger.create(place / "run.db")
     add_rows(ledger, 1, rows)
@@ -147,14 +149,14 @@ def small_plan(place: Path, rows: list[Row], images: dict[str, dict[str, Any]] |
 
 
 def written(ledger: Ledger, place: Path, refused: str = "") -> str:
-    """The page's text; the ledger is closed."""
+    """Return the page's text, and close the ledger."""
     write_plan_page(ledger, RunDirectory(place), TARGET, refused)
     ledger.close()
     return (place / "plan.html").read_text("utf-8")
 
 
 def static(text: str) -> str:
-    """What is shown where scripts are blocked."""
+    """Return what is shown if scripts are blocked."""
     return text[text.index("<body>") : text.index('<script type="application/json"')]
 
 
@@ -249,7 +251,7 @@ def test_the_first_hundred_rows_are_html(tmp_path: Path) -> None:
 
 
 def test_no_text_becomes_part_of_the_page(tmp_path: Path) -> None:
-    """Hostile everywhere: run, target, manifest, note, user, host, names before and after, transitions, messages."""
+    """Hostile texts are in run, target, manifest, note, user, host, both names, transitions and messages."""
     bad = "</script><script>pwned()</script><!--<script {{rows}} \x1b\u202e\"'><img src=x onerror=pwned()>&amp;"
     uuids = [f"{n:032x}" for n in range(4)]
     ledger = small_plan(
@@ -333,7 +335,7 @@ def test_a_page_without_a_survey_shows_what_is_sent(browser: Any, tmp_path: Path
 
 
 def test_script_and_python_write_the_same_rows(browser: Any, tmp_path: Path) -> None:
-    """The script draws the first page again when it is turned back to: not a character may differ."""
+    """The script draws the first page again when the user returns to it: not one character may differ."""
     odd = ["<b>&amp;\"'</b>", "a\nb", "x\u202ey", "😀 one", "cafe\u0301 one", "应用", ""]
     images: dict[str, dict[str, Any]] = {
         **BEFORE,

@@ -133,7 +133,7 @@ def test_a_path_with_a_uuid_in_upper_case_is_the_images(fleet: Server) -> None:
 
 
 class OnlyByIndex(ImageTable):
-    """A table that nobody may walk through."""
+    """A table that must not be read row by row."""
 
     def all(self, beyond: str = "") -> Iterable[dict[str, Any]]:
         raise AssertionError(beyond)

@@ -1,4 +1,4 @@
-"""A fleet as real servers have it: data volumes without a platform, system images, images on several storages."""
+"""The images are like real ones: data volumes without a platform, system images, images on several storages."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The sandbox answers as samples/wire says, to the letter: the same files that bind the client."""
+"""The sandbox answers exactly as samples/wire says. The same files bind the client."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ JOB = "1" * 32
 
 
 def call(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str, dict[str, str]]:
-    """(status, text, headers) of one request, as any client would make it."""
+    """Send one request as any client would. Returns (status, text, headers)."""
     data = None if body is None else json.dumps(body).encode()
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     request = Request(f"{server.url}{path}", data, names, method=method)
@@ -27,7 +27,7 @@ def call(server: Server, method: str, path: str, body: Any = None, **headers: st
 
 
 def poll(server: Server, job: str, **headers: str) -> tuple[int, Any]:
-    """The job's result, which is there after a moment."""
+    """Return the job's result, which is there after a moment."""
     for _ in range(200):
         status, text, _ = call(server, "GET", f"/zstack/v1/api-jobs/{job}", **headers)
         if status != 202:
@@ -50,7 +50,7 @@ def documented() -> Iterator[Server]:
 
 
 def shape(value: Any) -> Any:
-    """Keys and types, without the values."""
+    """Return keys and types, without the values."""
     if isinstance(value, dict):
         return {key: shape(inner) for key, inner in value.items()}
     return [shape(value[0])] if isinstance(value, list) and value else type(value).__name__

@@ -1,4 +1,4 @@
-"""Questions name columns of the inventory, tags, and what hangs on an image; all other names are refused."""
+"""Queries name columns of the inventory, tags, and linked rows. All other names are refused."""
 
 from collections.abc import Iterator
 

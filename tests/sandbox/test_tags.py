@@ -45,7 +45,7 @@ def fleet(dialect: str) -> Iterator[Server]:
 
 @pytest.fixture
 def image(fleet: Server) -> str:
-    """One that nothing special is said of."""
+    """An image without special properties."""
     return next(uuid for uuid, found in fleet.images().items() if "platform" in found and not found["system"])
 
 
@@ -108,7 +108,7 @@ def test_a_user_tag_is_no_system_tag(fleet: Server, image: str) -> None:
 def test_unknown_system_tags_in_an_update_are_refused_where_they_are_read(
     fleet: Server, image: str, dialect: str
 ) -> None:
-    """The documented server keeps what stands in the body; a real one never looks at it."""
+    """The documented server keeps the tags of the body; a real one ignores them."""
     key = "updateimage" if dialect == "documented" else "updateImage"
     body = {key: {"description": "tagged"}, "systemTags": ["env::prod"], "userTags": ["env::prod"]}
     answered = done(fleet, "PUT", f"images/{image}/actions", body)

@@ -1,4 +1,4 @@
-"""The battery's witness has data volumes too, and fails at their null platform as a real server does."""
+"""The battery's witness has data volumes too. It fails at their null platform as a real server does."""
 
 import asyncio
 import json

@@ -37,7 +37,7 @@ local user    | read ps, files, temporary files, a core   | test_secrets (all, T
               | a link, a FIFO, a directory in the way    | test_local_user: a_trap_in_the_run_directory_harms_nothing,
               |                                           |   a_trap_at_the_result_file_harms_nothing
               |                                           | cli/test_bad_input: results_replace_a_plain_file_and_nothing_else
-              | forge an outcome in the ledger            | none: whoever can write the ledger can write any outcome into it
+              | forge an outcome in the ledger            | none: a user who can write the ledger can write any outcome
 readers       | find a credential                         | test_secrets: a_run_writes_no_secret, a_refused_login_writes_no_secret,
               |                                           |   what_a_server_echoes_in_any_form_is_not_written,
               |                                           |   the_signature_and_the_hash_that_a_server_echoes_are_not_written,

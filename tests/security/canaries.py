@@ -1,4 +1,4 @@
-"""Unique random secrets, every form in which they could come to light, and the search for them in every byte written."""
+"""Unique random secrets, every form in which they could be written, and the search for them in every written byte."""
 
 import base64
 import hashlib
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
-SHORTEST = 12  # bytes: a form that is shorter could stand somewhere by chance
-LONGEST = 40  # bytes: the beginning of a form is a leak too, when a message was cut in the middle of it
+SHORTEST = 12  # bytes; a shorter form could occur by chance
+LONGEST = 40  # bytes; the beginning of a form is a leak too, if a message was cut in it
 
 
 def new_session() -> str:
@@ -20,7 +20,7 @@ def new_session() -> str:
 
 
 def new_password() -> str:
-    """Random, and with characters that every encoding writes differently."""
+    """Make a random password with characters that each encoding writes differently."""
     return f'{secrets.token_hex(10)}"&=+%/\\é<'
 
 
@@ -29,7 +29,7 @@ def new_key_secret() -> str:
 
 
 def forms(secret: str) -> dict[str, bytes]:
-    """Each way a program might write the secret down, by name."""
+    """Return each form in which a program might write the secret, by name."""
     raw = secret.encode()
     found = {
         "raw": raw,
@@ -56,7 +56,7 @@ def forms(secret: str) -> dict[str, bytes]:
 
 
 def _base64_core(raw: bytes, at: int) -> bytes:
-    """The characters of base64 that are the same whatever stands before (`at` bytes, modulo 3) and behind."""
+    """Return the base64 characters that do not depend on what is before (`at` bytes, modulo 3) and after."""
     whole = base64.b64encode(b"\0" * at + raw + b"\0\0")
     return whole[-(-at * 8 // 6) : (at + len(raw)) * 8 // 6]
 
@@ -85,13 +85,13 @@ class Search:
         ]
 
     def look(self, where: str, data: bytes) -> None:
-        """Search one piece of what was written."""
+        """Search one piece of output."""
         self.searched += len(data)
         self.files += 1
         self.leaks.update(f"{what} in {where}" for what, needle in self._needles if needle in data)
 
     def look_under(self, place: Path) -> None:
-        """Every byte of every file, and every value of every ledger: a text may lie on two of its pages."""
+        """Search every byte of every file, and every value of every ledger: a text may be on two of its pages."""
         for path in sorted(path for path in place.rglob("*") if path.is_file() and not path.is_symlink()):
             self.look(path.name, path.read_bytes())
             if path.name == "run.db":

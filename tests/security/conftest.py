@@ -1,4 +1,4 @@
-"""The servers here are scripts that know PUT, poll and read; tests/security/test_survey.py is about looking first."""
+"""Fixtures for servers that know only PUT, poll and read; tests/security/test_survey.py tests the survey."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ from tests.conftest import Cli
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """As everywhere, but nobody looks at the images before they are changed."""
+    """The usual command line without a survey."""
     return Cli(tmp_path, {"BULKIMG_SURVEY": "false"})

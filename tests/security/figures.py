@@ -1,4 +1,4 @@
-"""Figures that security tests measured, by name; the summary of the test session prints them."""
+"""Figures that security tests measured, by name. The summary of the test session prints them."""
 
 FIGURES: dict[str, str] = {}
 

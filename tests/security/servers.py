@@ -1,4 +1,4 @@
-"""Servers with bad intentions, on raw sockets: answers by the kind of call, and a sink that nobody may ever connect to."""
+"""Hostile servers on raw sockets: answers by the kind of call, and a sink that must get no connection."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from typing import Any
 from tests.zstack.raw import Raw, Reply, http, raw_server
 
 HEX32 = "[0-9a-f]{32}"
-# docs/dev/reliability.md, invariant 22, written down once more: shares nothing with bulkimg.
+# docs/dev/reliability.md, invariant 22, written again: shares nothing with bulkimg.
 OURS = re.compile(
     rf"/zstack/v1/(accounts/login|accounts/sessions/{HEX32}|api-jobs/{HEX32}|images/{HEX32}|images/{HEX32}/actions"
     rf"|images(\?[^#\s]*)?|(?:user|system)-tags(\?[^#\s]*)?|tags/{HEX32})"
@@ -20,16 +20,16 @@ OURS = re.compile(
 
 @dataclass(frozen=True)
 class Call:
-    """A request as the script of a test sees it. `kind`: login, logout, put, poll, read or list."""
+    """A request for the script of a test. `kind`: login, logout, put, poll, read or list."""
 
     kind: str
-    uuid: str  # of the image, the job or the session; empty when the path has none
+    uuid: str  # of the image, the job or the session; empty if the path has none
     headers: dict[str, str]
     body: Any
 
     @property
     def wanted(self) -> dict[str, Any]:
-        """The fields that a PUT asks for."""
+        """Return the fields of a PUT."""
         return next(iter(self.body.values()))
 
     @property
@@ -41,7 +41,7 @@ Script = Callable[[Call], bytes | None]
 
 
 def kind_of(path: str) -> str:
-    """Which call of the API a path is."""
+    """Return which call of the API a path is."""
     for mark, kind in (("/login", "login"), ("/sessions/", "logout"), ("/actions", "put"), ("/api-jobs/", "poll")):
         if mark in path:
             return kind
@@ -49,25 +49,25 @@ def kind_of(path: str) -> str:
 
 
 def call_of(request: tuple[str, str, dict[str, str], bytes]) -> Call:
-    """The newest request, understood."""
+    """Parse the newest request."""
     _, path, headers, body = request
     found = re.search(HEX32, path.partition("?")[0])
     return Call(kind_of(path), found.group() if found else "", headers, json.loads(body) if body else None)
 
 
 def json_answer(document: Any, status: str = "200 OK", *headers: str) -> bytes:
-    """A complete JSON answer."""
+    """Return a complete JSON answer."""
     return http(json.dumps(document).encode(), status, "Content-Type: application/json", *headers)
 
 
 def refusal(code: str, details: str, description: str = "refused") -> bytes:
-    """ZStack's own error object."""
+    """Return ZStack's own error object."""
     error = {"code": code, "description": description, "details": details}
     return json_answer({"error": error}, "503 Service Unavailable")
 
 
 def honest(call: Call, session: str = "a" * 32) -> bytes:
-    """What a good server of the documented dialect says."""
+    """Return the answer of a good server of the documented dialect."""
     if call.kind == "put":
         return json_answer({"inventory": {"uuid": call.uuid, **call.wanted}})
     if call.kind == "read":
@@ -80,7 +80,7 @@ def honest(call: Call, session: str = "a" * 32) -> bytes:
 
 
 def scripted(script: Script, session: str = "a" * 32) -> Reply:
-    """The script's answer, or the honest one; an empty answer breaks the connection."""
+    """Return the script's answer, or the honest one. An empty answer breaks the connection."""
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
         call = call_of(raw.requests[-1])
@@ -94,13 +94,13 @@ def scripted(script: Script, session: str = "a" * 32) -> Reply:
 
 
 def strangers(raw: Raw) -> list[str]:
-    """Paths that were asked for and are not of the fixed list."""
+    """Return the requested paths that are not in the fixed list."""
     return [path for _, path, _, _ in raw.requests if not OURS.fullmatch(path)]
 
 
 @contextlib.asynccontextmanager
 async def sink() -> AsyncIterator[Raw]:
-    """A second origin. It answers, so that whoever comes would go on; `connections` counts them."""
+    """Start a second origin. It answers, so that a client would continue; `connections` counts the connections."""
 
     async def reply(_: Raw, writer: asyncio.StreamWriter) -> bool:
         writer.write(http(b'{"inventory": {"uuid": "' + b"b" * 32 + b'"}}'))

@@ -1,4 +1,4 @@
-"""T65: a server that answers without end costs one timeout and a bounded amount of memory."""
+"""T65: a server whose answer never ends costs one timeout and a bounded amount of memory."""
 
 import asyncio
 import gzip
@@ -16,7 +16,7 @@ from tests.zstack.raw import Raw, http, raw_server
 
 MB = 1 << 20
 MOST = 64 * MB
-# aiohttp reads on while interim answers come; it levels off there, for 1 s as for 5 s (README, «Limits»).
+# aiohttp reads on while interim answers come; memory stops growing there, for 1 s as for 5 s (README, «Limits»).
 MOST_GROWTH = {"endless 1xx": 160 * MB}
 TIMEOUT = 1.0  # seconds a request may take
 SLACK = 5.0  # seconds to start, to ask what became of the change and to end, on a busy machine
@@ -32,7 +32,7 @@ def endless(head: bytes, piece: bytes) -> Iterator[bytes]:
 
 
 def gzip_bomb() -> bytes:
-    """A quarter of a gigabyte of zeros in a megabyte."""
+    """Return a quarter of a gigabyte of zeros in a megabyte."""
     return gzip.compress(b"\0" * (256 * MB), compresslevel=1)
 
 
@@ -53,7 +53,7 @@ BOMBS: dict[str, Bomb] = {
 
 
 def thrower(bomb: Bomb) -> Callable[[Raw, asyncio.StreamWriter], Awaitable[bool]]:
-    """Every answer to a change is the bomb, as fast as the other side takes it; questions are answered well."""
+    """Answer every change with the bomb, as fast as the client reads it. Queries are answered well."""
     ready = list(itertools.islice(bomb(), 2))
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
@@ -80,7 +80,7 @@ async def run_against(cli: Cli, url: str) -> Seen:
 
 @pytest.fixture(scope="module")
 def plain() -> dict[str, int]:
-    """The peak of a run whose server is good, once it is known."""
+    """The peak memory of a run with a good server."""
     return {}
 
 
@@ -108,12 +108,12 @@ async def test_a_bomb_costs_bounded_memory_and_time(cli: Cli, name: str, plain: 
 
 
 async def test_sixteen_bombs_at_once_are_bounded_too(cli: Cli) -> None:
-    """The default concurrency: what is held grows with the answers in flight, each of them capped."""
+    """The default concurrency: memory grows with the answers in flight, and each of them is capped."""
     cli.write("m.csv", "uuid,name\n" + "".join(f"{n:032x},x\n" for n in range(17)))
     body = b'{"inventory":[' + b"0," * 3_900_000 + b"0]}"
 
     def script(call: Call) -> bytes | None:
-        return http(body) if call.kind == "put" and call.uuid != "0" * 32 else None  # the first one goes out alone
+        return http(body) if call.kind == "put" and call.uuid != "0" * 32 else None  # the first one is sent alone
 
     async with raw_server(scripted(script)) as raw:
         given: dict[str, Any] = {"BULKIMG_ENDPOINT": raw.url, "BULKIMG_SESSION": "5e551017" * 4}
@@ -137,7 +137,7 @@ async def test_sixteen_bombs_at_once_are_bounded_too(cli: Cli) -> None:
 
 
 async def test_a_drip_costs_one_timeout(cli: Cli) -> None:
-    """One byte, and another one, for ever: the timeout is of the whole answer."""
+    """One byte after another, for ever: the timeout is for the whole answer."""
 
     async def drip(raw: Raw, writer: asyncio.StreamWriter) -> bool:
         if call_of(raw.requests[-1]).kind != "put":

@@ -1,4 +1,4 @@
-"""The input file as attacker: no other API by an id, no field of its own, no memory for a line, no order of two values."""
+"""A hostile manifest: its ids reach no other API, it adds no field, and a long line takes no memory."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ def test_hostile_ids_reach_no_url(cli: Cli, server: Server) -> None:
     ],
 )  # fmt: skip
 def test_fields_that_are_not_of_the_list_never_reach_a_body(cli: Cli, server: Server, extra: dict[str, object]) -> None:
-    """The row is refused before anything is sent, and the answer names the field."""
+    """The row is refused before anything is sent, and the message names the field."""
     before = len(server.requests())
     cli.write("m.jsonl", json.dumps({"uuid": sorted(server.images())[0], **extra}) + "\n")
     done = cli.at(server)("run", "m.jsonl", "--yes", code=3)
@@ -66,7 +66,7 @@ def one_long_quote(path: Path) -> None:
 
 
 def many_long_rows(path: Path) -> None:
-    """None of them too long to be read: what is held at a time must not be a number of rows."""
+    """Make rows that are short enough to be read, but too large to hold a fixed number of them at a time."""
     with path.open("wb") as file:
         file.write(b"uuid,name\n")
         for number in range(800):
@@ -101,7 +101,7 @@ BIG: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """The peak of checking one good row."""
+    """The peak memory of checking one good row."""
     cli = Cli(tmp_path_factory.mktemp("usual"))
     cli.write("m.csv", f"uuid,name\n{7:032x},x\n")
     return watch(cli, "check", "m.csv", cold=True).peak

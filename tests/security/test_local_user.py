@@ -1,4 +1,4 @@
-"""T62: another user of the machine reads nothing, and what he has put in our way is neither followed nor waited for."""
+"""T62: another user of the machine reads nothing, and traps that he leaves are neither followed nor waited for."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Cli, Server
 from tests.security.watching import some_rows_are_settled, watch
 
-NOBODY = 1234  # a user who is not us
+NOBODY = 1234  # another user
 NOWHERE: dict[str, Any] = {
     "BULKIMG_ENDPOINT": "http://127.0.0.1:9",
     "BULKIMG_SESSION": "5e551017" * 4,
@@ -25,7 +25,7 @@ def modes(place: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_files_are_private_whatever_the_umask(cli: Cli, server: Server, umask: int) -> None:
-    """Ledger, journal and results, in the middle of a run and after it: 0600, in a directory of 0700."""
+    """The ledger with its WAL, and the results, during a run and after it: 0600, in a directory of 0700."""
     cli.write("m.csv", "uuid,name\n" + "".join(f"{uuid},mode\n" for uuid in list(server.images())[:60]))
     given: dict[str, Any] = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_SESSION": server.session}
     words = ("run", "m.csv", "--yes", "--results", "copy.csv", "--rate", "20/s")
@@ -42,7 +42,7 @@ def test_files_are_private_whatever_the_umask(cli: Cli, server: Server, umask: i
 
 
 def test_nobody_else_can_write_where_the_runs_are(cli: Cli) -> None:
-    """A directory of runs that we make ourselves lets nobody rename a run away and put another one there."""
+    """In a runs directory that bulkimg creates, no other user can rename a run and put another in its place."""
     cli.write("m.csv", ROW)
     watch(cli, "run", "m.csv", "--yes", umask=0o000, **NOWHERE)
     assert (cli.place / "runs").stat().st_mode & 0o022 == 0
@@ -59,7 +59,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(cli: Cli, stopped: Path) -> Path:
-    """The same run, to spoil."""
+    """Copy the run, to damage the copy."""
     return Path(shutil.copytree(stopped, cli.place / "runs" / stopped.name))
 
 
@@ -97,7 +97,7 @@ TRAPS = {
 
 
 def set_trap(trap: Trap, path: Path) -> Path:
-    """Put the trap at the path; the victim's file, which must stay as it is."""
+    """Put the trap at the path. Returns the victim's file, which must stay as it is."""
     victim = path.parent.parent / "victim"
     victim.write_text("precious")
     path.unlink(missing_ok=True)
@@ -106,7 +106,7 @@ def set_trap(trap: Trap, path: Path) -> Path:
 
 
 def well(cli: Cli, code: int, words: tuple[str, ...]) -> None:
-    """The command ends by itself, with its usual code or one sentence that says which file is in the way."""
+    """Check that the command ends by itself, with its usual code or one sentence that names the file."""
     seen = watch(cli, *words, **NOWHERE)
     assert seen.code in (code, 2, 7, 8), seen.err
     assert b"Traceback" not in seen.err
@@ -114,7 +114,7 @@ def well(cli: Cli, code: int, words: tuple[str, ...]) -> None:
 
 
 def plain_and_ours(path: Path) -> bool:
-    """A plain file with one name, of ours, private; or the trap left as it was."""
+    """Check that it is a private plain file of ours with one name, or the unchanged trap."""
     found = path.lstat()
     return path.is_file() and (found.st_nlink, found.st_uid, found.st_mode & 0o077) == (1, os.geteuid(), 0)
 
@@ -122,7 +122,7 @@ def plain_and_ours(path: Path) -> bool:
 @pytest.mark.parametrize("name", ["results.csv", ".results.csv.tmp"])
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_trap_in_the_run_directory_harms_nothing(cli: Cli, copy: Path, trap: str, name: str) -> None:
-    """No file but the run's own is written, whatever stands at an output's name when the run is resumed."""
+    """No file but the run's own is written, whatever is at an output's name when the run is resumed."""
     victim = set_trap(TRAPS[trap], copy / name)
     well(cli, 5, ("resume", "last"))
     assert victim.read_text() == "precious"
@@ -132,7 +132,7 @@ def test_a_trap_in_the_run_directory_harms_nothing(cli: Cli, copy: Path, trap: s
 @pytest.mark.parametrize("name", ["out.csv", ".out.csv.tmp"])
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_trap_at_the_result_file_harms_nothing(cli: Cli, trap: str, name: str) -> None:
-    """`--results` in a directory that others write in, such as /tmp: the result is ours or is not written."""
+    """`--results` in a directory that others can write in, such as /tmp: the result is ours, or it is not written."""
     shared = cli.place / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
@@ -145,12 +145,12 @@ def test_a_trap_at_the_result_file_harms_nothing(cli: Cli, trap: str, name: str)
 
 
 def written(run: Path) -> dict[str, bytes]:
-    """What the run's files hold; -wal and -shm come and go with whoever reads the ledger."""
+    """Return the contents of the run's files. -wal and -shm come and go with each reader of the ledger."""
     return {path.name: path.read_bytes() for path in run.iterdir() if not path.name.startswith("run.db-")}
 
 
 def refused(cli: Cli, copy: Path) -> None:
-    """Nothing is done with such a run; reading about it harms nobody."""
+    """Check that nothing is done with such a run, and that reading about it changes nothing."""
     before = written(copy)
     for command in ("resume", "retry"):
         done = cli(command, "last", code=7, **NOWHERE)
@@ -175,7 +175,7 @@ def test_a_run_directory_of_another_user_is_refused(cli: Cli, copy: Path) -> Non
 
 @pytest.mark.parametrize("how", ["symlink", "another's file"])
 def test_a_ledger_that_is_not_ours_alone_is_refused(cli: Cli, copy: Path, how: str) -> None:
-    """run.db is a plain file of ours that nobody else writes; a link elsewhere could be swapped between two looks."""
+    """run.db must be a plain file of ours that no other user can write. A link could be changed between two checks."""
     ledger = copy / "run.db"
     if how == "symlink":
         elsewhere = cli.place / "elsewhere.db"

@@ -1,4 +1,4 @@
-"""Who reads the wire: plain http to another machine with a password is warned of, and refused where TLS is required."""
+"""Plain http to another machine with a password gives a warning, and is refused if TLS is required."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_a_password_over_plain_http_is_warned_of_with_the_remedy(cli: Cli) -> No
 
 @pytest.mark.parametrize("endpoint", HARMLESS)
 def test_loopback_and_https_are_not_warned_of_nor_refused(cli: Cli, endpoint: str) -> None:
-    """With require_tls too: it is about the network, and loopback is none."""
+    """With require_tls too: it is about the network, and loopback is not the network."""
     cli.write("m.csv", ROW)
     given = {**ACCOUNT, "BULKIMG_ENDPOINT": endpoint, "BULKIMG_REQUIRE_TLS": "true"}
     assert not warns(cli("run", "m.csv", "--yes", "--timeout", "5s", code=5, **given).err)
@@ -52,7 +52,7 @@ def test_a_host_that_only_looks_like_loopback_is_not(cli: Cli, host: str) -> Non
 
 @pytest.mark.parametrize("where", ["profile", "environment"])
 def test_require_tls_refuses_plain_http_before_anything(cli: Cli, where: str) -> None:
-    """Exit 2, one sentence, no run, no request; the session of a profile is protected like the password."""
+    """Exit 2, one sentence, no run, no request. The session of a profile is protected like the password."""
     cli.write("m.csv", ROW)
     given: dict[str, Any] = {} if where == "profile" else {"BULKIMG_REQUIRE_TLS": "true"}
     profile(cli, f'endpoint = "{ELSEWHERE}"\n' + ("require_tls = true" if where == "profile" else ""))

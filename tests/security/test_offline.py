@@ -1,4 +1,4 @@
-"""T66: what needs no server opens no socket."""
+"""T66: commands that need no server open no socket."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Cli:
 
 @pytest.mark.parametrize("name", OFFLINE)
 def test_offline_commands_open_no_socket(place: Cli, strace: str, name: str) -> None:
-    """Not one system call of the network, of any process; credentials and an endpoint are set, and not used."""
+    """There is no network system call in any process. Credentials and an endpoint are set, and not used."""
     trace = place.place / "trace"
     command = [strace, "-f", "-qq", "-e", "trace=network", "-o", str(trace), sys.executable, *OFFLINE[name]]
     done = subprocess.run(command, cwd=place.place, env=place.env(), capture_output=True, timeout=60, check=False)
@@ -45,7 +45,7 @@ def test_offline_commands_open_no_socket(place: Cli, strace: str, name: str) -> 
 
 
 def test_the_trace_sees_a_socket(strace: str, tmp_path: Path) -> None:
-    """The tracer itself: a socket that is opened is in its list."""
+    """The tracer works: a socket that is opened is in its list."""
     code = "import socket; socket.socket().close()"
     command = [strace, "-f", "-qq", "-e", "trace=network", "-o", str(tmp_path / "t"), sys.executable, "-c", code]
     subprocess.run(command, check=True, timeout=60)
@@ -53,5 +53,5 @@ def test_the_trace_sees_a_socket(strace: str, tmp_path: Path) -> None:
 
 
 def calls(trace: Path) -> list[str]:
-    """Network calls; signals and exits, which strace tells too, are none."""
+    """Return the network calls, without the signals and exits that strace reports too."""
     return [line for line in trace.read_text().splitlines() if "---" not in line and "+++" not in line]

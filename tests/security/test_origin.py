@@ -1,4 +1,4 @@
-"""T61: nothing a server says, and nothing in the environment, brings a request to another origin or another path."""
+"""T61: no answer of a server and no environment sends a request to another origin or another path."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ CHALLENGES = (401, 407, 421, 426)
 
 
 def tricks(there: Raw) -> tuple[str, ...]:
-    """Every header that sends a browser, or a careless client, somewhere else."""
+    """Return every header that sends a browser, or a careless client, to another address."""
     url, host = f"{there.url}/zstack/v1/accounts/login", address_of(there)
     return (
         f"Location: {url}",
@@ -47,7 +47,7 @@ def tricks(there: Raw) -> tuple[str, ...]:
 
 
 async def execute(url: str, place: Path, rows: int, **options: Any) -> bulkimg.Summary:
-    """A run with an account, so that every kind of call is made."""
+    """Execute a run with an account, so that every kind of call is made."""
     changes = [{"uuid": f"{n:032x}", "name": f"new-{n}"} for n in range(rows)]
     given = {
         "rate": "unlimited",
@@ -64,7 +64,7 @@ async def execute(url: str, place: Path, rows: int, **options: Any) -> bulkimg.S
 
 
 def on_the_way_to(kind: str, bad: bytes) -> Script:
-    """The bad answer for one kind of call, and whatever makes bulkimg come to that call."""
+    """Return the bad answer for one kind of call, and the answers that make bulkimg send that call."""
 
     def script(call: Call) -> bytes | None:
         if call.kind == kind:
@@ -80,7 +80,7 @@ def on_the_way_to(kind: str, bad: bytes) -> Script:
 
 @pytest.mark.parametrize("kind", ["put", "poll", "read", "login", "logout"])
 async def test_redirects_and_their_kin_lead_nowhere(tmp_path: Path, kind: str) -> None:
-    """Each status and every header at once, on each kind of call: the sink sees no connection, the server no other path."""
+    """Each status with all headers, on each kind of call: the sink gets no connection, the server no other path."""
     async with sink() as there:
         asked = 0
         for status in (*REDIRECTS, *CHALLENGES, 200):
@@ -96,7 +96,7 @@ async def test_redirects_and_their_kin_lead_nowhere(tmp_path: Path, kind: str) -
 
 
 def pointed(location: Any, there: Raw) -> Any:
-    """The location with the sink's address put in wherever a host is named."""
+    """Return the location with the sink's address in place of each host."""
     if not isinstance(location, str):
         return location
     text = location.replace("evil.example", address_of(there)).replace("169.254.169.254", address_of(there))
@@ -106,7 +106,7 @@ def pointed(location: Any, there: Raw) -> Any:
 
 @pytest.mark.parametrize("own", [True, False])
 async def test_the_location_of_a_job_is_never_followed(tmp_path: Path, own: bool) -> None:
-    """`own`: the location names our job, so that there is something to poll; it is polled where we always poll."""
+    """`own`: the location names our job, so that there is something to poll. It is polled at the usual path."""
     locations = json.loads(corpus("bulkimg-hostile/location.json").read_text("utf-8"))
     assert len(locations) == 26
     async with sink() as there:
@@ -149,7 +149,7 @@ async def test_proxies_and_a_netrc_of_the_environment_are_not_used(cli: Cli) -> 
 
 
 async def test_no_proxy_of_another_case_or_a_config_file_moves_the_target(cli: Cli) -> None:
-    """What other clients read (curlrc, pip-style variables, REQUESTS_CA_BUNDLE, SSL_CERT_FILE) changes nothing here."""
+    """Settings of other clients (curlrc, pip's variables, REQUESTS_CA_BUNDLE, SSL_CERT_FILE) have no effect."""
     cli.write("m.csv", f"uuid,name\n{1:032x},x\n")
     async with sink() as there, raw_server(scripted(lambda call: None)) as raw:
         cli.write(".curlrc", f'proxy = "{there.url}"\nlocation\nnetrc\n')

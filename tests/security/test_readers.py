@@ -1,4 +1,4 @@
-"""T63, T64: who reads the terminal, the log or the spreadsheet is not fooled by what a manifest or a server says."""
+"""T63, T64: no text of a manifest or a server deceives the reader of a terminal, log or spreadsheet."""
 
 import asyncio
 import csv
@@ -14,7 +14,7 @@ from tests.security.servers import Call, json_answer, refusal, scripted
 from tests.zstack.raw import http, raw_server
 
 SESSION: dict[str, Any] = {"BULKIMG_SESSION": "5e551017" * 4}
-# What a terminal obeys: C0 but newline, DEL, C1, directions, and the separators that some viewers break lines at.
+# What a terminal obeys: C0 but newline, DEL, C1, directions, and the separators at which some viewers break lines.
 OBEYED = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -35,7 +35,7 @@ PLACES = ("plain", "details", "description", "code", "drift", "job", "job code",
 
 
 def said(place: str, text: str, call: Call) -> bytes | None:
-    """The hostile text in that place of the server's answers to one row."""
+    """Return the hostile text in that place of the server's answers to one row."""
     if call.kind == "read":
         return json_answer({"inventories": [{"uuid": call.uuid, "name": text}]}) if place == "read" else None
     if call.kind == "put" and place.startswith("job"):
@@ -54,7 +54,7 @@ def said(place: str, text: str, call: Call) -> bytes | None:
 
 
 async def told_everything(cli: Cli, texts: list[str], *options: str) -> Done:
-    """A run in which each text is a row's new name, and stands in every place of the server's answers."""
+    """A run in which each text is a row's new name, and is in every place of the server's answers."""
     pairs = [(text, place) for place in PLACES for text in texts]
     names = [f"n{n} {text}".replace("\0", "") for n, (text, _) in enumerate(pairs)]
     lines = [json.dumps({"uuid": f"{n:032x}", "description": name}) for n, name in enumerate(names)]
@@ -81,12 +81,12 @@ async def told_everything(cli: Cli, texts: list[str], *options: str) -> Done:
 
 
 def forged(text: str) -> list[str]:
-    """Lines that a hostile text made by itself."""
+    """Return lines that a hostile text made by itself."""
     return [line for line in text.splitlines() if line.startswith(("[OK]", "2026-01-01", "ERROR fake", "ok"))]
 
 
 async def test_a_terminal_and_a_log_get_nothing_to_obey(cli: Cli) -> None:
-    """The run itself, then everything that tells of it later."""
+    """The run itself, then everything that reports it later."""
     done = await told_everything(cli, hostile_texts())
     later = [await asyncio.to_thread(cli, *words) for words in (("status",), ("status", "--json"), ("runs",))]
     checked = await asyncio.to_thread(lambda: cli("run", "m.jsonl", "-n", **SESSION))
@@ -122,7 +122,7 @@ async def test_try_shows_a_hostile_answer_written_out(cli: Cli) -> None:
 
 
 def test_hostile_arguments_and_file_names_are_written_out(cli: Cli) -> None:
-    """`bulkimg check *` in a folder where somebody else chose the names."""
+    """`bulkimg check *` in a folder with names that another user chose."""
     for text in hostile_texts():
         name = text.replace("\0", "").replace("/", "")
         if not name.strip():
@@ -152,7 +152,10 @@ _SKIPPED = ' \t\r\n\v\f\u00a0\u3000\ufeff"'
 
 
 def is_formula(cell: str) -> bool:
-    """Whether a spreadsheet might run it. Written from OWASP's page alone; an apostrophe in front makes it text."""
+    """Return whether a spreadsheet might run the text.
+
+    Written from OWASP's page alone. An apostrophe at the beginning makes it text.
+    """
     return cell[:1] in tuple(_BEGINNINGS) or cell.lstrip(_SKIPPED)[:1] in tuple(_BEGINNINGS)
 
 
@@ -177,7 +180,7 @@ async def test_no_cell_of_the_result_file_begins_like_a_formula(cli: Cli) -> Non
 
 
 async def test_our_own_columns_of_what_is_fed_back_are_no_formulas(cli: Cli) -> None:
-    """failed.csv: the manifest's cells are its own, exactly; `_status` and its kin come from us and from the server."""
+    """failed.csv: the manifest's cells are exact. `_status` and the like come from bulkimg and from the server."""
     await told_everything(cli, formulas())
     header, *rows = records((cli.run_dir() / "failed.csv").read_bytes().decode())
     ours = [at for at, name in enumerate(header) if name.startswith("_")]
@@ -188,7 +191,7 @@ async def test_our_own_columns_of_what_is_fed_back_are_no_formulas(cli: Cli) -> 
 
 @pytest.mark.parametrize("text", ["a\r=1+1", "a\rb", "\r=1+1", "a\nb", "a\r\nb", 'a"b', "a;b", "a\tb"])
 def test_what_is_fed_back_is_a_manifest_again_whatever_a_cell_holds(cli: Cli, text: str) -> None:
-    """A cell that ends a line by itself would begin a row of its own choice."""
+    """A cell that ends a line would begin a row of its own."""
     cli.write("m.jsonl", "".join(json.dumps({"uuid": f"{n:032x}", "description": text}) + "\n" for n in range(2)))
     cli("run", "m.jsonl", "--yes", code=5, BULKIMG_ENDPOINT="http://127.0.0.1:9", **SESSION)
     fed_back = cli.run_dir() / "unprocessed.csv"
@@ -198,7 +201,7 @@ def test_what_is_fed_back_is_a_manifest_again_whatever_a_cell_holds(cli: Cli, te
 
 @pytest.mark.parametrize("delimiter", ["\t"])
 async def test_no_formula_begins_behind_another_delimiter(cli: Cli, delimiter: str) -> None:
-    """A spreadsheet that is told to split elsewhere finds no formula either. Not so for `;`, which README says."""
+    """A spreadsheet with another delimiter finds no formula either. `;` is an exception (README)."""
     payloads = [f"x{delimiter}{formula}" for formula in ("=1+1", "@SUM(1,1)", "=cmd|' /C calc'!A0")]
     await told_everything(cli, [*payloads, ";=1+1"])
     cells: list[Any] = [

@@ -1,4 +1,4 @@
-"""T60: whatever happens, and whatever a server echoes, no secret is written anywhere, nor shown to other users."""
+"""T60: no secret is ever written or shown to other users, whatever happens and whatever a server echoes."""
 
 import asyncio
 import base64
@@ -25,12 +25,12 @@ LOUD = ("--yes", "-v", "--rate", "unlimited", "--retries", "1", "--timeout", "5s
 
 @dataclass
 class Canaries:
-    """One kind of credential, each of its secrets unique; `echoed` is what its server gets to know of them."""
+    """One kind of credential, each of its secrets unique. `echoed` are the secrets that its server knows."""
 
     environment: dict[str, Any]
     secrets: dict[str, str]
     echoed: dict[str, str]
-    session: str  # what the server gives at a login
+    session: str  # what the server returns at a login
 
 
 def canaries(kind: str) -> Canaries:
@@ -51,7 +51,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def searched(cli: Cli, given: Canaries, *runs: Seen) -> None:
-    """No secret in any file, on any stream, on any command line; the figure is kept."""
+    """Check that no secret is in any file, stream or command line. The figure is kept."""
     search = Search(given.secrets)
     search.look_under(cli.place)
     for seen in runs:
@@ -95,7 +95,7 @@ SHAPES = ("plain", "details", "description", "code", "name", "job", "login-text"
 
 
 def shaped(shape: str, text: str, call: Call) -> bytes:
-    """The text where a server might put it; `details` is JSON whose escapes are the text's own."""
+    """Return the text where a server might put it. `details` is JSON whose escapes are the text's own."""
     if shape == "plain":
         return http(f"bad request, headers were {text}".encode(), "400 Bad Request")
     if shape == "name":
@@ -107,7 +107,7 @@ def shaped(shape: str, text: str, call: Call) -> bytes:
 
 
 def echoes(given: Canaries) -> Iterator[tuple[str, str, str]]:
-    """(shape, what, text) for each place of an answer, each secret and each of its forms."""
+    """Yield (shape, what, text) for each place of an answer, each secret and each of its forms."""
     for shape, (name, secret) in product(SHAPES[:-1], given.echoed.items()):
         for form, data in forms(secret).items():
             if form != "utf-16":
@@ -146,7 +146,7 @@ async def test_what_a_server_echoes_in_any_form_is_not_written(cli: Cli, kind: s
 
 
 async def test_the_signature_and_the_hash_that_a_server_echoes_are_not_written(cli: Cli, kind: str) -> None:
-    """What stands for the secret on the wire opens the same door: OAuth session, ZStack signature, SHA-512 of a login."""
+    """What replaces the secret in a request gives the same access: session, ZStack signature, SHA-512 of a login."""
     given = canaries(kind)
     cli.write("m.csv", rows(20))
     sent: dict[str, str] = {}
@@ -202,7 +202,7 @@ def slow() -> Iterator[Server]:
 
 
 def sandbox_canaries(kind: str, server: Server) -> Canaries:
-    """The sandbox's own credentials: random but for the password, which is the word «password»."""
+    """Return the sandbox's own credentials: random except for the password, which is the word «password»."""
     words = dict(re.findall(r"(BULKIMG_\w+)=(\w+)", server.greeting))
     if kind == "session":
         return Canaries({"BULKIMG_SESSION": server.session}, {"session": server.session}, {}, server.session)
@@ -219,7 +219,7 @@ def test_a_killed_run_and_its_resumption_write_no_secret(cli: Cli, kind: str, sl
     where = environment(cli, given, slow.url)
     killed = watch(cli, "run", "m.csv", *LOUD, cold=True, kill_when=lambda: some_rows_are_settled(cli), **where)
     assert killed.code == -9
-    searched(cli, given, killed)  # what lies there after the crash
+    searched(cli, given, killed)  # left in the directory after the crash
     resumed = watch(cli, "resume", "last", "-v", "--rate", "unlimited", cold=True, **where)
     assert resumed.code == 0, resumed.err
     searched(cli, given, killed, resumed)
@@ -237,7 +237,7 @@ main()
 
 
 async def test_a_bug_writes_no_secret(cli: Cli, kind: str) -> None:
-    """An exception nobody thought of, in the middle of a run: its traceback shows no secret."""
+    """An unexpected exception in the middle of a run: its traceback shows no secret."""
     given = canaries(kind)
     cli.write("m.csv", rows(3))
     async with raw_server(scripted(lambda call: None, given.session)) as raw:
@@ -264,7 +264,7 @@ async def test_try_shows_no_secret(cli: Cli, kind: str) -> None:
 
 
 def test_a_secret_given_as_an_argument_is_refused_and_not_repeated(cli: Cli) -> None:
-    """There is no option for it, and an endpoint that carries one is not echoed."""
+    """There is no such option, and an endpoint that contains a secret is not echoed."""
     secret = new_password().replace('"', "").replace("\\", "")
     for words in (["--endpoint", f"http://admin:{secret}@127.0.0.1:9"], ["--endpoint", f"http://{secret[:12]}@h"]):
         done = cli("run", "m.csv", *words, code=2)
@@ -288,7 +288,7 @@ def test_a_secret_file_is_read_and_not_copied(cli: Cli, tmp_path_factory: pytest
 
 
 async def test_no_core_is_dumped(cli: Cli) -> None:
-    """A core holds the memory, and so the secret: a run sets its limit to zero, whatever the shell allows."""
+    """A core holds the memory, and so the secret. A run sets its limit to zero, whatever the shell allows."""
     given = canaries("session")
     cli.write("m.csv", rows(3))
     core = 'import resource, runpy, sys\nresource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20))\nsys.argv[0] = "bulkimg"\n'
@@ -301,7 +301,7 @@ async def test_no_core_is_dumped(cli: Cli) -> None:
 
 
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
-    """The search itself: every form, hidden between other bytes, is found."""
+    """The search itself finds every form, between other bytes."""
     secret = new_password()
     for name, form in forms(secret).items():
         search = Search({"it": secret})

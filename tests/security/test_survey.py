@@ -1,4 +1,4 @@
-"""Looking first, and hostile servers: what they say of images is compared, shown harmlessly, and holds no secret of ours."""
+"""The survey with hostile servers: their values are compared, shown safely, and hold no secret of ours."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ HOSTILE = "=cmd()\x1b]0;pwned\x07\u202e\r\n</script><script>alert(1)</script>"
 
 
 class Fleet:
-    """Images whose names a test makes up; PUTs are carried out."""
+    """Images whose names a test sets. PUTs are executed."""
 
     def __init__(self, names: dict[str, str], session: str) -> None:
         self.images: dict[str, dict[str, Any]] = {uuid: {"uuid": uuid, "name": name} for uuid, name in names.items()}
@@ -59,7 +59,7 @@ def forms_of(given: Canaries) -> Iterator[str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_secret_that_a_server_calls_an_image_is_written_nowhere(cli: Cli, kind: str) -> None:
-    """Plan, run, conflict, undo, verify; each image is called a secret of ours in one of its forms, and tagged so."""
+    """Plan, run, conflict, undo, verify. Each image's name and tag is one of our secrets in one of its forms."""
     given = canaries(kind)
     texts = list(forms_of(given))
     cli.write(
@@ -80,7 +80,7 @@ async def test_a_secret_that_a_server_calls_an_image_is_written_nowhere(cli: Cli
     assert planned.code == 0, planned.err
     assert b"[hidden]" in planned.out
     assert applied.code in (0, 1), applied.err
-    # Where hiding breaks an answer's JSON nothing of it can be compared with what was seen before: a conflict, no guess.
+    # If redaction breaks an answer's JSON, it cannot be compared with the survey: the row is a conflict.
     changed = [image for image in fleet.images.values() if image["name"].startswith(("new-", "again", "x"))]
     assert 0 < len(changed) <= len(fleet.images)
     assert undone.code == 1
@@ -89,7 +89,7 @@ async def test_a_secret_that_a_server_calls_an_image_is_written_nowhere(cli: Cli
 
 
 async def test_a_value_that_happens_to_be_the_password_is_compared_as_it_is(cli: Cli) -> None:
-    """The password is `Linux`, and so is every second platform: these rows are as asked for, and not `[hidden]`."""
+    """The password is `Linux`, and so is every second platform. These rows are as asked for, and not `[hidden]`."""
     fleet = Fleet({f"{n:032x}": "x" for n in range(6)}, "a" * 32)
     for n, image in enumerate(fleet.images.values()):
         image["platform"] = "Linux" if n % 2 else "Other"
@@ -136,7 +136,10 @@ async def test_what_an_image_is_called_is_harmless_wherever_it_is_shown(cli: Cli
     ids=["too large", "too deep", "elsewhere", "odd values", "a long name", "too many"],
 )
 async def test_odd_answers_to_the_survey_make_no_false_outcome(cli: Cli, answer: bytes, is_read: bool) -> None:
-    """Either nothing is sent, which is said, or what the server said is compared; the PUT's own answer decides."""
+    """Either nothing is sent and a message says so, or the server's values are compared.
+
+    The PUT's own answer decides.
+    """
     cli.write("m.csv", "uuid,name\n" + f"{'0' * 32},new\n")
 
     async def reply(raw: Raw, writer: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A bulkimg process under watch: its command line and its greatest memory, sampled until it ends."""
+"""Run a bulkimg process and sample its command line and its peak memory until it ends."""
 
 import contextlib
 import subprocess
@@ -19,14 +19,14 @@ MOST = 30  # seconds: longer is a hang
 
 @dataclass
 class Seen:
-    """What a process was and wrote, as other users of the machine could see it."""
+    """What other users of the machine can see of a process, and what it wrote."""
 
     code: int | None = None
     out: bytes = b""
     err: bytes = b""
     command_lines: set[bytes] = field(default_factory=set)
     limits: str = ""
-    peak: int = 0  # bytes resident at most (VmHWM)
+    peak: int = 0  # peak resident bytes (VmHWM)
     seconds: float = 0.0
 
 
@@ -39,9 +39,10 @@ def watch(
     umask: int = -1,
     **environment: str,
 ) -> Seen:
-    """Run bulkimg to its end, or kill it as soon as something is so.
+    """Run bulkimg to its end, or kill it as soon as a condition is true.
 
-    `cold`: where its memory or its command line as others see it is what counts. `program` is what Python runs in its place.
+    `cold`: use a new process, for its memory or for its command line as others see it. `program` is what Python runs
+    instead.
     """
     seen = Seen()
     begun = time.monotonic()
@@ -80,12 +81,12 @@ def _python(cli: Cli, words: Sequence[str], umask: int, environment: dict[str, s
 
 
 def some_rows_are_settled(cli: Cli) -> bool:
-    """Whether a run in the folder has written outcomes: the moment to kill it in the middle."""
+    """Return whether a run in the folder has written outcomes: the moment to kill it."""
     return any(len(path.read_bytes().splitlines()) > 5 for path in cli.place.glob("runs/*/results.jsonl"))
 
 
 def _sample(process: Running, seen: Seen, arguments: Sequence[str]) -> None:
-    """A fork has the command line of what it was forked from: what counts there are its own words."""
+    """Sample the process. A fork has the command line of its parent, so only its own arguments count."""
     is_fork = isinstance(process, Warm)
     if is_fork:
         seen.command_lines.add(b"\0".join(word.encode() for word in arguments))
@@ -108,6 +109,6 @@ def _peak(status: str) -> int:
 
 
 def limit_of(seen: Seen, name: str) -> Any:
-    """The soft limit of /proc/PID/limits that begins with `name`."""
+    """Return the soft limit of /proc/PID/limits that begins with `name`."""
     (line,) = [line for line in seen.limits.splitlines() if line.startswith(name)]
     return line.removeprefix(name).split()[0]

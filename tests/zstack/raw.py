@@ -1,4 +1,7 @@
-"""A raw server: answers with the bytes a test gives it, and counts what it receives. Shares no code with bulkimg."""
+"""A raw server: it answers with the bytes that a test gives it, and counts what it receives.
+
+It shares no code with bulkimg.
+"""
 
 import asyncio
 import contextlib
@@ -8,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Raw:
-    """What was received: (method, path, headers, body), and connections made."""
+    """What was received: (method, path, headers, body), and the number of connections."""
 
     url: str = ""
     requests: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
@@ -16,7 +19,7 @@ class Raw:
 
 
 def parts(request: bytes) -> tuple[str, str, dict[str, str], bytes]:
-    """(method, target, headers, body) of a request's bytes."""
+    """Split a request's bytes into (method, target, headers, body)."""
     head, _, body = request.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ")
@@ -36,7 +39,7 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str
 
 @contextlib.asynccontextmanager
 async def raw_server(reply: Reply) -> AsyncIterator[Raw]:
-    """`reply` writes an answer to the newest request; it returns whether the connection stays."""
+    """Run a server. `reply` writes an answer to the newest request and returns whether the connection stays open."""
     raw = Raw()
     serving: set[asyncio.Task[None]] = set()
 
@@ -51,10 +54,10 @@ async def raw_server(reply: Reply) -> AsyncIterator[Raw]:
                 if not await reply(raw, writer):
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client has gone, or the test is over
+            pass  # the client left, or the test is over
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):  # the end of the test may come here, too
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):  # the end of the test may raise it too
                 await writer.wait_closed()
             serving.discard(task)
 
@@ -70,7 +73,7 @@ async def raw_server(reply: Reply) -> AsyncIterator[Raw]:
 
 
 def always(data: bytes, *, stays: bool = False) -> Reply:
-    """The same bytes for every request."""
+    """Answer every request with the same bytes."""
 
     async def reply(_: Raw, writer: asyncio.StreamWriter) -> bool:
         writer.write(data)
@@ -81,6 +84,6 @@ def always(data: bytes, *, stays: bool = False) -> Reply:
 
 
 def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
-    """A well-formed answer."""
+    """Return a well-formed answer."""
     head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers])
     return head.encode() + b"\r\n\r\n" + body

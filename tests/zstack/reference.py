@@ -1,7 +1,7 @@
-"""Send requests with aiohttp's ClientSession: the client that HttpClient's answers are held against.
+"""Send requests with aiohttp's ClientSession. HttpClient's answers are compared with its answers.
 
-It shares with bulkimg what an answer is (Answer) and how a header about limits is read. From the socket to the answer, the way
-is aiohttp's own.
+It shares with bulkimg the type of an answer (Answer) and the code that reads rate limit headers. Everything between the
+socket and the answer is aiohttp's own.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ class _BrokenError(Exception):
     """A kept connection broke. It is not one of the errors after which aiohttp sends a request again."""
 
 
-# The first that fits names why there is no answer.
+# The first that matches says why there is no answer.
 _FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ClientSSLError, "TLS"),
     (aiohttp.ClientConnectorError, "NOT_CONNECTED"),
@@ -65,7 +65,8 @@ class Session:
             trace_request_ctx=connected,
         )
         try:
-            # Not ClientTimeout(total=…): a body that came before its request is read without that timer, for ever.
+            # Not ClientTimeout(total=…): a body that arrived before its request is read without that timer, and never
+            # ends.
             async with asyncio.timeout(self._timeout), request as response:
                 return await self._read(response)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""HttpClient answers as ClientSession does, byte for byte; where they differ, `EXPECTED` says which is right and why (T23).
+"""HttpClient answers as ClientSession does, byte for byte (T23). `EXPECTED` explains the differences.
 
 `python -m tests.battery differential` runs ten times as many mutations.
 """

@@ -1,4 +1,4 @@
-"""Answers that come late, in halves, too early or never: a deadline holds, no connection is left over, no answer shifts."""
+"""Answers that come late, in halves, too early or never: deadlines hold, no connection is left, no answers shift."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ def sender(url: str, timeout: float) -> tuple[HttpClient, Send]:
 
 
 def in_parts(*parts: bytes, then: bytes = b"") -> Reply:
-    """The first request gets these parts, each on its own, and no end; all others get `then`."""
+    """Answer the first request with these parts, each sent on its own, without an end. All others get `then`."""
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
         for part in parts if len(raw.requests) == 1 else (then,):
@@ -46,7 +46,7 @@ def in_parts(*parts: bytes, then: bytes = b"") -> Reply:
     ids=["until the end", "with a length", "chunked", "chunked, then garbage", "chunked, garbage in the same breath"],
 )
 async def test_a_body_without_end_is_no_answer_at_the_deadline(parts: tuple[bytes, ...]) -> None:
-    """Also where the parser has closed the connection: nothing else wakes who waits for that body."""
+    """Also if the parser has closed the connection: nothing else wakes the reader of that body."""
     async with raw_server(in_parts(*parts, then=http(b"{}"))) as raw, asyncio.timeout(10):
         client, send = sender(raw.url, timeout=0.3)
         answer = await send()
@@ -94,7 +94,10 @@ async def test_bytes_that_come_between_two_requests_answer_neither(late: bytes) 
 
 
 async def test_an_answer_nobody_asked_for_in_two_halves_answers_nobody() -> None:
-    """Its head ends inside a header's value: the rest would make it the answer to the next request on that connection."""
+    """The first half ends inside a header's value.
+
+    The rest would become the answer to the connection's next request.
+    """
     half_sent: list[asyncio.StreamWriter] = []
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
@@ -112,7 +115,7 @@ async def test_an_answer_nobody_asked_for_in_two_halves_answers_nobody() -> None
     async with raw_server(reply) as raw:
         client, send = sender(raw.url, 5.0)
         first = await send()
-        await asyncio.sleep(0.2)  # nothing tells of a half head
+        await asyncio.sleep(0.2)  # nothing shows half a header
         second = await send()
         await client.close()
     assert (first.raw, second.raw, raw.connections) == (b"1", b"2", 2)

@@ -1,6 +1,7 @@
-"""T32: the server is who it says, or nothing is sent; and what is wrong with a certificate ends the run, it starts no storm.
+"""T32: the server is the one that was named, or nothing is sent. A bad certificate ends the run without many retries.
 
-Certificates are made by each test: of an unknown authority, of another host, expired, not yet valid, of a chain cut short.
+Each test makes its certificates: from an unknown authority, for another host, expired, not yet valid, an incomplete
+chain.
 """
 
 import asyncio
@@ -35,7 +36,10 @@ DAY = timedelta(days=1)
 
 @dataclass
 class TlsServer:
-    """Bodies that it was sent, and handshakes that were completed; `restart` changes what it shows to new connections."""
+    """A TLS server that keeps the bodies and counts handshakes.
+
+    `restart` changes its certificate for new connections.
+    """
 
     port: int = 0
     bodies: list[bytes] = field(default_factory=list)
@@ -103,7 +107,7 @@ def _not_yet(authority: trustme.CA) -> trustme.LeafCert:
 
 
 def _chain_cut(authority: trustme.CA) -> trustme.LeafCert:
-    """Of an authority between, whose own certificate the server does not show."""
+    """Make a certificate of an intermediate authority, whose own certificate the server does not send."""
     whole = authority.create_child_ca().issue_cert(HOST)
     return trustme.LeafCert(whole.private_key_pem.bytes(), whole.cert_chain_pems[0].bytes(), [])
 
@@ -163,7 +167,7 @@ async def test_a_server_that_says_it_speaks_an_older_protocol_is_named(authority
 async def test_a_handshake_that_breaks_is_no_connection_and_no_verdict_on_the_certificate(
     authority: trustme.CA, tmp_path: Path, how: str
 ) -> None:
-    """A proxy that restarts does this: it is waited for, like every outage."""
+    """A proxy that restarts does this. The run waits, as in every outage."""
 
     async def cut(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if how == "reset":
@@ -185,7 +189,7 @@ async def test_plain_http_answers_on_a_tls_port_are_no_answer(authority: trustme
 
 
 async def execute(server: TlsServer, place: Path, rows: int, **options: Any) -> bulkimg.Run:
-    """A run of so many rows, at 40 requests a second."""
+    """Execute a run of so many rows at 40 requests a second."""
     changes = [{"uuid": f"{n:032x}", "name": "x"} for n in range(rows)]
     given: dict[str, Any] = {"rate": "40/s", "concurrency": 2, "endpoint": f"https://{HOST}:{server.port}", **options}
     one = bulkimg.Run(changes, credentials=bulkimg.Session("5" * 32), runs_dir=place / "runs", survey=False, **given)
@@ -194,7 +198,7 @@ async def execute(server: TlsServer, place: Path, rows: int, **options: Any) -> 
 
 
 async def test_a_certificate_that_expires_in_the_middle_stops_the_run(authority: trustme.CA, tmp_path: Path) -> None:
-    """Connections that are open go on; the first new one finds the certificate out, and nothing more is tried."""
+    """Open connections stay. The first new one finds the bad certificate, and nothing more is tried."""
     soon = datetime.now(UTC) + timedelta(seconds=2.5)
     certificate = authority.issue_cert(HOST, not_before=datetime.now(UTC) - DAY, not_after=soon)
     async with tls_server(certificate) as server:
@@ -219,7 +223,7 @@ async def test_a_certificate_that_is_not_accepted_sends_no_row_and_is_tried_once
 
 
 async def test_an_authority_that_can_be_read_once_is_read_once(authority: trustme.CA, tmp_path: Path) -> None:
-    """As `--ca-file <(command)` is. What is read twice may also be another one the second time."""
+    """For example `--ca-file <(command)`. A file that is read twice may also differ the second time."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(authority.cert_pem.bytes(),))

@@ -1,4 +1,4 @@
-"""One call is one request; nothing leaves the origin; a status is only ever the server's own."""
+"""One call is one request. Nothing leaves the origin. A status is always the server's own."""
 
 import asyncio
 import gzip
@@ -19,7 +19,7 @@ PATH = f"/v1/images/{UUID}/actions"
 
 
 class Unpaced:
-    """Lets everything through, and counts what it is told."""
+    """Let every request through, and count the results."""
 
     def __init__(self) -> None:
         self.admitted = 0
@@ -52,7 +52,7 @@ async def put(url: str, times: int = 1, timeout: float = 5.0) -> list[Answer]:
 
 @pytest.mark.parametrize("warm", [0, 1])
 async def test_a_put_is_never_sent_twice_by_the_http_client(warm: int) -> None:
-    """aiohttp would: silently, on a connection that breaks (docs/dev/reliability.md F1)."""
+    """aiohttp does this silently when a connection breaks (docs/dev/reliability.md F1)."""
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
         if len(raw.requests) <= warm:
@@ -100,7 +100,7 @@ async def test_a_broken_answer_has_no_status(data: bytes, failure: str) -> None:
 
 
 async def test_an_answer_nobody_asked_for_does_not_shift_the_next_ones() -> None:
-    """The connection that holds one is thrown away (F3)."""
+    """The connection with such an answer is closed (F3)."""
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
         number = len(raw.requests)
@@ -166,7 +166,7 @@ async def test_other_paths_than_ours_are_a_bug(path: str) -> None:
 
 
 async def test_the_llhttp_corpus_as_answers_never_crashes_nor_lies() -> None:
-    """Every status we report stands in the raw answer."""
+    """Every status that bulkimg reports is in the raw answer."""
     files = sorted(corpus("llhttp-responses/raw").glob("*.http"))
     for path in files:
         data = path.read_bytes()
@@ -179,7 +179,7 @@ async def test_the_llhttp_corpus_as_answers_never_crashes_nor_lies() -> None:
 
 
 async def test_a_name_that_nobody_can_resolve_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS gone: to the run it is an outage like a refused connection, and nothing was sent."""
+    """Without DNS: an outage like a refused connection, and nothing was sent."""
 
     def gone(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")

@@ -1,4 +1,7 @@
-"""The golden bodies of samples/wire bind the client to the documents; tests/sandbox/test_golden.py binds the sandbox to the same."""
+"""The bodies of samples/wire bind the client to the documents.
+
+tests/sandbox/test_golden.py binds the sandbox to the same files.
+"""
 
 import json
 from typing import Any
@@ -42,7 +45,7 @@ def test_the_documents_answers_are_understood() -> None:
 
 
 def test_bodies_are_ascii_whatever_the_name() -> None:
-    """Immune to a server that reads ISO-8859-1 (docs/dev/protocol.md §1)."""
+    """So a server that reads ISO-8859-1 reads them correctly (docs/dev/protocol.md §1)."""
     raw = wire.update_body("updateImage", {"name": "镜像 😀"})
     assert raw.isascii()
     assert json.loads(raw)["updateImage"]["name"] == "镜像 😀"
