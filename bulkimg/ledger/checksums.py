@@ -57,7 +57,9 @@ def log_digest(db: sqlite3.Connection) -> int:
     total = 0
     for kind, query in _LOG.items():
         for record in db.execute(query):
-            total ^= digest(kind, record)
+            one = _EMPTY.copy()  # as `digest` does: a call for each record of millions is a tenth of the time
+            one.update(marshal.dumps((kind, *record), 2))
+            total ^= int.from_bytes(one.digest(), "big")
     return total
 
 
