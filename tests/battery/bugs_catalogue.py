@@ -1,0 +1,190 @@
+"""List the planted bugs: each breaks one promise. `planting.changed` says what `symbol`, `old` and `new` may be."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One change of one symbol."""
+
+    promise: str
+    symbol: str
+    old: str
+    new: str
+    test: str = ""  # where the room's own tests cannot see it: pytest's arguments for the one that should
+
+
+LEDGER = (
+    Bug("claims are committed before they are handed out", "Writer._commit", "results = [op(self._ledger) for op, _ in group.ops]", """
+results = [op(self._ledger) for op, _ in group.ops]
+for (_, early), result in zip(group.ops, results, strict=True):
+    self._loop.call_soon_threadsafe(early.set_result, result)
+"""),
+    Bug("an outcome is durable before it is shown", "Writer._commit_group", "group, self._group = self._group, _Group()", """
+group, self._group = self._group, _Group()
+if group.outcomes:
+    self._on_settled(group.outcomes)
+"""),
+    Bug("a slot is free only when its outcome is durable", "Writer.settle", "group.slots.append(durable)", "durable.set_result(None)"),
+    Bug("a disk that fails leaves no slot waiting", "Writer._failed", "self._free(group)", "self._ended()"),
+    Bug("every commit reaches the disk", "store._PRAGMAS", "synchronous=FULL", "synchronous=OFF"),
+    Bug("after a failed write nothing is written", "Writer._written", "if self._failure: ...", "if False: ..."),
+    Bug("a failed transaction is the last one", "Ledger.transaction", "if self._failure: ...", "if False: ..."),
+    Bug("after a failed group there is no other one", "Ledger.insert_outcomes", "if self._failure: ...", "if False: ..."),
+    Bug("nothing is synced again after a failed sync", "Ledger.close", "self._witness and not self._failure", "self._witness"),
+    Bug("damage of the ledger is refused", "Ledger.verify", "if found: ...", "if False: ..."),
+    Bug("a damaged header is refused", "Ledger.open", "checksums.header_is_whole(ledger.db)", "True"),
+    Bug("a group of outcomes has its checksum", "claims.prepare", "digest ^= checksums.digest('outcome', record)", "pass"),
+    Bug("the checksum of a group is the log's", "Ledger.insert_outcomes", "self.log_digest = log_digest", "pass"),
+    Bug("what is taken back is not in the checksum", "claims.release", "ledger.toggle(..., ..., ..., ...)", "None"),
+    Bug("resume sends no row that has its outcome", "claims._NEXT", "AND outcome.ordinal IS NULL", ""),
+    Bug("one process holds a run", "rundir._lock", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB"),
+    Bug("a run directory that others can write in is not trusted", "rundir._strange", "found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)", "False", "tests/security/test_local_user.py"),
+    Bug("files are private", "files._private_descriptor", "0o600", "0o644", "tests/journeys/test_interruptions.py -k private"),
+    Bug("one duplicate does not make every outcome read all rows", "intake.merge_duplicates", "db.execute('CREATE INDEX row_leader ON row (leader) WHERE leader IS NOT NULL')", "None"),
+    Bug("results of a fresh run are in manifest order", "LiveResults.append", "self._up_to(ledger, complete)", "dict(lines)"),
+    Bug("a result line is written when its row has its outcome", "Writer._complete", "self._claimed[0] - 1 if self._claimed else self._last", "self._last"),
+    Bug("rows that wait for one before them are bounded", "LiveResults.append", "len(self._held) > MOST_HELD", "False"),
+    Bug("a spreadsheet runs nothing", "schema.result", "'=+-@'", "'+-@'"),
+    Bug("a spreadsheet runs nothing of a running run", "lines._safe", "harmless(text)", "text"),
+)  # fmt: skip
+
+APPLIER = (
+    Bug("a retry is recorded before it is sent", "Loop._next_try", "await self._store.claim_again(row.claim, self._now())", "None"),
+    Bug("a job's uuid is used once", "Loop._next_try", "last.job_used", "False"),
+    Bug("a row is carried until its outcome is durable", "Loop._carry", "await self._recorded(row, verdict)", "self._recorded(row, verdict)"),
+    Bug("what was open at a crash is asked about", "decide.first_step", "claim.interrupted", "False"),
+    Bug("what may have been applied is not failed", "decide.give_up", "known.maybe_applied or verdict.maybe_applied", "False"),
+    Bug("an unknown row is not guessed", "decide.unknown", "Status.UNKNOWN", "Status.FAILED"),
+    Bug("a row nobody can tell about is sent again", "again_if_unknown", "", "return verdict"),
+    Bug("every way goes forward: no step follows the tags", "decide._completed", "done is not Step.TAGS and any(kind in known.claim.fields for kind in TAGS)", "any(kind in known.claim.fields for kind in TAGS)"),
+    Bug("every way goes forward: a job that cannot say is asked once", "decide._after_ask", "Resolve(Step.READ, ..., known.last_try)", "Resolve(Step.ASK, ..., known.last_try)"),
+    Bug("every way goes forward: a job that is lost is polled no more", "decide._after_wait", "Resolve(Step.READ, verdict, known.last_try)", "Resolve(Step.WAIT, verdict, known.last_try)"),
+    Bug("a last try is not sent again", "decide._attempted", "known.last_try is not None", "False"),
+    Bug("what an answer does not carry is read back", "decide._completed", "done is None and known.can_read and names_to_confirm(known.claim, verdict)", "False"),
+    Bug("the straight line believes no other value than the general way", "judge.is_clean", "claim.fields.items() <= inventory.items()", "True"),
+    Bug("the straight line believes no other image's answer", "judge.is_clean", "inventory.get('uuid') == claim.uuid", "True"),
+    Bug("the straight line believes no other status", "judge.is_clean", "answer.status != 200", "answer.status is None"),
+    Bug("a value that the server trims takes the general way", "judge.is_plain", "type(value) is str and value == value.strip(SERVER_TRIMS)", "type(value) is str"),
+    Bug("a row that may have been sent takes the general way", "judge.is_plain", "claim.interrupted or claim.doubtful or not claim.text.isascii() or (not claim.text)", "not claim.text.isascii() or not claim.text"),
+    Bug("a change of the architecture takes the general way", "judge.is_plain", "claim.before is not None and 'architecture' in claim.fields", "False"),
+    Bug("a 503 with an error is a refusal", "judge._judge_update", "if answer.status == 200: ...", """
+if answer.status == 200: ...
+if answer.status == 503: return Verdict(Next.SETTLED, Status.UPDATED)
+"""),
+    Bug("an answer is bound to its image", "judge._by_inventory", "inventory is None or inventory.get('uuid') != claim.uuid", "inventory is None"),
+    Bug("a 202 is bound to its job", "judge._judge_update", "job_of(body) == claim.job_uuid", "job_of(body)"),
+    Bug("a refusal that names another image is not this row's", "judge._judge_update", "names_another(answer.text, claim.uuid)", "False"),
+    Bug("a job that is lost is not failed", "judge._accepted", "return ...", "return (...)._replace(next=Next.SETTLED, status=Status.FAILED)"),
+    Bug("a value that the image does not show is not taken for applied", "judge._judge_read", "as_stored(claim.fields[name]) != ''", "False"),
+    Bug("an old answer out of a cache is not believed", "judge._by_inventory", "Next.READ", "Next.SETTLED"),
+    Bug("what was looked at long ago is looked at again", "perform.FRESH", "", "1e9"),
+    Bug("the straight line too compares again what was looked at long ago", "Performer.straight", "row.claim.before is not None and not self._is_fresh(row)", "False"),
+    Bug("one PUT finds out how the key is spelled", "Performer.sends_straight", "self._is_the_api or self._api.key_is_known", "True", "tests/journeys/test_spelling.py"),
+    Bug("a redirect ends a run at its first PUT", "Performer.judged", "not self._is_the_api and 300 <= (answer.status or 0) < 400", "False", "tests/journeys/test_looking_first.py -k redirect"),
+    Bug("concurrency is a hard cap", "Loop._spawn", "len(self._slots) < self._pace.concurrency", "len(self._slots) <= self._pace.concurrency", "tests/journeys/test_library.py"),
+    Bug("a pause begins no row", "Scheduler.ready", "self._closed or self._pace.is_paused", "self._closed", "tests/journeys/test_control.py -k pauses"),
+    Bug("a signal starts no new row", "Scheduler.ready", "self._closed or self._pace.is_paused", "self._pace.is_paused", "tests/journeys/test_interruptions.py -k signal"),
+    Bug("tags that are only added lose none", "TagSync._with_present", "[*(tag for tag in before if HIDDEN not in tag), *asked]", "[*asked]", "tests/journeys/test_tags.py -k none_is_lost"),
+    Bug("ignored tags are not believed", "TagSync._completed", "if not wrong: ...", "if True: ...", "tests/journeys/test_tags.py -k none_is_lost"),
+)  # fmt: skip
+
+PACE = (
+    Bug("retries have a budget", "RetryBudget.take", "self._left >= 1", "True"),
+    Bug("an outage opens the circuit breaker", "CircuitBreaker._failed", "alone or self._in_a_row >= NEAR", "False"),
+    Bug("an open breaker lets one through at a time", "CircuitBreaker.passed", "self._trial is not None", "False"),
+    Bug("probes grow apart", "CircuitBreaker._next_round", "self._rounds += 1", "pass"),
+    Bug("Retry-After holds the run", "CircuitBreaker._asked_to_wait", "self._open(min(wait, MOST_HOLD), ...)", "None"),
+    Bug("a slow answer puts no outage's failures on a row", "CircuitBreaker._acquit", "self._undecided and self._undecided[0] <= epoch", "self._undecided"),
+    Bug("no row loses a try to an outage", "RetryCounter.spent", "self._own + self._blamed(FailureCause.ROW)", "self._own + len(self._failure_ids)"),
+    Bug("the start after an outage is slow", "Pace._start_slowly", "", "self._reopened = None"),
+    Bug("what is left of a quota is not passed", "Pace.record", "health.quota[0] <= self._out", "health.quota[0] < 0"),
+    Bug("a request that is not sent is given back", "Pace._passed_in_turn", "self.breaker.record(epoch, SILENT)", "None"),
+    Bug("the rate is a hard cap", "rate.STRETCH", "", "0.5"),
+    Bug("two processes share one rate", "SharedSlots.take", "os.pwrite(self._file, _KEPT.pack(slot, spacing), 0)", "None"),
+    Bug("errors never speed a run up", "AdaptiveConcurrency.landed", "signal is LoadSignal.WELL", "True"),
+)  # fmt: skip
+
+ZSTACK = (
+    Bug("a status is the server's own, never an exception's", "HttpClient.send", "_failed(error, sent=sent)", "Answer(400, sent=sent) if isinstance(error, HttpProcessingError) else _failed(error, sent=sent)"),
+    Bug("the HTTP client does not send twice", "HttpClient._exchange", "transport.write(request)", "transport.write(request + request)"),
+    Bug("an answer nobody asked for does not shift the next", "HttpClient._unused", "protocol is not None and protocol.is_connected() and not protocol.should_close", "protocol is not None and protocol.is_connected()"),
+    Bug("an idle connection has no parser", "HttpClient._exchange", "protocol._parser = None", "pass"),
+    Bug("a deadline aborts the transport", "HttpClient._expire", "protocol.transport.abort()", "None"),
+    Bug("a request has a deadline", "HttpClient._exchange", "self._watch(protocol, deadline)", "None"),
+    Bug("a body that stops being HTTP ends at the deadline", "HttpClient._answer", "asyncio.timeout_at(deadline)", "asyncio.timeout(None)"),
+    Bug("what an aborted connection left is no whole answer", "HttpClient._exchange", """
+if self._deadlines.pop(protocol, None) is None:
+    connection.close()
+    raise TimeoutError
+""", "self._deadlines.pop(protocol, None)"),
+    Bug("interim answers are bounded", "HttpClient._answer", "interim > MOST_INTERIM", "False"),
+    Bug("answers are bounded", "http.MAX_BODY", "", "2 << 30"),
+    Bug("an HTTP date is in GMT", "parse_retry_after", "then.replace(tzinfo=UTC)", "then.replace(tzinfo=UTC) + timedelta(hours=1)"),
+    Bug("an authority is read once", "connect._http_client", "read_authority(settings.ca_file)", "read_authority(settings.ca_file) and read_authority(settings.ca_file)", "tests/zstack/test_tls.py -k once"),
+    Bug("an access key's clock skew is said in words", "rules.TEXTS", "\"requestTimeTooSkewed|'Date' (format error|must be)\"", "'requestTimeToSkewed'", "tests/applier/test_judge.py"),
+    Bug("a dead session costs one login", "_AccountSession.renew", "if dead != self.ticket: ...", "if False: ...", "tests/journeys/test_faults.py -k one_login"),
+    Bug("a refused login is not tried for ever", "_AccountSession.renew", "if self._refused: ...", "if False: ...", "tests/journeys/test_bad_servers.py -k login"),
+    Bug("secrets that are echoed are not written down", "Transport._hidden", "self._secrets", "()", "tests/journeys/test_bad_servers.py -k echoes"),
+    Bug("what happens to be a password is judged as it was said", "Transport.redacted", "answer._replace(shown=raw)", "answer._replace(raw=raw)", "tests/journeys/test_bad_servers.py -k password"),
+)  # fmt: skip
+
+PLANNER = (
+    Bug("nobody's later edit is overwritten", "changed_since", "before.items()", "()"),
+    Bug("only what differs is sent", "left_to_send", "not is_shown(image, name) or not fulfilled(name, value, now[name], replace_tags=replace_tags)", "True"),
+    Bug("a precondition holds or nothing is sent", "diff.plan", "if broken: ...", "if False: ..."),
+    Bug("a credential in an image is not written down", "diff.written", "getattr(image, 'shown', image)", "image", "tests/security/test_survey.py"),
+    Bug("an undo takes back only what is still ours", "undo_row", "expects[name] = ...", "pass"),
+    Bug("a boot mode goes back with its architecture", "undo._boot_mode", "sorted(left) != sorted(before)", "False"),
+    Bug("what cannot be put back is said", "undo._irretrievable", "'had no value before, and the API cannot remove a value'", "''"),
+    Bug("undo removes no tag that was never read", "undo_row", "name in TAGS and name not in written.before", "False", "tests/journeys/test_looking_first.py -k tags"),
+    Bug("an image is missing only when it is left out twice", "Reader.images", "while missing: ...", "while False: ..."),
+    Bug("an answer about other images is none", "Reader._certain", "any(image.get('uuid') not in part for image in images)", "False"),
+    Bug("what nobody waits for any more is not asked", "Reader._ask_gathered", "not asked[1].done()", "True"),
+    Bug("a null in a named field costs no survey", "Reader._query_images", "_failed_inside(answer)", "False", "tests/journeys/test_looking_first.py -k null"),
+    Bug("tags that cannot be read cost only what depends on them", "Reader._add_tags", "CannotRead", "ZeroDivisionError", "tests/journeys/test_looking_first.py -k tags"),
+    Bug("a plan of too many changes is refused", "guard.refusal", "max_changes.count is not None and changes > max_changes.count", "False"),
+    Bug("a side effect needs a word", "guard.refusal", "counts.fields.get(name) and name not in allowed", "False"),
+)  # fmt: skip
+
+ENGINE = (
+    Bug("nothing is sent without looking", "Planning._make", "return Ending(Exit.TARGET, ...)", "pass", "tests/journeys/test_looking_first.py"),
+    Bug("only the plan that was looked at is applied", "Planning.plan", "self._checksum is not None and not counts.digest.startswith(self._checksum.lower())", "False", "tests/journeys/test_campaign.py -k looked_at"),
+    Bug("a plan's files are made only where somebody looks", "Planning.plan", "if self._plan_only or self._approve: ...", "if True: ...", "tests/cli/test_commands.py"),
+    Bug("the canary stops the run", "Sending._canary", "if bad: ...", "if False: ...", "tests/journeys/test_campaign.py -k canary"),
+    Bug("outside its hours nothing is changed", "Steering._mind", "window.is_open(wall.hour * 60 + wall.minute)", "True", "tests/journeys/test_control.py -k hours"),
+    Bug("a time box ends the run", "Steering.time_box", "asyncio.get_running_loop().call_later(seconds, self._stop, Exit.TIME_BOX, why)", "asyncio.get_running_loop().call_later(seconds, print)", "tests/journeys/test_control.py -k time_box"),
+    Bug("undo last does not redo a campaign", "last_to_undo", "run.state in _BEGUN and not run.undo_of", "run.state in _BEGUN", "tests/cli/test_history.py -k undo"),
+    Bug("a run is undone once", "engine.undone.already_undone", "run.undo_of != directory.run_id or run.is_partial or run.state not in _BEGUN", "True", "tests/cli/test_history.py -k undo"),
+    Bug("a finished run's name is taken", "named_run", "state == 'done'", "False", "tests/cli/test_history.py -k named"),
+    Bug("two runs of one work are not under way at once", "refuse_overlap", "(found := _described(other, work, own)) is not None", "False", "tests/cli/test_history.py -k living"),
+    Bug("a guard sells no way around", "close.next_command", "state == 'refused' or (stop is not None and not stop.resumable)", "state == 'refused'", "tests/cli/test_history.py -k canary_that"),
+)  # fmt: skip
+
+MANIFEST = (
+    Bug("blanks before an opening quote are no part of a value", "_OpeningQuotes.moved", "not inside and (found := self._blanks.match(text, at))", "False"),
+    Bug("a cell that looks empty changes nothing", "cells.read_cell", "is_blank(text)", "not text.strip(SERVER_TRIMS)", "tests/manifest/test_edges.py"),
+    Bug("a byte order mark wins over the encoding", "encoding.choose", "start.startswith(mark)", "False"),
+    Bug("UTF-8 is not read in a configured encoding", "encoding.choose", "configured and _is_ascii_superset(asked)", "False"),
+    Bug("our own files are UTF-8", "has_our_columns", "names & OUR_COLUMNS", "False"),
+    Bug("--strict refuses what is hardly ever meant", "Manifest._checked", "self._settings.strict", "False"),
+    Bug("a value is checked for each column it stands in", "SoundLines.__init__", "[_Memo(_field(target, checker) if target in FIELDS else _nothing) for target in others]", "[_Memo(_field(others[0], checker) if others[0] in FIELDS else _nothing)] * len(others)"),
+    Bug("a value is checked once per column", "sound._Memo.__missing__", "len(self) < REMEMBERED", "False"),
+    Bug("so many values of a column are remembered and no more", "sound._Memo.__missing__", "len(self) < REMEMBERED", "True"),
+    Bug("a sound line is one of printable characters", "sound._Memo.__missing__", "len(cell) > LONGEST or not cell.isprintable()", "len(cell) > LONGEST"),
+)  # fmt: skip
+
+COMMAND_LINE = (
+    Bug("a terminal obeys nothing", "screen.clean", "", "return text", "tests/cli/test_screen.py"),
+    Bug("a page runs nothing that an image is called", "plan_page._harmless", r"text.replace('<', '\\u003c')", "text", "tests/report/test_plan_page.py"),
+    Bug("the question reaches the terminal", "screen.can_ask", "sys.stdin.isatty()", "sys.stdin.isatty() and sys.stderr.isatty()", "tests/cli/test_streams.py"),
+    Bug("an ignored hangup stays ignored", "execute._with_signals", "number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN", "False", "tests/cli/test_streams.py -k hangup"),
+    Bug("a reader that goes away changes no exit code", "screen._Output.flush", "BrokenPipeError", "ZeroDivisionError", "tests/cli/test_streams.py -k reader"),
+    Bug("JSON messages are JSON in every line", "screen.set_up", "log_format.strip() == 'json'", "False", "tests/cli/test_streams.py -k json"),
+    Bug("--json is always a document", "screen.finish", "_state.wants_document and (not _state.has_document) and (exit_code or _state.last_error)", "False", "tests/cli/test_streams.py -k document"),
+    Bug("what can be resumed is not pruned", "runs._prune", "run['state'] in FINISHED and not run['running']", "not run['running']", "tests/cli/test_history.py -k prune"),
+    Bug("a secret that everybody can read is refused", "credentials._too_open", "found.st_mode & stat.S_IRWXO", "False", "tests/cli/test_secrets_and_settings.py"),
+    Bug("a password does not cross a network in the clear where that is forbidden", "layers.merge", "settings.require_tls and settings.is_readable_on_the_way", "False", "tests/security/test_network.py"),
+)  # fmt: skip
+
+BUGS = (*LEDGER, *APPLIER, *PACE, *ZSTACK, *PLANNER, *ENGINE, *MANIFEST, *COMMAND_LINE)
