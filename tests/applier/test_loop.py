@@ -1,0 +1,150 @@
+"""The loop over rows: what it writes down, and when, beside what it sends. A server and a ledger of the test's own, in virtual time."""
+
+import asyncio
+import json
+import math
+import random
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+
+from bulkimg.applier import Ending, Loop, Paced, Policy
+from bulkimg.credentials import Session
+from bulkimg.model import Claim, Fields, Outcome, Status
+from bulkimg.pace import Pace
+from bulkimg.planner import Reader
+from bulkimg.runtime import Runtime
+from bulkimg.values import Limit
+from bulkimg.zstack import Answer, ImageApi, Transport, make_auth
+from tests.virtual import run_virtual
+
+SLOW = 10.0  # seconds until an outcome is durable
+BUSY = Answer(503, b"<html>busy</html>")
+LOST = Answer(None, failure="NO_ANSWER", detail="lost")
+JOB_FAILED = Answer(503, b'{"error": {"code": "SYS.1001", "description": "busy"}}')
+
+
+class Desk:
+    """A server that keeps what it gets, after the given answers; a ledger in memory; and what happened, in order."""
+
+    def __init__(self, rows: int, *, puts: Sequence[Answer] = (), polls: Sequence[Answer] = ()) -> None:
+        self.happened: list[tuple[str, str]] = []  # (what, the job's uuid, or the row's line)
+        self.moments: dict[str, list[float]] = {}  # when it happened
+        self.outcomes: list[Outcome] = []
+        self._rows = rows
+        self._puts, self._polls = list(puts), list(polls)
+        self._loop = asyncio.get_running_loop()
+
+    def _note(self, what: str, of: str) -> None:
+        self.happened.append((what, of))
+        self.moments.setdefault(what, []).append(self._loop.time())
+
+    async def run(self, concurrency: int = 1) -> Ending | None:
+        clock = self._loop.time
+        runtime = Runtime(clock, lambda: 1e9 + clock(), asyncio.sleep, random.Random(1))
+        pace = Pace(math.inf, concurrency, clock=clock, rng=runtime.rng)
+        transport = Transport(self, "http://node:8080/zstack", Paced(pace))
+        api = ImageApi(transport, make_auth(Session("5" * 32), transport, runtime.now), "updateImage")
+        reader = Reader(api, pace.breaker, runtime, retries=3)
+        policy = Policy(retries=3, max_errors=Limit(), job_timeout=60, drain_timeout=60)
+        return await Loop(self, api, reader, pace, policy, lambda event: None, runtime).run()
+
+    # -- the server -----------------------------------------------------------------------------------------------------
+
+    async def send(self, request: bytes) -> Answer:
+        await asyncio.sleep(0.01)
+        head, _, body = request.decode().partition("\r\n\r\n")
+        if found := re.match(r"PUT /zstack/v1/images/(\w+)/actions", head):
+            (job,) = re.findall(r"X-Job-UUID: (\w+)", head)
+            self._note("put", job)
+            return self._puts.pop(0) if self._puts else self._updated(found[1], json.loads(body)["updateImage"])
+        assert "/v1/api-jobs/" in head
+        self._note("poll", head.split()[1].rpartition("/")[2])
+        return self._polls.pop(0)
+
+    @staticmethod
+    def _updated(uuid: str, fields: Fields) -> Answer:
+        return Answer(200, json.dumps({"inventory": {"uuid": uuid, **fields}}).encode())
+
+    async def close(self) -> None:
+        pass
+
+    # -- the ledger -----------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self, after: int, limit: int, new_job: Callable[[], str], now: float, only: Sequence[int] | None
+    ) -> list[Claim]:
+        numbers = range(after + 1, min(self._rows, after + limit) + 1)
+        text = '{"name":"x"}'
+        claims = [Claim(n, n + 1, f"{n:032x}", {"name": "x"}, 1, new_job(), text=text) for n in numbers]
+        for claim in claims:
+            self._note("claim", claim.job_uuid)
+        return claims
+
+    async def claim_again(self, item: Claim, now: float) -> None:
+        await asyncio.sleep(0.01)
+        self._note("claim", item.job_uuid)
+
+    async def close_attempt(self, item: Claim, fate: str, code: str, http_status: int | None) -> None:
+        self._note(fate, item.job_uuid)
+
+    async def release(self, items: Sequence[Claim]) -> None:
+        assert not items
+
+    def settle(self, outcome: Outcome) -> "asyncio.Future[None]":
+        durable: asyncio.Future[None] = self._loop.create_future()
+        self.outcomes.append(outcome)
+        self._loop.call_later(SLOW, self._durable, durable, outcome)
+        return durable
+
+    def _durable(self, durable: "asyncio.Future[None]", outcome: Outcome) -> None:
+        self._note("durable", str(outcome.line))
+        durable.set_result(None)
+
+    def remember_key(self, key: str) -> None:
+        pass
+
+
+def told(story: Callable[[], Coroutine[Any, Any, Desk]]) -> Desk:
+    return run_virtual(story())
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_row_has_its_slot_until_its_outcome_is_durable(concurrency: int) -> None:
+    async def story() -> Desk:
+        desk = Desk(6)
+        assert await desk.run(concurrency) is None
+        return desk
+
+    desk = told(story)
+    puts, durable = desk.moments["put"], desk.moments["durable"]
+    assert len(puts) == len(durable) == 6
+    for at, moment in enumerate(puts[concurrency:]):
+        assert moment >= durable[at]
+
+
+def test_another_try_is_written_down_before_it_is_sent_and_keeps_a_job_that_was_not_used() -> None:
+    async def story() -> Desk:
+        desk = Desk(1, puts=[BUSY])
+        assert await desk.run() is None
+        return desk
+
+    desk = told(story)
+    assert [what for what, _ in desk.happened] == ["claim", "put", "unclear", "claim", "put", "durable"]
+    assert len({job for what, job in desk.happened if what != "durable"}) == 1
+    assert [(one.status, one.attempts) for one in desk.outcomes] == [(Status.UPDATED, 2)]
+
+
+def test_another_try_after_a_job_that_failed_is_another_job() -> None:
+    async def story() -> Desk:
+        desk = Desk(1, puts=[LOST], polls=[JOB_FAILED])
+        assert await desk.run() is None
+        return desk
+
+    desk = told(story)
+    assert [what for what, _ in desk.happened] == ["claim", "put", "poll", "unclear", "claim", "put", "durable"]
+    first, second = (job for what, job in desk.happened if what == "put")
+    assert first != second
+    assert [job for what, job in desk.happened if what == "claim"] == [first, second]
