@@ -7,10 +7,12 @@ import random
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from bulkimg.applier import Ending, Loop, Paced, Policy
+from bulkimg.applier.perform import FRESH
 from bulkimg.credentials import Session
 from bulkimg.model import Claim, Fields, Outcome, Status
 from bulkimg.pace import Pace
@@ -22,6 +24,7 @@ from tests.virtual import run_virtual
 
 SLOW = 10.0  # seconds until an outcome is durable
 BUSY = Answer(503, b"<html>busy</html>")
+WAIT = Answer(429, retry_after=100.0)
 LOST = Answer(None, failure="NO_ANSWER", detail="lost")
 JOB_FAILED = Answer(503, b'{"error": {"code": "SYS.1001", "description": "busy"}}')
 
@@ -29,12 +32,16 @@ JOB_FAILED = Answer(503, b'{"error": {"code": "SYS.1001", "description": "busy"}
 class Desk:
     """A server that keeps what it gets, after the given answers; a ledger in memory; and what happened, in order."""
 
-    def __init__(self, rows: int, *, puts: Sequence[Answer] = (), polls: Sequence[Answer] = ()) -> None:
+    def __init__(
+        self, rows: int, *, puts: Sequence[Answer] = (), polls: Sequence[Answer] = (), before: Fields | None = None
+    ) -> None:
+        """`before`: what the plan saw of every image, and every image still shows."""
         self.happened: list[tuple[str, str]] = []  # (what, the job's uuid, or the row's line)
         self.moments: dict[str, list[float]] = {}  # when it happened
         self.outcomes: list[Outcome] = []
         self._rows = rows
         self._puts, self._polls = list(puts), list(polls)
+        self._before = before
         self._loop = asyncio.get_running_loop()
 
     def _note(self, what: str, of: str) -> None:
@@ -60,9 +67,13 @@ class Desk:
             (job,) = re.findall(r"X-Job-UUID: (\w+)", head)
             self._note("put", job)
             return self._puts.pop(0) if self._puts else self._updated(found[1], json.loads(body)["updateImage"])
-        assert "/v1/api-jobs/" in head
-        self._note("poll", head.split()[1].rpartition("/")[2])
-        return self._polls.pop(0)
+        target = unquote(head.split()[1])
+        if "/v1/api-jobs/" in target:
+            self._note("poll", target.rpartition("/")[2])
+            return self._polls.pop(0)
+        self._note("look", target)
+        images = [{"uuid": uuid, **(self._before or {})} for uuid in re.findall("[0-9a-f]{32}", target)]
+        return Answer(200, json.dumps({"inventories": images}).encode())
 
     @staticmethod
     def _updated(uuid: str, fields: Fields) -> Answer:
@@ -78,7 +89,9 @@ class Desk:
     ) -> list[Claim]:
         numbers = range(after + 1, min(self._rows, after + limit) + 1)
         text = '{"name":"x"}'
-        claims = [Claim(n, n + 1, f"{n:032x}", {"name": "x"}, 1, new_job(), text=text) for n in numbers]
+        claims = [
+            Claim(n, n + 1, f"{n:032x}", {"name": "x"}, 1, new_job(), before=self._before, text=text) for n in numbers
+        ]
         for claim in claims:
             self._note("claim", claim.job_uuid)
         return claims
@@ -148,3 +161,19 @@ def test_another_try_after_a_job_that_failed_is_another_job() -> None:
     first, second = (job for what, job in desk.happened if what == "put")
     assert first != second
     assert [job for what, job in desk.happened if what == "claim"] == [first, second]
+
+
+def test_a_row_whose_turn_comes_late_is_compared_again_before_it_is_sent() -> None:
+    """Both rows were compared when they were claimed; then the server asked the run to wait."""
+
+    async def story() -> Desk:
+        desk = Desk(2, puts=[WAIT], before={"name": "old"})
+        assert await desk.run() is None
+        return desk
+
+    desk = told(story)
+    assert [(one.status, one.attempts) for one in desk.outcomes] == [(Status.UPDATED, n) for n in (1, 2)]
+    looks, puts = desk.moments["look"], desk.moments["put"]
+    assert len(puts) == 3
+    for put in puts:
+        assert any(put - FRESH <= look <= put for look in looks)
