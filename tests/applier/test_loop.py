@@ -23,6 +23,7 @@ from bulkimg.zstack import Answer, ImageApi, Transport, make_auth
 from tests.virtual import run_virtual
 
 SLOW = 10.0  # seconds until an outcome is durable
+NAMED: Fields = {"name": "x"}
 BUSY = Answer(503, b"<html>busy</html>")
 WAIT = Answer(429, retry_after=100.0)
 LOST = Answer(None, failure="NO_ANSWER", detail="lost")
@@ -33,15 +34,23 @@ class Desk:
     """A server that keeps what it gets, after the given answers; a ledger in memory; and what happened, in order."""
 
     def __init__(
-        self, rows: int, *, puts: Sequence[Answer] = (), polls: Sequence[Answer] = (), before: Fields | None = None
+        self,
+        rows: int,
+        *,
+        puts: Sequence[Answer] = (),
+        polls: Sequence[Answer] = (),
+        fields: Fields = NAMED,
+        before: Fields | None = None,
+        shows: Fields | None = None,
     ) -> None:
-        """`before`: what the plan saw of every image, and every image still shows."""
+        """`before`: what the plan saw of every image; `shows`: what every image shows now."""
         self.happened: list[tuple[str, str]] = []  # (what, the job's uuid, or the row's line)
         self.moments: dict[str, list[float]] = {}  # when it happened
         self.outcomes: list[Outcome] = []
         self._rows = rows
         self._puts, self._polls = list(puts), list(polls)
-        self._before = before
+        self._fields, self._before, self._shows = fields, before, shows or before or {}
+        self.bodies: list[Fields] = []  # of the PUTs
         self._loop = asyncio.get_running_loop()
 
     def _note(self, what: str, of: str) -> None:
@@ -66,13 +75,14 @@ class Desk:
         if found := re.match(r"PUT /zstack/v1/images/(\w+)/actions", head):
             (job,) = re.findall(r"X-Job-UUID: (\w+)", head)
             self._note("put", job)
-            return self._puts.pop(0) if self._puts else self._updated(found[1], json.loads(body)["updateImage"])
+            self.bodies.append(json.loads(body)["updateImage"])
+            return self._puts.pop(0) if self._puts else self._updated(found[1], self.bodies[-1])
         target = unquote(head.split()[1])
         if "/v1/api-jobs/" in target:
             self._note("poll", target.rpartition("/")[2])
             return self._polls.pop(0)
         self._note("look", target)
-        images = [{"uuid": uuid, **(self._before or {})} for uuid in re.findall("[0-9a-f]{32}", target)]
+        images = [{"uuid": uuid, **self._shows} for uuid in re.findall("[0-9a-f]{32}", target)]
         return Answer(200, json.dumps({"inventories": images}).encode())
 
     @staticmethod
@@ -88,9 +98,9 @@ class Desk:
         self, after: int, limit: int, new_job: Callable[[], str], now: float, only: Sequence[int] | None
     ) -> list[Claim]:
         numbers = range(after + 1, min(self._rows, after + limit) + 1)
-        text = '{"name":"x"}'
+        text = json.dumps(self._fields)
         claims = [
-            Claim(n, n + 1, f"{n:032x}", {"name": "x"}, 1, new_job(), before=self._before, text=text) for n in numbers
+            Claim(n, n + 1, f"{n:032x}", self._fields, 1, new_job(), before=self._before, text=text) for n in numbers
         ]
         for claim in claims:
             self._note("claim", claim.job_uuid)
@@ -177,3 +187,17 @@ def test_a_row_whose_turn_comes_late_is_compared_again_before_it_is_sent() -> No
     assert len(puts) == 3
     for put in puts:
         assert any(put - FRESH <= look <= put for look in looks)
+
+
+def test_only_what_differs_now_is_sent() -> None:
+    """One field got its value after the plan was made."""
+
+    async def story() -> Desk:
+        fields: Fields = {"name": "x", "description": "y"}
+        desk = Desk(2, fields=fields, before={"name": "a", "description": "b"}, shows={"name": "a", "description": "y"})
+        assert await desk.run() is None
+        return desk
+
+    desk = told(story)
+    assert desk.bodies == [{"name": "x"}] * 2
+    assert [one.status for one in desk.outcomes] == [Status.UPDATED] * 2

@@ -80,7 +80,8 @@ if answer.status == 503: return Verdict(Next.SETTLED, Status.UPDATED)
     Bug("an old answer out of a cache is not believed", "judge._by_inventory", "Next.READ", "Next.SETTLED"),
     Bug("what was looked at long ago is looked at again", "perform.FRESH", "", "1e9"),
     Bug("the straight line too compares again what was looked at long ago", "Performer.straight", "row.claim.before is not None and not self._is_fresh(row)", "False"),
-    Bug("one PUT finds out how the key is spelled", "Performer.sends_straight", "self._is_the_api or self._api.key_is_known", "True", "tests/journeys/test_spelling.py"),
+    Bug("only what differs now is sent", "Performer.compare", "row.is_plain &= claim is row.claim", "pass"),
+    Bug("one PUT finds out how the key is spelled", "Performer.__init__", "api.key_is_known", "True", "tests/journeys/test_spelling.py"),
     Bug("a redirect ends a run at its first PUT", "Performer.judged", "not self._is_the_api and 300 <= (answer.status or 0) < 400", "False", "tests/journeys/test_looking_first.py -k redirect"),
     Bug("concurrency is a hard cap", "Loop._spawn", "len(self._slots) < self._pace.concurrency", "len(self._slots) <= self._pace.concurrency", "tests/journeys/test_library.py"),
     Bug("a pause begins no row", "Scheduler.ready", "self._closed or self._pace.is_paused", "self._closed", "tests/journeys/test_control.py -k pauses"),
@@ -110,9 +111,9 @@ ZSTACK = (
     Bug("the HTTP client does not send twice", "HttpClient._exchange", "transport.write(request)", "transport.write(request + request)"),
     Bug("an answer nobody asked for does not shift the next", "HttpClient._unused", "protocol is not None and protocol.is_connected() and not protocol.should_close", "protocol is not None and protocol.is_connected()"),
     Bug("an idle connection has no parser", "HttpClient._exchange", "protocol._parser = None", "pass"),
-    Bug("a deadline aborts the transport", "HttpClient._expire", "protocol.transport.abort()", "None"),
-    Bug("a request has a deadline", "HttpClient._exchange", "self._watch(protocol, deadline)", "None"),
-    Bug("a body that stops being HTTP ends at the deadline", "HttpClient._answer", "asyncio.timeout_at(deadline)", "asyncio.timeout(None)"),
+    Bug("a deadline aborts the transport", "HttpClient._expire", "protocol.transport.abort()", "None", "tests/zstack/test_timing.py -k deadline"),
+    Bug("a request has a deadline", "HttpClient._exchange", "self._watch(protocol, deadline)", "None", "tests/zstack/test_timing.py -k deadline"),
+    Bug("a body that stops being HTTP ends at the deadline", "HttpClient._answer", "asyncio.timeout_at(deadline)", "asyncio.timeout(None)", "tests/zstack/test_timing.py -k deadline"),
     Bug("what an aborted connection left is no whole answer", "HttpClient._exchange", """
 if self._deadlines.pop(protocol, None) is None:
     connection.close()
