@@ -35,6 +35,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "tests/pace",
         "tests/zstack",
         "tests/ledger",
+        "tests/manifest",
         "tests/planner",
         "tests/cli/test_screen.py",
     ),

@@ -1,4 +1,4 @@
-"""List the planted bugs: each breaks one promise. `planting.changed` says what `symbol`, `old` and `new` may be."""
+"""List the planted bugs: each breaks one promise. `planting.Package` says what `symbol`, `old` and `new` may be."""
 
 from dataclasses import dataclass
 
@@ -114,11 +114,6 @@ ZSTACK = (
     Bug("a deadline aborts the transport", "HttpClient._expire", "protocol.transport.abort()", "None", "tests/zstack/test_timing.py -k deadline"),
     Bug("a request has a deadline", "HttpClient._exchange", "self._watch(protocol, deadline)", "None", "tests/zstack/test_timing.py -k deadline"),
     Bug("a body that stops being HTTP ends at the deadline", "HttpClient._answer", "asyncio.timeout_at(deadline)", "asyncio.timeout(None)", "tests/zstack/test_timing.py -k deadline"),
-    Bug("what an aborted connection left is no whole answer", "HttpClient._exchange", """
-if self._deadlines.pop(protocol, None) is None:
-    connection.close()
-    raise TimeoutError
-""", "self._deadlines.pop(protocol, None)"),
     Bug("interim answers are bounded", "HttpClient._answer", "interim > MOST_INTERIM", "False"),
     Bug("answers are bounded", "http.MAX_BODY", "", "2 << 30"),
     Bug("an HTTP date is in GMT", "parse_retry_after", "then.replace(tzinfo=UTC)", "then.replace(tzinfo=UTC) + timedelta(hours=1)"),
