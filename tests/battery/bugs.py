@@ -112,7 +112,7 @@ def remembered(bug: Bug, root: Path) -> list[tuple[str, tuple[str, ...]]]:
 def seen_before() -> dict[str, str]:
     """What saw each bug the last time that it was tried, by promise."""
     told = TOLD.read_text("utf-8") if TOLD.exists() else ""
-    return dict(re.findall(r"^\| (?!promise)([^|]+) \| ([^|]+: [^|]+) \|$", told, re.MULTILINE))
+    return dict(re.findall(r"^\| (?!promise)([^|]+) \| ([^|]+) \|$", told, re.MULTILINE))
 
 
 def _first_failure(said: str) -> str:
@@ -179,6 +179,6 @@ def tell(seen: Mapping[str, str]) -> None:
         "|---|---|",
     ]
     for bug in BUGS:
-        by = seen.get(bug.promise, before.get(bug.promise, "not tried yet"))
-        lines.append(f"| {bug.promise} | {by.replace('|', '/') or '**not seen**'} |")
+        by = seen[bug.promise] or "**not seen**" if bug.promise in seen else before.get(bug.promise, "not tried yet")
+        lines.append(f"| {bug.promise} | {by.replace('|', '/')} |")
     TOLD.write_text("\n".join([*lines, ""]), "utf-8")
