@@ -76,7 +76,7 @@ if answer.status == 503: return Verdict(Next.SETTLED, Status.UPDATED)
     Bug("a 202 is bound to its job", "judge._judge_update", "job_of(body) == claim.job_uuid", "job_of(body)"),
     Bug("a refusal that names another image is not this row's", "judge._judge_update", "names_another(answer.text, claim.uuid)", "False"),
     Bug("a job that is lost is not failed", "judge._accepted", "return ...", "return (...)._replace(next=Next.SETTLED, status=Status.FAILED)"),
-    Bug("a value that the image does not show is not taken for applied", "judge._judge_read", "as_stored(claim.fields[name]) != ''", "False"),
+    Bug("a value that the image does not show is not taken for applied", "judge.judge_read", "as_stored(claim.fields[name]) != ''", "False"),
     Bug("an old answer out of a cache is not believed", "judge._by_inventory", "Next.READ", "Next.SETTLED"),
     Bug("what was looked at long ago is looked at again", "perform.FRESH", "", "1e9"),
     Bug("the straight line too compares again what was looked at long ago", "Performer.straight", "row.claim.before is not None and not self._is_fresh(row)", "False"),
@@ -86,6 +86,8 @@ if answer.status == 503: return Verdict(Next.SETTLED, Status.UPDATED)
     Bug("concurrency is a hard cap", "Loop._spawn", "len(self._slots) < self._pace.concurrency", "len(self._slots) <= self._pace.concurrency", "tests/journeys/test_library.py"),
     Bug("a pause begins no row", "Scheduler.ready", "self._closed or self._pace.is_paused", "self._closed", "tests/journeys/test_control.py -k pauses"),
     Bug("a signal starts no new row", "Scheduler.ready", "self._closed or self._pace.is_paused", "self._pace.is_paused", "tests/journeys/test_interruptions.py -k signal"),
+    Bug("an outcome keeps no secret", "Loop._recorded", "self._redacted(row, verdict)", "verdict", "tests/journeys/test_bad_servers.py -k echoes"),
+    Bug("why a run stops names no secret", "Loop._halt", "self._redacted(row, verdict)", "verdict", "tests/security/test_secrets.py"),
     Bug("tags that are only added lose none", "TagSync._with_present", "[*(tag for tag in before if HIDDEN not in tag), *asked]", "[*asked]", "tests/journeys/test_tags.py -k none_is_lost"),
     Bug("ignored tags are not believed", "TagSync._completed", "if not wrong: ...", "if True: ...", "tests/journeys/test_tags.py -k none_is_lost"),
 )  # fmt: skip
@@ -121,15 +123,15 @@ ZSTACK = (
     Bug("an access key's clock skew is said in words", "rules.TEXTS", "\"requestTimeTooSkewed|'Date' (format error|must be)\"", "'requestTimeToSkewed'", "tests/applier/test_judge.py"),
     Bug("a dead session costs one login", "_AccountSession.renew", "if dead != self.ticket: ...", "if False: ...", "tests/journeys/test_faults.py -k one_login"),
     Bug("a refused login is not tried for ever", "_AccountSession.renew", "if self._refused: ...", "if False: ...", "tests/journeys/test_bad_servers.py -k login"),
-    Bug("secrets that are echoed are not written down", "Transport._hidden", "self._secrets", "()", "tests/journeys/test_bad_servers.py -k echoes"),
-    Bug("what happens to be a password is judged as it was said", "Transport.redacted", "answer._replace(shown=raw)", "answer._replace(raw=raw)", "tests/journeys/test_bad_servers.py -k password"),
+    Bug("secrets that are echoed are not written down", "Redactor._replaced", "self._secrets", "()", "tests/journeys/test_bad_servers.py -k echoes"),
+    Bug("what happens to be a password is judged as it was said", "Transport.send", "await self._client.send(...)", "self.redactor.answer(await self._client.send(...))", "tests/journeys/test_bad_servers.py -k password"),
 )  # fmt: skip
 
 PLANNER = (
     Bug("nobody's later edit is overwritten", "changed_since", "before.items()", "()"),
     Bug("only what differs is sent", "left_to_send", "not is_shown(image, name) or not fulfilled(name, value, now[name], replace_tags=replace_tags)", "True"),
     Bug("a precondition holds or nothing is sent", "diff.plan", "if broken: ...", "if False: ..."),
-    Bug("a credential in an image is not written down", "diff.written", "getattr(image, 'shown', image)", "image", "tests/security/test_survey.py"),
+    Bug("a credential in an image is not written down", "diff.redacted", "getattr(image, 'redacted', image)", "image", "tests/security/test_survey.py"),
     Bug("an undo takes back only what is still ours", "undo_row", "expects[name] = ...", "pass"),
     Bug("a boot mode goes back with its architecture", "undo._boot_mode", "sorted(left) != sorted(before)", "False"),
     Bug("what cannot be put back is said", "undo._irretrievable", "'had no value before, and the API cannot remove a value'", "''"),
