@@ -44,7 +44,7 @@ class Store(Protocol):
     async def claim_again(self, item: Claim, now: float) -> None: ...
     async def close_attempt(self, item: Claim, fate: str, code: str, http_status: int | None) -> None: ...
     async def release(self, items: Sequence[Claim]) -> None: ...
-    def settle(self, outcome: Outcome) -> "asyncio.Future[None]": ...
+    def settle(self, outcome: Outcome, *, as_sent: bool = False) -> "asyncio.Future[None]": ...
     def remember_key(self, key: str) -> None: ...
 
 
@@ -339,7 +339,8 @@ class Loop:
         """Write down what became of a row. Its slot is free when the future is done: then the outcome is durable."""
         claim, status = row.claim, verdict.status
         assert status is not None
-        if verdict.after is not claim.fields:  # what the server said: a clean row repeats the manifest's words
+        as_sent = verdict.after is claim.fields  # a clean row repeats the manifest's words, and none of the server's
+        if not as_sent:
             verdict = self._redacted(row, verdict)
         too_many = self._errors.note(error=status in _ERRORS)
         sent = bool(claim.attempt)
@@ -366,7 +367,8 @@ class Loop:
                 before,
                 verdict.after,
                 self._name_now(row, verdict),
-            )
+            ),
+            as_sent=as_sent,
         )
         if too_many:
             self.stop(Exit.ERROR_LIMIT, too_many)

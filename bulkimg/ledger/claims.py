@@ -4,7 +4,7 @@ Many rows go to and from SQLite as one JSON text. Each return from SQLite waits 
 holds most of the time: one statement for each row was three times slower.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -101,23 +101,27 @@ def settle(ledger: Ledger, outcomes: Sequence[Outcome]) -> None:
         ledger.insert_outcomes(prepare(outcomes))
 
 
-def prepare(outcomes: Sequence[Outcome]) -> Prepared:
-    """Prepare outcomes for `Ledger.insert_outcomes`. It needs no connection, so the event loop can do it."""
+def prepare(outcomes: Sequence[Outcome], as_sent: Collection[int] = ()) -> Prepared:
+    """Prepare outcomes for `Ledger.insert_outcomes`. It needs no connection, so the event loop can do it.
+
+    `as_sent` are ordinals of `updated` rows whose image shows just the fields that the ledger says were sent: the record
+    leaves them out, and the view `row_state` puts them back.
+    """
     digest, records = 0, []
     for outcome in outcomes:
-        record = _record(outcome)
+        record = _record(outcome, as_sent=outcome.ordinal in as_sent)
         digest ^= checksums.digest("outcome", record)
         records.append(record)
     return Prepared(to_json(records).decode(), digest)
 
 
-def _record(o: Outcome) -> tuple[Any, ...]:
+def _record(o: Outcome, *, as_sent: bool) -> tuple[Any, ...]:
     started = None if o.started_at is None else round(o.started_at * 1000)
     return (
         o.ordinal, o.status.value, o.code, o.message, o.hint, o.http_status, o.attempts, started, o.duration_ms,
-        ",".join(o.changed),
+        None if as_sent else ",".join(o.changed),
         None if o.before is None else to_json(o.before).decode(),
-        None if o.after is None else to_json(o.after).decode(),
+        None if o.after is None or as_sent else to_json(o.after).decode(),
     )  # fmt: skip
 
 

@@ -74,9 +74,9 @@ CREATE TABLE outcome (
   attempts    INTEGER NOT NULL,       -- the outcome's job uuid is the last attempt's
   started_at  INTEGER,                -- milliseconds since the epoch: exact in JSON and in a checksum
   duration_ms INTEGER,
-  changed     TEXT,                   -- field names with commas; NULL: all fields of the row
+  changed     TEXT,                   -- field names with commas; NULL in an updated row: what was sent, as it was sent
   before      TEXT,                   -- JSON
-  after       TEXT                    -- JSON
+  after       TEXT                    -- JSON; NULL with `changed`
 ) STRICT;
 
 -- A group of outcomes is one statement and so one commit. `outcomes` is a JSON array of records in the table's order.
@@ -111,7 +111,15 @@ SELECT
     (SELECT count(*) FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal))) AS attempts,
   coalesce((SELECT job_uuid FROM attempt WHERE attempt.ordinal = coalesce(row.leader, row.ordinal)
     ORDER BY n DESC LIMIT 1), '') AS job_uuid,
-  outcome.started_at / 1000.0 AS started_at, outcome.duration_ms, coalesce(outcome.changed, '') AS changed, outcome.before, outcome.after,
+  outcome.started_at / 1000.0 AS started_at, outcome.duration_ms,
+  CASE WHEN outcome.changed IS NULL AND outcome.status = 'updated' THEN (
+      SELECT group_concat(key) FROM json_each(coalesce(plan.send,
+        (SELECT fields FROM row AS sent WHERE sent.ordinal = coalesce(row.leader, row.ordinal)))))
+    ELSE coalesce(outcome.changed, '') END AS changed,
+  outcome.before,
+  CASE WHEN outcome.changed IS NULL AND outcome.status = 'updated' THEN coalesce(plan.send,
+      (SELECT fields FROM row AS sent WHERE sent.ordinal = coalesce(row.leader, row.ordinal)))
+    ELSE outcome.after END AS after,
   coalesce(plan.send, row.fields) ->> '$.name' IS NOT NULL AS sets_name,
   coalesce(outcome.before ->> '$.name', plan.before ->> '$.name', plan.aside ->> '$.name') AS name_before
 FROM row LEFT JOIN outcome ON outcome.ordinal = coalesce(row.leader, row.ordinal) AND NOT row.problems

@@ -33,6 +33,7 @@ class _Group:
     """What the next commit writes. The event loop fills it and hands it to the thread as a whole."""
 
     outcomes: list[Outcome] = field(default_factory=list)
+    as_sent: set[int] = field(default_factory=set)  # ordinals of outcomes that need no fields of their own
     slots: "list[asyncio.Future[None]]" = field(default_factory=list)  # one for each outcome
     ops: "list[tuple[_Op, asyncio.Future[Any]]]" = field(default_factory=list)
 
@@ -67,9 +68,14 @@ class Writer:
         self._ahead: set[int] = set()  # the ordinals among them that have an outcome
         self._last = 0  # last claimed ordinal
 
-    def settle(self, outcome: Outcome) -> "asyncio.Future[None]":
-        """Write the outcome with the next commit. The future is done when it is durable, or when writing has failed."""
+    def settle(self, outcome: Outcome, *, as_sent: bool = False) -> "asyncio.Future[None]":
+        """Write the outcome with the next commit. The future is done when it is durable, or when writing has failed.
+
+        `as_sent`: the image shows just the fields that the claim named (see `claims.prepare`).
+        """
         group = self._group
+        if as_sent:
+            group.as_sent.add(outcome.ordinal)
         group.outcomes.append(outcome)
         durable: asyncio.Future[None] = self._loop.create_future()
         group.slots.append(durable)
@@ -133,7 +139,7 @@ class Writer:
 
     def _commit_group(self) -> None:
         group, self._group = self._group, _Group()
-        prepared = claims.prepare(group.outcomes) if group.outcomes else None
+        prepared = claims.prepare(group.outcomes, group.as_sent) if group.outcomes else None
         try:
             self._thread.put(partial(self._write, group, prepared, self._complete(group.outcomes)))
         except StorageError as error:  # the system gives no thread

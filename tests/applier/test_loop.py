@@ -116,7 +116,7 @@ class Desk:
     async def release(self, items: Sequence[Claim]) -> None:
         assert not items
 
-    def settle(self, outcome: Outcome) -> "asyncio.Future[None]":
+    def settle(self, outcome: Outcome, *, as_sent: bool = False) -> "asyncio.Future[None]":
         durable: asyncio.Future[None] = self._loop.create_future()
         self.outcomes.append(outcome)
         self._loop.call_later(SLOW, self._durable, durable, outcome)

@@ -420,3 +420,26 @@ async def test_a_slot_is_free_when_its_outcome_is_durable(tmp_path: Path) -> Non
     await asyncio.gather(*map(slot, found))
     await writer.close()
     reader.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(name=TEXTS, virtio=st.booleans(), planned=st.booleans())
+def test_a_row_that_became_what_was_sent_is_told_whole_without_keeping_it_twice(
+    name: str, *, virtio: bool, planned: bool
+) -> None:
+    """`changed` and `after` come from the row, or from what its plan sends; merged rows tell the same."""
+    ledger = Ledger(Path("memory"), sqlite3.connect(":memory:", isolation_level=None))
+    ledger.db.executescript(Path(claims.__file__).with_name("schema.sql").read_text("utf-8"))
+    add_rows(ledger, 1, [row(7, 1, {"name": name, "virtio": virtio}), row(8, 1, {"virtio": virtio})])
+    merge_duplicates(ledger)
+    if planned:
+        ledger.db.execute(
+            "INSERT INTO plan VALUES (1, 'update', '{\"name\":\"old\"}', ?, NULL)", (json.dumps({"name": name}),)
+        )
+    (item,) = claims.claim(ledger, 0, 10, job, 1.0)
+    shown = outcome(item, changed=tuple(item.fields), after=item.fields, name=name, http_status=200)
+    ledger.insert_outcomes(claims.prepare([shown], as_sent={1}))
+    assert ledger.db.execute("SELECT changed, after FROM outcome").fetchone() == (None, None)
+    first, second = ledger.db.execute("SELECT jsonl, csv FROM result ORDER BY ordinal").fetchall()
+    assert [json.loads(line) for line in (first[0], result_lines(shown)[0])] == [json.loads(first[0])] * 2
+    assert {**json.loads(second[0]), "line": 7} == json.loads(first[0])
