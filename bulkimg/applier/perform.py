@@ -148,13 +148,19 @@ class Performer:
     async def straight(self, row: RowState) -> Answer | None:
         """Send a clean row; None where its image has to be compared again first, and nothing was sent."""
         epoch = await self._pace.admit()
+        if not self._leaves(row, epoch):
+            return None
+        return await self._api.update_plain(epoch, row.claim)
+
+    def _leaves(self, row: RowState, epoch: int) -> bool:
+        """Mark an admitted row as sent; False, and its turn is given back, where its image was compared too long ago by now."""
         if row.claim.before is not None and not self._is_fresh(row):
             self._pace.give_back(epoch)
-            return None
+            return False
         row.begin(self._now(), self._clock())
         row.key, row.ticket = self._api.action_key, self._api.auth.ticket
         row.sent_since = self._pace.row_sent()
-        return await self._api.update_plain(epoch, row.claim)
+        return True
 
     def judged(self, row: RowState, answer: Answer) -> Verdict:
         """The verdict on the answer to a PUT, and what it shows of the server."""
@@ -209,12 +215,8 @@ class Performer:
     async def _update(self, row: RowState, body: Fields) -> Verdict | None:
         """Send the row, once the pace admits it; None where its image was compared too long ago by then."""
         epoch = await self._pace.admit()
-        if row.claim.before is not None and not self._is_fresh(row):
-            self._pace.give_back(epoch)
+        if not self._leaves(row, epoch):
             return None
-        row.begin(self._now(), self._clock())
-        row.key, row.ticket = self._api.action_key, self._api.auth.ticket
-        row.sent_since = self._pace.row_sent()
         answer = await self._api.update(epoch, row.claim.uuid, body, row.claim.job_uuid)
         return self.judged(row, answer)
 

@@ -66,7 +66,7 @@ class Scheduler:
         """A row that was handed out has its outcome, or has been put back."""
         self._out -= 1
         if not self._out:
-            self.wake()  # perhaps that was the last one
+            self._wake.set()  # perhaps that was the last one
 
     # -- what goes out --------------------------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ if answer.status == 503: return Verdict(Next.SETTLED, Status.UPDATED)
     Bug("a value that the image does not show is not taken for applied", "judge.judge_read", "as_stored(claim.fields[name]) != ''", "False"),
     Bug("an old answer out of a cache is not believed", "judge._by_inventory", "Next.READ", "Next.SETTLED"),
     Bug("what was looked at long ago is looked at again", "perform.FRESH", "", "1e9"),
-    Bug("the straight line too compares again what was looked at long ago", "Performer.straight", "row.claim.before is not None and not self._is_fresh(row)", "False"),
+    Bug("an admitted row whose image was compared too long ago is not sent", "Performer._leaves", "row.claim.before is not None and not self._is_fresh(row)", "False"),
     Bug("only what differs now is sent", "Performer.compare", "row.is_plain &= claim is row.claim", "pass"),
     Bug("one PUT finds out how the key is spelled", "Performer.__init__", "api.key_is_known", "True", "tests/journeys/test_spelling.py"),
     Bug("a redirect ends a run at its first PUT", "Performer.judged", "not self._is_the_api and 300 <= (answer.status or 0) < 400", "False", "tests/journeys/test_looking_first.py -k redirect"),
