@@ -375,7 +375,7 @@ def test_lines_of_a_running_run_are_those_of_the_view(shown: Outcome) -> None:
 
 def test_results_of_a_run_that_began_afresh_are_in_manifest_order(tmp_path: Path) -> None:
     """In any order of settling. Rows that are not sent are in their place."""
-    bad = Problem(4, "name", "", "X", "is bad", "mend it")
+    bad = Problem(4, "name", "", "X", "is bad", "fix it")
     ledger = ledger_of(
         tmp_path,
         [
