@@ -41,17 +41,9 @@ class Done:
 
 
 @cache
-def offers(option: str) -> bool:
-    """Return whether `bulkimg run` knows the option: it may be older or newer than this file."""
-    said = subprocess.run(
-        [sys.executable, "-m", "bulkimg", "run", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return option in said.stdout
-
-
 def within(outage: str) -> tuple[str, ...]:
-    """Return `--max-outage` if it exists: a total fault then ends the run instead of making it wait."""
-    return ("--max-outage", outage) if offers("--max-outage") else ()
+    """Return the option that lets a total fault end the run instead of making it wait."""
+    return ("--max-outage", outage)
 
 
 @dataclass
