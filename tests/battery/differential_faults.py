@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from bulkimg.zstack.wire import Answer
+from tests.battery.api import ACCOUNT, KEYS, PASSWORD
 from tests.battery.differential import LONG_PATIENCE, Kind, Ours, client_of, for_each, settle
-from tests.battery.faults_catalogue import BOTH, CATALOGUE, ZSTACK
-from tests.battery.witness_api import ACCOUNT, PASSWORD, Api
+from tests.battery.faults_catalogue import BOTH, CATALOGUE
+from tests.battery.witness_api import WitnessApi
 from tests.battery.witness_script import Script
 from tests.battery.witness_server import Log, Server
 from tests.zstack.reference import Session
@@ -80,7 +81,7 @@ class _Heard(Log):
 async def _witness(scene: Scene) -> AsyncIterator[tuple[Server, _Heard]]:
     log, script = _Heard(), Script(1)
     script.replace(scene.rules)
-    server = Server(Api(scene.dialect, 3, 1, 50, 0.0, log.note), script, log)
+    server = Server(WitnessApi(scene.dialect, 3, 1, 50, 0.0, log.note), script, log)
     await server.listen()
     try:
         yield server, log
@@ -111,9 +112,9 @@ async def play(kind: Kind, scene: Scene, patience: float) -> Made:
     return Made(tuple(answers), tuple(received))
 
 
-def _requests(api: Api) -> list[tuple[str, str, bytes | None]]:
+def _requests(api: WitnessApi) -> list[tuple[str, str, bytes | None]]:
     image = next(iter(api.table))
-    key = "updateImage" if api.dialect == ZSTACK else "updateimage"
+    (key,) = KEYS[api.dialect]
     password = hashlib.sha512(PASSWORD.encode()).hexdigest()
     login = {"logInByAccount": {"accountName": ACCOUNT, "password": password}}
     return [

@@ -1,10 +1,9 @@
 """A server and its network in one process and in virtual time: it answers, loses, delays and refuses by seed.
 
-It knows the API from docs/dev/protocol.md, and none of the rules that it tests. It shares only the type of an answer
-with bulkimg.
+It shares only the type of an answer with bulkimg, and none of the rules that it tests.
 """
 
-import json
+import asyncio
 import math
 import random
 import re
@@ -12,9 +11,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from bulkimg.zstack import Answer
+from tests.battery.api import ZSTACK, Api, Call, Reply, error, inventory
 from tests.zstack.raw import parts
 
 EDITED = "Windows"  # another user's value of a platform
@@ -58,8 +57,10 @@ class Put:
     body: str
 
 
-class Network:
-    """A network that outlives the processes that use it. `before_put` is called for each PUT that is sent."""
+class Network(Api):
+    """The API behind a network that outlives the processes that use it. `before_put` is called for each PUT that is sent."""
+
+    sessions: set[str]
 
     def __init__(
         self,
@@ -69,20 +70,23 @@ class Network:
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
+        super().__init__(
+            weather.dialect,
+            {uuid: {"uuid": uuid, **fields} for uuid, fields in images.items()},
+            sessions={"5" * 32},
+            new_session=lambda: f"{rng.getrandbits(128):032x}",
+        )
         self.weather = weather
-        self.images = {uuid: dict(fields) for uuid, fields in images.items()}
         self._rng, self._clock, self._sleep = rng, clock, sleep
         self.puts: list[Put] = []
         self.requests: list[tuple[float, str]] = []
-        self.applied: dict[str, set[str]] = {}
+        self.applied: set[str] = set()
         self.holds: list[tuple[float, float]] = []
         self.before_put: Callable[[str, str], None] = lambda uuid, job: None
         self.breaches: list[str] = []
-        self.logins = 0
         self.calm_since = math.inf
         self.met: set[str] = set()  # outages, by kind, that a request met
-        self._sessions = {"5" * 32}
-        self._jobs: dict[str, tuple[float, Callable[[], tuple[int, Any]]]] = {}
+        self._ready: dict[str, float] = {}  # when jobs end
         self._flying: Counter[str] = Counter()
         self._dead_until = 0
         self.edited: dict[str, float] = {}
@@ -90,9 +94,9 @@ class Network:
     def edit(self) -> None:
         """Make the edits of other users that are due."""
         for moment, uuid in self.weather.edits:
-            if uuid not in self.edited and moment <= self._clock() and uuid in self.images:
+            if uuid not in self.edited and moment <= self._clock() and uuid in self.table:
                 self.edited[uuid] = moment
-                self.images[uuid]["platform"] = EDITED
+                self.table[uuid]["platform"] = EDITED
 
     def calm(self) -> None:
         """End all faults."""
@@ -100,28 +104,25 @@ class Network:
         self.weather = Weather(self.weather.dialect, self.weather.service, edits=self.weather.edits)
 
     async def send(self, request: bytes) -> Answer:
-        _, target, headers, body = parts(request)
-        path = target.split("/zstack/v1/", 1)[1]
-        kind = "put" if path.endswith("/actions") else re.split("[/?]", path)[0]
+        call = Call.of(*parts(request))
         now = self._clock()
         self.edit()
-        self.requests.append((now, kind))
+        self.requests.append((now, call.kind))
         if any(begin < now < end - 1e-6 for begin, end in self.holds):
-            self.breaches.append(f"{kind} at {now:.3f} although the server asked to wait")
+            self.breaches.append(f"{call.kind} at {now:.3f} although the server asked to wait")
         for moment in [m for m in self.weather.sessions_die if self._dead_until <= m < now]:
-            self._sessions.clear()
+            self.sessions.clear()
             self._dead_until = int(moment) + 1
-        if kind == "put":
-            uuid, job = path.split("/")[1], headers["X-Job-UUID"]
-            self.before_put(uuid, job)
-            if self._flying[uuid]:
-                self.breaches.append(f"two PUTs of {uuid} at once")
-            self._flying[uuid] += 1
-            try:
-                return await self._put(uuid, job, body.decode(), headers)
-            finally:
-                self._flying[uuid] -= 1
-        return await self._ask(kind, path, headers)
+        if call.kind != "put":
+            return await self._ask(call)
+        self.before_put(call.uuid, call.job)
+        if self._flying[call.uuid]:
+            self.breaches.append(f"two PUTs of {call.uuid} at once")
+        self._flying[call.uuid] += 1
+        try:
+            return await self._put(call)
+        finally:
+            self._flying[call.uuid] -= 1
 
     async def close(self) -> None:
         pass
@@ -153,18 +154,17 @@ class Network:
             point -= share
         return ""
 
-    # -- the API --------------------------------------------------------------------------------------------------------
-
-    async def _put(self, uuid: str, job: str, body: str, headers: Mapping[str, str]) -> Answer:
+    async def _put(self, call: Call) -> Answer:
+        put = Put(self._clock(), call.uuid, call.job, call.body.decode())
         if how := self._outage():
             if how != "refused":
-                self.puts.append(Put(self._clock(), uuid, job, body))
+                self.puts.append(put)
             return await self._down(how)
         fault = self._draw()
         if fault == "refused":
             return await self._lost("NOT_CONNECTED", sent=False)
-        self.puts.append(Put(self._clock(), uuid, job, body))
-        return await self._early(fault) or await self._honest(uuid, job, body, headers, fault)
+        self.puts.append(put)
+        return await self._early(fault) or await self._honest(call, fault)
 
     async def _early(self, fault: str) -> Answer | None:
         """Apply a fault that comes before the server acts. Returns its answer, or None without such a fault."""
@@ -178,42 +178,28 @@ class Network:
             self.holds.append((self._clock(), self._clock() + seconds))
             return Answer(429, b"slow down", seconds)
         if fault in ("internal", "not-ready"):
-            return _refusal("SYS.1000" if fault == "internal" else "SYS.1010", "not now")
+            return _answer(error("SYS.1000" if fault == "internal" else "SYS.1010", "not now"))
         return Answer(
             {"html": 200}.get(fault) or int(fault), b"<html>not what you think</html>" if fault != "204" else b""
         )
 
-    async def _honest(self, uuid: str, job: str, body: str, headers: Mapping[str, str], fault: str) -> Answer:
-        said = json.loads(body)
-        key = "updateimage" if self.weather.dialect == "documented" else "updateImage"
-        if key not in said:
-            return Answer(
-                400, f"the body doesn't contain action mapping to the URL[/v1/images/{uuid}/actions]".encode()
-            )
-        if self.weather.dialect == "zstack" and job in self._jobs:
-            return Answer(400, f"Duplicate job uuid[{job}]".encode())
-        session = headers.get("Authorization", "").removeprefix("OAuth ")
+    async def _honest(self, call: Call, fault: str) -> Answer:
+        if refusal := self.refusal(call):
+            return _answer(refusal)
         late = self._rng.uniform(0.1, 60) if fault == "late" else 0.0
-        result = self._once(lambda: self._act(uuid, said[key], session))
-        if self.weather.dialect == "zstack":
-            self._jobs[job] = (self._clock() + late + self.weather.service * self._rng.uniform(0.5, 2), result)
-            answer = _json(202, {"location": f"http://10.9.9.9:8080/zstack/v1/api-jobs/{job}"})
+        if self.dialect == ZSTACK:
+            self._ready[call.job] = self._clock() + late + self.weather.service * self._rng.uniform(0.5, 2)
+            reply = self.accept(call, executes=False)
             await self._sleep(0.01)
+        elif late:  # the change is made, whether a client waits for it or not
+            asyncio.get_running_loop().call_later(late, self.execute, call)
+            return await self._lost()
         else:
-            if late:
-                return await self._later(late, result)
             await self._sleep(self.weather.service)
-            answer = _json(*result())
-        return await self._spoil(fault, answer, uuid)
+            reply = self.execute(call)
+        return await self._spoil(fault, reply, call.uuid)
 
-    async def _later(self, late: float, result: Callable[[], Any]) -> Answer:
-        """Lose the answer and make the change later, whether a client waits for it or not."""
-        import asyncio
-
-        asyncio.get_running_loop().call_later(late, result)
-        return await self._lost()
-
-    async def _spoil(self, fault: str, answer: Answer, uuid: str) -> Answer:
+    async def _spoil(self, fault: str, reply: Reply, uuid: str) -> Answer:
         """Apply a fault that comes after the server has acted or has accepted the job."""
         if fault in ("lost-after", "late"):
             return Answer(None, failure="NO_ANSWER", detail="reset")
@@ -222,89 +208,54 @@ class Network:
         if fault == "html-after":
             return Answer(200, b"<html>log in</html>")
         if fault == "cut":
-            return Answer(200, answer.raw[: len(answer.raw) // 2])
+            return Answer(200, reply.body[: len(reply.body) // 2])
         if fault in ("500-after", "302-after"):
             return Answer(int(fault[:3]), b"oops")
         if fault == "internal-after":
-            return _refusal("SYS.1000", "something broke")
-        if fault == "wrong-image":
-            other = self._rng.choice(sorted(self.images))
-            return _json(200, {"inventory": {"uuid": other, **self.images[other]}}) if other != uuid else answer
-        return answer
+            return _answer(error("SYS.1000", "something broke"))
+        if fault == "wrong-image" and (other := self._rng.choice(sorted(self.table))) != uuid:
+            return _answer(inventory(other, self.table[other]))
+        return _answer(reply)
 
-    def _act(self, uuid: str, fields: Mapping[str, Any], session: str) -> tuple[int, Any]:
-        self.edit()
-        if uuid not in self.images:
-            details = f"invalid field[uuid], resource[uuid:{uuid}, type:ImageVO] not found"
-            return 503, _error("SYS.1003", details)
-        if session not in self._sessions:
-            return 503, _error("ID.1001", "Session expired")
-        if self.images[uuid].get("locked"):
-            return 503, _error("ID.1002", f"no permission on image[uuid:{uuid}]")
-        self.images[uuid].update({name: str(value).strip() for name, value in fields.items()})
-        self.applied.setdefault(uuid, set()).add(json.dumps(fields, sort_keys=True))
-        return 200, {"inventory": {"uuid": uuid, **self.images[uuid]}}
-
-    @staticmethod
-    def _once(act: Callable[[], tuple[int, Any]]) -> Callable[[], tuple[int, Any]]:
-        done: list[tuple[int, Any]] = []
-
-        def result() -> tuple[int, Any]:
-            if not done:
-                done.append(act())
-            return done[0]
-
-        return result
-
-    def settle_jobs(self) -> None:
-        """Execute all accepted jobs."""
-        for _, result in self._jobs.values():
-            result()
-
-    async def _ask(self, kind: str, path: str, headers: Mapping[str, str]) -> Answer:
+    async def _ask(self, call: Call) -> Answer:
         if how := self._outage():
             return await self._down(how)
         if self._rng.random() < self.weather.ask_faults:
             return await self._lost() if self._rng.random() < 0.5 else Answer(502, b"<html>bad gateway</html>")
         await self._sleep(0.01)
-        if kind == self.weather.deaf_to:
+        if self.weather.deaf_to and f"/{self.weather.deaf_to}" in call.path:
             return Answer(502, b"<html>bad gateway</html>")
-        if kind == "accounts":
-            return self._account(path)
-        last = path.rsplit("/", maxsplit=1)[-1]
-        if kind == "api-jobs":
-            return self._poll(last)
-        if headers.get("Authorization", "").removeprefix("OAuth ") not in self._sessions:
-            return Answer(503, json.dumps(_error("ID.1001", "Session expired")).encode())
-        asked = parse_qs(urlsplit(path).query).get("q", [f"uuid?={last}"])[0].removeprefix("uuid?=").split(",")
-        found = [{"uuid": uuid, **self.images[uuid]} for uuid in sorted(asked) if uuid in self.images]
-        return _json(200, {"inventories": found})
+        return _answer(self.answer(call))
 
-    def _poll(self, job: str) -> Answer:
-        if job not in self._jobs:
-            return Answer(404, b"the job has been expired")
-        ready, result = self._jobs[job]
-        return _json(*result()) if ready <= self._clock() else _json(202, {})
+    # -- its jobs, and images that nobody may change --------------------------------------------------------------------
 
-    def _account(self, path: str) -> Answer:
-        if path != "accounts/login":
-            return _json(200, {})
-        self.logins += 1
-        session = f"{self._rng.getrandbits(128):032x}"
-        self._sessions.add(session)
-        return _json(200, {"inventory": {"uuid": session}})
+    def execute(self, call: Call) -> Reply:
+        self.edit()
+        return super().execute(call)
 
+    def apply(self, call: Call) -> Reply:
+        if self.table[call.uuid].get("locked"):
+            return error("ID.1002", f"no permission on image[uuid:{call.uuid}]")
+        self.applied.add(call.uuid)
+        return super().apply(call)
 
-def _json(status: int, body: Any) -> Answer:
-    return Answer(status, json.dumps(body).encode())
+    def poll(self, uuid: str) -> Reply:
+        if self._ready.get(uuid, math.inf) <= self._clock():
+            self._settle(uuid)
+        return super().poll(uuid)
 
+    def _settle(self, uuid: str) -> None:
+        job = self.jobs[uuid]
+        job.reply = job.reply or self.execute(job.call)
 
-def _error(code: str, details: str) -> dict[str, Any]:
-    return {"error": {"code": code, "description": "refused", "details": details}}
+    def settle_jobs(self) -> None:
+        """Execute all accepted jobs."""
+        for uuid in self.jobs:
+            self._settle(uuid)
 
 
-def _refusal(code: str, details: str) -> Answer:
-    return _json(503, _error(code, details))
+def _answer(reply: Reply) -> Answer:
+    return Answer(reply.status, reply.body)
 
 
 def row_of(body: str) -> str:

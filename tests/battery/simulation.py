@@ -362,7 +362,7 @@ class Play:
 
     def _look_at_edits(self, uuid: str) -> None:
         """Check that no later edit is overwritten, except in the time between reading and sending (invariant 25)."""
-        edited, image = self.network.edited.get(uuid), self.network.images.get(uuid, {})
+        edited, image = self.network.edited.get(uuid), self.network.table.get(uuid, {})
         seen = self._ask("SELECT before FROM plan JOIN row USING (ordinal) WHERE row.uuid = ?", bytes.fromhex(uuid))
         if edited is None or not seen or image.get("platform") != EDITED:
             return
@@ -423,7 +423,7 @@ class Play:
         """Check successes and failures against the server's own table and history (invariants 5 and 6)."""
         for change in self.changes:
             uuid, result = change["uuid"], self.results[change["uuid"]]
-            image, applied = self.network.images.get(uuid, {}), uuid in self.network.applied
+            image, applied = self.network.table.get(uuid, {}), uuid in self.network.applied
             wanted = {name: value.strip() for name, value in change.items() if name != "uuid"}
             as_asked = {name: image.get(name) for name in wanted} == wanted
             edited = uuid in self.network.edited

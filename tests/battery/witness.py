@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.battery.witness_api import ACCOUNT, PASSWORD, Api
+from tests.battery.api import ACCOUNT, PASSWORD
+from tests.battery.witness_api import WitnessApi
 from tests.battery.witness_script import Script
 from tests.battery.witness_server import Log, Server
 
@@ -131,7 +132,7 @@ def witness(
 
 async def serve(asked: argparse.Namespace) -> None:
     log = Log(asked.log, sync=asked.sync)
-    api = Api(asked.dialect, asked.images, asked.seed, asked.workers, asked.service_ms / 1000, log.note)
+    api = WitnessApi(asked.dialect, asked.images, asked.seed, asked.workers, asked.service_ms / 1000, log.note)
     script = Script(asked.seed)
     script.replace(asked.script)
     server = Server(api, script, log)

@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.battery.witness_api import Api, as_applied
+from tests.battery.api import Call, Reply, accepted, as_applied, inventory
+from tests.battery.witness_api import WitnessApi
 from tests.battery.witness_script import Rule
-from tests.battery.witness_wire import Connection, GoneError, Reply, Request
+from tests.battery.witness_wire import Connection, GoneError
 
 HTML = b"<html><head><title>Sign in</title></head><body>Please sign in to the proxy.</body></html>"
 
@@ -15,16 +16,18 @@ HTML = b"<html><head><title>Sign in</title></head><body>Please sign in to the pr
 class Exchange:
     """One request under a fault."""
 
-    request: Request
-    number: int
-    kind: str
-    image: str
+    request: Call
+    image: str  # of a PUT, a poll or a read
     connection: Connection
-    api: Api
+    api: WitnessApi
     rule: Rule
 
+    @property
+    def kind(self) -> str:
+        return self.request.kind
+
     async def good(self) -> Reply:
-        return await self.api.answer(self.request, self.number)
+        return await self.api.serve(self.request)
 
     async def say(self, reply: Reply) -> None:
         await self.connection.send(reply.wire())
@@ -42,13 +45,13 @@ class Exchange:
     def pretended(self) -> Reply:
         """Return the answer to a change that is not made."""
         if self.api.dialect == "zstack":
-            return Reply.of(202, {"location": f"http://172.20.0.2:8080/zstack/v1/api-jobs/{self.request.job}"})
+            return accepted(self.request.job)
         return self.shown(self.image)
 
     def shown(self, uuid: str) -> Reply:
         """Return an inventory of this image with the requested values, which the table may not have."""
         fields = as_applied(self.api.wanted(self.request) or {})
-        return Reply.of(200, {"inventory": {**self.api.table.get(self.image, {}), **fields, "uuid": uuid}})
+        return inventory(uuid, {**self.api.table.get(self.image, {}), **fields})
 
     def inventory(self) -> dict[str, Any]:
         return self.shown(self.image).document["inventory"]  # type: ignore[no-any-return]

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.battery.witness_api import error
+from tests.battery.api import Reply, error, inventories, status_line
 from tests.battery.witness_exchange import HTML, Exchange, fault
-from tests.battery.witness_wire import Reply, status_line
 
 # ------------------------------------------------------------------------------------------------ broken connections
 
@@ -207,4 +206,4 @@ async def cached(x: Exchange) -> None:
     """Answer with the image as it was before all changes."""
     old = x.api.before.get(x.image, {})
     await x.claimed()
-    await x.say(Reply.of(200, {"inventories": [old]} if x.kind == "read" else {"inventory": old}))
+    await x.say(inventories([old]) if x.kind == "read" else Reply.of(200, {"inventory": old}))

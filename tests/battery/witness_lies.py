@@ -9,9 +9,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.battery.witness_api import error
+from tests.battery.api import ZSTACK, Reply, error, job_unknown, status_line
 from tests.battery.witness_exchange import FAULTS, HTML, Exchange, fault
-from tests.battery.witness_wire import Reply, status_line
 
 MOST_SECONDS = 60.0  # bytes of an endless answer
 
@@ -115,26 +114,25 @@ async def endless_1xx(x: Exchange) -> None:
 # ------------------------------------------------------------------------------------------------ jobs and lies
 
 
-def _accept(x: Exchange, forced: str = "") -> Reply | None:
-    """Make a job with a fault. Returns None if the request would not have become a job."""
-    fields = x.api.wanted(x.request)
-    if x.api.dialect != "zstack" or fields is None or x.request.job in x.api.jobs:
+def _accept(x: Exchange, reply: Reply | None = None, *, executes: bool = False) -> Reply | None:
+    """Make a job that ends in this reply, or never. Returns None if the request would not have become a job."""
+    if x.kind != "put" or x.api.dialect != ZSTACK or x.api.wanted(x.request) is None or x.request.job in x.api.jobs:
         return None
-    return x.api.accept(x.image, fields, x.number, x.request, forced)
+    answer = x.api.accept(x.request, executes=executes)
+    x.api.jobs[x.request.job].reply = reply
+    return answer
 
 
 @fault("job-404")
 async def job_404(x: Exchange) -> None:
     """On put: executed, and then the job is unknown. On poll: the plain answer."""
-    await x.say(
-        (_accept(x, "missing") or await x.good()) if x.kind == "put" else Reply.text(404, "the job has been expired")
-    )
+    await x.say((_accept(x, job_unknown(), executes=True) or await x.good()) if x.kind == "put" else job_unknown())
 
 
 @fault("job-stuck")
 async def job_stuck(x: Exchange) -> None:
     """On put: accepted and never executed, 202 for ever. On poll: still running."""
-    await x.say((_accept(x, "stuck") or await x.good()) if x.kind == "put" else Reply.of(202, {}))
+    await x.say((_accept(x) or await x.good()) if x.kind == "put" else Reply.of(202, {}))
 
 
 @fault("job-other-location")
@@ -147,11 +145,8 @@ async def job_other_location(x: Exchange) -> None:
 async def job_fails(x: Exchange) -> None:
     """On put: the job ends in arg's error code and changes nothing."""
     failed = error(str(x.rule.arg or "SYS.1000"), "said by the witness's script")
-    if x.kind == "put" and (reply := _accept(x, "stuck")):
-        x.api.jobs[x.request.job].result = failed
-        await x.say(reply)
-        return
-    await x.say(await x.good() if x.kind == "put" and x.api.dialect == "zstack" else failed)
+    reply = _accept(x, failed)
+    await x.say(reply or (await x.good() if x.kind == "put" and x.api.dialect == ZSTACK else failed))
 
 
 @fault("duplicate-job")
@@ -174,16 +169,14 @@ async def lie_200(x: Exchange) -> None:
         await x.say(await x.good())
         return
     shown = x.shown(x.image)
-    if reply := _accept(x, "stuck"):
-        x.api.jobs[x.request.job].result = shown
-    await x.say(reply or shown)
+    await x.say(_accept(x, shown) or shown)
 
 
 @fault("apply-twice")
 async def apply_twice(x: Exchange) -> None:
-    reply, fields = await x.good(), x.api.wanted(x.request)
-    if fields is not None and x.image in x.api.table:
-        x.api.apply(x.image, fields, x.number, x.request.job)
+    reply = await x.good()
+    if x.api.wanted(x.request) is not None and x.image in x.api.table:
+        x.api.apply(x.request)
     await x.say(reply)
 
 

@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.battery.witness_api import ACTIONS, IMAGE, JOB, SESSION, Api
-from tests.battery.witness_wire import Request
-
 
 @dataclass
 class Rule:
@@ -60,23 +57,3 @@ class Script:
 
     def rule_for(self, kind: str, uuid: str) -> Rule | None:
         return next((rule for rule in self.rules if rule.takes(kind, uuid)), None)
-
-
-def kind_of(request: Request) -> str:
-    """Return put, poll, read, query, login, logout, or other."""
-    path, method = request.path, request.method
-    if ACTIONS.fullmatch(path):
-        return "put"
-    for pattern, kind in ((JOB, "poll"), (IMAGE, "read"), (SESSION, "logout" if method == "DELETE" else "other")):
-        if pattern.fullmatch(path):
-            return kind
-    named = {"/zstack/v1/images": "query", "/zstack/v1/accounts/login": "login"}
-    return named.get(path, "other")
-
-
-def image_of(request: Request, api: Api) -> str:
-    """Return the image of a PUT, a poll or a read; "" for the others."""
-    if found := ACTIONS.fullmatch(request.path) or IMAGE.fullmatch(request.path):
-        return found[1]
-    found = JOB.fullmatch(request.path)
-    return api.jobs[found[1]].image if found and found[1] in api.jobs else ""

@@ -5,14 +5,16 @@ import hashlib
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.battery import witness_faults, witness_lies  # noqa: F401 - they fill the table of faults
-from tests.battery.witness_api import Api
+from tests.battery.api import Call, Reply
+from tests.battery.witness_api import WitnessApi
 from tests.battery.witness_exchange import Exchange, run_fault
-from tests.battery.witness_script import Script, image_of, kind_of
-from tests.battery.witness_wire import MOST_HEAD, Connection, GoneError, Reader, Reply, Request
+from tests.battery.witness_script import Script
+from tests.battery.witness_wire import MOST_HEAD, Connection, GoneError, Reader
 
 CONTROL = "/_witness/"
 
@@ -29,12 +31,12 @@ class Log:
         line = {"kind": kind, "at": time.time(), "mono": time.monotonic(), **facts}
         os.write(self._descriptor, json.dumps(line).encode() + b"\n")
 
-    def request(self, number: int, connection: int, request: Request) -> None:
+    def request(self, connection: int, request: Call) -> None:
         scheme, credential = request.authorization
         shows_body = request.method in ("PUT", "POST") and not request.path.endswith("/login")
         self.note(
             "request",
-            number=number,
+            number=request.number,
             connection=connection,
             method=request.method,
             path=request.path,
@@ -55,7 +57,7 @@ class Log:
 class Server:
     """Accept, log, answer. An outage is one of its states: refuse, 503 or silent."""
 
-    def __init__(self, api: Api, script: Script, log: Log) -> None:
+    def __init__(self, api: WitnessApi, script: Script, log: Log) -> None:
         self.api = api
         self.script = script
         self.log = log
@@ -111,19 +113,20 @@ class Server:
             del self._connections[connection.number]
             await connection.fin()
 
-    async def _witnessed(self, connection: Connection, request: Request) -> None:
+    async def _witnessed(self, connection: Connection, request: Call) -> None:
         self._numbers += 1
-        number, how, rule = self._numbers, "gone", None
-        self.log.request(number, connection.number, request)
+        request = replace(request, number=self._numbers)
+        how, rule = "gone", None
+        self.log.request(connection.number, request)
         try:
-            kind, image = kind_of(request), image_of(request, self.api)
+            image = self._image_of(request)
             if self.outage:
                 how = f"outage {self.outage}"
                 await self._suffer(connection)
-            elif rule := self.script.rule_for(kind, image):
-                how = await run_fault(Exchange(request, number, kind, image, connection, self.api, rule))
+            elif rule := self.script.rule_for(request.kind, image):
+                how = await run_fault(Exchange(request, image, connection, self.api, rule))
             else:
-                await connection.send((await self.api.answer(request, number)).wire())
+                await connection.send((await self.api.serve(request)).wire())
                 how = "answered"
         except GoneError:
             pass
@@ -131,9 +134,14 @@ class Server:
             how = f"the witness failed: {error!r}"
             await connection.fin()
         finally:
-            self.log.note("end", request=number, how=how, fault=rule.do if rule else "", left=connection.left)
+            self.log.note("end", request=request.number, how=how, fault=rule.do if rule else "", left=connection.left)
         if how == "gone":
             raise GoneError
+
+    def _image_of(self, request: Call) -> str:
+        """Return the image of a PUT, a poll or a read; "" for the others."""
+        job = self.api.jobs.get(request.uuid) if request.kind == "poll" else None
+        return job.call.uuid if job else request.uuid if request.kind in ("put", "read") else ""
 
     async def _suffer(self, connection: Connection) -> None:
         if self.outage == "503":
@@ -143,7 +151,7 @@ class Server:
         else:
             connection.reset()
 
-    async def _control(self, request: Request) -> Reply:
+    async def _control(self, request: Call) -> Reply:
         """Answer requests of the tests. They are not logged."""
         what = request.path.removeprefix(CONTROL)
         body: Any = json.loads(request.body) if request.body else None

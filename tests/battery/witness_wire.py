@@ -5,77 +5,13 @@ It shares no code with bulkimg, so that an error of bulkimg's parser is not repe
 
 import asyncio
 import contextlib
-import json
 import socket
 import struct
 import time
-from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Any
+
+from tests.battery.api import Call
 
 MOST_HEAD = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One received request."""
-
-    method: str
-    path: str
-    query: str
-    headers: dict[str, str]  # names in lower case
-    body: bytes
-
-    @property
-    def job(self) -> str:
-        return self.headers.get("x-job-uuid", "")
-
-    @property
-    def authorization(self) -> tuple[str, str]:
-        """(scheme, credential)."""
-        scheme, _, credential = self.headers.get("authorization", "").partition(" ")
-        return scheme, credential.strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer before it is bytes. `truth` is its real content, for faults that change it."""
-
-    status: int
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, status: int, document: Any) -> "Reply":
-        return cls(status, json.dumps(document).encode())
-
-    @classmethod
-    def text(cls, status: int, text: str, kind: str = "text/plain") -> "Reply":
-        return cls(status, text.encode(), {"Content-Type": kind})
-
-    @property
-    def document(self) -> Any:
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            return None
-
-    def head(self, *, length: bool = True, **more: str) -> bytes:
-        headers = {**self.headers, **{name.replace("_", "-"): value for name, value in more.items()}}
-        if length:
-            headers.setdefault("Content-Length", str(len(self.body)))
-        return status_line(self.status) + b"".join(f"{k}: {v}\r\n".encode() for k, v in headers.items()) + b"\r\n"
-
-    def wire(self) -> bytes:
-        return self.head() + self.body
-
-
-def status_line(status: int) -> bytes:
-    try:
-        reason = HTTPStatus(status).phrase
-    except ValueError:
-        reason = "Unheard Of"
-    return f"HTTP/1.1 {status} {reason}\r\n".encode()
 
 
 class GoneError(Exception):
@@ -110,7 +46,7 @@ class Connection:
         """When the client closed or broke the connection, or None."""
         return self._reader.left
 
-    async def request(self) -> Request | None:
+    async def request(self) -> Call | None:
         """Return the next request, or None if there is none."""
         try:
             head = await self._reader.readuntil(b"\r\n\r\n")
@@ -120,8 +56,7 @@ class Connection:
             body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError):
             return None
-        path, _, query = target.partition("?")
-        return Request(method, path, query, headers, body)
+        return Call.of(method, target, headers, body)
 
     async def send(self, data: bytes) -> None:
         if not self.open or self._writer.is_closing() or self._reader.at_eof():
