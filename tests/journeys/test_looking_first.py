@@ -4,13 +4,13 @@ import asyncio
 import json
 from collections import Counter
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.battery.api import Api, Call, Reply, error
 from tests.conftest import Cli
-from tests.security.servers import call_of, json_answer, refusal
-from tests.zstack.raw import Raw, Reply, http, raw_server
+from tests.security.servers import scripted
+from tests.zstack.raw import Raw, always, http, raw_server
 
 IMAGES = {
     f"{n:032x}": {"uuid": f"{n:032x}", "name": f"old {n}", "platform": "Linux", "architecture": "aarch64"}
@@ -35,7 +35,7 @@ FOREIGN = {
     "401 page": (http(b"<html>Authorization Required</html>", "401 Unauthorized"), "Authorization Required"),
     "405": (http(b"", "405 Method Not Allowed"), "HTTP 405"),
     "400 plain to https": (http(b"<html>The plain HTTP request was sent to HTTPS port</html>", "400 Bad Request"), "HTTPS port"),
-    "403 refusal": (refusal("ID.1002", "not allowed"), "not allowed"),
+    "403 refusal": (error("ID.1002", "not allowed").wire(), "not allowed"),
 }  # fmt: skip
 
 
@@ -48,15 +48,8 @@ def kinds(raw: Raw) -> Counter[str]:
     return Counter(request[0] for request in raw.requests)
 
 
-def always(answer: bytes) -> Reply:
-    """Return a server that gives every request the same answer."""
-
-    async def reply(_: Raw, writer: Any) -> bool:
-        writer.write(answer)
-        await writer.drain()
-        return True
-
-    return reply
+def fleet() -> Api:
+    return Api(table={uuid: dict(image) for uuid, image in IMAGES.items()})
 
 
 @pytest.mark.parametrize("what", FOREIGN)
@@ -64,7 +57,7 @@ async def test_what_is_not_the_api_sends_nothing_and_is_named(cli: Cli, what: st
     answer, words = FOREIGN[what]
 
     cli.write("m.csv", ROWS)
-    async with raw_server(always(answer)) as raw:
+    async with raw_server(always(answer, stays=True)) as raw:
         for command in (("run", "m.csv", *FAST), ("plan", "m.csv", "--rate", "unlimited"), ("export",)):
             done = await asyncio.to_thread(cli, *command, code=5, **environment(raw))
             assert words in done.err, done.err
@@ -81,7 +74,7 @@ async def test_without_a_survey_the_first_redirect_ends_the_run(cli: Cli, what: 
     answer, words = FOREIGN[what]
 
     cli.write("m.csv", ROWS)
-    async with raw_server(always(answer)) as raw:
+    async with raw_server(always(answer, stays=True)) as raw:
         done = await asyncio.to_thread(cli, "run", "m.csv", "--no-survey", *FAST, code=5, **environment(raw))
         assert words in done.err
         assert kinds(raw)["PUT"] == 1
@@ -89,15 +82,11 @@ async def test_without_a_survey_the_first_redirect_ends_the_run(cli: Cli, what: 
 
 
 async def test_a_proxy_that_blocks_questions_and_passes_puts_is_sent_nothing(cli: Cli) -> None:
-    async def reply(raw: Raw, writer: Any) -> bool:
-        call = call_of(raw.requests[-1])
-        put = json_answer({"inventory": {"uuid": call.uuid, **call.wanted}}) if call.kind == "put" else b""
-        writer.write(put or http(b"<html>blocked</html>", "403 Forbidden"))
-        await writer.drain()
-        return True
+    def script(call: Call) -> bytes | None:
+        return None if call.kind == "put" else http(b"<html>blocked</html>", "403 Forbidden")
 
     cli.write("m.csv", ROWS)
-    async with raw_server(reply) as raw:
+    async with raw_server(scripted(script, fleet())) as raw:
         await asyncio.to_thread(cli, "run", "m.csv", *FAST, code=5, **environment(raw))
         assert kinds(raw)["PUT"] == 0
         done = await asyncio.to_thread(cli, "run", "m.csv", "--no-survey", *FAST, code=0, **environment(raw))
@@ -105,55 +94,13 @@ async def test_a_proxy_that_blocks_questions_and_passes_puts_is_sent_nothing(cli
     assert "cannot be read" not in done.err
 
 
-class Fleet:
-    """Images in memory, in the documented dialect. `hidden` are kinds of tags that get another answer."""
-
-    def __init__(self, hidden: dict[str, bytes] | None = None, *, null_platform: str = "") -> None:
-        self.images: dict[str, dict[str, Any]] = {uuid: dict(image) for uuid, image in IMAGES.items()}
-        self.hidden = hidden or {}
-        if null_platform:
-            self.images[null_platform].pop("platform")
-
-    async def reply(self, raw: Raw, writer: Any) -> bool:
-        method, path, _, _ = raw.requests[-1]
-        call = call_of(raw.requests[-1])
-        kind = next((kind for kind in self.hidden if f"/{kind}" in path), "")
-        if kind:
-            data = self.hidden[kind]
-        elif call.kind == "put":
-            self.images[call.uuid] |= call.wanted
-            data = json_answer({"inventory": self.images[call.uuid]})
-        elif call.kind == "read":
-            data = json_answer({"inventories": [self.images[call.uuid]]})
-        elif call.kind == "list" and method == "GET":
-            data = self.listed(path)
-        else:
-            data = http(b"the job has been expired", "404 Not Found")
-        writer.write(data)
-        await writer.drain()
-        return True
-
-    def listed(self, path: str) -> bytes:
-        asked = parse_qs(urlsplit(path).query)
-        if "-tags" in path:
-            return json_answer({"inventories": []})
-        wanted = next(
-            (text.split("?=")[1].split(",") for text in asked.get("q", []) if "?=" in text), sorted(self.images)
-        )
-        beyond = next((text.split(">")[1] for text in asked.get("q", []) if ">" in text), "")
-        found = [self.images[uuid] for uuid in sorted(wanted) if uuid in self.images and uuid > beyond]
-        found = found[: int(asked["limit"][0])]
-        if "platform" in asked.get("fields", [""])[0].split(",") and any("platform" not in image for image in found):
-            return refusal("SYS.1000", "java.lang.NullPointerException", "An internal error happened in system")
-        return json_answer({"inventories": found})
-
-
 async def test_a_platform_that_is_null_in_some_image_fails_no_command(cli: Cli) -> None:
     """fidelity.md, first finding: plan, run, export, verify and undo ask without `fields`."""
     null, other = list(IMAGES)[5], list(IMAGES)[7]
-    fleet = Fleet(null_platform=null)
+    good = fleet()
+    del good.table[null]["platform"]
     cli.write("m.csv", f"uuid,name,platform\n{null},renamed,\n{other},,Windows\n")
-    async with raw_server(fleet.reply) as raw:
+    async with raw_server(scripted(good=good)) as raw:
         given = environment(raw)
 
         async def run(*words: str) -> Any:
@@ -161,14 +108,14 @@ async def test_a_platform_that_is_null_in_some_image_fails_no_command(cli: Cli) 
 
         assert "plan: 2 to update (name 1, platform 1)" in (await run("plan", "m.csv", "--rate", "unlimited")).out
         await run("run", "m.csv", *FAST)
-        assert fleet.images[null]["name"] == "renamed"
-        assert fleet.images[other]["platform"] == "Windows"
+        assert good.table[null]["name"] == "renamed"
+        assert good.table[other]["platform"] == "Windows"
         await run("verify", "last", "--rate", "unlimited")
         exported = (await run("export", "--rate", "unlimited")).out
         assert len(exported.splitlines()) == 41
         await run("undo", "last", *FAST)
-        assert fleet.images[other] == IMAGES[other]
-        assert fleet.images[null]["name"] == IMAGES[null]["name"]
+        assert good.table[other] == IMAGES[other]
+        assert good.table[null]["name"] == IMAGES[null]["name"]
         assert len(raw.requests) < 40
 
 
@@ -178,20 +125,20 @@ async def test_a_platform_that_is_null_in_some_image_fails_no_command(cli: Cli) 
     [
         http(b"no api mapping to /v1/tags", "404 Not Found"),
         http(b"<html>forbidden</html>", "403 Forbidden"),
-        refusal("ID.1002", "no permission to query tags"),
+        error("ID.1002", "no permission to query tags").wire(),
         http(b"", "405 Method Not Allowed"),
     ],
     ids=["404", "403", "refused", "405"],
 )
 async def test_tags_that_cannot_be_read_cost_only_what_depends_on_them(cli: Cli, kind: str, answer: bytes) -> None:
-    fleet = Fleet({kind: answer})
+    good = fleet()
     named, plain, guarded = list(IMAGES)[:3]
     field = "systemTags" if kind == "system-tags" else "userTags"
     cli.write(
         "m.csv",
         f"uuid,name,architecture,{field},if_{field}\n{named},a,,t::x,\n{plain},b,x86_64,,\n{guarded},c,,,t::y\n",
     )
-    async with raw_server(fleet.reply) as raw:
+    async with raw_server(scripted(lambda call: answer if call.path.endswith(kind) else None, good)) as raw:
         given = environment(raw)
         done = await asyncio.to_thread(cli, "run", "m.csv", *FAST, "--allow-field", "architecture", code=1, **given)
         assert done.err.count(f"{field} cannot be read") == 1
@@ -203,10 +150,10 @@ async def test_tags_that_cannot_be_read_cost_only_what_depends_on_them(cli: Cli,
         assert "cannot be checked" in by_line[4]["message"]
         assert by_line[3]["before"]["name"] == "old 2"
         await asyncio.to_thread(cli, "undo", "last", *FAST, code=None, **given)
-        assert fleet.images[named]["name"] == "old 1"
-        assert fleet.images[plain]["name"] == "old 2"
-        sent = [call_of(request) for request in raw.requests if request[0] == "PUT"]
-        assert not any(field in json.dumps(call.body) for call in sent[2:]), "undo removes no tag that nobody saw"
+        assert good.table[named]["name"] == "old 1"
+        assert good.table[plain]["name"] == "old 2"
+        sent = [body for method, _, _, body in raw.requests if method == "PUT"]
+        assert not any(field.encode() in body for body in sent[2:]), "undo removes no tag that nobody saw"
 
 
 # -- rows of unknown outcome --------------------------------------------------------------------------------------------
@@ -215,22 +162,16 @@ async def test_tags_that_cannot_be_read_cost_only_what_depends_on_them(cli: Cli,
 @pytest.mark.parametrize("lost", [1, 2, 5, 6])
 async def test_a_row_nobody_can_tell_about_is_sent_again_while_tries_are_left(cli: Cli, lost: int) -> None:
     """There is no answer, no job and no way to read, but the row's values are absolute."""
-    seen: list[dict[str, Any]] = []
+    seen: list[bytes] = []
 
-    async def reply(raw: Raw, writer: Any) -> bool:
-        call = call_of(raw.requests[-1])
-        if call.kind == "put":
-            seen.append(call.body)
-            if len(seen) <= lost:
-                return False
-            writer.write(json_answer({"inventory": {"uuid": call.uuid, **call.wanted}}))
-        else:
-            writer.write(http(b"not found", "404 Not Found"))
-        await writer.drain()
-        return True
+    def script(call: Call) -> Reply | bytes | None:
+        if call.kind != "put":
+            return Reply.text(404, "not found")
+        seen.append(call.body)
+        return b"" if len(seen) <= lost else None
 
     cli.write("m.csv", f"uuid,name\n{'1' * 32},new\n")
-    async with raw_server(reply) as raw:
+    async with raw_server(scripted(script)) as raw:
         words = ("run", "m.csv", "--no-survey", "--action-key", "updateimage", "--retries", "5", *FAST)
         await asyncio.to_thread(cli, *words, code=None, **environment(raw))
     (result,) = cli.results()

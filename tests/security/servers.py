@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import json
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Any
 
-from tests.zstack.raw import Raw, Reply, http, raw_server
+from tests.battery.api import Api, Call, Reply
+from tests.zstack.raw import Raw, always, http, raw_server
+from tests.zstack.raw import Reply as Replies
 
 HEX32 = "[0-9a-f]{32}"
 # docs/dev/reliability.md, invariant 22, written again: shares nothing with bulkimg.
@@ -18,74 +17,28 @@ OURS = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Call:
-    """A request for the script of a test. `kind`: login, logout, put, poll, read or list."""
-
-    kind: str
-    uuid: str  # of the image, the job or the session; empty if the path has none
-    headers: dict[str, str]
-    body: Any
-
-    @property
-    def wanted(self) -> dict[str, Any]:
-        """Return the fields of a PUT."""
-        return next(iter(self.body.values()))
-
-    @property
-    def job(self) -> str:
-        return self.headers.get("x-job-uuid", "")
+Script = Callable[[Call], Reply | bytes | None]
 
 
-Script = Callable[[Call], bytes | None]
+def api(session: str = "a" * 32) -> Api:
+    """Return a good server: it answers as documented, it has every image, and a login gives this session."""
+    return Api(new_session=lambda: session, unseen={"name": "old"})
 
 
-def kind_of(path: str) -> str:
-    """Return which call of the API a path is."""
-    for mark, kind in (("/login", "login"), ("/sessions/", "logout"), ("/actions", "put"), ("/api-jobs/", "poll")):
-        if mark in path:
-            return kind
-    return "read" if re.search(rf"/images/{HEX32}$", path) else "list"
+def call_of(raw: Raw) -> Call:
+    """Return the newest request."""
+    return Call.of(*raw.requests[-1])
 
 
-def call_of(request: tuple[str, str, dict[str, str], bytes]) -> Call:
-    """Parse the newest request."""
-    _, path, headers, body = request
-    found = re.search(HEX32, path.partition("?")[0])
-    return Call(kind_of(path), found.group() if found else "", headers, json.loads(body) if body else None)
-
-
-def json_answer(document: Any, status: str = "200 OK", *headers: str) -> bytes:
-    """Return a complete JSON answer."""
-    return http(json.dumps(document).encode(), status, "Content-Type: application/json", *headers)
-
-
-def refusal(code: str, details: str, description: str = "refused") -> bytes:
-    """Return ZStack's own error object."""
-    error = {"code": code, "description": description, "details": details}
-    return json_answer({"error": error}, "503 Service Unavailable")
-
-
-def honest(call: Call, session: str = "a" * 32) -> bytes:
-    """Return the answer of a good server of the documented dialect."""
-    if call.kind == "put":
-        return json_answer({"inventory": {"uuid": call.uuid, **call.wanted}})
-    if call.kind == "read":
-        return json_answer({"inventories": [{"uuid": call.uuid, "name": "old"}]})
-    if call.kind == "login":
-        return json_answer({"inventory": {"uuid": session}})
-    if call.kind == "poll":
-        return http(b"the job has been expired", "404 Not Found")
-    return json_answer({"inventories": [], "total": 0} if call.kind == "list" else {})
-
-
-def scripted(script: Script, session: str = "a" * 32) -> Reply:
-    """Return the script's answer, or the honest one. An empty answer breaks the connection."""
+def scripted(script: Script = lambda call: None, good: Api | None = None) -> Replies:
+    """Give the script's answer, or that of a good server. An empty answer breaks the connection."""
+    good = good or api()
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
-        call = call_of(raw.requests[-1])
+        call = call_of(raw)
         said = script(call)
-        data = honest(call, session) if said is None else said
+        said = good.answer(call) if said is None else said
+        data = said.wire() if isinstance(said, Reply) else said
         writer.write(data)
         await writer.drain()
         return bool(data)
@@ -102,12 +55,7 @@ def strangers(raw: Raw) -> list[str]:
 async def sink() -> AsyncIterator[Raw]:
     """Start a second origin. It answers, so that a client would continue; `connections` counts the connections."""
 
-    async def reply(_: Raw, writer: asyncio.StreamWriter) -> bool:
-        writer.write(http(b'{"inventory": {"uuid": "' + b"b" * 32 + b'"}}'))
-        await writer.drain()
-        return True
-
-    async with raw_server(reply) as raw:
+    async with raw_server(always(http(b'{"inventory": {"uuid": "' + b"b" * 32 + b'"}}'), stays=True)) as raw:
         yield raw
 
 

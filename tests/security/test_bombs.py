@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.battery.api import Call
 from tests.conftest import Cli
 from tests.security.figures import measured
-from tests.security.servers import Call, call_of, scripted
+from tests.security.servers import call_of, scripted
 from tests.security.watching import Seen, watch
 from tests.zstack.raw import Raw, http, raw_server
 
@@ -36,7 +37,7 @@ def gzip_bomb() -> bytes:
     return gzip.compress(b"\0" * (256 * MB), compresslevel=1)
 
 
-well = scripted(lambda call: None)
+well = scripted()
 Bomb = Callable[[], Iterator[bytes]]
 BOMBS: dict[str, Bomb] = {
     "gzip": lambda: whole(gzip_bomb(), "Content-Encoding: gzip"),
@@ -57,7 +58,7 @@ def thrower(bomb: Bomb) -> Callable[[Raw, asyncio.StreamWriter], Awaitable[bool]
     ready = list(itertools.islice(bomb(), 2))
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
-        if call_of(raw.requests[-1]).kind != "put":
+        if call_of(raw).kind != "put":
             return await well(raw, writer)
         endlessly = len(ready) > 1
         for piece in itertools.chain(ready, itertools.repeat(ready[-1])) if endlessly else ready:
@@ -86,7 +87,7 @@ def plain() -> dict[str, int]:
 
 async def plain_peak(cli: Cli, plain: dict[str, int]) -> int:
     if not plain:
-        async with raw_server(scripted(lambda call: None)) as raw:
+        async with raw_server(scripted()) as raw:
             seen = await run_against(cli, raw.url)
         assert seen.code == 0, seen.err
         plain["peak"] = seen.peak
@@ -140,7 +141,7 @@ async def test_a_drip_costs_one_timeout(cli: Cli) -> None:
     """One byte after another, for ever: the timeout is for the whole answer."""
 
     async def drip(raw: Raw, writer: asyncio.StreamWriter) -> bool:
-        if call_of(raw.requests[-1]).kind != "put":
+        if call_of(raw).kind != "put":
             return await well(raw, writer)
         for byte in itertools.chain(HEAD + b"Content-Length: 100000\r\n\r\n", itertools.repeat(120)):
             writer.write(bytes([byte]))

@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 
 import bulkimg
+from tests.battery.api import Call, Reply, accepted
 from tests.conftest import Cli, corpus
 from tests.ended import ended
 from tests.security.figures import measured
 from tests.security.servers import (
-    Call,
     Script,
     address_of,
-    json_answer,
-    kind_of,
     port_of,
     scripted,
     sink,
@@ -66,11 +64,11 @@ async def execute(url: str, place: Path, rows: int, **options: Any) -> bulkimg.S
 def on_the_way_to(kind: str, bad: bytes) -> Script:
     """Return the bad answer for one kind of call, and the answers that make bulkimg send that call."""
 
-    def script(call: Call) -> bytes | None:
+    def script(call: Call) -> Reply | bytes | None:
         if call.kind == kind:
             return bad
         if call.kind == "put" and kind == "poll":
-            return json_answer({"location": f"http://10.0.0.1/zstack/v1/api-jobs/{call.job}"}, "202 Accepted")
+            return accepted(call.job)
         if call.kind == "put" and kind == "read":
             return http(b"<html>a portal</html>", "200 OK", "Content-Type: text/html")
         return None
@@ -88,7 +86,7 @@ async def test_redirects_and_their_kin_lead_nowhere(tmp_path: Path, kind: str) -
             async with raw_server(scripted(on_the_way_to(kind, bad))) as raw:
                 await execute(raw.url, tmp_path, 1)
             assert strangers(raw) == []
-            assert kind in {kind_of(path) for _, path, _, _ in raw.requests}
+            assert kind in {Call.of(*request).kind for request in raw.requests}
             assert [headers["cookie"] for _, _, headers, _ in raw.requests if "cookie" in headers] == []
             asked += len(raw.requests)
         assert there.connections == 0
@@ -111,13 +109,13 @@ async def test_the_location_of_a_job_is_never_followed(tmp_path: Path, own: bool
     assert len(locations) == 26
     async with sink() as there:
 
-        def script(call: Call) -> bytes | None:
+        def script(call: Call) -> Reply | None:
             if call.kind != "put":
                 return None
             location = pointed(locations[int(call.uuid, 16)], there)
             if own and isinstance(location, str):
                 location = location.replace("fedcba9876543210" * 2, call.job)
-            return json_answer({"location": location}, "202 Accepted")
+            return Reply.of(202, {"location": location})
 
         async with raw_server(scripted(script)) as raw:
             await execute(raw.url, tmp_path, len(locations))
@@ -133,7 +131,7 @@ async def test_the_location_of_a_job_is_never_followed(tmp_path: Path, own: bool
 
 async def test_proxies_and_a_netrc_of_the_environment_are_not_used(cli: Cli) -> None:
     cli.write("m.csv", f"uuid,name\n{1:032x},x\n")
-    async with sink() as there, raw_server(scripted(lambda call: None)) as raw:
+    async with sink() as there, raw_server(scripted()) as raw:
         cli.write(".netrc", f"machine 127.0.0.1 login sink password {port_of(there)}\ndefault login a password b\n")
         (cli.place / ".netrc").chmod(0o600)
         names = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "ftp_proxy")
@@ -151,7 +149,7 @@ async def test_proxies_and_a_netrc_of_the_environment_are_not_used(cli: Cli) -> 
 async def test_no_proxy_of_another_case_or_a_config_file_moves_the_target(cli: Cli) -> None:
     """Settings of other clients (curlrc, pip's variables, REQUESTS_CA_BUNDLE, SSL_CERT_FILE) have no effect."""
     cli.write("m.csv", f"uuid,name\n{1:032x},x\n")
-    async with sink() as there, raw_server(scripted(lambda call: None)) as raw:
+    async with sink() as there, raw_server(scripted()) as raw:
         cli.write(".curlrc", f'proxy = "{there.url}"\nlocation\nnetrc\n')
         trap = {"HOME": str(cli.place), "CURL_HOME": str(cli.place), "PROXY": there.url, "REQUEST_METHOD": "GET"}
         given = {"BULKIMG_ENDPOINT": raw.url, "BULKIMG_SESSION": "5e551017" * 4}

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.battery.api import Call, Reply, accepted, error, inventories, inventory
 from tests.conftest import Cli, Done, corpus
-from tests.security.servers import Call, json_answer, refusal, scripted
+from tests.security.servers import scripted
 from tests.zstack.raw import http, raw_server
 
 SESSION: dict[str, Any] = {"BULKIMG_SESSION": "5e551017" * 4}
@@ -34,12 +35,12 @@ def obeyed(*done: Done) -> list[str]:
 PLACES = ("plain", "details", "description", "code", "drift", "job", "job code", "unbound", "read")
 
 
-def said(place: str, text: str, call: Call) -> bytes | None:
+def said(place: str, text: str, call: Call) -> Reply | bytes | None:
     """Return the hostile text in that place of the server's answers to one row."""
     if call.kind == "read":
-        return json_answer({"inventories": [{"uuid": call.uuid, "name": text}]}) if place == "read" else None
+        return inventories([{"uuid": call.uuid, "name": text}]) if place == "read" else None
     if call.kind == "put" and place.startswith("job"):
-        return json_answer({"location": f"http://10.0.0.1/zstack/v1/api-jobs/{call.job}"}, "202 Accepted")
+        return accepted(call.job)
     if call.kind == "poll" and not place.startswith("job"):
         return None
     if place == "plain":
@@ -47,10 +48,15 @@ def said(place: str, text: str, call: Call) -> bytes | None:
     if place in ("unbound", "read"):
         return http(text.encode(), "200 OK")
     if place == "drift":
-        return json_answer({"inventory": {"uuid": call.uuid, "name": text, "description": text}})
+        return inventory(call.uuid, {"name": text, "description": text})
     field = {"job": "details", "job code": "code"}.get(place, place)
-    error = {"code": "SYS.1006", "description": "refused", "details": f"image[uuid:{call.uuid}]", field: text}
-    return json_answer({"error": error}, "503 Service Unavailable")
+    given: dict[str, Any] = {
+        "code": "SYS.1006",
+        "description": "refused",
+        "details": f"image[uuid:{call.uuid}]",
+        field: text,
+    }
+    return error(**given)
 
 
 async def told_everything(cli: Cli, texts: list[str], *options: str) -> Done:
@@ -61,7 +67,7 @@ async def told_everything(cli: Cli, texts: list[str], *options: str) -> Done:
     cli.write("m.jsonl", "\n".join(lines) + "\n")
     jobs: dict[str, int] = {}
 
-    def script(call: Call) -> bytes | None:
+    def script(call: Call) -> Reply | bytes | None:
         if call.kind in ("put", "read"):
             number = int(call.uuid, 16)
             jobs.setdefault(call.job, number)
@@ -74,7 +80,7 @@ async def told_everything(cli: Cli, texts: list[str], *options: str) -> Done:
 
     async with raw_server(scripted(script)) as raw:
         words = ("run", "m.jsonl", "--yes", "-v", "--rate", "unlimited", "--retries", "0", "--max-errors", "none")
-        given = {**SESSION, "BULKIMG_ENDPOINT": raw.url}
+        given: dict[str, Any] = {**SESSION, "BULKIMG_ENDPOINT": raw.url}
         done = await asyncio.to_thread(lambda: cli(*words, *options, code=1, **given))
     assert len(cli.results()) == len(pairs)
     return done
@@ -111,10 +117,10 @@ async def test_one_json_document_stays_one_whatever_the_server_says(cli: Cli) ->
 
 async def test_try_shows_a_hostile_answer_written_out(cli: Cli) -> None:
     text = "".join(hostile_texts())
-    answers = [http(text.encode(), "400 Bad Request"), refusal(text, text, text), json_answer({text: text})]
+    answers = [Reply.text(400, text), error(text, text, description=text), Reply.of(200, {text: text})]
     for answer in answers:
         async with raw_server(scripted(lambda call, answer=answer: answer if call.kind == "put" else None)) as raw:  # type: ignore[misc]
-            given = {**SESSION, "BULKIMG_ENDPOINT": raw.url}
+            given: dict[str, Any] = {**SESSION, "BULKIMG_ENDPOINT": raw.url}
             words = ("try", "7" * 32, "--set", f"description={text.replace(chr(0), '')}", "--send")
             done = await asyncio.to_thread(lambda given=given, words=words: cli(*words, code=None, **given))  # type: ignore[misc]
         assert done.code in (0, 1, 2)

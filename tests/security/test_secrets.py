@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.battery.api import Call, Reply, accepted, error, inventory
 from tests.conftest import Cli, Server, sandbox_process
 from tests.security.canaries import Search, forms, new_key_secret, new_password, new_session
 from tests.security.figures import measured
-from tests.security.servers import Call, json_answer, refusal, scripted
+from tests.security.servers import api, scripted
 from tests.security.watching import Seen, limit_of, some_rows_are_settled, watch
 from tests.zstack.raw import http, raw_server
 
@@ -83,7 +84,7 @@ def environment(cli: Cli, given: Canaries, url: str) -> dict[str, Any]:
 async def test_a_run_writes_no_secret(cli: Cli, kind: str, shown: tuple[str, ...]) -> None:
     given = canaries(kind)
     cli.write("m.csv", rows(40))
-    async with raw_server(scripted(lambda call: None, given.session)) as raw:
+    async with raw_server(scripted(good=api(given.session))) as raw:
         seen = await asyncio.to_thread(
             watch, cli, "run", "m.csv", *LOUD, *shown, cold=True, **environment(cli, given, raw.url)
         )
@@ -94,16 +95,20 @@ async def test_a_run_writes_no_secret(cli: Cli, kind: str, shown: tuple[str, ...
 SHAPES = ("plain", "details", "description", "code", "name", "job", "login-text")
 
 
-def shaped(shape: str, text: str, call: Call) -> bytes:
+def shaped(shape: str, text: str, call: Call) -> Reply | bytes:
     """Return the text where a server might put it. `details` is JSON whose escapes are the text's own."""
     if shape == "plain":
         return http(f"bad request, headers were {text}".encode(), "400 Bad Request")
     if shape == "name":
-        return json_answer({"inventory": {"uuid": call.uuid, "name": text}})
+        return inventory(call.uuid, {"name": text})
     field = {"job": "details", "login-text": "details"}.get(shape, shape)
-    error = {"code": "SYS.1006", "description": "refused", "details": f"image[uuid:{call.uuid}]", field: "@"}
-    body = json.dumps({"error": error}).replace('"@"', f'"{text}"')
-    return http(body.encode(), "503 Service Unavailable")
+    given: dict[str, Any] = {
+        "code": "SYS.1006",
+        "description": "refused",
+        "details": f"image[uuid:{call.uuid}]",
+        field: "@",
+    }
+    return Reply(503, error(**given).body.replace(b'"@"', f'"{text}"'.encode()))
 
 
 def echoes(given: Canaries) -> Iterator[tuple[str, str, str]]:
@@ -125,18 +130,18 @@ async def test_what_a_server_echoes_in_any_form_is_not_written(cli: Cli, kind: s
     said = list(echoes(given))
     cli.write("m.csv", rows(len(said)))
 
-    def script(call: Call) -> bytes | None:
+    def script(call: Call) -> Reply | bytes | None:
         if call.kind not in ("put", "poll"):
             return None
         shape, _, text = said[int(call.uuid, 16)] if call.kind == "put" else said[jobs[call.uuid]]
         if call.kind == "put":
             jobs[call.job] = int(call.uuid, 16)
         if call.kind == "put" and shape == "job":
-            return json_answer({"location": f"http://10.0.0.1/zstack/v1/api-jobs/{call.job}"}, "202 Accepted")
+            return accepted(call.job)
         return shaped(shape, text, call) if call.kind == "put" or shape == "job" else None
 
     jobs: dict[str, int] = {}
-    async with raw_server(scripted(script, given.session)) as raw:
+    async with raw_server(scripted(script, api(given.session))) as raw:
         where = environment(cli, given, raw.url)
         seen = await asyncio.to_thread(watch, cli, "run", "m.csv", *LOUD, "--max-errors", "none", **where)
         told = await asyncio.to_thread(watch, cli, "status")
@@ -151,20 +156,20 @@ async def test_the_signature_and_the_hash_that_a_server_echoes_are_not_written(c
     cli.write("m.csv", rows(20))
     sent: dict[str, str] = {}
 
-    def script(call: Call) -> bytes | None:
+    def script(call: Call) -> Reply | bytes | None:
         if call.kind == "login":
-            sent["hash"] = call.body["logInByAccount"]["password"]
+            sent["hash"] = call.document["logInByAccount"]["password"]
         if call.kind != "put":
             return None
         number = int(call.uuid, 16)
         authorization = call.headers["authorization"]
         sent[f"authorization {number}"] = re.split("[ :]", authorization)[-1]
-        text = json.dumps([call.headers, sent.get("hash", "")])
+        text = json.dumps([dict(call.headers), sent.get("hash", "")])
         if number % 2:
             return http(text.encode(), "400 Bad Request")
-        return refusal("SYS.1006", f"image[uuid:{call.uuid}] {text}", authorization)
+        return error("SYS.1006", f"image[uuid:{call.uuid}] {text}", description=authorization)
 
-    async with raw_server(scripted(script, given.session)) as raw:
+    async with raw_server(scripted(script, api(given.session))) as raw:
         where = environment(cli, given, raw.url)
         seen = await asyncio.to_thread(watch, cli, "run", "m.csv", *LOUD, "--max-errors", "none", **where)
     assert seen.code == 1, seen.err
@@ -180,15 +185,15 @@ async def test_a_refused_login_writes_no_secret(cli: Cli, kind: str, status: str
     known = {name: secret for name, secret in given.secrets.items() if secret in given.environment.values()}
     cli.write("m.csv", rows(2))
 
-    def script(call: Call) -> bytes | None:
+    def script(call: Call) -> Reply | bytes | None:
         if call.kind not in ("login", "put"):
             return None
-        text = f"{json.dumps(call.body)} {call.headers.get('authorization', '').partition(':')[0]} {known}"
+        text = f"{json.dumps(call.document)} {call.headers.get('authorization', '').partition(':')[0]} {known}"
         if status.startswith("503"):
-            return refusal("ID.1000", text, text)
+            return error("ID.1000", text, description=text)
         return http(text.encode(), status, f"WWW-Authenticate: Basic realm={given.session}")
 
-    async with raw_server(scripted(script, given.session)) as raw:
+    async with raw_server(scripted(script, api(given.session))) as raw:
         where = environment(cli, given, raw.url)
         seen = await asyncio.to_thread(watch, cli, "run", "m.csv", *LOUD, "--log-format", "json", **where)
     assert seen.code in (1, 5), seen.err
@@ -240,7 +245,7 @@ async def test_a_bug_writes_no_secret(cli: Cli, kind: str) -> None:
     """An unexpected exception in the middle of a run: its traceback shows no secret."""
     given = canaries(kind)
     cli.write("m.csv", rows(3))
-    async with raw_server(scripted(lambda call: None, given.session)) as raw:
+    async with raw_server(scripted(good=api(given.session))) as raw:
         where = environment(cli, given, raw.url)
         seen = await asyncio.to_thread(watch, cli, "run", "m.csv", *LOUD, program=("-c", BUG), **where)
     assert seen.code not in (0, None)
@@ -251,10 +256,10 @@ async def test_a_bug_writes_no_secret(cli: Cli, kind: str) -> None:
 async def test_try_shows_no_secret(cli: Cli, kind: str) -> None:
     given = canaries(kind)
 
-    def script(call: Call) -> bytes | None:
-        return refusal("SYS.1006", f"{call.headers} {given.echoed}") if call.kind == "put" else None
+    def script(call: Call) -> Reply | bytes | None:
+        return error("SYS.1006", f"{call.headers} {given.echoed}") if call.kind == "put" else None
 
-    async with raw_server(scripted(script, given.session)) as raw:
+    async with raw_server(scripted(script, api(given.session))) as raw:
         where = environment(cli, given, raw.url)
         words = ("try", "0" * 32, "--set", "name=x")
         shown = await asyncio.to_thread(watch, cli, *words, **where)
@@ -293,7 +298,7 @@ async def test_no_core_is_dumped(cli: Cli) -> None:
     cli.write("m.csv", rows(3))
     core = 'import resource, runpy, sys\nresource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20))\nsys.argv[0] = "bulkimg"\n'
     program = ("-c", core + 'runpy.run_module("bulkimg", run_name="__main__")')
-    async with raw_server(scripted(lambda call: None, given.session)) as raw:
+    async with raw_server(scripted(good=api(given.session))) as raw:
         where = environment(cli, given, raw.url)
         seen = await asyncio.to_thread(watch, cli, "run", "m.csv", *LOUD, "--rate", "5/s", program=program, **where)
     assert seen.code == 0, seen.err

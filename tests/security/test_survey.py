@@ -4,50 +4,26 @@ import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.battery.api import Api, Reply, inventories
 from tests.conftest import Cli
 from tests.security.canaries import forms
-from tests.security.servers import call_of, honest, json_answer, strangers
+from tests.security.servers import api, scripted, strangers
 from tests.security.test_secrets import KINDS, Canaries, canaries, environment, rows, searched
 from tests.security.watching import watch
-from tests.zstack.raw import Raw, Reply, http, raw_server
+from tests.zstack.raw import http, raw_server
 
 LOOKING: dict[str, Any] = {"BULKIMG_SURVEY": "true"}
 HOSTILE = "=cmd()\x1b]0;pwned\x07\u202e\r\n</script><script>alert(1)</script>"
 
 
-class Fleet:
-    """Images whose names a test sets. PUTs are executed."""
-
-    def __init__(self, names: dict[str, str], session: str) -> None:
-        self.images: dict[str, dict[str, Any]] = {uuid: {"uuid": uuid, "name": name} for uuid, name in names.items()}
-        self.tags: dict[str, str] = {}
-        self.session = session
-
-    async def reply(self, raw: Raw, writer: Any) -> bool:
-        method, path, _, _ = raw.requests[-1]
-        call = call_of(raw.requests[-1])
-        if call.kind == "put":
-            self.images[call.uuid] |= call.wanted
-            data = json_answer({"inventory": self.images[call.uuid]})
-        elif call.kind in ("list", "read") and method == "GET":
-            data = self.found(path, call.uuid)
-        else:
-            data = honest(call, self.session)
-        writer.write(data)
-        await writer.drain()
-        return True
-
-    def found(self, path: str, uuid: str) -> bytes:
-        conditions = parse_qs(urlsplit(path).query).get("q", [f"uuid?={uuid}"])
-        wanted = next((text.split("?=")[1].split(",") for text in conditions if "?=" in text), [])
-        if "-tags" in path:
-            tags = [{"uuid": "1" * 32, "resourceUuid": u, "tag": self.tags[u]} for u in wanted if u in self.tags]
-            return json_answer({"inventories": tags})
-        return json_answer({"inventories": [self.images[u] for u in sorted(wanted) if u in self.images]})
+def fleet_of(names: dict[str, str], session: str = "a" * 32) -> Api:
+    """Return a good server with these images."""
+    good = api(session)
+    good.table = {uuid: {"uuid": uuid, "name": name} for uuid, name in names.items()}
+    return good
 
 
 def forms_of(given: Canaries) -> Iterator[str]:
@@ -66,14 +42,15 @@ async def test_a_secret_that_a_server_calls_an_image_is_written_nowhere(cli: Cli
         "m.csv",
         "uuid,name,userTags\n" + "".join(f"{n:032x},new-{n},\n" for n in range(len(texts))) + f"{'e' * 32},x,t\n",
     )
-    fleet = Fleet({f"{n:032x}": f"it is {text}" for n, text in enumerate(texts)} | {"e" * 32: "y"}, given.session)
-    fleet.tags["e" * 32] = texts[0]
-    async with raw_server(fleet.reply) as raw:
+    fleet = fleet_of({f"{n:032x}": f"it is {text}" for n, text in enumerate(texts)} | {"e" * 32: "y"}, given.session)
+    tag = {"uuid": "1" * 32, "resourceType": "ImageVO", "resourceUuid": "e" * 32, "tag": texts[0]}
+    fleet.tags["user-tags"] = {tag["uuid"]: tag}
+    async with raw_server(scripted(good=fleet)) as raw:
         where = environment(cli, given, raw.url) | LOOKING
         fast = ("--yes", "--rate", "unlimited", "-v", "--max-errors", "none")
         planned = await asyncio.to_thread(watch, cli, "plan", "m.csv", "--rate", "unlimited", **where)
         applied = await asyncio.to_thread(watch, cli, "apply", "last", *fast, **where)
-        fleet.images["0" * 32]["name"] = f"again {texts[1]}"
+        fleet.table["0" * 32]["name"] = f"again {texts[1]}"
         undone = await asyncio.to_thread(watch, cli, "undo", "last", *fast, **where)
         verified = await asyncio.to_thread(watch, cli, "verify", "last", "--rate", "unlimited", **where)
         assert strangers(raw) == []
@@ -81,8 +58,8 @@ async def test_a_secret_that_a_server_calls_an_image_is_written_nowhere(cli: Cli
     assert b"[hidden]" in planned.out
     assert applied.code in (0, 1), applied.err
     # If redaction breaks an answer's JSON, it cannot be compared with the survey: the row is a conflict.
-    changed = [image for image in fleet.images.values() if image["name"].startswith(("new-", "again", "x"))]
-    assert 0 < len(changed) <= len(fleet.images)
+    changed = [image for image in fleet.table.values() if image["name"].startswith(("new-", "again", "x"))]
+    assert 0 < len(changed) <= len(fleet.table)
     assert undone.code == 1
     assert b"contained one of your credentials before" in undone.err
     searched(cli, given, planned, applied, undone, verified)
@@ -90,11 +67,11 @@ async def test_a_secret_that_a_server_calls_an_image_is_written_nowhere(cli: Cli
 
 async def test_a_value_that_happens_to_be_the_password_is_compared_as_it_is(cli: Cli) -> None:
     """The password is `Linux`, and so is every second platform. These rows are as asked for, and not `[hidden]`."""
-    fleet = Fleet({f"{n:032x}": "x" for n in range(6)}, "a" * 32)
-    for n, image in enumerate(fleet.images.values()):
+    fleet = fleet_of({f"{n:032x}": "x" for n in range(6)})
+    for n, image in enumerate(fleet.table.values()):
         image["platform"] = "Linux" if n % 2 else "Other"
-    cli.write("m.csv", "uuid,platform\n" + "".join(f"{uuid},Linux\n" for uuid in fleet.images))
-    async with raw_server(fleet.reply) as raw:
+    cli.write("m.csv", "uuid,platform\n" + "".join(f"{uuid},Linux\n" for uuid in fleet.table))
+    async with raw_server(scripted(good=fleet)) as raw:
         given: dict[str, Any] = {
             "BULKIMG_ENDPOINT": raw.url,
             "BULKIMG_ACCOUNT": "admin",
@@ -107,9 +84,9 @@ async def test_a_value_that_happens_to_be_the_password_is_compared_as_it_is(cli:
 
 
 async def test_what_an_image_is_called_is_harmless_wherever_it_is_shown(cli: Cli) -> None:
-    fleet = Fleet({f"{n:032x}": HOSTILE for n in range(3)}, "a" * 32)
+    fleet = fleet_of({f"{n:032x}": HOSTILE for n in range(3)})
     cli.write("m.csv", rows(3))
-    async with raw_server(fleet.reply) as raw:
+    async with raw_server(scripted(good=fleet)) as raw:
         given: dict[str, Any] = {"BULKIMG_ENDPOINT": raw.url, "BULKIMG_SESSION": "5e551017" * 4, **LOOKING}
         seen = await asyncio.to_thread(watch, cli, "plan", "m.csv", "--rate", "unlimited", **given)
     assert seen.code == 0
@@ -129,27 +106,20 @@ async def test_what_an_image_is_called_is_harmless_wherever_it_is_shown(cli: Cli
         (http(b"x" * (5 << 20)), False),
         (http(b'{"inventories": [' + b"[" * 100_000), False),
         (http(b"", "302 Found", "Location: http://127.0.0.1:9/zstack/v1/images"), False),
-        (json_answer({"inventories": [{"uuid": "0" * 32, "name": {"a": ["b"] * 1000}, "platform": 7}]}), True),
-        (json_answer({"inventories": [{"uuid": "0" * 32, "name": "x" * 1_000_000}]}), True),
-        (json_answer({"inventories": [{"uuid": f"{n:032x}", "name": "x"} for n in range(5000)]}), False),
+        (inventories([{"uuid": "0" * 32, "name": {"a": ["b"] * 1000}, "platform": 7}]), True),
+        (inventories([{"uuid": "0" * 32, "name": "x" * 1_000_000}]), True),
+        (inventories({"uuid": f"{n:032x}", "name": "x"} for n in range(5000)), False),
     ],
     ids=["too large", "too deep", "elsewhere", "odd values", "a long name", "too many"],
 )
-async def test_odd_answers_to_the_survey_make_no_false_outcome(cli: Cli, answer: bytes, is_read: bool) -> None:
+async def test_odd_answers_to_the_survey_make_no_false_outcome(cli: Cli, answer: Reply | bytes, is_read: bool) -> None:
     """Either nothing is sent and a message says so, or the server's values are compared.
 
     The PUT's own answer decides.
     """
     cli.write("m.csv", "uuid,name\n" + f"{'0' * 32},new\n")
 
-    async def reply(raw: Raw, writer: Any) -> bool:
-        call = call_of(raw.requests[-1])
-        writer.write(answer if call.kind == "list" else honest(call))
-        await writer.drain()
-        return True
-
-    script: Reply = reply
-    async with raw_server(script) as raw:
+    async with raw_server(scripted(lambda call: answer if call.kind == "query" else None)) as raw:
         given: dict[str, Any] = {"BULKIMG_ENDPOINT": raw.url, "BULKIMG_SESSION": "5e551017" * 4, **LOOKING}
         seen = await asyncio.to_thread(watch, cli, "run", "m.csv", "--yes", "--timeout", "3s", **given)
         assert strangers(raw) == []
