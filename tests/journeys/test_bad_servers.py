@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import socket
 import time
@@ -13,83 +14,55 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 import bulkimg
+from tests.battery.api import Api, Call, Reply, accepted, error, inventory, session_dead
 from tests.conftest import Cli
 from tests.ended import ended
+from tests.zstack.raw import Raw, raw_server
 
 SESSION = "5e551017" * 4
 
 
+READS = ("read", "query", "tags")
+DROPPED = b""  # the connection ends without an answer
+
+
 @dataclass
 class Lies:
-    """A server with real images and with the answers that a test makes of them."""
+    """A good server with the answers that a test gives instead."""
 
+    good: Api
+    script: "Script | None" = None
     url: str = ""
-    names: dict[str, str] = field(default_factory=dict)
     log: list[tuple[float, str, str]] = field(default_factory=list)
-    script: Callable[["Lies", str, web.Request, Any], Awaitable[web.StreamResponse | None]] | None = None
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        parts = request.path.split("/")[3:]
-        kind = (
-            "login"
-            if parts[-1] == "login"
-            else "logout"
-            if "sessions" in parts
-            else "poll"
-            if "api-jobs" in parts
-            else "read"
-        )
-        kind = "put" if parts[-1] == "actions" else kind
-        body = await request.read()
-        said = json.loads(body) if body else None
-        self.log.append((time.monotonic(), kind, parts[1] if len(parts) > 1 else ""))
-        if self.script and (answer := await self.script(self, kind, request, said)) is not None:
-            return answer
-        return self.honest(kind, parts[1], said)
+    async def reply(self, raw: Raw, writer: asyncio.StreamWriter) -> bool:
+        call = Call.of(*raw.requests[-1])
+        self.log.append((time.monotonic(), call.kind, call.uuid))
+        said = await self.script(self, call) if self.script else None
+        said = self.good.answer(call) if said is None else said
+        writer.write(said.wire() if isinstance(said, Reply) else said)
+        await writer.drain()
+        return said != DROPPED
 
-    def apply(self, request: web.Request, said: Any) -> str:
-        uuid = request.path.split("/")[4]
-        self.names[uuid] = next(iter(said.values()))["name"]
-        return uuid
+    @property
+    def names(self) -> dict[str, str]:
+        return {uuid: image["name"] for uuid, image in self.good.table.items()}
 
-    def honest(self, kind: str, uuid: str, said: Any) -> web.Response:
-        if kind == "put":
-            self.names[uuid] = next(iter(said.values()))["name"]
-            return web.json_response({"inventory": {"uuid": uuid, "name": self.names[uuid]}})
-        if kind == "read":
-            return web.json_response({"inventories": [{"uuid": uuid, "name": self.names.get(uuid, "old")}]})
-        if kind == "poll":
-            return web.Response(status=404, text="the job has been expired")
-        return web.json_response({"inventory": {"uuid": "a" * 32}} if kind == "login" else {})
-
-    def count(self, kind: str) -> int:
-        return sum(entry[1] == kind for entry in self.log)
+    def count(self, *kinds: str) -> int:
+        return sum(entry[1] in kinds for entry in self.log)
 
 
-def dropped(request: web.Request) -> web.Response:
-    """End the connection without an answer."""
-    if request.transport:
-        request.transport.close()
-    return web.Response()
+Script = Callable[[Lies, Call], Awaitable[Reply | bytes | None]]
 
 
 @contextlib.asynccontextmanager
-async def lying(script: Any) -> AsyncIterator[Lies]:
-    server = Lies(script=script)
-    app = web.Application(client_max_size=1 << 26)
-    app.router.add_route("*", "/{tail:.*}", server.handle)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+async def lying(script: Script | None, good: Api | None = None) -> AsyncIterator[Lies]:
+    server = Lies(good=good or Api(unseen={"name": "old"}), script=script)
+    async with raw_server(server.reply) as raw:
+        server.url = raw.url
         yield server
-    finally:
-        await runner.cleanup()
 
 
 async def run(
@@ -126,12 +99,12 @@ def statuses(results: list[dict[str, Any]]) -> dict[str, int]:
 
 
 async def test_a_key_settled_by_reading_is_not_taken_for_accepted(tmp_path: Path) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put" and server.count("put") == 1:
-            server.apply(request, said)
-            return dropped(request)
-        if kind == "put" and "updateimage" in said:
-            return web.Response(status=400, text=f"the body doesn't contain action mapping to the URL[{request.path}]")
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put" and server.count("put") == 1:
+            server.good.execute(call)
+            return DROPPED
+        if call.kind == "put" and "updateimage" in call.document:
+            return Reply.text(400, f"the body doesn't contain action mapping to the URL[{call.path}]")
         return None
 
     async with lying(script) as server:
@@ -141,10 +114,10 @@ async def test_a_key_settled_by_reading_is_not_taken_for_accepted(tmp_path: Path
 
 @pytest.mark.parametrize("status", [201, 204, 206, 299, 302, 403, 404, 409, 418, 500, 502, 503, 999])
 async def test_an_applied_change_is_never_failed_whatever_status_says_so(tmp_path: Path, status: int) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put":
-            server.apply(request, said)
-            return web.Response(status=status, text="<html>the captive portal</html>" if status != 204 else None)
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put":
+            server.good.execute(call)
+            return Reply(status, b"<html>the captive portal</html>" if status != 204 else b"")
         return None
 
     async with lying(script) as server:
@@ -158,8 +131,8 @@ async def test_an_applied_change_is_never_failed_whatever_status_says_so(tmp_pat
 
 @pytest.mark.parametrize("status", [201, 302, 500, 999])
 async def test_what_was_not_applied_is_never_updated(tmp_path: Path, status: int) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        return web.Response(status=status, text="no") if kind == "put" else None
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        return Reply.text(status, "no") if call.kind == "put" else None
 
     async with lying(script) as server:
         _, results = await run(server, tmp_path, rows=6)
@@ -167,13 +140,10 @@ async def test_what_was_not_applied_is_never_updated(tmp_path: Path, status: int
 
 
 async def test_an_accepted_job_that_is_lost_is_unknown(tmp_path: Path) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put":
-            uuid, job = request.path.split("/")[4], request.headers["X-Job-UUID"]
-            asyncio.get_running_loop().call_later(
-                1.5, lambda: server.names.__setitem__(uuid, next(iter(said.values()))["name"])
-            )
-            return web.json_response({"location": f"http://10.0.0.1/zstack/v1/api-jobs/{job}"}, status=202)
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put":
+            asyncio.get_running_loop().call_later(1.5, server.good.execute, call)
+            return accepted(call.job)
         return None
 
     async with lying(script) as server:
@@ -183,14 +153,13 @@ async def test_an_accepted_job_that_is_lost_is_unknown(tmp_path: Path) -> None:
 
 
 async def test_a_late_change_and_a_refused_retry_are_not_failed(tmp_path: Path) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind != "put":
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind != "put":
             return None
-        uuid = request.path.split("/")[4]
-        if sum(entry[1:] == ("put", uuid) for entry in server.log) == 1:
-            asyncio.get_running_loop().call_later(1.2, lambda: server.apply(request, said))
-            return dropped(request)
-        return web.Response(status=403, text=f"no, not {uuid}")
+        if sum(entry[1:] == ("put", call.uuid) for entry in server.log) == 1:
+            asyncio.get_running_loop().call_later(1.2, server.good.execute, call)
+            return DROPPED
+        return Reply.text(403, f"no, not {call.uuid}")
 
     async with lying(script) as server:
         _, results = await run(server, tmp_path, rows=3)
@@ -199,11 +168,11 @@ async def test_a_late_change_and_a_refused_retry_are_not_failed(tmp_path: Path) 
 
 
 async def test_a_long_retry_after_while_asking_stops_the_run(tmp_path: Path) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put":
-            server.apply(request, said)
-            return dropped(request)
-        return web.Response(status=503, text="later", headers={"Retry-After": "86400"}) if kind == "poll" else None
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put":
+            server.good.execute(call)
+            return DROPPED
+        return Reply(503, b"later", {"Retry-After": "86400"}) if call.kind == "poll" else None
 
     async with lying(script) as server:
         summary, _ = await asyncio.wait_for(run(server, tmp_path), 30)
@@ -214,14 +183,14 @@ async def test_a_long_retry_after_while_asking_stops_the_run(tmp_path: Path) -> 
 async def test_retry_after_on_any_answer_holds_every_request(tmp_path: Path) -> None:
     held = False
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
         nonlocal held
-        if kind == "put" and server.count("put") == 5:
-            return dropped(request)
-        if kind == "poll" and not held:
+        if call.kind == "put" and server.count("put") == 5:
+            return DROPPED
+        if call.kind == "poll" and not held:
             held = True
             server.log.append((time.monotonic(), "held", ""))
-            return web.Response(status=429, headers={"Retry-After": "1"})
+            return Reply(429, headers={"Retry-After": "1"})
         return None
 
     async with lying(script) as server:
@@ -234,9 +203,9 @@ async def test_retry_after_on_any_answer_holds_every_request(tmp_path: Path) -> 
 async def test_one_burst_of_429_is_one_hold(tmp_path: Path) -> None:
     begun = time.monotonic()
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put" and 0.2 < time.monotonic() - begun < 0.8:
-            return web.Response(status=429, headers={"Retry-After": "1"})
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put" and 0.2 < time.monotonic() - begun < 0.8:
+            return Reply(429, headers={"Retry-After": "1"})
         await asyncio.sleep(0.02)
         return None
 
@@ -246,12 +215,11 @@ async def test_one_burst_of_429_is_one_hold(tmp_path: Path) -> None:
 
 
 async def test_a_session_that_dies_before_reading_back_leaves_unknown(tmp_path: Path) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put":
-            server.apply(request, said)
-            return dropped(request)
-        dead = {"error": {"code": "ID.1001", "description": "expired", "details": "Session expired"}}
-        return web.json_response(dead, status=503) if kind == "read" else None
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put":
+            server.good.execute(call)
+            return DROPPED
+        return session_dead() if call.kind in READS else None
 
     async with lying(script) as server:
         summary, results = await run(server, tmp_path)
@@ -260,10 +228,10 @@ async def test_a_session_that_dies_before_reading_back_leaves_unknown(tmp_path: 
 
 
 async def test_a_login_that_is_refused_in_the_middle_is_tried_once(tmp_path: Path) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "login" and server.count("login") > 1:
-            return web.json_response({"error": {"code": "ID.1000", "description": "no"}}, status=503)
-        return web.Response(status=401) if kind == "put" and server.count("put") > 20 else None
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "login" and server.count("login") > 1:
+            return error("ID.1000", "no")
+        return Reply(401) if call.kind == "put" and server.count("put") > 20 else None
 
     async with lying(script) as server:
         summary, results = await run(server, tmp_path, 200, bulkimg.Account("admin", "hunter22"), concurrency="64")
@@ -273,8 +241,8 @@ async def test_a_login_that_is_refused_in_the_middle_is_tried_once(tmp_path: Pat
 
 
 async def test_a_login_that_hangs_does_not_keep_a_stop_waiting(tmp_path: Path) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "login":
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "login":
             await asyncio.sleep(20)
         return None
 
@@ -292,9 +260,9 @@ async def test_a_login_that_hangs_does_not_keep_a_stop_waiting(tmp_path: Path) -
 
 
 async def test_what_the_server_echoes_of_our_secrets_is_not_written_down(tmp_path: Path) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put":
-            return web.Response(status=400, text="headers were " + json.dumps(dict(request.headers)))
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put":
+            return Reply.text(400, "headers were " + json.dumps(dict(call.headers)))
         return None
 
     async with lying(script) as server:
@@ -309,11 +277,10 @@ async def test_what_the_server_echoes_of_our_secrets_is_not_written_down(tmp_pat
 async def test_a_job_uuid_that_is_a_duplicate_for_ever_gets_a_new_one(tmp_path: Path) -> None:
     seen: set[str] = set()
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        job = request.headers.get("X-Job-UUID", "")
-        if kind == "put" and len(seen) < 3:
-            seen.add(job)
-            return web.Response(status=400, text=f"Duplicate job uuid[{job}]")
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put" and len(seen) < 3:
+            seen.add(call.job)
+            return Reply.text(400, f"Duplicate job uuid[{call.job}]")
         return None
 
     async with lying(script) as server:
@@ -324,17 +291,17 @@ async def test_a_job_uuid_that_is_a_duplicate_for_ever_gets_a_new_one(tmp_path: 
 async def test_answers_swapped_between_rows_never_settle_the_wrong_one(tmp_path: Path) -> None:
     waiting: list[asyncio.Future[str]] = []
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind != "put":
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind != "put":
             return None
-        uuid = server.apply(request, said)
+        server.good.execute(call)
         mine: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         waiting.append(mine)
         if len(waiting) >= 2:
-            waiting.pop(0).set_result(uuid)
+            waiting.pop(0).set_result(call.uuid)
         with contextlib.suppress(TimeoutError):
             other = await asyncio.wait_for(mine, 0.3)
-            return web.json_response({"inventory": {"uuid": other, "name": server.names[other]}})
+            return inventory(other, server.good.table[other])
         return None
 
     async with lying(script) as server:
@@ -346,20 +313,13 @@ async def test_answers_swapped_between_rows_never_settle_the_wrong_one(tmp_path:
 async def test_retry_after_on_a_poll_of_an_accepted_job_holds_every_request(tmp_path: Path) -> None:
     held = 0.0
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
         nonlocal held
-        uuid = request.path.split("/")[4]
-        if kind == "put":
-            server.apply(request, said)
-            server.names[request.headers["X-Job-UUID"]] = uuid
-            location = f"http://10.0.0.1/zstack/v1/api-jobs/{request.headers['X-Job-UUID']}"
-            return web.json_response({"location": location}, status=202)
-        if kind == "poll" and not held and server.count("poll") > 5:
+        if call.kind == "put":
+            return server.good.accept(call)
+        if call.kind == "poll" and not held and server.count("poll") > 5:
             held = time.monotonic()
-            return web.Response(status=503, text="busy", headers={"Retry-After": "1"})
-        if kind == "poll":
-            image = server.names[uuid]
-            return web.json_response({"inventory": {"uuid": image, "name": server.names[image]}})
+            return Reply(503, b"busy", {"Retry-After": "1"})
         return None
 
     async with lying(script) as server:
@@ -372,13 +332,12 @@ async def test_retry_after_on_a_poll_of_an_accepted_job_holds_every_request(tmp_
 async def test_polls_that_are_never_answered_do_not_hold_the_run(tmp_path: Path, how: str) -> None:
     """A proxy may not know the path of jobs. The rows are settled by reading, and the breaker probes another path."""
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put":
-            server.apply(request, said)
-            location = f"http://10.0.0.1/zstack/v1/api-jobs/{request.headers['X-Job-UUID']}"
-            return web.json_response({"location": location}, status=202)
-        if kind == "poll":
-            return web.Response(status=502, text="<html>bad gateway</html>") if how == "502" else dropped(request)
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put":
+            server.good.execute(call)
+            return accepted(call.job)
+        if call.kind == "poll":
+            return Reply(502, b"<html>bad gateway</html>") if how == "502" else DROPPED
         return None
 
     async with lying(script) as server:
@@ -391,11 +350,11 @@ async def test_polls_that_are_never_answered_do_not_hold_the_run(tmp_path: Path,
 async def test_reads_that_are_never_answered_end_with_the_outage(tmp_path: Path) -> None:
     """The results of these changes cannot be read: the run waits as long as it was told to, says so, and ends."""
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put":
-            server.apply(request, said)
-            return web.Response(text="<html>log in</html>")
-        return web.Response(status=502, text="<html>bad gateway</html>") if kind == "read" else None
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put":
+            server.good.execute(call)
+            return Reply(200, b"<html>log in</html>")
+        return Reply(502, b"<html>bad gateway</html>") if call.kind in READS else None
 
     async with lying(script) as server:
         _, results = await run(server, tmp_path, rows=5, retries="1", concurrency="5", max_outage="20s", adaptive=False)
@@ -404,24 +363,21 @@ async def test_reads_that_are_never_answered_end_with_the_outage(tmp_path: Path)
 
 async def test_a_password_that_is_changed_in_the_middle_stops_the_run_and_the_new_one_resumes_it(cli: Cli) -> None:
     """T28: no row fails because of it. The old password is tried once more, not for every row (accounts are locked)."""
-    password = ["hunter22"]
-    alive: set[str] = set()
+    numbers = itertools.count(1)
+    good = Api(
+        accounts={"admin": "hunter22"},
+        sessions=set(),
+        new_session=lambda: f"{next(numbers):a>32x}",
+        unseen={"name": "old"},
+    )
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "login":
-            if said["logInByAccount"]["password"] != hashlib.sha512(password[0].encode()).hexdigest():
-                return web.json_response({"error": {"code": "ID.1000", "description": "wrong password"}}, status=503)
-            alive.add(session := f"{server.count('login'):a>32x}")
-            return web.json_response({"inventory": {"uuid": session}})
-        if kind in ("put", "read") and request.headers["Authorization"].removeprefix("OAuth ") not in alive:
-            return web.json_response({"error": {"code": "ID.1001", "description": "session expired"}}, status=503)
-        if kind == "put" and server.count("put") == 60:
-            password[0] = "correct horse"
-            alive.clear()
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put" and server.count("put") == 60:
+            good.accounts, good.sessions = {"admin": "correct horse"}, set()
         return None
 
     cli.write("m.csv", "uuid,name\n" + "".join(f"{n:032x},new-{n}\n" for n in range(200)))
-    async with lying(script) as server:
+    async with lying(script, good) as server:
         given = {"BULKIMG_ENDPOINT": server.url, "BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "hunter22"}
         given["BULKIMG_SURVEY"] = "false"
         run = ("run", "m.csv", "--yes", "--rate", "unlimited", "--concurrency", "32", "--progress", "none")
@@ -438,7 +394,7 @@ async def test_a_password_that_is_changed_in_the_middle_stops_the_run_and_the_ne
 async def test_a_server_that_accepts_nobody_any_more_costs_a_bounded_time(tmp_path: Path) -> None:
     """T22: its queue of new connections is full. Some connect and get no answer, the others do not connect."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf:
-        server = Lies(url=f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        server = Lies(Api(), url=f"http://127.0.0.1:{deaf.getsockname()[1]}")
         given = {"timeout": "300ms", "retries": "1", "max_outage": "3s", "concurrency": "16"}
         begun = time.monotonic()
         summary, results = await run(server, tmp_path, rows=40, **given)
@@ -452,9 +408,9 @@ async def test_a_server_that_accepts_nobody_any_more_costs_a_bounded_time(tmp_pa
 async def test_a_value_that_the_image_does_not_show_is_not_taken_for_applied(tmp_path: Path, how: str) -> None:
     """Servers leave out null values: an image as asked for, except for its missing description, was not changed."""
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put":
-            return dropped(request) if how == "dropped" else web.Response(text="<html>log in</html>")
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put":
+            return DROPPED if how == "dropped" else Reply(200, b"<html>log in</html>")
         return None
 
     changes = [{"uuid": f"{n:032x}", "name": "old", "description": "told"} for n in range(6)]
@@ -481,8 +437,8 @@ async def test_a_password_that_is_a_value_somewhere_makes_no_false_outcome(tmp_p
 
 
 async def test_a_run_that_gives_up_does_not_wait_for_rows_that_wait_at_the_gate(tmp_path: Path) -> None:
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        return web.Response(status=429, headers={"Retry-After": "86400"}) if kind == "put" else None
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        return Reply(429, headers={"Retry-After": "86400"}) if call.kind == "put" else None
 
     async with lying(script) as server:
         begun = time.monotonic()
@@ -495,16 +451,15 @@ async def test_a_run_that_gives_up_does_not_wait_for_rows_that_wait_at_the_gate(
 async def test_polls_that_are_held_for_ever_end_with_the_outage(tmp_path: Path) -> None:
     """Reading images meanwhile would close the breaker again and again, and the wait would never end."""
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind == "put":
-            location = f"http://10.0.0.1/zstack/v1/api-jobs/{request.headers['X-Job-UUID']}"
-            return web.json_response({"location": location}, status=202)
-        return web.Response(status=429, headers={"Retry-After": "1"}) if kind == "poll" else None
+    async def script(server: Lies, call: Call) -> Reply | bytes | None:
+        if call.kind == "put":
+            return accepted(call.job)
+        return Reply(429, headers={"Retry-After": "1"}) if call.kind == "poll" else None
 
     async with lying(script) as server:
         begun = time.monotonic()
         summary, results = await run(server, tmp_path, rows=3, max_outage="3s", job_timeout="20s")
         assert time.monotonic() - begun < 15
-        assert server.count("read") == 0
+        assert server.count(*READS) == 0
     assert summary.exit_code == 5
     assert statuses(results) == {"unknown": 3}

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 import bulkimg
+from tests.battery.api import Call, Reply, inventories, inventory
 from tests.conftest import Cli, sandbox_process
 from tests.ended import ended
-from tests.journeys.test_bad_servers import SESSION, Lies, lying
+from tests.journeys.test_bad_servers import READS, SESSION, Lies, lying
 
 
 async def run(server: Lies, place: Path, changes: list[dict[str, Any]]) -> bulkimg.Summary:
@@ -24,17 +23,23 @@ async def run(server: Lies, place: Path, changes: list[dict[str, Any]]) -> bulki
     return await ended(one)
 
 
+def named(server: Lies, call: Call) -> Reply:
+    """Return a PUT's answer that shows the name and nothing else."""
+    done = server.good.answer(call)
+    return inventory(call.uuid, {"name": call.wanted["name"]}) if call.kind == "put" else done
+
+
 async def test_a_value_that_reads_back_as_another_has_drifted(tmp_path: Path) -> None:
     """The answer shows the name and no description. The images show the result."""
     questions = []
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind != "read":
-            return None
-        wanted = request.query["q"].removeprefix("uuid?=").split(",")
+    async def script(server: Lies, call: Call) -> Reply | None:
+        if call.kind not in READS:
+            return named(server, call)
+        wanted = call.asked["q"][0].removeprefix("uuid?=").split(",")
         questions.append(wanted)
         kept = [{"uuid": uuid, "description": "kept" if int(uuid, 16) % 2 else "another"} for uuid in wanted]
-        return web.json_response({"inventories": kept})
+        return inventories(kept)
 
     changes = [{"uuid": f"{n:032x}", "name": "new", "description": "kept"} for n in range(40)]
     async with lying(script) as server:
@@ -48,17 +53,15 @@ async def test_what_nothing_shows_is_named(tmp_path: Path) -> None:
 
     The row is updated, and a message says what is not confirmed.
     """
-    for answer in (web.Response(status=404, text="no api mapping to /v1/images"), None):
+    for answer in (Reply.text(404, "no api mapping to /v1/images"), None):
 
-        async def script(
-            server: Lies, kind: str, request: web.Request, said: Any, answer: web.Response | None = answer
-        ) -> web.Response | None:
-            if kind != "read":
-                return None
+        async def script(server: Lies, call: Call, answer: Reply | None = answer) -> Reply | None:
+            if call.kind not in READS:
+                return named(server, call)
             if answer is not None:
-                return web.Response(status=answer.status, text=answer.text)
-            wanted = request.query["q"].removeprefix("uuid?=").split(",")
-            return web.json_response({"inventories": [{"uuid": uuid} for uuid in wanted]})
+                return answer
+            wanted = call.asked["q"][0].removeprefix("uuid?=").split(",")
+            return inventories({"uuid": uuid} for uuid in wanted)
 
         async with lying(script) as server:
             summary = await run(server, tmp_path, [{"uuid": "0" * 32, "name": "new", "description": "x"}])
@@ -71,14 +74,13 @@ async def test_a_server_that_stops_telling_of_tags_ends_no_run(tmp_path: Path) -
     """It showed that they are missing, then no tags: the row is updated, and a message says what is not confirmed."""
     asked = []
 
-    async def script(server: Lies, kind: str, request: web.Request, said: Any) -> web.Response | None:
-        if kind != "read":
+    async def script(server: Lies, call: Call) -> Reply | None:
+        if call.kind not in READS:
             return None
-        if "user-tags" in request.path:
-            asked.append(request.path)
-            none = web.json_response({"inventories": []})
-            return none if len(asked) == 1 else web.Response(status=404, text="no api mapping to /v1/user-tags")
-        return web.json_response({"inventories": [{"uuid": "0" * 32, "name": "new"}]})
+        if call.kind == "tags":
+            asked.append(call.path)
+            return inventories([]) if len(asked) == 1 else Reply.text(404, "no api mapping to /v1/user-tags")
+        return inventories([{"uuid": "0" * 32, "name": "new"}])
 
     async with lying(script) as server:
         summary = await run(server, tmp_path, [{"uuid": "0" * 32, "name": "new", "userTags": ["t"]}])

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -20,11 +19,13 @@ from bulkimg.planner import CannotRead, Reader
 from bulkimg.planner.reading import GATHER
 from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, ImageApi, Transport, make_auth
+from tests.battery.api import Api, Call
 from tests.zstack.raw import parts
 
 COUNT = 1000
 IMAGES = {f"{n:032x}": {"uuid": f"{n:032x}", "name": f"image {n}", "platform": "Other"} for n in range(COUNT)}
 SESSION = "5e551017" * 4
+Query = dict[str, list[str]]
 
 
 def answer(status: int, body: Any) -> Answer:
@@ -35,25 +36,16 @@ def answer(status: int, body: Any) -> Answer:
 class Server:
     """A server in memory. `lie` answers instead of it if it returns an answer."""
 
-    lie: Callable[[int, dict[str, list[str]]], Answer | None] = lambda number, query: None
-    asked: list[dict[str, list[str]]] = field(default_factory=list)
+    lie: Callable[[int, Query], Answer | None] = lambda number, query: None
+    asked: list[Query] = field(default_factory=list)
+    good: Api = field(default_factory=lambda: Api(table=IMAGES))
 
     async def send(self, request: bytes) -> Answer:
-        url = urlsplit(parts(request)[1])
-        query = parse_qs(url.query)
-        self.asked.append(query)
+        call = Call.of(*parts(request))
+        self.asked.append(call.asked)
         await asyncio.sleep(0)
-        return self.lie(len(self.asked), query) or answer(200, {"inventories": self.find(url.path, query)})
-
-    def find(self, path: str, query: dict[str, list[str]]) -> list[dict[str, Any]]:
-        conditions = query.get("q", [])
-        among = next((text.split("?=")[1].split(",") for text in conditions if "?=" in text), list(IMAGES))
-        after = next((text[5:] for text in conditions if text.startswith("uuid>")), "")
-        if "tags" in path:
-            rows = [{"uuid": f"{n:032x}", "resourceUuid": among[0], "tag": f"tag {n}"} for n in range(2500)]
-        else:
-            rows = [dict(IMAGES[uuid]) for uuid in sorted(among) if uuid in IMAGES]
-        return [row for row in rows if row["uuid"] > after][: int(query["limit"][0])]
+        reply = self.good.answer(call)
+        return self.lie(len(self.asked), call.asked) or Answer(reply.status, reply.body)
 
     async def close(self) -> None:
         pass
@@ -81,7 +73,7 @@ async def test_two_hundred_images_a_question_and_only_the_fields_that_are_needed
 
 @pytest.mark.parametrize("status", [413, 414, 431, 400])
 async def test_an_address_that_is_too_long_is_made_shorter(status: int) -> None:
-    def lie(number: int, query: dict[str, list[str]]) -> Answer | None:
+    def lie(number: int, query: Query) -> Answer | None:
         return answer(status, b"too long") if query["q"][0].count(",") >= 40 else None
 
     server = Server(lie)
@@ -90,7 +82,7 @@ async def test_an_address_that_is_too_long_is_made_shorter(status: int) -> None:
 
 
 async def test_an_answer_that_is_too_large_is_made_smaller() -> None:
-    def lie(number: int, query: dict[str, list[str]]) -> Answer | None:
+    def lie(number: int, query: Query) -> Answer | None:
         return Answer(None, failure="BODY_TOO_LARGE") if int(query["limit"][0]) > 60 else None
 
     server = Server(lie)
@@ -102,7 +94,7 @@ async def test_an_answer_that_is_too_large_is_made_smaller() -> None:
 async def test_an_image_is_missing_only_when_the_server_leaves_it_out_twice() -> None:
     """Some servers give fewer rows than they were asked for."""
 
-    def lie(number: int, query: dict[str, list[str]]) -> Answer | None:
+    def lie(number: int, query: Query) -> Answer | None:
         wanted = query["q"][0].removeprefix("uuid?=").split(",")
         return answer(200, {"inventories": [IMAGES[uuid] for uuid in wanted if uuid in IMAGES][:70]})
 
@@ -158,15 +150,18 @@ async def test_one_odd_answer_does_not_make_a_run_blind(odd: tuple[int, bytes]) 
 
 
 async def test_not_now_is_asked_again() -> None:
-    def lie(number: int, query: dict[str, list[str]]) -> Answer | None:
+    def lie(number: int, query: Query) -> Answer | None:
         return answer(503, {"error": {"code": "SYS.1010", "description": "not ready"}}) if number < 3 else None
 
     assert len(await reader_of(Server(lie)).images(["1".zfill(32)], {"name"})) == 1
 
 
 async def test_tags_come_in_pages_each_with_its_own_uuid() -> None:
-    server = Server()
-    uuid = "1".zfill(32)
+    server, uuid = Server(), "1".zfill(32)
+    rows = (
+        {"uuid": f"{n:032x}", "resourceType": "ImageVO", "resourceUuid": uuid, "tag": f"tag {n}"} for n in range(2500)
+    )
+    server.good.tags["user-tags"] = {row["uuid"]: row for row in rows}
     tags = (await reader_of(server).tags("userTags", [uuid]))[uuid]
     assert len(tags) == 2500
     assert tags["tag 7"].uuid == f"{7:032x}"
