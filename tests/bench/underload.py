@@ -23,9 +23,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.battery.api import Call, inventory
 from tests.bench.sections import machine
 from tests.conftest import ROOT
 from tests.windows import most_within
+from tests.zstack.raw import parts
 
 RATE = 1_000
 _TIMESTAMPS = 35  # SO_TIMESTAMPNS of Linux
@@ -97,23 +99,20 @@ class Receiver:
             connection.close()
             return
         self._buffers[connection] += data
-        if values := _request(self._buffers[connection]):
+        if call := _request(self._buffers[connection]):
             now = time.time()
             self._buffers[connection] = b""
             self.read.append(now)
             self.kernel.append(_moment(extra) or now)
-            text = json.dumps({"inventory": values}).encode()
-            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(text)
-            connection.send(head + text)
+            connection.send(inventory(call.uuid, call.wanted).wire())
 
 
-def _request(data: bytes) -> dict[str, str] | None:
-    """Return the image of a whole PUT."""
-    head, _, body = data.partition(b"\r\n\r\n")
-    length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":-1")
-    if len(body) != int(length.partition(b":")[2]):
+def _request(data: bytes) -> Call | None:
+    """Return a PUT once it is whole."""
+    if b"\r\n\r\n" not in data:
         return None
-    return {"uuid": head.split(b" ", 2)[1].split(b"/")[-2].decode(), **next(iter(json.loads(body).values()))}
+    call = Call.of(*parts(data))
+    return call if len(call.body) == int(call.headers.get("content-length", -1)) else None
 
 
 def _moment(extra: list[tuple[int, int, bytes]]) -> float:
