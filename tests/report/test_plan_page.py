@@ -194,7 +194,7 @@ def test_the_command_works_when_typed(tmp_path: Path) -> None:
     place = tmp_path / "my runs" / "20261127-1"
     ledger = small_plan(place, RENAMED, BEFORE)
     digest = plans.counts(ledger).digest
-    command = f"bulkimg apply 20261127-1 --runs-dir &#x27;{tmp_path}/my runs&#x27; --checksum {digest[:16]}"
+    command = f"bulkimg apply 20261127-1 --runs-dir &#39;{tmp_path}/my runs&#39; --checksum {digest[:16]}"
     assert f'<code id="command">{command}</code>' in written(ledger, place)
 
 
@@ -312,7 +312,7 @@ def luminance(color: str) -> float:
     ],
 )
 def test_texts_have_contrast(scheme: int, ink: str, paper: str, least: float) -> None:
-    style = (Path(plan_page.__file__).parent / "plan.css").read_text("utf-8")
+    style = (Path(plan_page.__file__).parent / "templates" / "page.css").read_text("utf-8")
     colors = dict(re.findall(r"--(\w+): (#\w{6})", style.split(":root {")[1 + scheme]))
     light, dark = sorted((luminance(colors[ink]), luminance(colors[paper])), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= least

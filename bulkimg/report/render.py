@@ -1,0 +1,61 @@
+"""Render the pages from their templates. Texts are escaped, and characters that a page would obey are written out."""
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from functools import cache
+from hashlib import sha256
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from bulkimg.report.difference import clean, shown
+
+
+def page(name: str, *, styles: Sequence[str], script: str = "", **values: Any) -> Iterator[str]:
+    """Yield a whole page in pieces. `styles` and `script` are files of the templates; the policy allows only them.
+
+    An injected script never runs, and nothing is loaded.
+    """
+    style, code = "".join(text(style) for style in styles), text(script) if script else ""
+    allowed = f"script-src '{_digest(code)}'; " if code else ""
+    policy = f"default-src 'none'; style-src '{_digest(style)}'; {allowed}base-uri 'none'; form-action 'none'"
+    given = {"policy": Markup(policy), "style": Markup(style), "script": Markup(code)}  # noqa: S704 - our own files
+    yield from _environment().get_template(name).generate(**given, **values)
+
+
+def fragment(name: str, **values: Any) -> str:
+    """Return a part of a page."""
+    return _environment().get_template(name).render(**values)
+
+
+def text(name: str) -> str:
+    """Return a file of the templates, such as a style sheet."""
+    return resources.files("bulkimg.report").joinpath("templates", name).read_text("utf-8")
+
+
+def _digest(code: str) -> str:
+    return f"sha256-{b64encode(sha256(code.encode()).digest()).decode()}"
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        autoescape=True,
+        loader=PackageLoader("bulkimg.report"),
+        undefined=StrictUndefined,
+        finalize=lambda value: clean(value) if type(value) is str else value,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {"shown": shown, "parts": _parts}
+    return made
+
+
+def _parts(value: Any, cut: Sequence[int]) -> tuple[str, str, str]:
+    """Split a text after its common beginning and before its common end, which are counted in UTF-16 units."""
+    raw = shown(value).encode("utf-16-le")
+    head, tail = cut[0] * 2, len(raw) - cut[1] * 2
+    begin, middle, end = (part.decode("utf-16-le") for part in (raw[:head], raw[head:tail], raw[tail:]))
+    return begin, middle, end
