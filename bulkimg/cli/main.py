@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ctl": ("ctl", "Change a running run: rate=5/s, concurrency=8, pause, go, stop, status."),
     "status": ("status", "Show a run's counts, pace and errors by cause, running or not."),
     "runs": ("runs", "List the runs."),
+    "report": ("report", "Draw a run as one page to look at, running or not."),
     "show": ("show", "Show one image, and what the runs here did to it."),
     "export": ("export", "Write the images as a manifest to edit."),
     "try": ("try_out", "Show one change as curl; with --send, send it and show the answer."),

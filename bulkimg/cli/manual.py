@@ -77,6 +77,11 @@ EXAMPLES: Mapping[str, Examples] = {
         ("bulkimg runs --state stopped", "what can be resumed"),
         ("bulkimg runs --prune --keep 30 --older-than 90d", "remove old finished runs"),
     ),
+    "report": (
+        ("bulkimg report --open", "the newest run, in the browser"),
+        ("bulkimg report RUN --compare OTHER", "next to the figures of another run"),
+        ("bulkimg report RUN --out /srv/www/run.html", "in another place"),
+    ),
     "show": (
         ("bulkimg show 51431193e6c3f3391a2b8f1ff1fd42a2", "an image, and what runs here did to it"),
         ("bulkimg show UUID --json", "as JSON"),
@@ -131,6 +136,7 @@ CODES_OF: Mapping[str, Sequence[int]] = {
     "show": (0, 1, 2, 5),
     "ctl": (0, 2, 7),
     **dict.fromkeys(("status", "runs"), _READING),
+    "report": (0, 2, 7, 8),
     **dict.fromkeys(("init", "schema", "help", "sandbox"), (0, 2)),
 }
 # What a code means for a command, if that is more than the general sentence.
@@ -151,6 +157,8 @@ CODES_MEAN: Mapping[tuple[str, int], str] = {
     ("ctl", 0): "the run has obeyed",
     ("ctl", 7): "the run cannot be controlled",
     **{(name, 0): "shown" for name in ("status", "runs", "schema", "help")},
+    ("report", 0): "written",
+    ("report", 7): "the run is still reading its manifest",
     ("init", 0): "written",
     ("sandbox", 0): "ended with Ctrl-C",
 }

@@ -7,9 +7,9 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
-from bulkimg.cli.status import report
 from bulkimg.errors import BulkimgError, UsageError
 from bulkimg.ledger import RunDirectory, list_runs
+from bulkimg.live import status_of
 from bulkimg.values import parse_age
 from bulkimg.words import count
 
@@ -75,7 +75,7 @@ def _reports(runs_dir: Any) -> list[tuple[RunDirectory, dict[str, Any]]]:
     found = []
     for directory in reversed(list_runs(runs_dir)):
         try:
-            found.append((directory, report(directory)))
+            found.append((directory, status_of(directory)))
         except BulkimgError as error:
             screen.error(str(error))
     return found

@@ -17,7 +17,7 @@ from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, RETRYABLE, PlanCounts, Status, Summary, iso_utc
 from bulkimg.planner import refusal as guarded
 from bulkimg.planner import too_many_missing, undo_rows
-from bulkimg.report import write_plan_page
+from bulkimg.report import write_plan_page, write_report
 from bulkimg.report.documents import Changes, PlanDocument, SummaryDocument
 from bulkimg.words import count
 
@@ -119,6 +119,7 @@ def finish(
             lambda: undo_rows(plans.written(ledger), replace_tags=replaced_tags(ledger)), undo, run.settings.empty_token
         )
     write_json(run.directory.path / "summary.json", summary_document(summary))
+    write_report(ledger, run.directory, planned=run.planned)
     return summary
 
 

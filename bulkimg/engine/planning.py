@@ -52,7 +52,7 @@ class Planning:
             return None
         if self._plan_only or self._approve:  # so that a person can read it
             plan_page(self._run)
-        counts = plans.counts(ledger)
+        counts = self._run.planned = plans.counts(ledger)
         self._observe(PlanMade(counts))
         if self._checksum is not None and not counts.digest.startswith(self._checksum.lower()):
             why = f"--checksum {self._checksum}: the plan has another checksum ({counts.digest}), so nothing was sent; review it again"

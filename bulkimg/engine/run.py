@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from bulkimg.ledger import Ledger, LiveResults, RunDirectory
+from bulkimg.model import PlanCounts
 from bulkimg.settings import Settings
 
 RESULT_FILES = ("results.csv", "results.jsonl")
@@ -18,6 +19,7 @@ class OpenRun:
     ledger: Ledger
     settings: Settings
     live: LiveResults | None = None  # the result files, once it has begun to send
+    planned: PlanCounts | None = None  # the plan's counts, once this process has counted them
     command: str = ""  # as typed, for a server that was never reached
 
     def change(self, **options: Any) -> None:

@@ -239,9 +239,12 @@ def write_json(path: Path, document: Any) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[TextIO]:
-    """Write a temporary file, make it durable, then rename it. A reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def replacing(path: Path, suffix: str = "tmp") -> Iterator[TextIO]:
+    """Write a temporary file, make it durable, then rename it. A reader sees the old file or the new one.
+
+    `suffix` keeps processes apart that may write the same file.
+    """
+    temporary = path.with_name(f".{path.name}.{suffix}")
     with storage_errors(path):
         with suppress(FileNotFoundError):
             temporary.unlink()  # left by a killed process, or a link that somebody put there

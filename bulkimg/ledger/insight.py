@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from bulkimg.ledger.rundir import RunDirectory
 from bulkimg.ledger.store import Ledger
 from bulkimg.model import Seen
 
@@ -90,3 +91,15 @@ def slowest(ledger: Ledger, limit: int) -> list[Slow]:
       FROM outcome JOIN row USING (ordinal) WHERE outcome.duration_ms IS NOT NULL
       ORDER BY outcome.duration_ms DESC, outcome.ordinal LIMIT ?"""
     return [Slow(*found) for found in ledger.db.execute(query, (limit,))]
+
+
+_NEXT = {"interrupted": "resume", "stopped": "resume", "ready": "resume", "planned": "apply"}
+
+
+def following(ledger: Ledger, directory: RunDirectory) -> str | None:
+    """Return the next command of a run that no process executes, as its end named it or would have named it."""
+    now = state(ledger, held=False)
+    if now in ("ready", "planned", "stopped", "done") and ledger.meta("exit_code") is not None:
+        said: str | None = ledger.meta("next")
+        return said
+    return f"bulkimg {_NEXT[now]} {directory.words}" if now in _NEXT else None

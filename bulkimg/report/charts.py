@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 760, 170  # of the drawing in its own units; the page scales it
-LEFT, RIGHT, TOP, BOTTOM = 52, 8, 16, 22  # room for axes and marks
+from bulkimg.words import clock_text
+
+WIDTH, HEIGHT = 760, 190  # of the drawing in its own units; the page scales it
+LEFT, RIGHT, TOP, BOTTOM = 58, 8, 18, 24  # room for axes and marks
 FEW = 5  # percentiles of fewer requests are dots
 # Colours that are told apart on white and on near black (3:1 or more on both), also by most colour-blind people.
 PALETTE = {
@@ -101,7 +103,7 @@ class _Drawing:
             parts.append(_text(LEFT - 6, y + 4, text(part * self._top), anchor="end"))
         for at in _ticks(self._frame.length):
             anchor = "end" if at > 0.97 * self._frame.length else "middle" if at else "start"
-            parts.append(_text(self._x(at), HEIGHT - 6, clock(at), anchor=anchor))
+            parts.append(_text(self._x(at), HEIGHT - 6, clock_text(at), anchor=anchor))
         for at, said in self._frame.breaks:
             x = self._x(at)
             dash = {"stroke": "currentColor", "stroke_opacity": 0.6, "stroke_dasharray": "1 3"}
@@ -120,7 +122,7 @@ class _Drawing:
         x = self._x(mark.at)
         line = _tag("line", x1=x, x2=x, y1=TOP - 2, y2=HEIGHT - BOTTOM, stroke="currentColor", stroke_opacity=0.35)
         dot = _tag("circle", escape(mark.text), cx=x, cy=8, r=7, fill="none", stroke="currentColor", stroke_opacity=0.6)
-        return line + dot + _text(x, 11, str(mark.number), anchor="middle", size=9)
+        return line + dot + _text(x, 11, str(mark.number), anchor="middle", size=10)
 
     def stacks(self, bins: Sequence[Bin], series: Sequence[str]) -> Iterator[Markup]:
         for index, name in enumerate(series):
@@ -176,7 +178,7 @@ class _Drawing:
         inside = _tag("title", escape(title)) + _tag("desc", escape(about)) + Markup("").join(parts)
         return Markup(
             '<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {w} {h}" width="100%" '
-            'font-family="system-ui, sans-serif" font-size="11" fill="currentColor">{inside}</svg>'
+            'font-family="system-ui, sans-serif" font-size="13" fill="currentColor">{inside}</svg>'
         ).format(w=WIDTH, h=HEIGHT, inside=inside)
 
 
@@ -217,7 +219,7 @@ def _place(value: object) -> object:
     return f"{value:.4g}" if isinstance(value, float) else value
 
 
-def _text(x: float, y: float, text: str, *, anchor: str, size: int = 11) -> Markup:
+def _text(x: float, y: float, text: str, *, anchor: str, size: int = 13) -> Markup:
     return _tag(
         "text", escape(text), x=round(x, 1), y=round(y, 1), text_anchor=anchor, font_size=size, fill_opacity=0.75
     )
@@ -240,13 +242,6 @@ def _ticks(length: float) -> Iterator[float]:
     while at <= length:
         yield at
         at += step
-
-
-def clock(seconds: float) -> str:
-    """Return seconds of work as 0:05, 12:30 or 3:04:05."""
-    whole = int(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from bulkimg.ledger import Ledger, RunDirectory, plans
 from bulkimg.ledger.files import replacing
-from bulkimg.model import TAGS, PlanCounts, iso_utc
+from bulkimg.model import TAGS, PlanCounts
 from bulkimg.report import render
 from bulkimg.report.difference import clean, common, shown, units
 
@@ -75,18 +75,12 @@ def _facts(ledger: Ledger, counts: PlanCounts, target: str) -> Iterator[tuple[st
     if who := "@".join(str(by[key]) for key in ("user", "host") if by.get(key)):
         yield "Planned by", who
     if begun := ledger.meta("started_at") or ledger.meta("created_at"):
-        yield "Planned at", moment(begun)
+        yield "Planned at", render.moment(begun)
     if note := ledger.meta("note"):
         yield "Note", note
     yield "Images", "read before planning" if counts.surveyed else "not read; each row is sent as the manifest has it"
     if counts.digest:
         yield "Plan checksum", Markup("<code>{}</code>").format(counts.digest)
-
-
-def moment(seconds: float) -> Markup:
-    """Return seconds since the epoch as a time element."""
-    stamp = iso_utc(seconds)
-    return Markup('<time datetime="{}">{} {} UTC</time>').format(stamp, stamp[:10], stamp[11:19])
 
 
 def _rows_shown(count: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bulkimg.model import iso_utc
 from bulkimg.report.difference import clean, shown
 
 
@@ -49,8 +50,19 @@ def _environment() -> Environment:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"shown": shown, "parts": _parts}
+    made.filters |= {"shown": shown, "parts": _parts, "moment": moment, "figure": _figure}
     return made
+
+
+def moment(seconds: float) -> Markup:
+    """Return seconds since the epoch as a time element."""
+    stamp = iso_utc(seconds)
+    return Markup('<time datetime="{}">{} {} UTC</time>').format(stamp, stamp[:10], stamp[11:19])
+
+
+def _figure(value: float | None) -> str:
+    """Return a number for a table; "" for none or zero."""
+    return "" if not value else f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
 def _parts(value: Any, cut: Sequence[int]) -> tuple[str, str, str]:

@@ -1,0 +1,69 @@
+"""`bulkimg report`: draw a run as one page, while it runs, when it is done, or after it died."""
+
+import os
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from bulkimg.cli import complete, screen
+from bulkimg.cli.options import SPEECH, Flags, user_path, with_options
+from bulkimg.cli.resume import find
+from bulkimg.cli.status import Run
+from bulkimg.errors import RunRefused, UsageError
+from bulkimg.ledger import Ledger, RunDirectory
+from bulkimg.ledger.files import replacing
+from bulkimg.ledger.store import storage_errors
+
+Out = Annotated[
+    str, typer.Option("--out", "-o", metavar="FILE", help="Where to write it; - for standard output.  [default: report.html in the run's directory]", show_default=False)
+]  # fmt: skip
+Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
+Compare = Annotated[
+    str, typer.Option("--compare", metavar="RUN", help="Show the figures of another run next to it.", autocompletion=complete.runs)
+]  # fmt: skip
+
+
+@with_options("runs_dir", *SPEECH)
+def command(flags: Flags, run: Run = "last", out: Out = "", open_it: Open = False, compare: Compare = "") -> None:
+    """Reads only; never in the way of the run."""
+    directory = find(run, flags)
+    other = find(compare, flags) if compare else None
+    if out == "-" and open_it:
+        raise UsageError("--open: the browser cannot open standard output; give a file with --out")
+    path = user_path(out) if out and out != "-" else directory.path / "report.html"
+    text = _drawn(directory, other)
+    if out == "-":
+        screen.out(text)
+        return
+    if not path.parent.is_dir():
+        raise UsageError(f"--out {path}: the directory does not exist; create it, or choose another path")
+    with storage_errors(path), replacing(path, f"{os.getpid()}.tmp") as file:
+        file.write(text)
+    screen.out(str(path))
+    if open_it and not webbrowser.open(path.absolute().as_uri()):
+        screen.warning(f"no browser was found; open {path} yourself")
+
+
+def _drawn(directory: RunDirectory, other: RunDirectory | None) -> str:
+    from bulkimg.report import run_page  # imported only now: `bulkimg --help` does not need the templates
+
+    held = directory.is_held()
+    ledger, earlier = _readable(directory), _readable(other) if other else None
+    try:
+        with storage_errors(directory.ledger):
+            compared = (earlier, other) if earlier and other else None
+            return "".join(run_page.pages(run_page.report(ledger, directory, held=held, other=compared)))
+    finally:
+        ledger.close()
+        if earlier:
+            earlier.close()
+
+
+def _readable(directory: RunDirectory) -> Ledger:
+    """Open a run that has something to show. Raises RunRefused while its manifest is being read."""
+    ledger = Ledger.open(directory.ledger, read_only=True)
+    if ledger.meta("state", "reading") == "reading":
+        ledger.close()
+        raise RunRefused(f"run {directory.run_id} is still reading its manifest; try again when it has begun to send")
+    return ledger

@@ -1,0 +1,74 @@
+"""Describe a run as it is now, from its ledger and, if it lives, from its process."""
+
+import time
+from typing import Any
+
+from bulkimg.engine import ask
+from bulkimg.errors import BulkimgError
+from bulkimg.ledger import Ledger, RunDirectory, insight, plans, stats
+from bulkimg.ledger.store import storage_errors
+from bulkimg.model import GOOD, iso_utc
+from bulkimg.report import plan_line
+from bulkimg.report.documents import StatusDocument
+
+
+def status_of(directory: RunDirectory) -> dict[str, Any]:
+    """Return a run's state, counts, pace and causes as a JSON object.
+
+    States: reading, ready, planned, running, stopped, done, refused. A dead process leaves interrupted (it can be
+    resumed) or abandoned (its manifest was not read to the end). `counts` of a living run are its outcomes. `in_flight`
+    and `waiting` are the other rows, from the run itself if it answers.
+    """
+    held = directory.is_held()
+    alive = _asked(directory) if held else None
+    ledger = Ledger.open(directory.ledger, read_only=True)
+    try:
+        with storage_errors(directory.ledger):
+            return _report(directory, ledger, alive, held=held)
+    finally:
+        ledger.close()
+
+
+def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | None, *, held: bool) -> dict[str, Any]:
+    state = insight.state(ledger, held=held)
+    outcomes, rows = stats.settled_counts(ledger), stats.rows_in_all(ledger)
+    settled = sum(outcomes.values())
+    flying = min(alive["in_flight"] if alive else stats.in_flight(ledger), rows - settled) if held else 0
+    settings = ledger.meta("settings", {})
+    is_plan = state == "planned"
+    counts = outcomes if held else stats.counts(ledger)
+    not_fine = outcomes if held or is_plan else counts
+    return StatusDocument.model_validate(
+        {
+            "run_id": directory.run_id,
+            "directory": str(directory.path),
+            "kind": insight.kind(ledger),
+            "state": state,
+            "running": held,
+            "target": f"{settings['endpoint']}{settings.get('base_path', '/zstack')}" if "endpoint" in settings else "",
+            "rows": rows,
+            "settled": settled,
+            "in_flight": flying,
+            "waiting": rows - settled - flying if held else 0,
+            "not_fine": sum(number for status, number in not_fine.items() if status not in GOOD),
+            "rows_per_s": stats.recent_pace(ledger)[1],
+            "plan": plan_line(plans.counts(ledger)) if is_plan else "",
+            "counts": counts,
+            "causes": stats.causes(ledger, settled_only=held or is_plan),
+            "manifest": ledger.meta("manifest"),
+            "note": ledger.meta("note", ""),
+            "undo_of": ledger.meta("undo_of"),
+            "retry_of": ledger.meta("retry_of"),
+            "started_at": iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or time.time()),
+            "exit_code": ledger.meta("exit_code"),
+            "next": None if held else insight.following(ledger, directory),
+        }
+    ).as_json()
+
+
+def _asked(directory: RunDirectory) -> dict[str, Any] | None:
+    """Ask the process that executes the run for its status. Returns None if it takes no requests."""
+    try:
+        return ask(directory.path, ["status"])
+    except BulkimgError:
+        return None
