@@ -250,7 +250,7 @@ def duration(seconds: float) -> str:
         return "0"
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} µs"
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
 def _number(value: float) -> str:
