@@ -32,12 +32,14 @@ def command(flags: Flags, run: Run = "last", out: Out = "", open_it: Open = Fals
     if out == "-" and open_it:
         raise UsageError("--open: the browser cannot open standard output; give a file with --out")
     path = user_path(out) if out and out != "-" else directory.path / "report.html"
+    if path.is_dir():
+        raise UsageError(f"--out {path}: is a directory; give a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--out {path}: the directory does not exist; create it, or choose another path")
     text = _drawn(directory, other)
     if out == "-":
         screen.out(text)
         return
-    if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: the directory does not exist; create it, or choose another path")
     with storage_errors(path), replacing(path, f"{os.getpid()}.tmp") as file:
         file.write(text)
     screen.out(str(path))
