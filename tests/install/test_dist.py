@@ -99,11 +99,11 @@ def test_the_command_runs_from_the_wheel(home: Path) -> None:
 
 def test_a_plan_page_is_written_from_the_wheel(home: Path) -> None:
     """The page's parts are data files of the package."""
-    code = "from importlib.resources import files; print([f.name for f in files('bulkimg.report').iterdir()])"
+    code = "from importlib.resources import files; print([f.name for f in files('bulkimg.report').joinpath('templates').iterdir()])"
     found = subprocess.run(
         [str(home / "bin" / "python"), "-c", code], capture_output=True, text=True, check=True
     ).stdout
-    assert all(name in found for name in ("plan.html", "plan.css", "plan.js"))
+    assert all(name in found for name in ("plan.html", "plan.js", "report.html", "page.css"))
 
 
 def test_man_pages_and_completion_are_where_man_and_shells_look(home: Path) -> None:
