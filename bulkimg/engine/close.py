@@ -11,7 +11,7 @@ from bulkimg import __version__
 from bulkimg.applier import Ending
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import Exit
-from bulkimg.ledger import files, plans, stats, write_results
+from bulkimg.ledger import files, insight, plans, stats, write_results
 from bulkimg.ledger.files import write_fed_back, write_json, write_undo
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, RETRYABLE, PlanCounts, Status, Summary, iso_utc
@@ -75,7 +75,7 @@ def finish(
     ledger.set_meta(
         next=following, reason=stop.why if stop and exit_code else ""
     )  # used in the hint of rows that were not sent
-    causes = stats.causes(ledger)
+    causes = insight.causes(ledger)
     started = ledger.meta("started_at", ended)
     summary = Summary(
         run_id=run.directory.run_id,
@@ -84,7 +84,7 @@ def finish(
         exit_code=exit_code,
         reason=stop.why if stop and exit_code else "",
         counts=counts,
-        causes=causes,
+        causes=[cause.as_document() for cause in causes],
         details={
             "rows": sum(counts.values()),
             "rows_left_out": ledger.meta("left_out", 0),
@@ -119,7 +119,7 @@ def finish(
             lambda: undo_rows(plans.written(ledger), replace_tags=replaced_tags(ledger)), undo, run.settings.empty_token
         )
     write_json(run.directory.path / "summary.json", summary_document(summary))
-    write_report(ledger, run.directory, planned=run.planned)
+    write_report(ledger, run.directory, planned=run.planned, counts=counts, causes=causes)
     return summary
 
 

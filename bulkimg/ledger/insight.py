@@ -22,6 +22,11 @@ class CauseRow(NamedTuple):
     hint: str
     examples: list[tuple[int, str]]
 
+    def as_document(self) -> dict[str, Any]:
+        """Return the cause as documents show it, with its first line."""
+        named = {name: getattr(self, name) for name in ("status", "code", "rows", "message", "hint")}
+        return named | {"first_line": self.examples[0][0]}
+
 
 class Changed(NamedTuple):
     """A row that changed its image. `before` is {} in a run without a survey."""
@@ -59,7 +64,7 @@ def kind(ledger: Ledger) -> str:
     return "undo" if ledger.meta("undo_of") else "retry" if ledger.meta("retry_of") else "run"
 
 
-def causes(ledger: Ledger, limit: int, *, settled_only: bool = False) -> list[CauseRow]:
+def causes(ledger: Ledger, limit: int = 20, *, settled_only: bool = False) -> list[CauseRow]:
     """Return the causes of rows that are not fine, most frequent first. `settled_only`: only rows with an outcome."""
     only = "AND (settled OR status = 'invalid')" if settled_only else ""
     query = f"""WITH bad AS (

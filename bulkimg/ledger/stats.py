@@ -126,19 +126,6 @@ def in_flight(ledger: Ledger) -> int:
     return found
 
 
-def causes(ledger: Ledger, limit: int = 20, *, settled_only: bool = False) -> list[dict[str, Any]]:
-    """Return the causes of rows that did not succeed, by status and code, most frequent first.
-
-    Each cause has one row as an example. With `settled_only`, only rows with an outcome count.
-    """
-    only = "AND (settled OR status = 'invalid')" if settled_only else ""
-    query = f"""SELECT status, code, count(*) AS rows, min(line) AS line, message, hint FROM row_text
-    WHERE status NOT IN ('updated', 'unchanged') {only}
-    GROUP BY status, code ORDER BY rows DESC, status, code LIMIT ?"""  # noqa: S608 - constant texts
-    names = ("status", "code", "rows", "first_line", "message", "hint")
-    return [dict(zip(names, [v or "" for v in row], strict=True)) for row in ledger.db.execute(query, (limit,))]
-
-
 def puts_made(ledger: Ledger) -> int:
     """Return the number of attempts that may have sent bytes."""
     query = "SELECT count(*) FROM attempt WHERE coalesce(fate, '') <> 'unsent'"

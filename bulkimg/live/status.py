@@ -54,7 +54,7 @@ def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | Non
             "rows_per_s": stats.recent_pace(ledger)[1],
             "plan": plan_line(plans.counts(ledger)) if is_plan else "",
             "counts": counts,
-            "causes": stats.causes(ledger, settled_only=held or is_plan),
+            "causes": [cause.as_document() for cause in insight.causes(ledger, settled_only=held or is_plan)],
             "manifest": ledger.meta("manifest"),
             "note": ledger.meta("note", ""),
             "undo_of": ledger.meta("undo_of"),

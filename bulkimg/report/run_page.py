@@ -26,7 +26,7 @@ from bulkimg.report.timeline import KINDS, PERCENTILES, STATUSES, Line, Timeline
 from bulkimg.report.timeline import timeline as in_time
 from bulkimg.words import clock_text, count, rate_text
 
-CAUSES = 20
+CAUSES = 20  # as in summary.json
 CHANGES = 200
 SLOWEST = 20
 LONGEST = 160  # characters of a value; the ledger and results.jsonl have all of it
@@ -76,12 +76,18 @@ class Report:
 
 
 def write_report(
-    ledger: Ledger, directory: RunDirectory, path: Path | None = None, *, planned: PlanCounts | None = None
+    ledger: Ledger,
+    directory: RunDirectory,
+    *,
+    planned: PlanCounts | None = None,
+    counts: Mapping[str, int] | None = None,
+    causes: Sequence[insight.CauseRow] | None = None,
 ) -> Path:
-    """Write the report of a run that ends now. Raises StorageError. `planned` saves counting the plan again."""
-    path = path or directory.path / "report.html"
+    """Write the report of a run that ends now. Raises StorageError. What is known already need not be counted again."""
+    path = directory.path / "report.html"
+    found = report(ledger, directory, held=False, planned=planned, counts=counts, causes=causes)
     with replacing(path) as file:
-        for piece in pages(report(ledger, directory, held=False, planned=planned)):
+        for piece in pages(found):
             file.write(piece)
     return path
 
@@ -108,12 +114,18 @@ def report(
     *,
     held: bool,
     planned: PlanCounts | None = None,
+    counts: Mapping[str, int] | None = None,
+    causes: Sequence[insight.CauseRow] | None = None,
     other: "tuple[Ledger, RunDirectory] | None" = None,
     now: float | None = None,
 ) -> Report:
     """Read everything that a report shows. `held`: a process executes the run. `other` is a run to compare with."""
     state = insight.state(ledger, held=held)
-    counts = stats.settled_counts(ledger) if held or state == "planned" else stats.counts(ledger)
+    open_rows = held or state == "planned"  # rows without an outcome say nothing yet
+    if counts is None or open_rows:
+        counts = stats.settled_counts(ledger) if open_rows else stats.counts(ledger)
+    if causes is None or open_rows:
+        causes = insight.causes(ledger, CAUSES, settled_only=open_rows)
     rows, plan = stats.rows_in_all(ledger), planned or plans.counts(ledger)
     shape = in_time(timeline.samples(ledger), timeline.events(ledger))
     verdict, tone = _verdict(ledger, state, counts, rows)
@@ -136,7 +148,7 @@ def report(
         waits=waits[:MOST_LINES],
         more_waits=max(0, len(waits) - MOST_LINES),
         waited=duration(shape.waited) if shape else "",
-        causes=insight.causes(ledger, CAUSES, settled_only=held or state == "planned"),
+        causes=causes,
         fields=plan.fields,
         transitions=[(_cut(change), images) for change, images in transitions(plan)],
         added=added_fields(ledger),
