@@ -71,7 +71,7 @@ def stacked(
 
 def lines(frame: Frame, bins: Sequence[Bin], series: Sequence[str], *, about: str, title: str) -> Markup:
     """Draw a line for each series. Values of few requests are dots."""
-    draw = _Drawing(frame, _nice(max((one.values.get(name) or 0.0 for one in bins for name in series), default=0.0)))
+    draw = _Drawing(frame, _nice(_usual([one.values.get(name) or 0.0 for one in bins for name in series])))
     parts = [draw.axes(duration), *(part for name in series for part in draw.line(bins, name))]
     return draw.svg(title, about, parts, series)
 
@@ -108,7 +108,7 @@ class _Drawing:
             x = self._x(at)
             dash = {"stroke": "currentColor", "stroke_opacity": 0.6, "stroke_dasharray": "1 3"}
             parts.append(_tag("line", escape(said), x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, **dash))
-        parts += [self._mark(mark) for mark in self._frame.marks]
+        parts += self._marks()
         return Markup("").join(parts)
 
     def _wait(self, begin: float, end: float) -> Markup:
@@ -118,11 +118,20 @@ class _Drawing:
             "rect", Markup("the run waited"), x=x, y=TOP, width=width, height=height, fill="#d24a43", fill_opacity=0.16
         )
 
-    def _mark(self, mark: Mark) -> Markup:
+    def _marks(self) -> Iterator[Markup]:
+        """Yield the marks. The numbers of marks at one time stand next to each other."""
+        last = -float("inf")
+        for mark in self._frame.marks:
+            last = max(self._x(mark.at), last + 15)
+            yield self._mark(mark, min(last, WIDTH - 8.0))
+
+    def _mark(self, mark: Mark, place: float) -> Markup:
         x = self._x(mark.at)
         line = _tag("line", x1=x, x2=x, y1=TOP - 2, y2=HEIGHT - BOTTOM, stroke="currentColor", stroke_opacity=0.35)
-        dot = _tag("circle", escape(mark.text), cx=x, cy=8, r=7, fill="none", stroke="currentColor", stroke_opacity=0.6)
-        return line + dot + _text(x, 11, str(mark.number), anchor="middle", size=10)
+        dot = _tag(
+            "circle", escape(mark.text), cx=place, cy=8, r=7, fill="none", stroke="currentColor", stroke_opacity=0.6
+        )
+        return line + dot + _text(place, 11, str(mark.number), anchor="middle", size=10)
 
     def stacks(self, bins: Sequence[Bin], series: Sequence[str]) -> Iterator[Markup]:
         for index, name in enumerate(series):
@@ -223,6 +232,15 @@ def _text(x: float, y: float, text: str, *, anchor: str, size: int = 13) -> Mark
     return _tag(
         "text", escape(text), x=round(x, 1), y=round(y, 1), text_anchor=anchor, font_size=size, fill_opacity=0.75
     )
+
+
+def _usual(values: Sequence[float]) -> float:
+    """Return the largest value, or a smaller one if a few values are so large that all others would be a flat line."""
+    ordered = sorted(value for value in values if value)
+    if not ordered:
+        return 0.0
+    usual = 2 * ordered[int(0.95 * (len(ordered) - 1))]
+    return usual if ordered[-1] > 4 * usual else ordered[-1]
 
 
 def _nice(top: float) -> float:

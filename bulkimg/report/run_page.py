@@ -212,7 +212,7 @@ def _figures(shape: Timeline) -> Iterator[Figure]:
         said = ", ".join(
             f"{name} {duration(percentile(total.latency, share) or 0)}" for name, share in PERCENTILES.items()
         )
-        about = f"{said}, of {count(sum(total.latency.values()), 'answered PUT')}. Dots: fewer than five PUTs."
+        about = f"{said}, of {count(sum(total.latency.values()), 'answered PUT')}. Dots: fewer than five PUTs. What is far higher than usual is cut off."
         names = tuple(PERCENTILES)
         yield Figure(title, about, charts.key(names), charts.lines(frame, bins, names, about=about, title=title))
     most = max(one.values["limit"] or 0 for one in bins)

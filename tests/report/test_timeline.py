@@ -1,6 +1,7 @@
 """A run in time: bars on an axis of work, waits, marks, and pictures that say their numbers in words."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -140,3 +141,17 @@ def test_a_cap_far_above_what_was_sent_does_not_flatten_the_bars() -> None:
 )
 def test_durations_are_written_as_people_do(seconds: float, text: str) -> None:
     assert charts.duration(seconds) == text
+
+
+def test_one_slow_second_does_not_flatten_the_others() -> None:
+    frame = charts.Frame(20.0, [], [], [])
+    bins = [charts.Bin(float(at), 1.0, {"p50": 15.0 if at == 7 else 0.01}) for at in range(20)]
+    svg = ET.fromstring(str(charts.lines(frame, bins, ["p50"], about="", title="")))
+    assert "20 ms" in [one.text for one in svg.iter(f"{SVG}text")]
+
+
+def test_numbers_of_marks_at_one_time_do_not_cover_each_other() -> None:
+    frame = charts.Frame(10.0, [], [charts.Mark(5.0, number, "x") for number in (1, 2, 3)], [])
+    svg = ET.fromstring(str(charts.stacked(frame, [charts.Bin(0.0, 10.0, {"put": 1.0})], ["put"], about="", title="")))
+    places = [float(one.get("cx") or 0) for one in svg.iter(f"{SVG}circle")]
+    assert all(later - earlier >= 14 for earlier, later in pairwise(places))
