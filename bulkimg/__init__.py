@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Event,
         Held,
         NoControl,
+        NotifyFailed,
         Outcome,
         Paused,
         PlanCounts,
@@ -73,7 +74,7 @@ _HOMES = {
         "aundo", "averify", "export", "open_run", "plan", "resume", "retry", "run", "undo", "verify",
     ),
     "bulkimg.model": (
-        "Adjusted", "CanaryPassed", "Event", "Held", "NoControl", "Unreadable", "Outcome", "Paused", "PlanCounts", "PlanMade",
+        "Adjusted", "CanaryPassed", "Event", "Held", "NoControl", "NotifyFailed", "Unreadable", "Outcome", "Paused", "PlanCounts", "PlanMade",
         "Problem", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
@@ -91,6 +92,7 @@ __all__ = [
     "LoginRefused",
     "ManifestRefused",
     "NoControl",
+    "NotifyFailed",
     "Options",
     "Outcome",
     "Paused",

@@ -126,7 +126,7 @@ def _from_environment(name: str, environ: Mapping[str, str], place: str) -> str 
         return _fit(name, value, variable)
     if path := environ.get(f"{variable}_FILE"):
         source = f"{variable}_FILE"
-        return _fit(name, _read_private(_path(path, source), source, place), f"{source} {path}")
+        return _fit(name, read_private(_path(path, source), source, place), f"{source} {path}")
     return None
 
 
@@ -135,7 +135,7 @@ def _from_directory(place: str) -> dict[str, str]:
     paths = {name: Path(place) / f"bulkimg.{name}" for name in _VARIABLES} if place else {}
     source = "CREDENTIALS_DIRECTORY"
     return {
-        name: _fit(name, _read_private(path, source, place), str(path)) for name, path in paths.items() if path.exists()
+        name: _fit(name, read_private(path, source, place), str(path)) for name, path in paths.items() if path.exists()
     }
 
 
@@ -152,9 +152,9 @@ def _from_profile(profile: Mapping[str, Any], place: str) -> dict[str, str]:
             if not isinstance(path, str) or "\0" in path:
                 raise UsageError(f"{name}_file in the profile is not a path; write the name of a file")
             source = f"{name}_file"
-            found[name] = _fit(name, _read_private(_path(path, source), source, place), f"{source} {path}")
+            found[name] = _fit(name, read_private(_path(path, source), source, place), f"{source} {path}")
         elif command := profile.get(f"{name}_command"):
-            found[name] = _fit(name, _run(command, f"{name}_command"), f"{name}_command")
+            found[name] = _fit(name, run_command(command, f"{name}_command"), f"{name}_command")
     return found
 
 
@@ -178,8 +178,8 @@ def _fit(name: str, value: str, source: str) -> str:
     return value
 
 
-def _read_private(path: Path, source: str, place: str) -> str:
-    """Read a file that not all users can read. `place` is `$CREDENTIALS_DIRECTORY`, or "" if there is none."""
+def read_private(path: Path, source: str, place: str) -> str:
+    """Read a file that not all users can read. Raises UsageError. `place` is `$CREDENTIALS_DIRECTORY`, or "" if there is none."""
     try:
         with path.open(encoding="utf-8") as file:
             if why := _too_open(os.fstat(file.fileno()), path, place):
@@ -211,7 +211,8 @@ def _lies_in(path: Path, place: str) -> bool:
     return bool(place) and path.resolve().is_relative_to(Path(place).resolve())
 
 
-def _run(command: Any, source: str) -> str:
+def run_command(command: Any, source: str, env: Mapping[str, str] | None = None) -> str:
+    """Return what a command prints. Raises UsageError without its words: they may hold a secret."""
     try:
         words = shlex.split(command) if isinstance(command, str) else list(command)
     except (TypeError, ValueError):
@@ -219,7 +220,7 @@ def _run(command: Any, source: str) -> str:
     if not words or not all(isinstance(word, str) and "\0" not in word for word in words):
         raise UsageError(f'{source} in the profile is not a command; write ["program", "argument"]')
     try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, check=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, check=True, stdin=subprocess.DEVNULL, env=env)
     except (OSError, subprocess.SubprocessError) as error:
         raise UsageError(f"{source}: {words[0]} failed: {_reason(error)}") from None
     return done.stdout.decode("utf-8", "replace").strip()

@@ -13,12 +13,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from bulkimg.errors import UsageError
+from bulkimg.notifications import ENTRIES, HOOK_VARIABLE, HOOK_VARIABLES, WrongEntry, read_entries
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import expanded, nearest
 
 _OPTIONS = {field.alias or name: name for name, field in Settings.model_fields.items()}
 _FROM_JOB_ONLY = frozenset({"manifest", "job_name", "encoding_is_configured"})
-_ENVIRONMENT = {f"BULKIMG_{option.upper()}": option for option in _OPTIONS if option not in _FROM_JOB_ONLY}
+_ENVIRONMENT = {f"BULKIMG_{option.upper()}": option for option in _OPTIONS if option not in {*_FROM_JOB_ONLY, *ENTRIES}}
 
 
 def variables() -> tuple[str, ...]:
@@ -68,7 +69,7 @@ _JOB_KEYS: dict[str, Mapping[str, str]] = {
 _JOB_KEYS["run"] = {
     option: option
     for option in _OPTIONS
-    if option not in {*_FROM_JOB_ONLY, "map", "set", "profile"}
+    if option not in {*_FROM_JOB_ONLY, *ENTRIES, "map", "set", "profile"}
     and not any(option in keys.values() for keys in _JOB_KEYS.values())
 }
 REMOVED = {"processes": "was removed, as one process is faster now; delete it"}  # options of earlier versions
@@ -103,7 +104,9 @@ def flags_layer(flags: Mapping[str, Any]) -> Layer:
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
     """Return the options in variables `BULKIMG_<OPTION>`. Empty variables and line ends are ignored."""
-    given = {option: environ.get(name, "").rstrip("\r\n") for name, option in _ENVIRONMENT.items()}
+    facts = HOOK_VARIABLES if environ.get(HOOK_VARIABLE) else ()  # a hook starts bulkimg: these are about its own run
+    names = {name: option for name, option in _ENVIRONMENT.items() if name not in facts}
+    given = {option: environ.get(name, "").rstrip("\r\n") for name, option in names.items()}
     options = {option: value for option, value in given.items() if value}
     for option, why in REMOVED.items():
         if environ.get(name := f"BULKIMG_{option.upper()}"):
@@ -139,8 +142,9 @@ def job_layer(path: Path) -> tuple[Layer, str | None]:
     for table, content in read_toml(path).items():
         if table == "schema" and content == JOB_SCHEMA:
             continue
-        if table in {"map", "set"}:
-            options[table], tables[table] = content, table
+        if table in {"map", "set", *ENTRIES}:
+            options[table] = _entries(path, table, table, content) if table in ENTRIES else content
+            tables[table] = table
             continue
         if table not in _JOB_KEYS or not isinstance(content, dict):
             raise UsageError(f"{place(path, '', table)}: {_unknown_table(table)}")
@@ -168,6 +172,26 @@ def job_layer(path: Path) -> tuple[Layer, str | None]:
     return Layer(options, label), profile
 
 
+def _entries(path: Path, kind: str, header: str, content: Any) -> Any:
+    """Return the rules of `[[notify]]` or `[[hook]]`. Raises UsageError with the place of a mistake."""
+    try:
+        return read_entries(kind, content, path.parent)
+    except WrongEntry as error:
+        raise UsageError(f"{_place_in(path, header, error.number, error.key)}: {error}") from None
+
+
+def _place_in(path: Path, header: str, number: int, key: str) -> str:
+    """Return `file:line` of a key in the table of this number that has this header, or of the table itself."""
+    seen, begins = 0, ""
+    for line, text in enumerate(_text(path).splitlines(), 1):
+        if found := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", text):
+            seen += (is_one := found[1].replace('"', "").replace("'", "") == header)
+            begins = f"{path}:{line}" if is_one and seen == number else begins
+        elif begins and seen == number and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", text):
+            return f"{path}:{line}"
+    return begins or place(path, *header.rpartition(".")[::2])
+
+
 def _relative_to(path: Path, table: str, key: str, value: Any) -> Any:
     """Return a path of a job file relative to that file. `-` and values that are not strings stay."""
     if not isinstance(value, str) or value == "-":
@@ -184,15 +208,19 @@ def _unknown_table(name: str) -> str:
         return f"schema is not {JOB_SCHEMA}, the only version that this bulkimg reads; upgrade bulkimg"
     if homes := [table for table, keys in _JOB_KEYS.items() if name in keys]:
         return f"{name!r} is outside any table; move it to [{homes[0]}]"
-    return f"unknown table [{name}]{nearest(name, [*_JOB_KEYS, 'map', 'set'])}"
+    return f"unknown table [{name}]{nearest(name, [*_JOB_KEYS, 'map', 'set', *ENTRIES])}"
 
 
 def _unknown_key(table: str, key: str) -> str:
     """Describe a key that its table does not accept. Another table may accept it."""
     if key in REMOVED:
         return f"[{table}] {key} {REMOVED[key]}"
+    if key in ENTRIES:
+        return f"{key!r} is in [{table}] but is a table of its own; write [[{key}]]"
     if homes := [other for other, keys in _JOB_KEYS.items() if key in keys]:
         return f"{key!r} is in [{table}] but belongs in [{homes[0]}]; move it there"
+    if kinds := [kind for kind, model in ENTRIES.items() if key in model.model_fields]:
+        return f"{key!r} is in [{table}] but belongs in [[{kinds[0]}]]; move it there"
     everywhere = {name: home for home, keys in _JOB_KEYS.items() for name in keys}
     if not (found := nearest(key, everywhere, whole=False)):
         return f"unknown option {key!r} in [{table}]{nearest(key, _JOB_KEYS[table])}"
@@ -255,7 +283,8 @@ def profile_layer(
         if key not in known:
             near = nearest(key, [*known, *others])
             raise UsageError(f"{place(path, home, key)}: unknown option {key!r} in [{home}]{near}")
-    return Layer(table, lambda option: f"{place(path, home, option)}: [{home}] {option} =")
+    entries = {key: _entries(path, key, f"{home}.{key}", value) for key, value in table.items() if key in ENTRIES}
+    return Layer({**table, **entries}, lambda option: f"{place(path, home, option)}: [{home}] {option} =")
 
 
 def merge(*layers: Layer) -> Settings:

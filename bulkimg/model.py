@@ -432,6 +432,14 @@ class NoControl:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifyFailed:
+    """A message was not delivered, or a hook after the run failed. The run and its exit code are as without it."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """No new row starts; rows in flight finish."""
 
@@ -465,6 +473,7 @@ Event = (
     | Paused
     | Adjusted
     | NoControl
+    | NotifyFailed
     | Stopping
     | Summary
 )

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from bulkimg.notifications import Hook, NotifyRule
 from bulkimg.values import (
     Limit,
     Pairs,
@@ -97,6 +98,9 @@ class Settings(BaseModel):
     # set by a job file
     manifest: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     job_name: str = ""
+    # set by a job file or a profile
+    notify: tuple[NotifyRule, ...] = ()
+    hooks: Annotated[tuple[Hook, ...], Field(alias="hook")] = ()
     # set by layers.merge
     encoding_is_configured: bool = False  # `encoding` comes from environment, job file or profile, not from a flag
 

@@ -3,14 +3,13 @@
 import shlex
 import tempfile
 from dataclasses import asdict
-from pathlib import Path
 
 import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.options import MANIFEST, Flags, with_options
 from bulkimg.cli.problems import document, remarks
-from bulkimg.cli.run import Source, ask_for
+from bulkimg.cli.run import Source, ask_for, offline
 from bulkimg.engine import OpenRun, create_run
 from bulkimg.errors import Exit
 from bulkimg.ledger import stats
@@ -23,7 +22,7 @@ def command(source: Source, flags: Flags) -> None:
     given = source
     asked, source = ask_for(source, flags)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        run = create_run(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
+        run = create_run(source, offline(asked.settings, place))
         try:
             found, bad, _ = stats.problem_counts(run.ledger)
             exit_code = Exit.MANIFEST if found else Exit.OK

@@ -107,6 +107,11 @@ EXAMPLES: Mapping[str, Examples] = {
         ("bulkimg doctor --profile prod", "with a profile"),
         ("bulkimg doctor --json", "as JSON"),
     ),
+    "notify": (
+        ("bulkimg notify --test jobs/nightly.toml", "is every address of the job reached"),
+        ("bulkimg notify --test job.toml --json", "as JSON"),
+        ("bulkimg notify --test job.toml --profile prod", "with the addresses of a profile, if the job has none"),
+    ),
     "init": (
         ("bulkimg init > job.toml", "a commented job file"),
         ("bulkimg init jobs/nightly.toml", "the same, in a file that does not exist yet"),
@@ -135,6 +140,7 @@ CODES_OF: Mapping[str, Sequence[int]] = {
     "doctor": (0, 2, 5),
     "show": (0, 1, 2, 5),
     "ctl": (0, 2, 7),
+    "notify": (0, 1, 2),
     **dict.fromkeys(("status", "runs"), _READING),
     "report": (0, 2, 7, 8),
     **dict.fromkeys(("init", "schema", "help", "sandbox"), (0, 2)),
@@ -159,6 +165,8 @@ CODES_MEAN: Mapping[tuple[str, int], str] = {
     **{(name, 0): "shown" for name in ("status", "runs", "schema", "help")},
     ("report", 0): "written",
     ("report", 7): "the run is still reading its manifest",
+    ("notify", 0): "every address took the message",
+    ("notify", 1): "at least one did not",
     ("init", 0): "written",
     ("sandbox", 0): "ended with Ctrl-C",
 }

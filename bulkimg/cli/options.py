@@ -34,6 +34,7 @@ from bulkimg.layers import (
     resuming,
     variables,
 )
+from bulkimg.notifications import HOOK_VARIABLE, HOOK_VARIABLES
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest, parse_endpoint, parse_path
 
@@ -238,7 +239,7 @@ _SERVICE_LINK = re.compile(
 @lru_cache(maxsize=1)  # a command may read its options twice
 def _warn_of_unknown(names: frozenset[str]) -> None:
     """Warn of unknown variables: a misspelled guard does not protect."""
-    known = _known_variables()
+    known = _known_variables() | (frozenset(HOOK_VARIABLES) if HOOK_VARIABLE in names else frozenset())
     for name in sorted(name for name in names if name.startswith("BULKIMG_") and name not in known):
         if not _SERVICE_LINK.fullmatch(name):
             screen.warning(f"{name} is not a variable of bulkimg and is ignored{nearest(name, known, whole=False)}")

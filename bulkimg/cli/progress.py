@@ -37,6 +37,7 @@ class Tally:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._begun = clock()
+        self._ended: float | None = None  # when the last row was settled; messages may follow
         self.live: Callable[[], Live] = lambda: _IDLE
         self._requests_before = 0
         self.pending = 0
@@ -47,10 +48,12 @@ class Tally:
 
     def see(self, event: Event) -> None:
         if isinstance(event, Started):
-            self._begun, self.pending = self._clock(), event.pending
+            self._begun, self.pending, self._ended = self._clock(), event.pending, None
             self._requests_before = self.live().requests
         elif isinstance(event, Settled):
             self.counts.update(outcome.status for outcome in event.outcomes)
+            if self.done >= self.pending:
+                self._ended = self._clock()
             for outcome in event.outcomes:
                 self._waiting.pop(outcome.ordinal, None)
         elif isinstance(event, Retrying):
@@ -66,7 +69,7 @@ class Tally:
 
     @property
     def _seconds(self) -> float:
-        return max(self._clock() - self._begun, 1e-3)
+        return max((self._ended or self._clock()) - self._begun, 1e-3)
 
     @property
     def rows_per_s(self) -> float:

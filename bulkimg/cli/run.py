@@ -25,6 +25,8 @@ from bulkimg.engine import (
 from bulkimg.errors import Exit
 from bulkimg.ledger import RunDirectory, stats
 from bulkimg.planner import diff
+from bulkimg.report import Narrator
+from bulkimg.settings import Settings
 from bulkimg.words import count
 
 Source = Annotated[
@@ -79,7 +81,8 @@ def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
 
 def _refuse(run: OpenRun, why: str) -> NoReturn:
     show_problems(run.ledger)
-    summary = refuse(run, why)
+    narrator = Narrator()
+    summary = refuse(run, why, lambda event: screen.warning(screen.one_line(narrator.sentence(event))))
     run.close()
     screen.error(why)
     if run.settings.json_summary:
@@ -89,11 +92,16 @@ def _refuse(run: OpenRun, why: str) -> NoReturn:
     raise typer.Exit(Exit.MANIFEST)
 
 
+def offline(settings: Settings, place: str) -> Settings:
+    """Return the settings to check a manifest in a temporary place. Nobody is notified, and no hook runs."""
+    return settings.model_copy(update={"runs_dir": Path(place), "results": None, "notify": (), "hooks": ()})
+
+
 def _dry_run(source: str, asked: CommandContext) -> None:
     """Check the manifest offline in a temporary place, and show what it asks for. `bulkimg plan` reads the images."""
     check_outputs(source, asked.settings)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        run = create_run(source, asked.settings.model_copy(update={"runs_dir": Path(place), "results": None}))
+        run = create_run(source, offline(asked.settings, place))
         why = refusal(run)
         for remark in remarks(run.ledger):
             screen.note(screen.one_line(remark))

@@ -8,6 +8,7 @@ from bulkimg.engine.connect import Ports, connected, pace_of
 from bulkimg.engine.control import ask
 from bulkimg.engine.create import (
     NothingToDo,
+    attendants_of,
     check_outputs,
     create_retry,
     create_run,
@@ -40,6 +41,7 @@ __all__ = [
     "all_images",
     "already_undone",
     "ask",
+    "attendants_of",
     "check_outputs",
     "connected",
     "create_retry",

@@ -20,6 +20,7 @@ from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.columns import parse_condition
 from bulkimg.model import FIELDS, RETRYABLE, Row, RunEvent
+from bulkimg.notify import Attendants
 from bulkimg.planner import load_rows, undo_rows
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest, parse_conditions
@@ -42,6 +43,7 @@ def create_run(
     manifest = Manifest(source, settings, changes)
     check_outputs(source, settings)
     _probe(source, changes)
+    attendants = Attendants() if plan_only else attendants_of(settings)
     path = str(Path(source).absolute()) if changes is None and source != "-" else ""
     if not plan_only and not settings.allow_overlap:
         refuse_overlap(settings.runs_dir, Work(settings.target, path, settings.job_name, ""))
@@ -50,7 +52,7 @@ def create_run(
     _write_header(ledger, directory, settings, now(), manifest_path=path, plan_only=plan_only)
     load_rows(ledger, manifest)
     ledger.set_meta(state="ready")
-    return OpenRun(directory, ledger, settings)
+    return OpenRun(directory, ledger, settings, attendants=attendants)
 
 
 def _probe(source: str, changes: Iterable[Any] | None) -> None:
@@ -81,6 +83,11 @@ def check_outputs(source: str, settings: Settings) -> None:
         raise UsageError(
             f"--results {path}: this is the manifest, and the results would overwrite it; choose another path"
         )
+
+
+def attendants_of(settings: Settings) -> Attendants:
+    """Read the addresses of the messages. Raises UsageError where one cannot be used."""
+    return Attendants(settings.notify, settings.hooks, settings.job_name)
 
 
 def _same_file(path: Path, source: str) -> bool:
@@ -191,7 +198,8 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
     if state != "done":
         ledger.set_meta(settings=kept_options(settings))  # guards and pace that are given now hold from now on
     check_outputs(ledger.meta("manifest") or "", settings)
-    return OpenRun(directory, ledger, settings)
+    attendants = Attendants() if state == "done" else attendants_of(settings)
+    return OpenRun(directory, ledger, settings, attendants=attendants)
 
 
 def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str | None = None) -> RunDirectory | None:
@@ -385,6 +393,7 @@ def _begin_from(
     old: Ledger, rows: Iterator[Row], settings: Settings, now: Callable[[], float], **header: Any
 ) -> OpenRun:
     check_outputs(old.meta("manifest") or "", settings)
+    attendants = attendants_of(settings)
     if not settings.allow_overlap:
         refuse_overlap(settings.runs_dir, work_of(old)._replace(target=settings.target), RunDirectory(old.path.parent))
     directory = new_run(settings.runs_dir, now(), settings.run_id)
@@ -397,7 +406,7 @@ def _begin_from(
     ledger.set_meta(merged=merge_duplicates(ledger))
     ledger.keep_checksums()
     ledger.set_meta(state="ready")
-    return OpenRun(directory, ledger, settings)
+    return OpenRun(directory, ledger, settings, attendants=attendants)
 
 
 def _rows_again(ledger: Ledger) -> Iterator[Row]:

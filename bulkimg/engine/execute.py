@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from bulkimg.applier import Ending
 from bulkimg.credentials import AccessKey, Account, Credentials
-from bulkimg.engine.close import finish
+from bulkimg.engine.attending import Attending
+from bulkimg.engine.close import finish, summary_document
 from bulkimg.engine.connect import Ports, Server, connected, pace_of
 from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
@@ -16,7 +17,7 @@ from bulkimg.engine.recorder import Recorder
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.sending import Sending
 from bulkimg.engine.steering import Steering
-from bulkimg.errors import Exit, RunRefused, TargetError
+from bulkimg.errors import BulkimgError, Exit, RunRefused, TargetError
 from bulkimg.ledger import Ledger, stats, write_results
 from bulkimg.ledger.store import storage_errors
 from bulkimg.model import (
@@ -70,6 +71,8 @@ class Engine:
         self._planning = Planning(run, self._observe, self._interrupt, approve, checksum=checksum, plan_only=plan_only)
         self._recorder = Recorder(run.ledger, self.pace, runtime, lambda: self.steering.settled)
         self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
+        self._attending = Attending(run, self._observe, self._interrupt, credentials)
+        self._is_over = False  # only messages are sent
         self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock)
 
     def _observe(self, event: Event) -> None:
@@ -91,7 +94,9 @@ class Engine:
     def stop(self, exit_code: Exit, why: str) -> None:
         """Start no new row; rows in flight finish."""
         self._interrupt.stop = Ending(exit_code, why)
-        if runner := self._sending.runner:
+        if self._is_over:
+            self._interrupt.break_off()
+        elif runner := self._sending.runner:
             runner.stop(exit_code, why)
         else:
             self._interrupt.break_off()
@@ -119,8 +124,14 @@ class Engine:
         does a plan that a guard or `approve` refuses (7). Raises StorageError when the disk fails: the ledger then
         holds what is known, and the run can be resumed.
         """
-        with storage_errors(self._run.directory.ledger):
-            return await self._carry_out()
+        try:
+            with storage_errors(self._run.directory.ledger):
+                return await self._carry_out()
+        except BulkimgError as error:
+            self._is_over = True
+            if not self._plan_only:
+                await self._attending.broke(error)
+            raise
 
     async def _carry_out(self) -> Summary:
         run, settings = self._run, self._run.settings
@@ -136,7 +147,9 @@ class Engine:
         run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._runtime.now())
         if not stats.rows_to_do(run.ledger):
             run.ledger.set_meta(state="running")
-            return finish(run, None, self._runtime.now())
+            return await self._end(finish(run, None, self._runtime.now()))
+        if stop := await self._begin():
+            return await self._end(finish(run, stop, self._runtime.now()))
         async with (
             connected(
                 settings,
@@ -156,7 +169,7 @@ class Engine:
                 stop = await self._work(server)
         self._recorder.finish()
         run.ledger.set_meta(settings=kept_options(run.settings))
-        return finish(
+        summary = finish(
             run,
             stop,
             self._runtime.now(),
@@ -164,6 +177,23 @@ class Engine:
             requests=self._recorder.meter.total,
             reached=server.transport.reached,
         )
+        return await self._end(summary)
+
+    async def _begin(self) -> Ending | None:
+        """Run the hooks before the run, and say that it starts. Returns why it must not, or None."""
+        if self._plan_only:
+            return None
+        stop = await self._attending.before("before-run")
+        if stop is None:
+            self._attending.start()
+        return stop
+
+    async def _end(self, summary: Summary) -> Summary:
+        """Run the hooks after the run, and say how it ended. Every file is written."""
+        self._is_over = True
+        if not self._plan_only:
+            await self._attending.end(summary_document(summary))
+        return summary
 
     def _spelling(self) -> str:
         """Return the action key that is asked for, or that the server accepted before."""
@@ -176,6 +206,8 @@ class Engine:
         try:
             stop = await self._planning.plan(server.reader)
             if stop or self._plan_only:
+                return stop
+            if stop := await self._attending.before("before-send"):
                 return stop
             hours = self.steering.within(self._run.settings.window, self._runtime.now, self._runtime.sleep)
             return await self._sending.send(server.api, server.reader, hours, errors_before=self._planning.missing)

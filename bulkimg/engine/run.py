@@ -1,11 +1,12 @@
 """Define a run that this process holds, and the names of its files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bulkimg.ledger import Ledger, LiveResults, RunDirectory
 from bulkimg.model import PlanCounts
+from bulkimg.notify import Attendants
 from bulkimg.settings import Settings
 
 RESULT_FILES = ("results.csv", "results.jsonl")
@@ -20,6 +21,7 @@ class OpenRun:
     settings: Settings
     live: LiveResults | None = None  # the result files, once it has begun to send
     planned: PlanCounts | None = None  # the plan's counts, once this process has counted them
+    attendants: Attendants = field(default_factory=Attendants)  # the hooks and messages that it was asked for
     command: str = ""  # as typed, for a server that was never reached
 
     def change(self, **options: Any) -> None:

@@ -120,7 +120,8 @@ def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> Op
         return opened
     try:
         problems = list(stats.problems(opened.ledger))
-        refuse(opened, why)
+        narrator = Narrator()
+        refuse(opened, why, lambda event: _log.log(level(event), narrator.sentence(event)))
     finally:
         opened.close()
     raise ManifestRefused(_refused("the source" if rows is not None else path, problems), problems)

@@ -7,11 +7,12 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from bulkimg.layers import job_tables
 from bulkimg.manifest.jsonl import NESTED
 from bulkimg.model import FIELDS, Change
+from bulkimg.notifications import ENTRIES
 from bulkimg.report import documents
 from bulkimg.settings import Settings
 
@@ -72,14 +73,10 @@ def _descriptions() -> dict[str, dict[str, str]]:
     return found
 
 
-def _properties(model: type[BaseModel]) -> dict[str, Any]:
-    found: dict[str, Any] = model.model_json_schema(mode="validation")["properties"]
-    return found
-
-
 def _job() -> dict[str, Any]:
     """Return the schema of a job file's tables and keys. Every value may be what a flag accepts."""
-    options = _properties(Settings)
+    whole = Settings.model_json_schema(mode="validation")
+    options = whole["properties"]
     by_name = {field.alias or name: options[field.alias or name] for name, field in Settings.model_fields.items()}
     tables = {
         table: {
@@ -97,7 +94,14 @@ def _job() -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "required": ["job"],
-        "properties": {"schema": {"const": 1}, **tables, "map": plain, "set": plain},
+        "properties": {
+            "schema": {"const": 1},
+            **tables,
+            "map": plain,
+            "set": plain,
+            **{kind: options[kind] for kind in ENTRIES},
+        },
+        "$defs": {model.__name__: whole["$defs"][model.__name__] for model in ENTRIES.values()},
     }
 
 

@@ -1,4 +1,4 @@
-"""Speak the image API of docs/dev/protocol.md in both its dialects; the only package with HTTP."""
+"""Speak the image API of docs/dev/protocol.md in both its dialects; the only package that talks to the server."""
 
 from bulkimg.zstack.auth import Auth, log_out, make_auth
 from bulkimg.zstack.client import ImageApi

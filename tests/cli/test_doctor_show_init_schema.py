@@ -319,8 +319,8 @@ def test_init_refuses_a_name_that_cannot_be_a_job_file(cli: Cli, name: str) -> N
 
 
 def uncommented(text: str) -> tuple[str, int]:
-    """Return the text with every commented key activated, and how many there were."""
-    return re.subn(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)
+    """Return the text with every commented key and table activated, and how many there were."""
+    return re.subn(r"^# (?=\w+ = |\[\[)", "", text, flags=re.MULTILINE)
 
 
 def test_every_commented_key_of_init_is_right(cli: Cli, server: Server) -> None:

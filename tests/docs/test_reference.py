@@ -25,6 +25,7 @@ from bulkimg.errors import BulkimgError, Exit
 from bulkimg.ledger import Ledger
 from bulkimg.ledger.files import COLUMNS, FED_BACK, OURS
 from bulkimg.model import CHOICES, FIELDS, Action, Event, Status
+from bulkimg.notifications import ENTRIES, HOOK_VARIABLES
 from bulkimg.pace import Pace
 from bulkimg.zstack.rules import CODES
 from tests.conftest import ROOT, Cli, Server
@@ -153,6 +154,8 @@ def test_every_exit_code_is_on_its_page() -> None:
 def test_every_table_and_key_of_a_job_file_is_on_its_page() -> None:
     for table, keys in layers._JOB_KEYS.items():
         assert differing(first_cells(section("reference/jobs.md", f"`[{table}]`")), keys) == NOTHING
+    for kind, model in ENTRIES.items():
+        assert differing(first_cells(section("reference/jobs.md", f"`[[{kind}]]`")), model.model_fields) == NOTHING
     named = set(re.findall(r"^### `\[(\w+)\]`$", text("reference/jobs.md"), re.MULTILINE))
     assert differing(named, layers._JOB_KEYS) == NOTHING
 
@@ -173,7 +176,11 @@ def test_every_variable_and_key_of_credentials_is_on_its_page() -> None:
 
 def test_every_variable_is_on_a_page() -> None:
     named = {name for page in PAGES for name in re.findall(r"\bBULKIMG_[A-Z_]+[A-Z]\b", text(page))}
-    assert named <= _known_variables()
+    assert named <= {*_known_variables(), *HOOK_VARIABLES}
+    in_hooks = {name for name in HOOK_VARIABLES if not name.startswith("BULKIMG_COUNTS_")} | {"BULKIMG_COUNTS_UPDATED"}
+    assert in_hooks == {
+        name for name in first_cells(section("reference/jobs.md", "Variables of a hook")) if name != "…"
+    }
     of_one_command = _known_variables() - set(layers.variables()) - set(CREDENTIAL_VARIABLES)
     assert {name for name in of_one_command if not name.endswith("_FILE")} <= set(
         first_cells(section("reference/jobs.md", "Environment"))

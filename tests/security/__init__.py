@@ -51,6 +51,12 @@ network       | read or alter                             | test_network (all); 
               | replay, duplicate                         | zstack/test_transport: a_put_is_never_sent_twice_by_the_http_client
               |                                           | journeys/test_interruptions: killed_at_any_moment_and_resumed
               | move the name mid-run                     | zstack/test_tls: an_unknown_authority_and_another_host_get_nothing
+receivers     | read values of rows in a message          | notify/test_messages: no_value_of_a_row_leaves_unless_it_is_asked_for
+              | find an address in a file, a log, ps      | notify/test_rules: a_mistake_is_named_with_file_and_line_and_without_the_address
+              |                                           | notify/test_apprise: a_message_goes_out_by_a_child_without_our_credentials
+              | forge or redirect a message               | notify/test_webhook: a_run_sends_its_summary_signed, a_redirect_is_not_followed
+hooks         | find our credentials                      | notify/test_hooks: hooks_get_the_facts_of_the_run_and_none_of_our_credentials
+              | hold a run up                             | notify/test_hooks: a_hook_that_does_not_end_is_killed_with_its_children
 nobody        | contact the network unasked (T66)         | test_offline (all)
 supply chain  | a bad library                             | the hashes of requirements.lock, checked by `make venv`
 

@@ -1,0 +1,26 @@
+"""Send one message with apprise. It is started as a program of its own and imports nothing of bulkimg.
+
+Reads {"addresses", "title", "body"} from standard input. Exits 0 (sent), 3 (unknown address), 4 (not delivered) or 5
+(apprise is missing). It prints nothing, because apprise's own texts may hold an address.
+"""
+
+import json
+import logging
+import sys
+
+
+def main() -> int:
+    given = json.load(sys.stdin)
+    logging.disable(logging.CRITICAL)
+    try:
+        import apprise  # type: ignore[import-not-found,unused-ignore] # an extra
+    except ImportError:
+        return 5
+    sender = apprise.Apprise()
+    if not all([sender.add(address) for address in given["addresses"]]):
+        return 3
+    return 0 if sender.notify(title=given["title"], body=given["body"], body_format="text") else 4
+
+
+if __name__ == "__main__":
+    sys.exit(main())

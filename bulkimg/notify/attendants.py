@@ -1,0 +1,110 @@
+"""Serve one run: its hooks, and the messages about its start and its end."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+
+from bulkimg.model import NotifyFailed
+from bulkimg.notifications import Hook, HookPoint, NotifyOn, NotifyRule
+from bulkimg.notify import message
+from bulkimg.notify.addresses import Address, read_address
+from bulkimg.notify.hooks import run_hook
+from bulkimg.notify.message import Document, Message
+
+Tell = Callable[[NotifyFailed], None]
+Rows = Callable[[int], Sequence[Document]]  # the first rows that are not fine, at most so many
+
+
+class Attendants:
+    """The hooks and addresses of one run. Only a hook before the run or before sending can stop it."""
+
+    def __init__(self, notify: Sequence[NotifyRule] = (), hooks: Sequence[Hook] = (), job: str = "") -> None:
+        """Read every address. Raises UsageError where one cannot be used."""
+        self._addresses = [read_address(number, rule) for number, rule in enumerate(notify, 1)]
+        self._hooks = list(enumerate(hooks, 1))
+        self._job = job
+        self._run = str(uuid.uuid4())  # ties the pings of one process
+        self._started: dict[int, asyncio.Task[str]] = {}  # by the number of the rule
+
+    def __bool__(self) -> bool:
+        return bool(self._addresses or self._hooks)
+
+    def has_hooks(self, point: HookPoint) -> bool:
+        """Return whether any program is to be run at this point."""
+        return any(hook.at == point for _, hook in self._hooks)
+
+    def hears_of(self, event: NotifyOn) -> bool:
+        """Return whether any address asks for the event. healthchecks hears of every start."""
+        is_start = event == "started"
+        return any(
+            is_start if address.rule.way == "healthchecks" else event in address.rule.on for address in self._addresses
+        )
+
+    async def before(self, point: HookPoint, document: Document) -> str:
+        """Run the hooks of this point, one after the other. Returns "" or why the run must not continue."""
+        for number, hook in self._hooks:
+            if hook.at == point and (why := await run_hook(hook, document, self._job)):
+                return f"{_name(number, hook)} {why}"
+        return ""
+
+    def start(self, document: Document) -> None:
+        """Send what is to be said at the start, beside the run."""
+        said = message.started(document, self._job, time.time())
+        for address in self._addresses:
+            if address.rule.way == "healthchecks":
+                self._started[address.number] = asyncio.create_task(address.ping("start", self._run, None))
+            elif "started" in address.rule.on:
+                self._started[address.number] = asyncio.create_task(address.send(said))
+
+    async def end(self, summary: Document, before: int | None, rows: Rows, tell: Tell, *, once: bool = False) -> None:
+        """Run the hooks of the end and send its messages, all at the same time. What fails is reported to `tell`.
+
+        `before` is the exit code of the job's last run. `once`: try each message only once.
+        """
+        try:
+            await asyncio.gather(
+                self._after(summary, tell), *(self._last(address, summary, before, rows, tell, once) for address in self._addresses)
+            )  # fmt: skip
+        finally:
+            for task in self._started.values():
+                task.cancel()
+
+    async def _after(self, summary: Document, tell: Tell) -> None:
+        for number, hook in self._hooks:
+            if hook.at == "after-run" and (why := await run_hook(hook, summary, self._job)):
+                tell(NotifyFailed(_name(number, hook), why))
+
+    async def _last(
+        self, address: Address, summary: Document, before: int | None, rows: Rows, tell: Tell, once: bool
+    ) -> None:
+        """Send the message of the end to one address, after that of the start."""
+        if (task := self._started.pop(address.number, None)) and (why := await task):
+            tell(NotifyFailed(address.name, f"the message of the start was not delivered: {why}"))
+        if why := await self._sent(address, summary, before, rows, once):
+            tell(NotifyFailed(address.name, f"not delivered: {why}"))
+
+    async def _sent(self, address: Address, summary: Document, before: int | None, rows: Rows, once: bool) -> str:
+        rule, is_check = address.rule, address.rule.way == "healthchecks"
+        event = "always" if is_check else message.event_of(summary, before, rule.on)
+        if event is None:
+            return ""
+        shown = rows(rule.rows) if rule.rows else ()
+        said = message.finished(summary, self._job, event, shown, time.time())
+        if is_check:
+            return await address.ping(str(summary["exit_code"]), self._run, said, once=once)
+        return await address.send(said, once=once)
+
+    async def test(self) -> list[tuple[str, str]]:
+        """Send a test message to every address. Returns each one's name, and "" or why it was not delivered."""
+        said = message.tested(self._job, time.time())
+        return list(await asyncio.gather(*(self._tested(address, said) for address in self._addresses)))
+
+    async def _tested(self, address: Address, said: Message) -> tuple[str, str]:
+        if address.rule.way == "healthchecks":  # `log` leaves the state of the check as it is
+            return address.name, await address.ping("log", self._run, said)
+        return address.name, await address.send(said)
+
+
+def _name(number: int, hook: Hook) -> str:
+    return f"hook {number} ({hook.at}, {hook.run[0]})"
