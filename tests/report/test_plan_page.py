@@ -214,8 +214,8 @@ def test_a_plan_without_changes_has_nothing_to_apply(tmp_path: Path) -> None:
 
 def test_counts_fields_and_transitions_are_html(tmp_path: Path) -> None:
     text = static(written(small_plan(tmp_path, RENAMED, BEFORE), tmp_path))
-    assert '<div class="tile update" data-action="update"><b>60</b><span>changes</span></div>' in text
-    assert '<li><span class="field">platform</span><span class="count">60 images</span></li>' in text
+    assert '<div class="tile update" data-action="update"><b>60</b> <span>changes</span></div>' in text
+    assert '<li><span class="field">platform</span> <span class="count">60 images</span></li>' in text
     transitions = text[text.index('<ul class="transitions">') : text.index('<h2 id="heading">')]
     assert transitions.count("<li>") == 1
     assert '<del>Other</del> <span class="sign">→</span> <ins>Linux</ins>' in transitions
