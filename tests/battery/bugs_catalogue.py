@@ -185,4 +185,27 @@ COMMAND_LINE = (
     Bug("a password does not cross a network in the clear where that is forbidden", "layers.merge", "settings.require_tls and settings.is_readable_on_the_way", "False", "tests/security/test_network.py"),
 )  # fmt: skip
 
-BUGS = (*LEDGER, *APPLIER, *PACE, *ZSTACK, *PLANNER, *ENGINE, *MANIFEST, *COMMAND_LINE)
+LOOKING = (
+    Bug("seconds that become minutes lose nothing", "timeline._sum", "total.update(one)", "total |= Counter(one)", "tests/ledger/test_timeline.py"),
+    Bug("old seconds become minutes", "timeline._merge_old", "kept <= KEPT", "True", "tests/ledger/test_timeline.py"),
+    Bug("what happened is in the checksum", "timeline.add", "ledger.toggle('event', *event)", "None", "tests/ledger/test_timeline.py"),
+    Bug("a second ends before the next one is counted", "Meter.add", "clock >= self.due", "False", "tests/test_meter.py"),
+    Bug("latency is that of answered PUTs", "Meter.add", "kind == 'put' and (not failure_id)", "True", "tests/test_meter.py"),
+    Bug("the report agrees with the server", "Recorder._cut", "requests - self._requests", "Counter(requests)", "tests/journeys/test_reports.py -k agrees"),
+    Bug("a process that was lost is remembered", "create._reopened", "state == 'running'", "False", "tests/journeys/test_reports.py -k died"),
+    Bug("a page shows names as text", "render._environment", "True", "False", "tests/report/test_run_page.py -k run"),
+    Bug("a page writes out what it would obey", "render._environment", "clean(value) if type(value) is str else value", "value", "tests/report/test_plan_page.py -k called"),
+    Bug("a report stays small", "run_page._changes", "room < 0", "False", "tests/report/test_run_page.py -k 300"),
+    Bug("an outage is not cut out of the axis", "timeline.GAP", "120.0", "30.0", "tests/report/test_timeline.py -k outage"),
+    Bug("a report of a run that reads says so", "report._readable", "ledger.meta('state', 'reading') == 'reading'", "False", "tests/journeys/test_reports.py -k reads"),
+)  # fmt: skip
+
+NOTIFY = (
+    Bug("a webhook is signed over id, time and body", "webhook.signature", "f'{message_id}.{timestamp}.'.encode() + body", "body", "tests/notify/test_webhook.py"),
+    Bug("hooks get no credentials", "children.environment", "not name.startswith('BULKIMG_') and name not in left_out", "name not in left_out", "tests/notify"),
+    Bug("a hook that fails before the run refuses it", "Attending.before", "if not failed: ...", "if True: return None", "tests/notify"),
+    Bug("a hook has no longer than its time", "children._end_of", "", "return await process.wait()", "tests/notify"),
+    Bug("a message holds no value of a row", "attendants.Attendants._sent", "rows(rule.rows) if rule.rows else ()", "rows(5)", "tests/notify"),
+)  # fmt: skip
+
+BUGS = (*LEDGER, *APPLIER, *PACE, *ZSTACK, *PLANNER, *ENGINE, *MANIFEST, *COMMAND_LINE, *LOOKING, *NOTIFY)
