@@ -302,6 +302,33 @@ def iso_utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+class Sample(NamedTuple):
+    """What went on from `at` (seconds since the epoch) for `seconds`. Counts are of that time.
+
+    `in_flight`, `concurrency` (how many may be in flight), `rate` (requests a second that are allowed, None for
+    unlimited) and `waiting` (rows without an outcome) are the values at its end. `latency` is answered PUTs by the
+    buckets of meter.py.
+    """
+
+    at: float
+    seconds: int
+    requests: Mapping[str, int]
+    outcomes: Mapping[str, int]
+    latency: Mapping[int, int]
+    in_flight: int
+    concurrency: int
+    rate: float | None
+    waiting: int
+
+
+class RunEvent(NamedTuple):
+    """What happened to a run at a time (seconds since the epoch). `kind` is one word, such as held or adjusted."""
+
+    at: float
+    kind: str
+    text: str
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What observers receive. Progress, logs and pages all observe this one stream.
 

@@ -9,6 +9,7 @@ from bulkimg.applier import Paced
 from bulkimg.credentials import Credentials
 from bulkimg.engine.control import Handler, listening
 from bulkimg.ledger import OwnThread, WriterThread
+from bulkimg.meter import Meter
 from bulkimg.model import Held, Observer, Reopened, Unreadable
 from bulkimg.pace import Pace
 from bulkimg.pace.slots import Slots, shared_slots
@@ -70,14 +71,16 @@ async def connected(
     give_up: Callable[[str], None],
     ports: Ports,
     action_key: str = "",
+    meter: Meter | None = None,
 ) -> AsyncIterator[Server]:
     """Give a connection that is paced, shares its rate, and reports outages. It is closed at the end of the block.
 
-    `give_up` is called when the server is down for longer than the settings allow. Raises UsageError for a bad
+    `give_up` is called when the server is down for longer than the settings allow. `meter` counts its requests. Raises UsageError for a bad
     --ca-file.
     """
     runtime = ports.runtime
-    transport = Transport(ports.connect(settings, runtime.now), settings.target, Paced(pace))
+    client = ports.connect(settings, runtime.now)
+    transport = Transport(client, settings.target, Paced(pace), meter, runtime.clock)
     try:
         auth = make_auth(credentials, transport, runtime.now, runtime.sleep)
         api = ImageApi(transport, auth, action_key or settings.action_key)

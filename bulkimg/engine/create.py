@@ -15,11 +15,11 @@ from bulkimg.cells import write_cell
 from bulkimg.engine.overlap import Work, refuse_overlap, work_of
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
-from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, stats
+from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, stats, timeline
 from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.columns import parse_condition
-from bulkimg.model import FIELDS, RETRYABLE, Row
+from bulkimg.model import FIELDS, RETRYABLE, Row, RunEvent
 from bulkimg.planner import load_rows, undo_rows
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest, parse_conditions
@@ -182,6 +182,10 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
             f"run {directory.run_id} {how.get(state, f'has already started sending; {again} sends the rest')}"
         )
     ledger.verify()
+    if state == "running":  # its process would have written another state at its end
+        when = timeline.last_sign_of_life(ledger)
+        lost = RunEvent(when, "lost", "the process ended suddenly: it was killed, or the machine stopped")
+        timeline.add(ledger, (), [lost])
     if state != "done":
         ledger.set_meta(plan_only=False)
     if state != "done":

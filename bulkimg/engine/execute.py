@@ -12,6 +12,7 @@ from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.overlap import refuse_overlap, work_of
 from bulkimg.engine.planning import Approve, Planning
+from bulkimg.engine.recorder import Recorder
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.sending import Sending
 from bulkimg.engine.steering import Steering
@@ -67,11 +68,13 @@ class Engine:
         self._interrupt = Interrupt()
         self.pace = pace_of(run.settings, runtime, run.settings.concurrency, adapts=run.settings.adaptive)
         self._planning = Planning(run, self._observe, self._interrupt, approve, checksum=checksum, plan_only=plan_only)
-        self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve)
+        self._recorder = Recorder(run.ledger, self.pace, runtime, lambda: self.steering.settled)
+        self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
         self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock)
 
     def _observe(self, event: Event) -> None:
         self.steering.watch(event)
+        self._recorder.watch(event)
         self._tell(event)
 
     @property
@@ -143,6 +146,7 @@ class Engine:
                 self._give_up,
                 self._ports,
                 self._spelling(),
+                self._recorder.meter,
             ) as server,
             self._ports.listen(run.directory.path, self.steering.obey) as deaf,
         ):
@@ -150,13 +154,14 @@ class Engine:
                 self._observe(NoControl(deaf))
             with self.steering.time_box(settings.max_duration):
                 stop = await self._work(server)
+        self._recorder.finish()
         run.ledger.set_meta(settings=kept_options(run.settings))
         return finish(
             run,
             stop,
             self._runtime.now(),
             sending_seconds=self._sending.seconds,
-            requests=server.transport.requests,
+            requests=self._recorder.meter.total,
             reached=server.transport.reached,
         )
 

@@ -10,6 +10,7 @@ from bulkimg.engine.connect import Ports
 from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.planning import Approve, approved
+from bulkimg.engine.recorder import Recorder
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
 from bulkimg.ledger import LiveResults, Writer, plans, stats, write_results
@@ -33,8 +34,10 @@ class Sending:
         ports: Ports,
         interrupt: Interrupt,
         approve: Approve | None,
+        recorder: Recorder,
     ) -> None:
         self._run = run
+        self._recorder = recorder
         self._pace = pace
         self._observe = observe
         self._runtime = ports.runtime
@@ -90,7 +93,7 @@ class Sending:
             lambda error: self.runner.fail(error) if self.runner else None,
             self._ports.writer_thread(),
         )
-        self._writer = writer
+        self._writer = self._recorder.writer = writer
         policy = self._policy(errors_before)
         try:
             with hours:
@@ -99,7 +102,7 @@ class Sending:
                     stop = await self._carry(writer, api, reader, policy)
         finally:
             await asyncio.gather(*self._keeping, return_exceptions=True)
-            self._writer = None
+            self._writer = self._recorder.writer = None
             await writer.close()
         writer.raise_failure()
         return stop

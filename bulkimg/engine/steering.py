@@ -45,6 +45,11 @@ class Steering:
         self._counts: Counter[str] = Counter()
         self._pending, self._begun = 0, clock()
 
+    @property
+    def settled(self) -> Counter[str]:
+        """Return the rows that this process has settled since it began to send, by status."""
+        return self._counts
+
     def watch(self, event: Event) -> None:
         """Take note of an event. The engine passes every event."""
         if isinstance(event, Started):

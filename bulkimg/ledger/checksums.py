@@ -5,7 +5,7 @@ The checksums protect against accidents: a user who can write the file can write
 
 Rows do not change after the manifest is loaded, and the plan does not change once it is made. So each has one checksum
 of its records in order. Attempts and outcomes are added all the time. Their log digest is the exclusive or of one
-digest for each record: adding and removing a record are the same operation. The digests are hashes and not CRCs: with
+digest for each record (samples and events too): adding and removing a record are the same operation. The digests are hashes and not CRCs: with
 CRCs, the same change in two records would cancel itself out.
 """
 
@@ -29,6 +29,8 @@ _LOG = {
     "opened": "SELECT ordinal, n, job_uuid FROM attempt",
     "closed": "SELECT ordinal, n, fate, code, http_status FROM attempt WHERE fate IS NOT NULL",
     "outcome": "SELECT * FROM outcome",
+    "sample": "SELECT * FROM sample",
+    "event": "SELECT * FROM event",
 }
 
 

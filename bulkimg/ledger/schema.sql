@@ -79,6 +79,26 @@ CREATE TABLE outcome (
   after       TEXT                    -- JSON; NULL with `changed`
 ) STRICT;
 
+-- What went on in each second with requests. The oldest seconds are merged into minutes (timeline.py).
+CREATE TABLE sample (
+  at          REAL NOT NULL,          -- begin, in seconds since the epoch
+  seconds     INTEGER NOT NULL,       -- length: 1 or 60
+  requests    TEXT NOT NULL,          -- JSON: requests by kind: put, poll, read, tag, session
+  outcomes    TEXT NOT NULL,          -- JSON: rows that got their outcome, by status
+  latency     TEXT NOT NULL,          -- JSON: answered PUTs by bucket (meter.py)
+  in_flight   INTEGER NOT NULL,       -- rows in flight at the end
+  concurrency INTEGER NOT NULL,       -- how many may be in flight then
+  rate        REAL,                   -- requests a second that were allowed; NULL: unlimited
+  waiting     INTEGER NOT NULL        -- rows without an outcome at the end
+) STRICT;
+
+-- What happened to the run: waits, orders, pauses, the canary, lost processes.
+CREATE TABLE event (
+  at   REAL NOT NULL,                 -- seconds since the epoch
+  kind TEXT NOT NULL,
+  text TEXT NOT NULL
+) STRICT;
+
 -- A group of outcomes is one statement and so one commit. `outcomes` is a JSON array of records in the table's order.
 CREATE VIEW inbox AS SELECT NULL AS outcomes, NULL AS log_digest;
 CREATE TRIGGER inbox_insert INSTEAD OF INSERT ON inbox BEGIN

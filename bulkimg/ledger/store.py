@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import checksums
 
-SCHEMA = 5
+SCHEMA = 6
 _IN_THE_WAY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384; PRAGMA temp_store=FILE;"
 

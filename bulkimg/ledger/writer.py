@@ -89,11 +89,16 @@ class Writer:
         self._soon()
         return await done
 
+    def note(self, op: _Op) -> None:
+        """Run `op` on the ledger in the next commit. Nobody waits for it: every other caller gets a failure anyway."""
+        done: asyncio.Future[Any] = self._loop.create_future()
+        done.add_done_callback(_heed)
+        self._group.ops.append((op, done))
+        self._soon()
+
     def remember_key(self, key: str) -> None:
         """Write the action key that the server accepted with the next commit. A resumed run uses it."""
-        done: asyncio.Future[Any] = self._loop.create_future()
-        done.add_done_callback(_heed)  # not awaited; every other caller gets a failure anyway
-        self._group.ops.append((lambda ledger: ledger.set_meta(action_key=key), done))
+        self.note(lambda ledger: ledger.set_meta(action_key=key))
 
     async def claim(
         self, after: int, limit: int, new_job: Callable[[], str], now: float, only: Sequence[int] | None = None

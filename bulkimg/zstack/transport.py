@@ -1,17 +1,20 @@
 """Send every request to one server: paced, and confined to its origin and paths."""
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
+from bulkimg.meter import Meter
 from bulkimg.zstack.redaction import Redactor
 from bulkimg.zstack.wire import Answer, RequestWriter
 
 # Every path we ever ask for (docs/dev/reliability.md, invariant 22).
+# A group's name is the kind of a request, for the meter.
 _PATHS = re.compile(
-    r"/v1/(?:images|images/[0-9a-f]{32}|images/[0-9a-f]{32}/actions|api-jobs/[0-9a-f]{32}"
-    r"|accounts/login|accounts/sessions/[0-9a-f]{32}|(?:user|system)-tags|tags/[0-9a-f]{32})"
+    r"/v1/(?:(?P<put>images/[0-9a-f]{32}/actions)|(?P<poll>api-jobs/[0-9a-f]{32})|(?P<read>images|images/[0-9a-f]{32})"
+    r"|(?P<tag>(?:user|system)-tags|tags/[0-9a-f]{32})|(?P<session>accounts/login|accounts/sessions/[0-9a-f]{32}))"
 )
 
 
@@ -33,12 +36,20 @@ class Pacing(Protocol):
 class Transport:
     """Requests to one origin and context path (`base`, such as http://host:8080/zstack)."""
 
-    def __init__(self, client: Client, base: str, pacing: Pacing) -> None:
+    def __init__(
+        self,
+        client: Client,
+        base: str,
+        pacing: Pacing,
+        meter: Meter | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
+        self._clock = clock
         self._writer = RequestWriter(base)
         self._pacing = pacing
         self.redactor = Redactor()
-        self.requests = 0
+        self.meter = meter or Meter()
         self.date = ""  # of the latest answer, as its header says
         self.reached = False  # the server has answered something
 
@@ -72,14 +83,17 @@ class Transport:
         self, epoch: int, method: str, path: str, headers: str, body: bytes | None, query: str = ""
     ) -> Answer:
         """One request that the pace has admitted, and its answer as it came: see `redactor` before any of it is kept."""
-        if not _PATHS.fullmatch(path):
+        if not (known := _PATHS.fullmatch(path)):
             raise AssertionError(f"{path!r} is not one of our paths")  # a bug: every uuid was checked when it was read
-        self.requests += 1
         answer: Answer | None = None
+        begun = self._clock()
         try:
             answer = await self._client.send(self._writer.request(method, path + query, headers, body))
         finally:
             failure_id = self._pacing.record(epoch, answer)
+            ended = self._clock()
+            answered = answer is not None and answer.status is not None
+            self.meter.add(str(known.lastgroup), failure_id if answered else 1, ended - begun, ended)
         if answer.status is not None:
             self.reached, self.date = True, answer.date
         return answer._replace(failure_id=failure_id) if failure_id else answer
