@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         CanaryPassed,
         Event,
         Held,
+        MetricsFailed,
         NoControl,
         Outcome,
         Paused,
@@ -73,7 +74,7 @@ _HOMES = {
         "aundo", "averify", "export", "open_run", "plan", "resume", "retry", "run", "undo", "verify",
     ),
     "bulkimg.model": (
-        "Adjusted", "CanaryPassed", "Event", "Held", "NoControl", "Unreadable", "Outcome", "Paused", "PlanCounts", "PlanMade",
+        "Adjusted", "CanaryPassed", "Event", "Held", "MetricsFailed", "NoControl", "Unreadable", "Outcome", "Paused", "PlanCounts", "PlanMade",
         "Problem", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
@@ -90,6 +91,7 @@ __all__ = [
     "Held",
     "LoginRefused",
     "ManifestRefused",
+    "MetricsFailed",
     "NoControl",
     "Options",
     "Outcome",

@@ -432,6 +432,14 @@ class NoControl:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsFailed:
+    """Metrics or spans (`what` names the option) were not delivered. The run and its exit code are as without them."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """No new row starts; rows in flight finish."""
 
@@ -465,6 +473,7 @@ Event = (
     | Paused
     | Adjusted
     | NoControl
+    | MetricsFailed
     | Stopping
     | Summary
 )

@@ -8,7 +8,18 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit, show
-from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, CommandContext, Flags, user_path, with_options
+from bulkimg.cli.options import (
+    MANIFEST,
+    METRICS,
+    PACE,
+    PLAN,
+    REPORT,
+    TARGET,
+    CommandContext,
+    Flags,
+    user_path,
+    with_options,
+)
 from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.credentials import Credentials
 from bulkimg.engine import (
@@ -16,6 +27,7 @@ from bulkimg.engine import (
     check_outputs,
     create_run,
     named_run,
+    noting_failure,
     refusal,
     refuse,
     refuse_other_work,
@@ -25,6 +37,7 @@ from bulkimg.engine import (
 from bulkimg.errors import Exit
 from bulkimg.ledger import RunDirectory, stats
 from bulkimg.planner import diff
+from bulkimg.report import Narrator
 from bulkimg.words import count
 
 Source = Annotated[
@@ -36,7 +49,7 @@ Source = Annotated[
 ]
 
 
-@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT, "yes", "dry_run")
+@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT, *METRICS, "yes", "dry_run")
 def command(source: Source, flags: Flags) -> None:
     """Check, look at the images, send what differs, and write one outcome for every row."""
     asked, source = ask_for(source, flags)
@@ -50,10 +63,11 @@ def command(source: Source, flags: Flags) -> None:
 def begin_or_refuse(asked: CommandContext, source: str, *, plan_only: bool = False) -> tuple[OpenRun, Credentials]:
     """Create a run of a sound manifest, or return the one that --run-id names. Otherwise show the problems and exit."""
     asked.require_endpoint()
-    credentials = asked.credentials()
-    if named := named_run(asked.settings):
-        return _resumed(named, asked, source), credentials
-    run = create_run(source, asked.settings, plan_only=plan_only)
+    with noting_failure(asked.settings, plan_only=plan_only):
+        credentials = asked.credentials()
+        if named := named_run(asked.settings):
+            return _resumed(named, asked, source), credentials
+        run = create_run(source, asked.settings, plan_only=plan_only)
     for remark in remarks(run.ledger):
         screen.note(screen.one_line(remark))
     if why := refusal(run):
@@ -79,7 +93,8 @@ def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
 
 def _refuse(run: OpenRun, why: str) -> NoReturn:
     show_problems(run.ledger)
-    summary = refuse(run, why)
+    narrator = Narrator()
+    summary = refuse(run, why, lambda event: screen.warning(screen.one_line(narrator.sentence(event))))
     run.close()
     screen.error(why)
     if run.settings.json_summary:

@@ -9,12 +9,13 @@ from typing import Any
 
 from bulkimg import __version__
 from bulkimg.applier import Ending
+from bulkimg.engine.measuring import note_refused
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import Exit
 from bulkimg.ledger import files, plans, stats, write_results
 from bulkimg.ledger.files import write_fed_back, write_json, write_undo
 from bulkimg.ledger.store import storage_errors
-from bulkimg.model import GOOD, RETRYABLE, PlanCounts, Status, Summary, iso_utc
+from bulkimg.model import GOOD, RETRYABLE, Observer, PlanCounts, Status, Summary, iso_utc
 from bulkimg.planner import refusal as guarded
 from bulkimg.planner import too_many_missing, undo_rows
 from bulkimg.report import write_plan_page
@@ -37,10 +38,12 @@ def refusal(run: OpenRun) -> str:
     return ""
 
 
-def refuse(run: OpenRun, why: str) -> Summary:
+def refuse(run: OpenRun, why: str, observe: Observer = lambda event: None) -> Summary:
     """End a run whose manifest is refused: every row has its outcome, and nothing was sent."""
     run.ledger.set_meta(state="refused")
-    return finish(run, Ending(Exit.MANIFEST, why), time.time())
+    summary = finish(run, Ending(Exit.MANIFEST, why), time.time())
+    note_refused(run, summary, observe)
+    return summary
 
 
 def finish(

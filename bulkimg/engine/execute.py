@@ -10,6 +10,7 @@ from bulkimg.engine.close import finish
 from bulkimg.engine.connect import Ports, Server, connected, pace_of
 from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
+from bulkimg.engine.measuring import Measuring
 from bulkimg.engine.overlap import refuse_overlap, work_of
 from bulkimg.engine.planning import Approve, Planning
 from bulkimg.engine.recorder import Recorder
@@ -69,12 +70,15 @@ class Engine:
         self.pace = pace_of(run.settings, runtime, run.settings.concurrency, adapts=run.settings.adaptive)
         self._planning = Planning(run, self._observe, self._interrupt, approve, checksum=checksum, plan_only=plan_only)
         self._recorder = Recorder(run.ledger, self.pace, runtime, lambda: self.steering.settled)
+        meter = self._recorder.meter
+        self._measuring = Measuring(run, self.pace, meter, observe, runtime.now, plan_only=plan_only)
         self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
         self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock)
 
     def _observe(self, event: Event) -> None:
         self.steering.watch(event)
         self._recorder.watch(event)
+        self._measuring.watch(event)
         self._tell(event)
 
     @property
@@ -119,8 +123,11 @@ class Engine:
         does a plan that a guard or `approve` refuses (7). Raises StorageError when the disk fails: the ledger then
         holds what is known, and the run can be resumed.
         """
-        with storage_errors(self._run.directory.ledger):
-            return await self._carry_out()
+        async with self._measuring.the_run():
+            with storage_errors(self._run.directory.ledger):
+                summary = await self._carry_out()
+            await self._measuring.end(summary)
+            return summary
 
     async def _carry_out(self) -> Summary:
         run, settings = self._run, self._run.settings
@@ -155,6 +162,7 @@ class Engine:
             with self.steering.time_box(settings.max_duration):
                 stop = await self._work(server)
         self._recorder.finish()
+        self._measuring.closing()
         run.ledger.set_meta(settings=kept_options(run.settings))
         return finish(
             run,
@@ -173,6 +181,7 @@ class Engine:
     async def _work(self, server: Server) -> Ending | None:
         if stop := await self._interrupt.until_stopped(server.auth.open()):
             return stop
+        self._measuring.surveying()
         try:
             stop = await self._planning.plan(server.reader)
             if stop or self._plan_only:

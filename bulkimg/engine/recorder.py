@@ -20,9 +20,7 @@ _NOT_KEPT = (Settled, Retrying, Surveyed, NoControl)
 class Recorder:
     """Cut a run into seconds. `outcomes` returns the rows settled so far in this process, by status."""
 
-    def __init__(
-        self, ledger: Ledger, pace: Pace, runtime: Runtime, outcomes: Callable[[], Mapping[str, int]]
-    ) -> None:
+    def __init__(self, ledger: Ledger, pace: Pace, runtime: Runtime, outcomes: Callable[[], Mapping[str, int]]) -> None:
         self.meter = Meter()
         self.meter.due, self.meter.on_due = 0.0, self._cut
         self.writer: Writer | None = None  # while rows are sent, it owns the ledger
