@@ -16,7 +16,6 @@ from bulkimg.errors import BulkimgError, Exit
 from bulkimg.ledger import stats
 from bulkimg.meter import Meter
 from bulkimg.metrics import (
-    FLUSH,
     Ended,
     Endpoint,
     Figures,
@@ -28,6 +27,7 @@ from bulkimg.metrics import (
     job_label,
     write,
 )
+from bulkimg.metrics.tracing import FLUSH
 from bulkimg.model import Event, MetricsFailed, Observer, PlanMade, Started, Summary
 from bulkimg.pace import Pace
 from bulkimg.settings import Settings

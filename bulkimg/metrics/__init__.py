@@ -7,10 +7,9 @@ later is a warning.
 from bulkimg.metrics.endpoint import Endpoint, check_address
 from bulkimg.metrics.live import Figures, families
 from bulkimg.metrics.textfile import Ended, check_directory, job_label, write
-from bulkimg.metrics.tracing import FLUSH, Trace, check_installed
+from bulkimg.metrics.tracing import Trace, check_installed
 
 __all__ = [
-    "FLUSH",
     "Ended",
     "Endpoint",
     "Figures",

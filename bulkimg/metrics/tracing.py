@@ -114,6 +114,8 @@ class Trace:
         return next(iter(self._failures), late)
 
     def _send(self) -> None:
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
         spans = self._ended.get_finished_spans()
         if not spans:  # TRACEPARENT or a sampler says that this trace is not recorded
             return
@@ -121,7 +123,7 @@ class Trace:
         try:
             with taken:
                 exporter = import_module(_EXPORTER).OTLPSpanExporter(timeout=FLUSH)
-                is_sent = exporter.export(spans).name == "SUCCESS"
+                is_sent = exporter.export(spans) is SpanExportResult.SUCCESS
                 exporter.shutdown()
             if not is_sent:
                 self._failures.append(f"the spans were not delivered: {taken.said or 'the collector refused them'}")
