@@ -88,7 +88,7 @@ class Measuring:
         async with AsyncExitStack() as stack:
             if self._figures and self._settings.metrics_listen:
                 figures = self._figures
-                figures.count(stats.counts(self._run.ledger))
+                self._count(figures)
                 endpoint = Endpoint(self._settings.metrics_listen)
                 await stack.enter_async_context(endpoint.serving(lambda: families(figures)))
             if self._settings.otel:
@@ -103,7 +103,7 @@ class Measuring:
         """Take note of an event. The engine passes every event."""
         if self._figures:
             if isinstance(event, PlanMade | Started):  # the ledger belongs to no other thread then
-                self._figures.count(stats.counts(self._run.ledger))
+                self._count(self._figures)
             self._figures.watch(event)
         if trace := self._trace:
             trace.watch(event, self._now())
@@ -111,6 +111,10 @@ class Measuring:
                 trace.end_phase(self._now())
             elif isinstance(event, Started):
                 trace.begin("send", self._now())
+
+    def _count(self, figures: Figures) -> None:
+        ledger = self._run.ledger
+        figures.count(stats.settled_counts(ledger), stats.rows_in_all(ledger))
 
     def surveying(self) -> None:
         """Take note that the images are read from now on."""

@@ -1,5 +1,6 @@
 """Serve the metrics of a running run on a loopback address: GET and HEAD of /metrics, and nothing else."""
 
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
 }
+_UNHEARD = logging.Logger("bulkimg.metrics", logging.CRITICAL + 1)  # a client's broken request is no news of the run
 PATIENCE = 1.0  # seconds that the end of a run waits for an answer that is being written
 
 
@@ -35,7 +37,7 @@ class Endpoint:
             status, content, headers = _answer(request.method, request.path, request.headers.get("Host", ""), families)
             return web.Response(status=status, body=content.encode(), headers={**_HEADERS, **headers})
 
-        runner = web.ServerRunner(web.Server(answer, access_log=None), shutdown_timeout=PATIENCE)
+        runner = web.ServerRunner(web.Server(answer, access_log=None, logger=_UNHEARD), shutdown_timeout=PATIENCE)
         try:
             await runner.setup()
             await web.SockSite(runner, self._socket).start()

@@ -1,5 +1,6 @@
 """Describe a running run as metrics."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import product
 
@@ -16,29 +17,30 @@ _SHOWN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 
 
 class Figures:
-    """The rows of a run by status, in all its processes. `count` is set where the ledger is read, `watch` adds."""
+    """The rows of a run by status, in all its processes, and what it does now."""
 
     def __init__(self, pace: Pace, meter: Meter) -> None:
         self.pace, self.meter = pace, meter
-        self._rows: dict[str, int] = {}
+        self._settled: Counter[str] = Counter()
+        self._in_all = 0
 
-    def count(self, rows: Mapping[str, int]) -> None:
-        """Set the rows by status, as the ledger has them. Rows without an outcome are unprocessed."""
-        self._rows = dict(rows)
+    def count(self, settled: Mapping[str, int], in_all: int) -> None:
+        """Set the rows with an outcome by status, and all rows, as the ledger has them."""
+        self._settled, self._in_all = Counter(settled), in_all
 
     def watch(self, event: Event) -> None:
         """Add the outcomes of an event."""
         if isinstance(event, Settled):
-            for outcome in event.outcomes:
-                self._rows[outcome.status.value] = self._rows.get(outcome.status.value, 0) + 1
-                self._rows[Status.UNPROCESSED.value] = self._rows.get(Status.UNPROCESSED.value, 0) - 1
+            self._settled.update(outcome.status.value for outcome in event.outcomes)
 
     def settled(self, status: Status) -> int:
-        return self._rows.get(status.value, 0)
+        """Return the rows with this status."""
+        return self._settled[status.value]
 
     @property
     def remaining(self) -> int:
-        return max(0, self._rows.get(Status.UNPROCESSED.value, 0))
+        """Return the rows without an outcome."""
+        return max(0, self._in_all - self._settled.total())
 
 
 def families(figures: Figures) -> Iterator[Family]:
