@@ -85,19 +85,19 @@ class Measuring:
     @asynccontextmanager
     async def the_run(self) -> AsyncIterator[None]:
         """Serve metrics within the block, and tell of the error that ends it. Raises UsageError for a taken port."""
-        async with AsyncExitStack() as stack:
-            if self._figures and self._settings.metrics_listen:
-                figures = self._figures
-                self._count(figures)
-                endpoint = Endpoint(self._settings.metrics_listen)
-                await stack.enter_async_context(endpoint.serving(lambda: families(figures)))
-            if self._settings.otel:
-                self._trace = self._told.begin_trace()
-            try:
+        if self._settings.otel:
+            self._trace = self._told.begin_trace()
+        try:
+            async with AsyncExitStack() as stack:
+                if self._figures and self._settings.metrics_listen:
+                    figures = self._figures
+                    self._count(figures)
+                    endpoint = Endpoint(self._settings.metrics_listen)
+                    await stack.enter_async_context(endpoint.serving(lambda: families(figures)))
                 yield
-            except Exception as error:
-                await self._broke(error)
-                raise
+        except Exception as error:
+            await self._broke(error)
+            raise
 
     def watch(self, event: Event) -> None:
         """Take note of an event. The engine passes every event."""
