@@ -102,7 +102,7 @@ class Measuring:
     def watch(self, event: Event) -> None:
         """Take note of an event. The engine passes every event."""
         if self._figures:
-            if isinstance(event, PlanMade | Started):  # the ledger belongs to no other thread then
+            if isinstance(event, PlanMade):  # rows that need no sending have their outcome now
                 self._count(self._figures)
             self._figures.watch(event)
         if trace := self._trace:
