@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         CanaryPassed,
         Event,
         Held,
+        MetricsFailed,
         NoControl,
         NotifyFailed,
         Outcome,
@@ -74,7 +75,8 @@ _HOMES = {
         "aundo", "averify", "export", "open_run", "plan", "resume", "retry", "run", "undo", "verify",
     ),
     "bulkimg.model": (
-        "Adjusted", "CanaryPassed", "Event", "Held", "NoControl", "NotifyFailed", "Unreadable", "Outcome", "Paused", "PlanCounts", "PlanMade",
+        "Adjusted", "CanaryPassed", "Event", "Held", "MetricsFailed", "NoControl", "NotifyFailed", "Unreadable", "Outcome", "Paused",
+        "PlanCounts", "PlanMade",
         "Problem", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
@@ -91,6 +93,7 @@ __all__ = [
     "Held",
     "LoginRefused",
     "ManifestRefused",
+    "MetricsFailed",
     "NoControl",
     "NotifyFailed",
     "Options",

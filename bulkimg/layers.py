@@ -81,7 +81,7 @@ def job_tables() -> Mapping[str, Mapping[str, str]]:
     return _JOB_KEYS
 
 
-_JOB_PATHS = frozenset({"manifest", "results", "ca_file", "runs_dir"})
+_JOB_PATHS = frozenset({"manifest", "results", "ca_file", "runs_dir", "metrics_file"})
 
 
 @dataclass(frozen=True, slots=True)

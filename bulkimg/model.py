@@ -440,6 +440,14 @@ class NotifyFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricsFailed:
+    """Metrics or spans (`what` names the option) were not delivered. The run and its exit code are as without them."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """No new row starts; rows in flight finish."""
 
@@ -474,6 +482,7 @@ Event = (
     | Adjusted
     | NoControl
     | NotifyFailed
+    | MetricsFailed
     | Stopping
     | Summary
 )

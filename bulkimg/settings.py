@@ -24,6 +24,7 @@ from bulkimg.values import (
     parse_endpoint,
     parse_fields,
     parse_limit,
+    parse_listen,
     parse_maps,
     parse_path,
     parse_rate,
@@ -95,6 +96,10 @@ class Settings(BaseModel):
     yes: bool = False
     dry_run: bool = False
     profile: str | None = None
+    # what a monitoring system is told, by this process
+    metrics_file: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
+    metrics_listen: Annotated[str, BeforeValidator(parse_listen, json_schema_input_type=str)] | None = None
+    otel: bool = False
     # set by a job file
     manifest: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     job_name: str = ""

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -132,6 +133,22 @@ def parse_endpoint(value: Any) -> str:
         raise ValueError("has more than scheme, host and port; give the context path with --base-path")
     host = f"[{host}]" if ":" in host else host
     return f"{url.scheme}://{host}:{port or (443 if url.scheme == 'https' else 80)}"
+
+
+def parse_listen(value: Any) -> str:
+    """Parse `127.0.0.1:9465`, `[::1]:9465` or `localhost:9465`. Other machines must not reach it."""
+    text = str(value).strip()
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+):(\d{1,5})", text, re.ASCII)
+    if not found or not 0 < int(found[2]) < 65536:
+        raise ValueError("is not an address and a port; write one such as 127.0.0.1:9465")
+    host = "127.0.0.1" if found[1] == "localhost" else found[1]
+    try:
+        is_loopback = ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError("is not an address of this machine alone, and the page has no login; write 127.0.0.1:9465")
+    return f"{host}:{int(found[2])}"
 
 
 def parse_base_path(value: Any) -> str:

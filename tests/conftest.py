@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import shutil
@@ -69,6 +70,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         )
     if not (shutil.which("chromium") or shutil.which("chromium-browser")):
         terminalreporter.write_line("left out: plan.html in a browser; apt-get install chromium")
+    if shutil.which("promtool") is None:
+        terminalreporter.write_line(
+            "left out: metrics and alert rules through promtool, a program of Debian's package prometheus"
+        )
+    if importlib.util.find_spec("opentelemetry") is None:
+        terminalreporter.write_line("left out: spans to a collector; pip install '.[otel]'")
     if shutil.which("groff") is None:
         terminalreporter.write_line("left out: man pages through groff; apt-get install groff-base")
 

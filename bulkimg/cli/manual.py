@@ -192,11 +192,13 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Server": ("endpoint", "base_path", "profile", "ca_file", "action_key"),
     "Output": ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose"),
+    "Monitoring": ("metrics_file", "metrics_listen", "otel"),
 }  # fmt: skip
 # Shown by --help-all only.
 RARE = frozenset({
     "empty_token", "allow_value", "skip_rows", "max_rows", "tags", "tags_mode", "survey", "allow_overlap", "adaptive",
     "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file", "action_key", "log_format",
+    "metrics_file", "metrics_listen", "otel",
 })  # fmt: skip
 
 

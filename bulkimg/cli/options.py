@@ -160,6 +160,19 @@ OPTIONS: dict[str, Any] = {
     ),
     "quiet": _switch("--quiet -q", "Print nothing on standard error when the exit code is 0."),
     "verbose": _switch("--verbose -v", "Report every retry and its reason."),
+    "metrics_file": _text(
+        "--metrics-file",
+        "DIR",
+        "Write the result for Prometheus' textfile collector: DIR/bulkimg-JOB.prom.",
+    ),
+    "metrics_listen": _text(
+        "--metrics-listen",
+        "HOST:PORT",
+        "Serve live metrics for Prometheus here, such as 127.0.0.1:9465; loopback only.",
+    ),
+    "otel": _switch(
+        "--otel", "Send OpenTelemetry spans of the run, to where the OTEL_ variables say. Needs the extra otel."
+    ),
     "yes": _switch("--yes -y", "Do not ask. Without a terminal nothing is asked anyway."),
     "dry_run": _switch("--dry-run -n", "Stop before anything is sent: check offline, and show what would be sent."),
 }
@@ -182,6 +195,7 @@ MANIFEST = (
 GUARD = ("max_changes", "allow_field", "canary", "allow_overlap")
 PLAN = ("survey", "tags", "note", "run_id", *GUARD)
 REPORT = ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose")
+METRICS = ("metrics_file", "metrics_listen", "otel")
 SPEECH = ("json", "log_format", "quiet")
 
 

@@ -7,7 +7,7 @@ import typer
 
 from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import execute_and_exit
-from bulkimg.cli.options import GUARD, PACE, REPORT, SPEECH, CommandContext, Flags, user_path, with_options
+from bulkimg.cli.options import GUARD, METRICS, PACE, REPORT, SPEECH, CommandContext, Flags, user_path, with_options
 from bulkimg.engine import edited_manifest, resume_run, stored_settings
 from bulkimg.ledger import find_run
 from bulkimg.ledger.rundir import RunDirectory
@@ -30,7 +30,7 @@ def runs_dir(flags: Flags) -> Path:
     return CommandContext({key: flags[key] for key in ("runs_dir", *SPEECH) if key in flags}).settings.runs_dir
 
 
-@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, "yes")
+@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, *METRICS, "yes")
 def command(run: Run, flags: Flags) -> None:
     """Rows of unknown fate are asked about first; at most they are sent once more."""
     directory = find(run, flags)

@@ -1,12 +1,12 @@
 """`bulkimg retry`: a new run of the rows that an earlier one left failed, unknown or unprocessed."""
 
 from bulkimg.cli.execute import execute_and_exit, nothing_to_do
-from bulkimg.cli.options import PACE, PLAN, REPORT, CommandContext, Flags, with_options
+from bulkimg.cli.options import METRICS, PACE, PLAN, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find
 from bulkimg.engine import NothingToDo, create_retry, named_run, resume_run, stored_settings
 
 
-@with_options("profile", "ca_file", "action_key", *PACE, *PLAN, *REPORT, "yes")
+@with_options("profile", "ca_file", "action_key", *PACE, *PLAN, *REPORT, *METRICS, "yes")
 def command(run: Run, flags: Flags) -> None:
     """Its results hold these rows only, under their old line numbers."""
     directory = find(run, flags)

@@ -8,7 +8,18 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit, show
-from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, CommandContext, Flags, user_path, with_options
+from bulkimg.cli.options import (
+    MANIFEST,
+    METRICS,
+    PACE,
+    PLAN,
+    REPORT,
+    TARGET,
+    CommandContext,
+    Flags,
+    user_path,
+    with_options,
+)
 from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.credentials import Credentials
 from bulkimg.engine import (
@@ -16,6 +27,7 @@ from bulkimg.engine import (
     check_outputs,
     create_run,
     named_run,
+    noting_failure,
     refusal,
     refuse,
     refuse_other_work,
@@ -38,7 +50,7 @@ Source = Annotated[
 ]
 
 
-@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT, "yes", "dry_run")
+@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT, *METRICS, "yes", "dry_run")
 def command(source: Source, flags: Flags) -> None:
     """Check, look at the images, send what differs, and write one outcome for every row."""
     asked, source = ask_for(source, flags)
@@ -52,10 +64,11 @@ def command(source: Source, flags: Flags) -> None:
 def begin_or_refuse(asked: CommandContext, source: str, *, plan_only: bool = False) -> tuple[OpenRun, Credentials]:
     """Create a run of a sound manifest, or return the one that --run-id names. Otherwise show the problems and exit."""
     asked.require_endpoint()
-    credentials = asked.credentials()
-    if named := named_run(asked.settings):
-        return _resumed(named, asked, source), credentials
-    run = create_run(source, asked.settings, plan_only=plan_only)
+    with noting_failure(asked.settings, plan_only=plan_only):
+        credentials = asked.credentials()
+        if named := named_run(asked.settings):
+            return _resumed(named, asked, source), credentials
+        run = create_run(source, asked.settings, plan_only=plan_only)
     for remark in remarks(run.ledger):
         screen.note(screen.one_line(remark))
     if why := refusal(run):

@@ -6,7 +6,7 @@ import typer
 
 from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import execute, execute_and_exit, nothing_to_do, undoing
-from bulkimg.cli.options import PACE, REPORT, CommandContext, Flags, with_options
+from bulkimg.cli.options import METRICS, PACE, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.plan import show_plan
 from bulkimg.cli.resume import Run, find, runs_dir
 from bulkimg.engine import (
@@ -47,6 +47,7 @@ _OF_THE_RUN = (
     "run_id",
     "allow_overlap",
     *REPORT,
+    *METRICS,
     "yes",
 )
 _NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows")

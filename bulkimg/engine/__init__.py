@@ -23,6 +23,7 @@ from bulkimg.engine.create import (
 from bulkimg.engine.doctor import Check, examine
 from bulkimg.engine.execute import Engine, Live
 from bulkimg.engine.look import Drift, all_images, drift, reading
+from bulkimg.engine.measuring import noting_failure
 from bulkimg.engine.past import past_of, present_image
 from bulkimg.engine.planning import Approve
 from bulkimg.engine.run import OpenRun
@@ -55,6 +56,7 @@ __all__ = [
     "last_to_undo",
     "named_run",
     "next_command",
+    "noting_failure",
     "pace_of",
     "past_of",
     "plan_document",

@@ -10,6 +10,7 @@ from typing import Any
 from bulkimg import __version__
 from bulkimg.applier import Ending
 from bulkimg.engine.attending import end_refused
+from bulkimg.engine.measuring import note_refused
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import Exit
 from bulkimg.ledger import files, insight, plans, stats, write_results
@@ -43,6 +44,7 @@ def refuse(run: OpenRun, why: str, observe: Observer = lambda event: None) -> Su
     run.ledger.set_meta(state="refused")
     summary = finish(run, Ending(Exit.MANIFEST, why), time.time())
     end_refused(run, summary_document(summary), observe)
+    note_refused(run, summary, observe)
     return summary
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from bulkimg import __version__
 from bulkimg.cells import write_cell
+from bulkimg.engine.measuring import check_metrics
 from bulkimg.engine.overlap import Work, refuse_overlap, work_of
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
@@ -44,6 +45,8 @@ def create_run(
     check_outputs(source, settings)
     _probe(source, changes)
     attendants = Attendants() if plan_only else attendants_of(settings)
+    if not plan_only:
+        check_metrics(settings)
     path = str(Path(source).absolute()) if changes is None and source != "-" else ""
     if not plan_only and not settings.allow_overlap:
         refuse_overlap(settings.runs_dir, Work(settings.target, path, settings.job_name, ""))
@@ -134,7 +137,7 @@ def kept_options(settings: Settings) -> dict[str, Any]:
     """Return the options as Settings accepts them again, with the whole target."""
     how_it_is_shown = {
         "runs_dir", "progress", "json_summary", "log_format", "verbose", "quiet", "yes", "dry_run", "run_id",
-        "allow_overlap", "encoding_is_configured",
+        "allow_overlap", "encoding_is_configured", "metrics_file", "metrics_listen", "otel",
     }  # fmt: skip
     kept = settings.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, exclude={*_LIMITS, "results", *how_it_is_shown}
@@ -198,6 +201,7 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
     if state != "done":
         ledger.set_meta(settings=kept_options(settings))  # guards and pace that are given now hold from now on
     check_outputs(ledger.meta("manifest") or "", settings)
+    check_metrics(settings)
     attendants = Attendants() if state == "done" else attendants_of(settings)
     return OpenRun(directory, ledger, settings, attendants=attendants)
 
@@ -394,6 +398,7 @@ def _begin_from(
 ) -> OpenRun:
     check_outputs(old.meta("manifest") or "", settings)
     attendants = attendants_of(settings)
+    check_metrics(settings)
     if not settings.allow_overlap:
         refuse_overlap(settings.runs_dir, work_of(old)._replace(target=settings.target), RunDirectory(old.path.parent))
     directory = new_run(settings.runs_dir, now(), settings.run_id)

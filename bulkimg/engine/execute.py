@@ -11,6 +11,7 @@ from bulkimg.engine.close import finish, summary_document
 from bulkimg.engine.connect import Ports, Server, connected, pace_of
 from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
+from bulkimg.engine.measuring import Measuring
 from bulkimg.engine.overlap import refuse_overlap, work_of
 from bulkimg.engine.planning import Approve, Planning
 from bulkimg.engine.recorder import Recorder
@@ -70,14 +71,17 @@ class Engine:
         self.pace = pace_of(run.settings, runtime, run.settings.concurrency, adapts=run.settings.adaptive)
         self._planning = Planning(run, self._observe, self._interrupt, approve, checksum=checksum, plan_only=plan_only)
         self._recorder = Recorder(run.ledger, self.pace, runtime, lambda: self.steering.settled)
-        self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
+        meter = self._recorder.meter
         self._attending = Attending(run, self._observe, self._interrupt, credentials)
         self._is_over = False  # only messages are sent
+        self._measuring = Measuring(run, self.pace, meter, observe, runtime.now, plan_only=plan_only)
+        self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
         self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock)
 
     def _observe(self, event: Event) -> None:
         self.steering.watch(event)
         self._recorder.watch(event)
+        self._measuring.watch(event)
         self._tell(event)
 
     @property
@@ -125,8 +129,11 @@ class Engine:
         holds what is known, and the run can be resumed.
         """
         try:
-            with storage_errors(self._run.directory.ledger):
-                return await self._carry_out()
+            async with self._measuring.the_run():
+                with storage_errors(self._run.directory.ledger):
+                    summary = await self._carry_out()
+                await self._measuring.end(summary)
+                return summary
         except BulkimgError as error:
             self._is_over = True
             if not self._plan_only:
@@ -168,6 +175,7 @@ class Engine:
             with self.steering.time_box(settings.max_duration):
                 stop = await self._work(server)
         self._recorder.finish()
+        self._measuring.closing()
         run.ledger.set_meta(settings=kept_options(run.settings))
         summary = finish(
             run,
@@ -203,6 +211,7 @@ class Engine:
     async def _work(self, server: Server) -> Ending | None:
         if stop := await self._interrupt.until_stopped(server.auth.open()):
             return stop
+        self._measuring.surveying()
         try:
             stop = await self._planning.plan(server.reader)
             if stop or self._plan_only:

@@ -15,6 +15,7 @@ from bulkimg.engine import (
     OpenRun,
     create_run,
     named_run,
+    noting_failure,
     refusal,
     refuse,
     refuse_other_work,
@@ -108,14 +109,15 @@ def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> Op
     settings = asked.settings
     rows = rows_of(source)
     path = str(settings.manifest) if job_of(source) else str(source)
-    if named := named_run(settings):
-        if rows is not None:
-            raise RunRefused(
-                f"run {named.run_id} has not ended, and rows cannot be compared with its own; bulkimg.resume({named.run_id!r})"
-            )
-        refuse_other_work(named, settings, path)
-        return resume_run(named, asked.resuming(stored_settings(named)))
-    opened = create_run("(rows)" if rows is not None else path, settings, rows, plan_only=plan_only)
+    with noting_failure(settings, plan_only=plan_only):
+        if named := named_run(settings):
+            if rows is not None:
+                raise RunRefused(
+                    f"run {named.run_id} has not ended, and rows cannot be compared with its own; bulkimg.resume({named.run_id!r})"
+                )
+            refuse_other_work(named, settings, path)
+            return resume_run(named, asked.resuming(stored_settings(named)))
+        opened = create_run("(rows)" if rows is not None else path, settings, rows, plan_only=plan_only)
     if not (why := refusal(opened)):
         return opened
     try:

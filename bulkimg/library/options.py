@@ -58,6 +58,9 @@ class Options(TypedDict, total=False):
     where: str | Sequence[str]
     results: AnyPath
     runs_dir: AnyPath
+    metrics_file: AnyPath
+    metrics_listen: str
+    otel: bool
 
 
 class Asked:

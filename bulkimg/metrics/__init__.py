@@ -1,0 +1,23 @@
+"""Tell a monitoring system about runs: a file for Prometheus, a page that it reads, and OpenTelemetry spans.
+
+Nothing here is needed to carry out a run. What cannot be set up is a UsageError before anything is sent; what fails
+later is a warning.
+"""
+
+from bulkimg.metrics.endpoint import Endpoint, check_address
+from bulkimg.metrics.live import Figures, families
+from bulkimg.metrics.textfile import Ended, check_directory, job_label, write
+from bulkimg.metrics.tracing import Trace, check_installed
+
+__all__ = [
+    "Ended",
+    "Endpoint",
+    "Figures",
+    "Trace",
+    "check_address",
+    "check_directory",
+    "check_installed",
+    "families",
+    "job_label",
+    "write",
+]
