@@ -186,14 +186,14 @@ COMMAND_LINE = (
 )  # fmt: skip
 
 LOOKING = (
-    Bug("seconds that become minutes lose nothing", "timeline._sum", "total.update(one)", "total |= Counter(one)", "tests/ledger/test_timeline.py"),
+    Bug("seconds that become minutes lose nothing", "timeline._sum", "total.update(one)", "total.__ior__(Counter(one))", "tests/ledger/test_timeline.py"),
     Bug("old seconds become minutes", "timeline._merge_old", "kept <= KEPT", "True", "tests/ledger/test_timeline.py"),
     Bug("what happened is in the checksum", "timeline.add", "ledger.toggle('event', *event)", "None", "tests/ledger/test_timeline.py"),
     Bug("a second ends before the next one is counted", "Meter.add", "clock >= self.due", "False", "tests/test_meter.py"),
     Bug("latency is that of answered PUTs", "Meter.add", "kind == 'put' and (not failure_id)", "True", "tests/test_meter.py"),
     Bug("the report agrees with the server", "Recorder._cut", "requests - self._requests", "Counter(requests)", "tests/journeys/test_reports.py -k agrees"),
     Bug("a process that was lost is remembered", "create._reopened", "state == 'running'", "False", "tests/journeys/test_reports.py -k died"),
-    Bug("a page shows names as text", "render._environment", "True", "False", "tests/report/test_run_page.py -k run"),
+    Bug("a page shows names as text", "render._environment", "clean(value) if type(value) is str else value", "Markup(value) if type(value) is str else value", "tests/report/test_run_page.py -k run"),
     Bug("a page writes out what it would obey", "render._environment", "clean(value) if type(value) is str else value", "value", "tests/report/test_plan_page.py -k called"),
     Bug("a report stays small", "run_page._changes", "room < 0", "False", "tests/report/test_run_page.py -k 300"),
     Bug("an outage is not cut out of the axis", "timeline.GAP", "120.0", "30.0", "tests/report/test_timeline.py -k outage"),
