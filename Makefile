@@ -63,6 +63,7 @@ bench: venv  ## measure speed (needs nginx, curl, GNU parallel)
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.startup --keep
 	$(BIN)/python -m tests.bench.walk --keep
+	$(BIN)/python -m tests.bench.lines
 	$(BIN)/python -m tests.bench.jobs --keep
 	$(BIN)/python -m tests.bench.fsync --keep
 	$(BIN)/python -m tests.bench.exactness
