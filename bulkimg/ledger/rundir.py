@@ -48,7 +48,7 @@ class RunDirectory:
         if why := _strange(os.fstat(descriptor)):
             os.close(descriptor)
             raise RunRefused(f"{self.path}: {why}")
-        if not _lock(descriptor, tries=LOCK_TRIES):
+        if not _lock(descriptor):
             os.close(descriptor)
             raise RunRefused(f"run {self.run_id} is in use by another process; see bulkimg status {self.words}")
         self._lock = descriptor
@@ -60,10 +60,13 @@ class RunDirectory:
             self._lock = None
 
     def is_held(self) -> bool:
-        """Return whether a living process holds the run."""
+        """Return whether a living process holds the run. Those who only look are not in each other's way."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            return not _lock(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
         finally:
             os.close(descriptor)
 
@@ -93,8 +96,8 @@ class RunDirectory:
 NAMED_AT = ".begun"  # an empty file in the directory of a named run: its time is the run's start
 
 
-def _lock(descriptor: int, tries: int = 1) -> bool:
-    for left in reversed(range(tries)):
+def _lock(descriptor: int) -> bool:
+    for left in reversed(range(LOCK_TRIES)):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True

@@ -113,7 +113,12 @@ def counts(ledger: Ledger) -> dict[str, int]:
 
 def settled_counts(ledger: Ledger) -> dict[str, int]:
     """Return the number of rows with an outcome by status, with all eight statuses. Refused rows are `invalid`."""
-    query = "SELECT status, count(*) FROM row_state WHERE settled OR status = 'invalid' GROUP BY status"
+    query = """SELECT status, sum(rows) FROM (
+        SELECT status, count(*) AS rows FROM outcome GROUP BY status
+        UNION ALL SELECT status, count(*) FROM row JOIN outcome ON outcome.ordinal = row.leader
+          WHERE row.leader IS NOT NULL AND NOT row.problems GROUP BY status
+        UNION ALL SELECT 'invalid', count(*) FROM row WHERE problems)
+      GROUP BY status"""
     found = dict(ledger.db.execute(query))
     return {status.value: found.get(status.value, 0) for status in Status}
 

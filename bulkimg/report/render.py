@@ -14,16 +14,29 @@ from bulkimg.model import iso_utc
 from bulkimg.report.difference import clean, shown
 
 
-def page(name: str, *, styles: Sequence[str], script: str = "", **values: Any) -> Iterator[str]:
+def page(name: str, *, styles: Sequence[str], script: str = "", connects: bool = False, **values: Any) -> Iterator[str]:
     """Yield a whole page in pieces. `styles` and `script` are files of the templates; the policy allows only them.
 
-    An injected script never runs, and nothing is loaded.
+    An injected script never runs, and nothing is loaded. `connects`: the script may ask the page's own server.
     """
-    style, code = "".join(text(style) for style in styles), text(script) if script else ""
-    allowed = f"script-src '{_digest(code)}'; " if code else ""
-    policy = f"default-src 'none'; style-src '{_digest(style)}'; {allowed}base-uri 'none'; form-action 'none'"
-    given = {"policy": Markup(policy), "style": Markup(style), "script": Markup(code)}  # noqa: S704 - our own files
+    given = {
+        "policy": Markup(policy(styles, script, connects=connects)),  # noqa: S704 - our own files
+        "style": Markup(_joined(styles)),  # noqa: S704 - our own files
+        "script": Markup(text(script) if script else ""),  # noqa: S704 - our own files
+    }
     yield from _environment().get_template(name).generate(**given, **values)
+
+
+def policy(styles: Sequence[str], script: str = "", *, connects: bool = False) -> str:
+    """Return the content policy of a page: its own style and script by their hashes, and nothing else."""
+    allowed = f"script-src '{_digest(text(script))}'; " if script else ""
+    asks = "connect-src 'self'; " if connects else ""
+    style = f"style-src '{_digest(_joined(styles))}'; "
+    return f"default-src 'none'; {style}{allowed}{asks}base-uri 'none'; form-action 'none'"
+
+
+def _joined(styles: Sequence[str]) -> str:
+    return "".join(text(style) for style in styles)
 
 
 def fragment(name: str, **values: Any) -> str:

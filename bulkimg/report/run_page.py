@@ -6,7 +6,7 @@ The page is one file without scripts. It grows with the fields of a run, not wit
 import os.path
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,44 +122,64 @@ def report(
     """Read everything that a report shows. `held`: a process executes the run. `other` is a run to compare with."""
     state = insight.state(ledger, held=held)
     open_rows = held or state == "planned"  # rows without an outcome say nothing yet
-    if counts is None or open_rows:
-        counts = stats.settled_counts(ledger) if open_rows else stats.counts(ledger)
     if causes is None or open_rows:
         causes = insight.causes(ledger, CAUSES, settled_only=open_rows)
-    rows, plan = stats.rows_in_all(ledger), planned or plans.counts(ledger)
-    shape = in_time(timeline.samples(ledger), timeline.events(ledger))
-    verdict, tone = _verdict(ledger, state, counts, rows)
-    is_final = not held and state in ("done", "stopped", "refused", "planned")
-    changes = list(_changes(insight.changed(ledger, CHANGES)))
-    waits = shape.waits if shape else ()
+    plan = planned or plans.counts(ledger)
     return Report(
+        **_moving(ledger, directory, held=held, now=now, counts=counts),
         run_id=directory.run_id,
-        state=state,
-        verdict=verdict,
-        tone=tone,
-        as_of=None if is_final else moment(now or time.time()),
         warning=_other_target(ledger, other[0]) if other else "",
-        tiles=[(status, counts[status]) for status in STATUSES if counts[status]],
-        following=None if held else insight.following(ledger, directory),
-        figures=list(_figures(shape)) if shape else (),
-        bins=shape.bins if shape else (),
-        width=shape.width if shape else 0,
-        lines=shape.lines[:MOST_LINES] if shape else (),
-        waits=waits[:MOST_LINES],
-        more_waits=max(0, len(waits) - MOST_LINES),
-        waited=duration(shape.waited) if shape else "",
         causes=causes,
         fields=plan.fields,
         transitions=[(_cut(change), images) for change, images in transitions(plan)],
         added=added_fields(ledger),
         surveyed=plan.surveyed,
-        changes=changes,
-        changed=counts[Status.UPDATED] + counts[Status.DRIFTED],
+        changes=list(_changes(insight.changed(ledger, CHANGES))),
         slowest=insight.slowest(ledger, SLOWEST),
-        facts=list(_facts(ledger, directory, shape)),
         comparison=list(_compared(ledger, other[0])) if other else (),
         other=other[1].run_id if other else "",
     )
+
+
+def refreshed(found: Report, ledger: Ledger, directory: RunDirectory, *, held: bool) -> Report:
+    """Return the report with what is cheap to read as it is now: counts, pictures and events, but no single rows."""
+    return replace(found, **_moving(ledger, directory, held=held))
+
+
+def _moving(
+    ledger: Ledger,
+    directory: RunDirectory,
+    *,
+    held: bool,
+    now: float | None = None,
+    counts: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Read what changes from second to second while rows are sent."""
+    state = insight.state(ledger, held=held)
+    open_rows = held or state == "planned"
+    if counts is None or open_rows:
+        counts = stats.settled_counts(ledger) if open_rows else stats.counts(ledger)
+    shape = in_time(timeline.samples(ledger), timeline.events(ledger))
+    verdict, tone = _verdict(ledger, state, counts, stats.rows_in_all(ledger))
+    is_final = not held and state in ("done", "stopped", "refused", "planned")
+    waits = shape.waits if shape else ()
+    return {
+        "state": state,
+        "verdict": verdict,
+        "tone": tone,
+        "as_of": None if is_final else moment(now or time.time()),
+        "tiles": [(status, counts[status]) for status in STATUSES if counts[status]],
+        "following": None if held else insight.following(ledger, directory),
+        "figures": list(_figures(shape)) if shape else (),
+        "bins": shape.bins if shape else (),
+        "width": shape.width if shape else 0,
+        "lines": shape.lines[:MOST_LINES] if shape else (),
+        "waits": waits[:MOST_LINES],
+        "more_waits": max(0, len(waits) - MOST_LINES),
+        "waited": duration(shape.waited) if shape else "",
+        "changed": counts[Status.UPDATED] + counts[Status.DRIFTED],
+        "facts": list(_facts(ledger, directory, shape)),
+    }
 
 
 def _verdict(ledger: Ledger, state: str, counts: Mapping[str, int], rows: int) -> tuple[str, str]:
