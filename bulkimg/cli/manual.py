@@ -82,6 +82,16 @@ EXAMPLES: Mapping[str, Examples] = {
         ("bulkimg report RUN --compare OTHER", "next to the figures of another run"),
         ("bulkimg report RUN --out /srv/www/run.html", "in another place"),
     ),
+    "watch": (
+        ("bulkimg watch", "the newest run, until it ends"),
+        ("bulkimg watch RUN --interval 5s", "a look every five seconds"),
+        ("bulkimg watch RUN --json", "wait for its end, then its status as JSON"),
+    ),
+    "ui": (
+        ("bulkimg ui --open", "all runs, in the browser"),
+        ("bulkimg ui RUN --port 8090", "one run, at a port that stays the same"),
+        ("bulkimg ui --runs-dir /srv/runs --idle 8h", "runs kept elsewhere, for a working day"),
+    ),
     "show": (
         ("bulkimg show 51431193e6c3f3391a2b8f1ff1fd42a2", "an image, and what runs here did to it"),
         ("bulkimg show UUID --json", "as JSON"),
@@ -143,6 +153,8 @@ CODES_OF: Mapping[str, Sequence[int]] = {
     "notify": (0, 1, 2),
     **dict.fromkeys(("status", "runs"), _READING),
     "report": (0, 2, 7, 8),
+    "watch": (0, 2, 7, 8, 130),
+    "ui": (0, 2),
     **dict.fromkeys(("init", "schema", "help", "sandbox"), (0, 2)),
 }
 # What a code means for a command, if that is more than the general sentence.
@@ -167,6 +179,11 @@ CODES_MEAN: Mapping[tuple[str, int], str] = {
     ("report", 7): "the run is still reading its manifest",
     ("notify", 0): "every address took the message",
     ("notify", 1): "at least one did not",
+    ("watch", 0): "the run has ended, however it ended",
+    ("watch", 7): "the run cannot be shown: its directory is gone, or it is of another version",
+    ("watch", 130): "the watching was ended (130 Ctrl-C, 143 SIGTERM); the run goes on",
+    ("ui", 0): "ended with Ctrl-C, or nobody asked for --idle",
+    ("ui", 2): "usage is wrong, or the port is taken",
     ("init", 0): "written",
     ("sandbox", 0): "ended with Ctrl-C",
 }

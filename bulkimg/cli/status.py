@@ -1,5 +1,6 @@
 """`bulkimg status`: what a run has done so far, read from its ledger while it runs or after it died."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -27,12 +28,11 @@ def command(flags: Flags, run: Run = "last") -> None:
     if CommandContext(flags).settings.json_summary:
         screen.out_json(found)
         return
-    _show(found)
-    if found["next"]:
-        screen.out(screen.one_line(f"next: {found['next']}"))
+    show(found)
 
 
-def _show(found: dict[str, Any]) -> None:
+def show(found: Mapping[str, Any]) -> None:
+    """Print a status, and the next command if there is one."""
     screen.out(screen.one_line(f"run {found['run_id']}: {found['state']}, target {found['target'] or '-'}"))
     if found["plan"]:
         screen.out(found["plan"])
@@ -45,3 +45,5 @@ def _show(found: dict[str, Any]) -> None:
         screen.out(f"{found['settled']:,} of {count(found['rows'], 'row')} settled{pace}")
     for cause in found["causes"]:
         screen.out(screen.one_line(f"  {cause_line(cause)}"))
+    if found["next"]:
+        screen.out(screen.one_line(f"next: {found['next']}"))

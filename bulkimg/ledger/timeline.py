@@ -45,6 +45,18 @@ def last_sample(ledger: Ledger) -> Sample | None:
     return _sample(found) if found else None
 
 
+def newest(ledger: Ledger, limit: int) -> list[Sample]:
+    """Return the newest samples in order."""
+    found = ledger.db.execute("SELECT * FROM sample ORDER BY rowid DESC LIMIT ?", (limit,)).fetchall()
+    return sorted(map(_sample, found), key=lambda sample: sample.at)
+
+
+def newest_events(ledger: Ledger, limit: int) -> list[RunEvent]:
+    """Return the newest events in order."""
+    found = ledger.db.execute("SELECT at, kind, text FROM event ORDER BY rowid DESC LIMIT ?", (limit,)).fetchall()
+    return [RunEvent(*record) for record in reversed(found)]
+
+
 def events(ledger: Ledger) -> list[RunEvent]:
     """Return the events in order."""
     return [RunEvent(*record) for record in ledger.db.execute("SELECT at, kind, text FROM event ORDER BY at, rowid")]

@@ -1,6 +1,7 @@
 """Describe a run as it is now, from its ledger and, if it lives, from its process."""
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bulkimg.engine import ask
@@ -12,24 +13,31 @@ from bulkimg.report import plan_line
 from bulkimg.report.documents import StatusDocument
 
 
-def status_of(directory: RunDirectory) -> dict[str, Any]:
+def status_of(directory: RunDirectory, causes: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Return a run's state, counts, pace and causes as a JSON object.
 
     States: reading, ready, planned, running, stopped, done, refused. A dead process leaves interrupted (it can be
     resumed) or abandoned (its manifest was not read to the end). `counts` of a living run are its outcomes. `in_flight`
-    and `waiting` are the other rows, from the run itself if it answers.
+    and `waiting` are the other rows, from the run itself if it answers. `causes` of a living run save reading its rows.
     """
     held = directory.is_held()
     alive = _asked(directory) if held else None
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
         with storage_errors(directory.ledger):
-            return _report(directory, ledger, alive, held=held)
+            return _report(directory, ledger, alive, causes if held else None, held=held)
     finally:
         ledger.close()
 
 
-def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | None, *, held: bool) -> dict[str, Any]:
+def _report(
+    directory: RunDirectory,
+    ledger: Ledger,
+    alive: dict[str, Any] | None,
+    causes: Sequence[Mapping[str, Any]] | None,
+    *,
+    held: bool,
+) -> dict[str, Any]:
     state = insight.state(ledger, held=held)
     outcomes, rows = stats.settled_counts(ledger), stats.rows_in_all(ledger)
     settled = sum(outcomes.values())
@@ -54,7 +62,7 @@ def _report(directory: RunDirectory, ledger: Ledger, alive: dict[str, Any] | Non
             "rows_per_s": stats.recent_pace(ledger)[1],
             "plan": plan_line(plans.counts(ledger)) if is_plan else "",
             "counts": counts,
-            "causes": [cause.as_document() for cause in insight.causes(ledger, settled_only=held or is_plan)],
+            "causes": causes if causes is not None else _causes(ledger, settled_only=held or is_plan),
             "manifest": ledger.meta("manifest"),
             "note": ledger.meta("note", ""),
             "undo_of": ledger.meta("undo_of"),
@@ -72,3 +80,7 @@ def _asked(directory: RunDirectory) -> dict[str, Any] | None:
         return ask(directory.path, ["status"])
     except BulkimgError:
         return None
+
+
+def _causes(ledger: Ledger, *, settled_only: bool) -> list[dict[str, Any]]:
+    return [cause.as_document() for cause in insight.causes(ledger, settled_only=settled_only)]

@@ -39,9 +39,9 @@ def _joined(styles: Sequence[str]) -> str:
     return "".join(text(style) for style in styles)
 
 
-def fragment(name: str, **values: Any) -> str:
-    """Return a part of a page."""
-    return _environment().get_template(name).render(**values)
+def fragment(name: str, **values: Any) -> Markup:
+    """Return a part of a page. It is escaped."""
+    return Markup(_environment().get_template(name).render(**values))  # noqa: S704 - the template escapes
 
 
 def text(name: str) -> str:
