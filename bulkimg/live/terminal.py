@@ -81,8 +81,8 @@ def _progress(look: Look, width: int, *, ascii_only: bool) -> Iterator[Text]:
         yield Text(said.strip())
         return
     full = round(room * done / rows)
-    mark = "=" if ascii_only else "━"
-    yield Text.assemble((mark * full, "green"), (("." if ascii_only else mark) * (room - full), "bright_black"), said)
+    done_mark, open_mark = ("=", ".") if ascii_only else ("━", "─")
+    yield Text.assemble((done_mark * full, "green"), (open_mark * (room - full), "bright_black"), said)
 
 
 def _counts(status: Mapping[str, Any], width: int) -> Iterator[Text]:

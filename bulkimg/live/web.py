@@ -1,6 +1,7 @@
 """Serve the live page on 127.0.0.1: all runs of a runs directory, and each of them as its report. It only reads."""
 
 import asyncio
+import logging
 import re
 import secrets
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from markupsafe import Markup
 
 from bulkimg.errors import UsageError
@@ -30,6 +32,10 @@ _STYLES = ("page.css", "report.css", "live.css")
 _SCRIPT = "live.js"
 MOST_CHANNELS = 64  # drawings that are kept; the one that was asked for longest ago goes
 _NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+
+_log = logging.getLogger("bulkimg.live")
+_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))  # no HTTP
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +178,7 @@ async def serve(options: Options, ready: Callable[[str, int], None]) -> bool:
         cookie = private.cookie_of(port) if options.port else secrets.token_urlsafe(TOKEN_BYTES)
         doors = Doors(port, secrets.token_urlsafe(TOKEN_BYTES), cookie)
         site = Site(options, doors, executor)
-        server = web.Server(site.answer, access_log=None, handler_cancellation=True)
+        server = web.Server(site.answer, access_log=None, logger=_log, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         try:
