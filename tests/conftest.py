@@ -34,6 +34,7 @@ Running = Warm | subprocess.Popen[str]  # a command that was started
 # time. pytest-xdist 3.8 has a mark for that, which has no effect with pytest 9.2: it writes `_nodeid`, which is not
 # read.
 TOGETHER = (
+    "tests/live/test_page.py",
     "tests/report/test_plan_page.py",
     "tests/install/test_dist.py",
     "tests/library/test_names.py",

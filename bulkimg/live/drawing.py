@@ -30,8 +30,8 @@ def signs(directory: RunDirectory) -> Signs:
         found.append(directory.is_held())
     for path in (directory.ledger, Path(f"{directory.ledger}-wal")):
         with suppress(OSError):
-            seen = path.stat()
-            found += (path.name, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+            if (seen := path.stat()).st_size:  # a reader leaves an empty one
+                found += (path.name, seen.st_ino, seen.st_size, seen.st_mtime_ns)
     return tuple(found)
 
 
@@ -72,7 +72,10 @@ class Drawing:
             return self.html
         self._signs = seen
         self.html = self._drawn()
-        self._due = self._clock() + MOVING_SHARE * (self._clock() - now)
+        if (
+            self._is_stale and self._report is not None
+        ):  # only what is cheap was read: a long reading of rows is no reason to show old counts
+            self._due = self._clock() + MOVING_SHARE * (self._clock() - now)
         return self.html
 
     def _drawn(self) -> Markup:
@@ -86,7 +89,8 @@ class Drawing:
                 ledger.close()
         except CANNOT_SHOW as error:
             self._report, self.is_final = None, False
-            self._is_stale, self._rows_due = True, self._clock() + ROWS_EVERY
+            self._is_stale = True
+            self._rows_due = self._clock() + ROWS_EVERY
             return sentence(self._directory.run_id, why_not(self._directory, error))
 
     def _of(self, ledger: Ledger, *, held: bool) -> Markup:

@@ -77,9 +77,9 @@ class Ui:
 
 
 @contextlib.contextmanager
-def ui(cli: Cli, *words: str, **environment: str) -> Iterator[Ui]:
+def ui(cli: Cli, *words: str, browser: str = "") -> Iterator[Ui]:
     """Start the page in the folder of `cli`. It ends with the block."""
-    process = cli.start("ui", *words, **environment)
+    process = Cli(cli.place, {**cli.environment, "BROWSER": browser}).start("ui", *words)
     assert process.stdout is not None
     assert process.stderr is not None
     try:
