@@ -54,7 +54,7 @@ def command(flags: Flags, run: Run = "", port: Port = 0, open_it: Open = False, 
     give_way()
     try:
         if asyncio.run(web.serve(options, ready)):
-            screen.note(f"ended: nobody asked for {idle}")
+            screen.note(f"ended: no request for {idle}")
     finally:
         for path in files:
             path.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def _seconds(text: str) -> float:
 def _greet(url: str, port: int) -> None:
     screen.out(f"live page: {url}")
     screen.out(f"from another machine: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}")
-    screen.out("Ctrl-C ends the page; runs go on")
+    screen.out("Ctrl-C ends the page; runs continue")
 
 
 def _open(path: Path) -> None:

@@ -26,7 +26,7 @@ Interval = Annotated[str, typer.Option("--interval", metavar="TIME", help="Time 
 
 @with_options("runs_dir", *SPEECH)
 def command(flags: Flags, run: Run = "last", interval: Interval = "1s") -> None:
-    """Reads only; never in the way of the run. Ctrl-C ends the watching (exit 130), and the run goes on."""
+    """Reads only; never in the way of the run. Ctrl-C ends the watching (exit 130), and the run continues."""
     seconds = _seconds(interval)
     watching = Watching(find(run, flags))
     give_way()
@@ -39,7 +39,7 @@ def command(flags: Flags, run: Run = "last", interval: Interval = "1s") -> None:
         else:
             _in_lines(watching, seconds)
     except KeyboardInterrupt:
-        screen.note("no longer watching; the run goes on")
+        screen.note("no longer watching; the run continues")
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 

@@ -16,7 +16,7 @@ from bulkimg.report import render
 
 MOST = 200  # runs in the list, the newest
 _OPEN = (Status.UNPROCESSED, Status.UNKNOWN)
-PATIENCE = 0.5  # seconds of reading for one drawing; the next one goes on
+PATIENCE = 0.5  # seconds of reading for one drawing; the next one continues
 
 
 class RunLine(NamedTuple):

@@ -30,7 +30,7 @@ def place() -> Path:
 
 
 def cookie_of(port: int) -> str:
-    """Return the cookie's value of a port: the one of the last `bulkimg ui` there, so that open pages go on, or a new one."""
+    """Return the cookie's value of a port: the one of the last `bulkimg ui` there, so that open pages continue, or a new one."""
     new = secrets.token_urlsafe(TOKEN_BYTES)
     with suppress(OSError, ValueError):
         path = place() / str(port)

@@ -119,7 +119,7 @@ class Site:
 
     async def _stream(self, request: web.BaseRequest, channel: Channel) -> web.StreamResponse:
         if self._streams >= MOST_STREAMS:
-            raise Refused(503, f"{MOST_STREAMS} pages are open already; close one, and this one goes on.")
+            raise Refused(503, f"{MOST_STREAMS} pages are open already; close one, and this one continues.")
         response = web.StreamResponse(headers={**_headers(), "Content-Type": "text/event-stream; charset=utf-8"})
         if request.method == "HEAD":
             return response

@@ -208,4 +208,37 @@ NOTIFY = (
     Bug("a message holds no value of a row", "attendants.Attendants._sent", "rows(rule.rows) if rule.rows else ()", "rows(5)", "tests/notify"),
 )  # fmt: skip
 
-BUGS = (*LEDGER, *APPLIER, *PACE, *ZSTACK, *PLANNER, *ENGINE, *MANIFEST, *COMMAND_LINE, *LOOKING, *NOTIFY)
+LIVE = (
+    Bug("the page is of this machine only", "web._listener", "('127.0.0.1', port)", "('', port)", "tests/live/test_doors.py -k listens"),
+    Bug("a foreign host is refused", "Doors._check_host", "len(hosts) != 1 or hosts[0] not in known or not request.raw_path.startswith('/')", "False", "tests/live/test_doors.py -k host"),
+    Bug("a host of another port is foreign", "Doors._check_host", "[f'{name}:{self.port}' for name in ('127.0.0.1', 'localhost', '[::1]')]", "[*hosts[:1]] if hosts and hosts[0].startswith('127.0.0.1') else [f'localhost:{self.port}', f'[::1]:{self.port}']", "tests/live/test_doors.py -k foreign_host"),
+    Bug("the page only shows", "Doors.check", "request.method not in ('GET', 'HEAD')", "False", "tests/live/test_doors.py -k get_and_head"),
+    Bug("without the cookie nothing is shown", "Doors.check", "not _equal(request.cookies.get(self.cookie_name, ''), self.cookie)", "False", "tests/live/test_doors.py -k without_the_cookie"),
+    Bug("a wrong token gets no cookie", "Doors._has_token", "_equal(request.query.get('token', ''), self.token)", "bool(request.query.get('token'))", "tests/live/test_doors.py -k wrong_token"),
+    Bug("a token opens only the first page", "Doors._has_token", "request.path == '/'", "True", "tests/live/test_doors.py -k first_page"),
+    Bug("secrets are compared in a time that tells nothing", "doors._equal", "", "return given == wanted", "tests/live/test_doors.py -k tells_nothing"),
+    Bug("a page of another site gets nothing", "doors._OURS", "", "('same-origin', 'none', 'cross-site')", "tests/live/test_doors.py -k another_site"),
+    Bug("a page of another port gets nothing", "doors._OURS", "", "('same-origin', 'none', 'same-site')", "tests/live/test_doors.py -k another_site"),
+    Bug("a script of another page is not sent to our own", "Doors._check_origin", "(request.headers.get('Sec-Fetch-Mode'), request.headers.get('Sec-Fetch-Dest')) == ('navigate', 'document')", "True", "tests/live/test_doors.py -k another_site"),
+    Bug("pages of two ports have two cookies", "Doors.cookie_name", "f'bulkimg-{self.port}'", "'bulkimg'", "tests/live/test_doors.py -k does_not_open_another"),
+    Bug("no script reads the cookie", "Doors.set_cookie", "f'{self.cookie_name}={self.cookie}; Path=/; HttpOnly; SameSite=Strict'", "f'{self.cookie_name}={self.cookie}; Path=/; SameSite=Strict'", "tests/live/test_doors.py -k exchanged"),
+    Bug("the cookie is sent by our own pages only", "Doors.set_cookie", "f'{self.cookie_name}={self.cookie}; Path=/; HttpOnly; SameSite=Strict'", "f'{self.cookie_name}={self.cookie}; Path=/; HttpOnly'", "tests/live/test_doors.py -k exchanged"),
+    Bug("no page frames it", "web._html", "f\"{policy}; frame-ancestors 'none'\"", "policy", "tests/live/test_doors.py -k policy"),
+    Bug("nothing of the page is kept", "doors.HEADERS", "'no-store'", "'private'", "tests/live/test_doors.py -k policy"),
+    Bug("the policy lets only our own script run", "render.policy", "f\"script-src '{_digest(text(script))}'; \"", "\"script-src 'unsafe-inline'; \"", "tests/live/test_doors.py -k policy"),
+    Bug("a path is a run of the runs directory", "web._RUN", "", "re.compile(r'/run/(.+?)(/stream)?')", "tests/live/test_doors.py -k no_page"),
+    Bug("where the token leads is our own page", "Site._welcome", "_RUN.fullmatch(f'/run/{run}')", "run", "tests/live/test_doors.py -k exchanged"),
+    Bug("eight streams and no more", "streams.MOST_STREAMS", "", "99", "tests/live/test_doors.py -k eight"),
+    Bug("a stream that is left makes room", "web.serve", "web.Server(site.answer, access_log=None, logger=_log, handler_cancellation=True)", "web.Server(site.answer, access_log=None, logger=_log)", "tests/live/test_doors.py -k eight"),
+    Bug("the file that opens the browser is of this user only", "private._write", "0o600", "0o644", "tests/live/test_doors.py -k argument"),
+    Bug("names are text on every page", "render._environment", "Environment(autoescape=True, loader=..., undefined=..., finalize=..., trim_blocks=True, keep_trailing_newline=True)", "Environment(autoescape=False, loader=PackageLoader('bulkimg.report'), undefined=StrictUndefined, trim_blocks=True)", "tests/live/test_doors.py -k names_are_text"),
+    Bug("eight pages are drawn for once", "Channel.now", "self._clock() - self._drawn_at >= EVERY", "True", "tests/live/test_drawing.py -k eight"),
+    Bug("what has not changed is not drawn", "Drawing.draw", "seen == self._signs and (not is_due)", "False", "tests/live/test_drawing.py -k not_drawn_again"),
+    Bug("rows of a living run are read now and then", "drawing.Drawing._of", "max(ROWS_EVERY, ROWS_SHARE * (self._clock() - begun))", "0.0", "tests/live/test_drawing.py -k now_and_then"),
+    Bug("those who look are not taken for the run", "RunDirectory.is_held", "fcntl.LOCK_SH | fcntl.LOCK_NB", "fcntl.LOCK_EX | fcntl.LOCK_NB", "tests/live/test_drawing.py -k each_other"),
+    Bug("a damaged run is a sentence", "drawing._DAMAGE", "", "()", "tests/live/test_drawing.py -k sentence"),
+    Bug("a watched terminal obeys nothing", "terminal.one_line", "", "return str(text)", "tests/live/test_watch.py -k obeyed"),
+    Bug("Ctrl-C ends the watching with 130", "watch.command", "typer.Exit(Exit.INTERRUPTED)", "typer.Exit(Exit.OK)", "tests/live/test_watch.py -k ctrl_c"),
+)  # fmt: skip
+
+BUGS = (*LEDGER, *APPLIER, *PACE, *ZSTACK, *PLANNER, *ENGINE, *MANIFEST, *COMMAND_LINE, *LOOKING, *NOTIFY, *LIVE)

@@ -8,11 +8,12 @@ process of their own, and so is the page.
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.bench.sections import keep, machine
 from tests.conftest import ROOT
 
 STREAMS = 8
+Timed = Sequence[tuple[float, float]]  # seconds of sending and of CPU
 # Reads the streams until they end. Prints the events of the first one.
 _READERS = """
 import http.client, sys, threading
@@ -47,13 +49,16 @@ print(len(seen))
 """
 
 
-def sent(place: Path, url: str, name: str) -> float:
-    """Run all rows once. Returns the seconds of sending."""
+def sent(place: Path, url: str, rate: str, name: str) -> tuple[float, float]:
+    """Run all rows once. Returns the seconds of sending, and the CPU seconds of the run's process."""
     environment = {**os.environ, "BULKIMG_SESSION": "0" * 32, "BULKIMG_ENDPOINT": url}
     command = [sys.executable, "-m", "bulkimg", "run", str(place / "m.csv"), "--yes", "--no-survey", "--json"]
-    command += ["--rate", "unlimited", "--progress", "none", "--run-id", name, "--runs-dir", str(place / "runs")]
+    command += ["--rate", rate, "--progress", "none", "--run-id", name, "--runs-dir", str(place / "runs")]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=ROOT)
-    return float(json.loads(done.stdout)["pace"]["sending_s"])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return float(json.loads(done.stdout)["pace"]["sending_s"]), cpu
 
 
 @contextmanager
@@ -81,10 +86,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--rate", default="unlimited")
     parser.add_argument("--keep", action="store_true", help="write the section into RESULTS.md")
     asked = parser.parse_args()
-    alone: list[float] = []
-    watched: list[float] = []
+    alone: list[tuple[float, float]] = []
+    watched: list[tuple[float, float]] = []
     cost: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory(prefix="bulkimg-pages-") as where, answering(lambda: None) as url:
         place = Path(where)
@@ -96,27 +102,29 @@ def main() -> None:
                     if is_watched:
                         stack.enter_context(pages(place, f"r{turn}-watched", cost))
                     name = "watched" if is_watched else "alone"
-                    (watched if is_watched else alone).append(sent(place, url, f"r{turn}-{name}"))
-            sys.stderr.write(f"turn {turn + 1}: {alone[-1]:.2f} s alone, {watched[-1]:.2f} s watched, {cost[-1]}\n")
-    text = report(asked.rows, alone, watched, cost)
+                    (watched if is_watched else alone).append(sent(place, url, asked.rate, f"r{turn}-{name}"))
+            sys.stderr.write(f"turn {turn + 1}: {alone[-1]} alone, {watched[-1]} watched, {cost[-1]}\n")
+    text = report(asked.rows, asked.rate, alone, watched, cost)
     print(text)
     if asked.keep:
-        keep("What open pages cost", text)
+        keep(f"What open pages cost at {asked.rate}", text)
 
 
-def report(rows: int, alone: list[float], watched: list[float], cost: list[tuple[float, int]]) -> str:
-    ratios = [with_pages / without for without, with_pages in zip(alone, watched, strict=True)]
-    share = [100 * seconds / of for (seconds, _), of in zip(cost, watched, strict=True)]
+def report(rows: int, rate: str, alone: Timed, watched: Timed, cost: Sequence[tuple[float, int]]) -> str:
+    seconds, cpu = ([b[n] / a[n] for a, b in zip(alone, watched, strict=True)] for n in (0, 1))
+    share = [100 * page / of[0] for (page, _), of in zip(cost, watched, strict=True)]
+    drawn = statistics.median(number for _, number in cost)
     return "\n".join(
         [
-            f"{machine()}, a machine that other work shared; {rows:,} rows, `--rate unlimited --no-survey`, {len(alone)} alternating turns",
-            f"without a page and with {STREAMS} open streams of the run; each stream got all {statistics.median(n for _, n in cost):.0f} drawings (median).",
-            "Seconds say little on such a machine, so only ratios are kept. `python -m tests.bench.pages --keep` writes this.",
+            f"{machine()}, shared with other work; {rows:,} rows, `--rate {rate} --no-survey`, {len(alone)} alternating turns without a page and",
+            f"with {STREAMS} open streams, each of which got {drawn:.0f} drawings (median). Only ratios are kept, because seconds say little on such a",
+            f"machine. `python -m tests.bench.pages --rate {rate} --turns {len(alone)} --keep` writes this.",
             "",
-            "| | median | least | most |",
+            "| with pages; without them = 1 | median | least | most |",
             "|---|---|---|---|",
-            f"| seconds of sending with pages, without them = 1 | {_row(ratios, 3)} |",
-            f"| CPU of the page, % of the seconds of sending | {_row(share, 1)} |",
+            f"| seconds of sending | {_row(seconds, 3)} |",
+            f"| CPU seconds of the run | {_row(cpu, 3)} |",
+            f"| CPU of the page with its start, % of the seconds of sending | {_row(share, 1)} |",
         ]
     )
 

@@ -41,7 +41,7 @@ OTHER_PROGRAMS = frozenset({"--parallel", "--parallel-max", "--env-file"})  # in
 # Words in capitals that are no codes, in the modules that make codes.
 NOT_CODES = frozenset(
     {"BEGIN", "COMMIT", "ROLLBACK", "DELETE", "GET", "POST", "PUT", "HOME", "XDG_CONFIG_HOME", "LOGNAME", "USER", "ISO"}
-    | {"UEFI", "UTC", "CREDENTIALS_DIRECTORY", "HEAD", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"}
+    | {"UEFI", "UTC", "CREDENTIALS_DIRECTORY", "HEAD", "DENY", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"}
 )
 OF_THE_MANIFEST = ("manifest/", "model.py", "ledger/intake.py", "planner/undo.py")
 CODE = re.compile(r"[A-Z]{3,}|[A-Z]{2,}(?:_[A-Z]+)+")

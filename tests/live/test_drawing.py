@@ -212,7 +212,7 @@ def test_a_run_that_cannot_be_read_is_a_sentence(
 
 
 def test_a_list_of_many_runs_is_drawn_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No drawing reads longer than it may; the next one goes on."""
+    """No drawing reads longer than it may; the next one continues."""
     for number in range(5):
         a_run(tmp_path, f"r{number}").release()
     clock = Clock()
@@ -264,6 +264,6 @@ def test_it_ends_when_nobody_asks_and_not_while_a_page_is_open(cli: Cli, tmp_pat
             assert process.poll() is None
             time.sleep(0.1)
     assert process.wait(30) == 0
-    assert "ended: nobody asked for 1s" in process.stderr.read()
+    assert "ended: no request for 1s" in process.stderr.read()
     process.stdout.close()
     process.stderr.close()

@@ -75,7 +75,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(cli: Cli, server: Server) -> N
         shown += os.read(ours, 65536)
     watching.send_signal(signal.SIGINT)
     assert watching.wait(30) == 130
-    while b"the run goes on" not in shown:
+    while b"the run continues" not in shown:
         shown += os.read(ours, 65536)
     assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l"), "the cursor is back"
     assert termios.tcgetattr(ours) == before
