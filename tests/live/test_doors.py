@@ -219,6 +219,7 @@ def test_eight_streams_and_no_more(page: Ui) -> None:
             assert answer.status == 200
             assert answer.readline().startswith(b"retry:")
             opened.append((connection, answer))
+        assert page.ask("/stream", method="HEAD", cookie=cookie).status == 503
         ninth = page.ask("/stream", cookie=cookie)
         assert ninth.status == 503
         assert "8 pages are open already" in ninth.text

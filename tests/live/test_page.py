@@ -1,5 +1,6 @@
 """The live page in a real browser: a run is seen to go on, to die, to be resumed and to end, and the page survives it."""
 
+import os
 import shutil
 import socket
 import time
@@ -128,7 +129,7 @@ def test_the_list_shows_a_run_that_begins_and_its_page_survives_the_ui(cli: Cli,
         when(page, lambda: page.locator("#verdict").inner_text() != seen)
     run.kill()
     run.wait(30)
-    Path(f"/dev/shm/bulkimg-ui-0/{port}").unlink(missing_ok=True)
+    Path(f"/dev/shm/bulkimg-ui-{os.getuid()}/{port}").unlink(missing_ok=True)
 
 
 def test_two_pages_of_two_ports_are_open_in_one_browser(cli: Cli, server: Server, page: Any) -> None:

@@ -17,6 +17,7 @@ OFFLINE = {
     "run --dry-run": ("-m", "bulkimg", "run", "m.csv", "--dry-run"),
     "status": ("-m", "bulkimg", "status"),
     "runs": ("-m", "bulkimg", "runs"),
+    "watch": ("-m", "bulkimg", "watch"),
     "try": ("-m", "bulkimg", "try", UUID, "--set", "name=x"),
     "a refused manifest": ("-m", "bulkimg", "run", "bad.csv", "--yes"),
 }
