@@ -92,14 +92,15 @@ def test_a_run_is_seen_to_go_on_to_die_to_be_resumed_and_to_end(cli: Cli, server
         assert page.evaluate("scrollY") == 300
 
         run.kill()
-        run.wait(30)
+        run.communicate(timeout=30)
         expect_text(page, "#verdict", "Interrupted: the process ended suddenly;")
         expect_text(page, ".command", "bulkimg resume r1")
         assert page.locator("details[open] summary", has_text="The pictures").count() == 1
 
         again = cli.start("resume", "r1", "--rate", "20/s", "--progress", "none")
         expect_text(page, "#verdict", "Running:")
-        assert again.wait(100) == 0
+        again.communicate(timeout=100)
+        assert again.returncode == 0
         expect_text(page, "#verdict", "Finished: every one of 120 rows is updated")
         expect_text(page, "#line", "This run is over.")
         assert page.locator(".updated b").inner_text() == "120"
@@ -128,7 +129,7 @@ def test_the_list_shows_a_run_that_begins_and_its_page_survives_the_ui(cli: Cli,
         expect_text(page, "#line", "watching")
         when(page, lambda: page.locator("#verdict").inner_text() != seen)
     run.kill()
-    run.wait(30)
+    run.communicate(timeout=30)
     Path(f"/dev/shm/bulkimg-ui-{os.getuid()}/{port}").unlink(missing_ok=True)
 
 
