@@ -18,7 +18,7 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+    "X-Frame-Options": "deny",
 }
 _OURS = ("same-origin", "none")  # Sec-Fetch-Site of a request of our own pages, or of a person at the address bar
 

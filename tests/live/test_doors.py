@@ -164,7 +164,7 @@ def test_every_answer_has_the_policy(page: Ui, path: str, with_cookie: bool) -> 
     assert headers["Cache-Control"] == "no-store"
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Frame-Options"] == "deny"
     assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
     policy = dict(part.strip().split(" ", 1) for part in headers["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == "'none'"
