@@ -25,6 +25,7 @@ from typing import IO, NoReturn
 ROOT = Path(__file__).parent.parent
 MODULES = (
     "aiohttp", "aiohttp.web", "uvloop", "rich.progress", "rich.console", "bulkimg.engine", "bulkimg.zstack",
+    "bulkimg.report.plan_page", "bulkimg.report.run_page",
     *(f"bulkimg.cli.{path.stem}" for path in (ROOT / "bulkimg" / "cli").glob("*.py") if path.stem != "__init__"),
 )  # fmt: skip
 # The interpreter or the linker reads these at its start: a fork would have its parent's.
@@ -186,6 +187,7 @@ def serve(end: int) -> None:
     """Fork a command for each order until the other end closes. Writes its pid, and its exit code when it has ended."""
     for name in MODULES:
         importlib.import_module(name)
+    _compile_templates()
     gc.collect()
     gc.freeze()  # so that garbage collection in a fork does not touch, and so copy, the imported objects
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -205,6 +207,15 @@ def serve(end: int) -> None:
     for pid in reports:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _compile_templates() -> None:
+    """Compile the pages' templates once for all forks."""
+    from bulkimg.report.render import _environment
+
+    environment = _environment()
+    for name in environment.list_templates(extensions=["html"]):
+        environment.get_template(name)
 
 
 def _tell(reports: dict[int, int]) -> None:

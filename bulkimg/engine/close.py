@@ -19,7 +19,6 @@ from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, RETRYABLE, Observer, PlanCounts, Status, Summary, iso_utc
 from bulkimg.planner import refusal as guarded
 from bulkimg.planner import too_many_missing, undo_rows
-from bulkimg.report import write_plan_page, write_report
 from bulkimg.report.documents import Changes, PlanDocument, SummaryDocument
 from bulkimg.words import count
 
@@ -124,6 +123,8 @@ def finish(
             lambda: undo_rows(plans.written(ledger), replace_tags=replaced_tags(ledger)), undo, run.settings.empty_token
         )
     write_json(run.directory.path / "summary.json", summary_document(summary))
+    from bulkimg.report.run_page import write_report  # imported only now: no row waits for it
+
     write_report(ledger, run.directory, planned=run.planned, counts=counts, causes=causes)
     return summary
 
@@ -146,6 +147,8 @@ def _write_plan(run: OpenRun) -> None:
     refused = guarded(counts, settings.max_changes, settings.allow_field) or too_many_missing(
         counts, settings.max_errors
     )
+    from bulkimg.report.plan_page import write_plan_page  # imported only now: most runs draw no plan
+
     write_plan_page(run.ledger, directory, settings.target, refused)
 
 

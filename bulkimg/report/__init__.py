@@ -1,7 +1,8 @@
-"""Write what people and programs read of a run: sentences, documents, pages."""
+"""Write what people and programs read of a run: sentences, documents, pages.
 
-from bulkimg.report.plan_page import write_plan_page
-from bulkimg.report.run_page import write_report
+The pages are imported where they are drawn: at the end of a run, not at its start.
+"""
+
 from bulkimg.report.sentences import Narrator, level, plan_line
 
-__all__ = ["Narrator", "level", "plan_line", "write_plan_page", "write_report"]
+__all__ = ["Narrator", "level", "plan_line"]

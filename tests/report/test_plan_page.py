@@ -16,7 +16,8 @@ from bulkimg.ledger import Ledger, RunDirectory, plans
 from bulkimg.ledger.intake import add_rows, merge_duplicates
 from bulkimg.model import Row
 from bulkimg.planner.diff import plan
-from bulkimg.report import plan_page, write_plan_page
+from bulkimg.report import plan_page
+from bulkimg.report.plan_page import write_plan_page
 
 # «</script » ends a script without its «>», «<!--<script» makes a browser pass over the real end.
 HOSTILE = "</script ></script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'><!--<script \u2028\u202e&amp;"

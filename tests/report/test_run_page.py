@@ -11,8 +11,7 @@ import pytest
 
 from bulkimg.ledger import Ledger, RunDirectory, claims, timeline
 from bulkimg.model import Outcome, RunEvent, Sample, Status
-from bulkimg.report import write_report
-from bulkimg.report.run_page import pages, report
+from bulkimg.report.run_page import pages, report, write_report
 from tests.report.test_plan_page import HOSTILE, make_plan
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -5,7 +5,7 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkimg.model import RunEvent, Sample
@@ -41,6 +41,7 @@ def test_seconds_without_a_request_are_bars_of_nothing() -> None:
     assert [one.values["cap"] for one in found.bins] == [200.0] * 6
 
 
+@settings(deadline=None)  # a busy machine may stop for longer
 @given(st.lists(st.tuples(st.integers(1, 4000), st.integers(0, 50)), min_size=1, max_size=60))
 def test_bars_are_few_and_lose_no_request(steps: list[tuple[int, int]]) -> None:
     samples, at = [], 0
