@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bulkimg.credentials import AccessKey, Account, Session
-    from bulkimg.engine import Drift
+    from bulkimg.engine.look import Drift
     from bulkimg.errors import (
         BulkimgError,
         LoginRefused,

@@ -8,7 +8,7 @@ import typer
 from bulkimg.cli.execute import execute_and_exit
 from bulkimg.cli.options import GUARD, METRICS, PACE, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find
-from bulkimg.engine import resume_run, stored_settings
+from bulkimg.engine.create import resume_run, stored_settings
 from bulkimg.errors import UsageError
 
 Checksum = Annotated[

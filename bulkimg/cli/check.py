@@ -10,7 +10,8 @@ from bulkimg.cli import screen
 from bulkimg.cli.options import MANIFEST, Flags, with_options
 from bulkimg.cli.problems import document, remarks
 from bulkimg.cli.run import Source, ask_for, offline
-from bulkimg.engine import OpenRun, create_run
+from bulkimg.engine.create import create_run
+from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
 from bulkimg.ledger import stats
 from bulkimg.words import count

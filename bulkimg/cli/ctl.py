@@ -7,7 +7,8 @@ import typer
 from bulkimg.cli import complete, screen
 from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find
-from bulkimg.engine import ask, in_words
+from bulkimg.engine.control import ask
+from bulkimg.engine.steering import in_words
 
 Orders = Annotated[
     list[str],

@@ -10,7 +10,7 @@ import typer
 from bulkimg.cli import screen
 from bulkimg.cli.options import SPEECH, TARGET, CommandContext, Flags, with_options
 from bulkimg.credentials import AccessKey, Account, Credentials
-from bulkimg.engine import Check, examine
+from bulkimg.engine.doctor import Check, examine
 from bulkimg.errors import BulkimgError, Exit
 from bulkimg.process import event_loop, leave_no_core
 from bulkimg.report.documents import DoctorCheck, DoctorDocument

@@ -13,7 +13,10 @@ import typer
 from bulkimg.cli import screen
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
-from bulkimg.engine import Engine, OpenRun, in_words, plan_page, summary_document
+from bulkimg.engine.close import plan_page, summary_document
+from bulkimg.engine.execute import Engine
+from bulkimg.engine.run import OpenRun
+from bulkimg.engine.steering import in_words
 from bulkimg.errors import Exit, RunRefused
 from bulkimg.ledger import RunDirectory, plans, stats
 from bulkimg.model import CanaryPassed, PlanMade, Status, Summary, iso_utc

@@ -15,7 +15,7 @@ from bulkimg.cli import complete, screen
 from bulkimg.cli.options import CommandContext, Flags, user_path, with_options
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
-from bulkimg.engine import all_images, reading
+from bulkimg.engine.look import all_images, reading
 from bulkimg.errors import UsageError
 from bulkimg.ledger.files import replacing
 from bulkimg.manifest.writer import ManifestWriter

@@ -8,7 +8,7 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.options import SPEECH, CommandContext, Flags, user_path, with_options
-from bulkimg.engine import attendants_of
+from bulkimg.engine.create import attendants_of
 from bulkimg.errors import Exit, UsageError
 from bulkimg.process import leave_no_core
 

@@ -9,7 +9,8 @@ from bulkimg.cli import screen
 from bulkimg.cli.execute import cause_line, execute
 from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, with_options
 from bulkimg.cli.run import Source, ask_for, begin_or_refuse
-from bulkimg.engine import OpenRun, plan_document
+from bulkimg.engine.close import plan_document
+from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
 from bulkimg.ledger import Ledger, plans
 from bulkimg.model import PlanCounts, Summary

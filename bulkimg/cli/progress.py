@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from bulkimg.cli import screen
-from bulkimg.engine import Live
+from bulkimg.engine.execute import Live
 from bulkimg.model import (
     GOOD,
     CanaryPassed,

@@ -8,7 +8,7 @@ import typer
 from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import execute_and_exit
 from bulkimg.cli.options import GUARD, METRICS, PACE, REPORT, SPEECH, CommandContext, Flags, user_path, with_options
-from bulkimg.engine import edited_manifest, resume_run, stored_settings
+from bulkimg.engine.create import edited_manifest, resume_run, stored_settings
 from bulkimg.ledger import find_run
 from bulkimg.ledger.rundir import RunDirectory
 

@@ -3,7 +3,7 @@
 from bulkimg.cli.execute import execute_and_exit, nothing_to_do
 from bulkimg.cli.options import METRICS, PACE, PLAN, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find
-from bulkimg.engine import NothingToDo, create_retry, named_run, resume_run, stored_settings
+from bulkimg.engine.create import NothingToDo, create_retry, named_run, resume_run, stored_settings
 
 
 @with_options("profile", "ca_file", "action_key", *PACE, *PLAN, *REPORT, *METRICS, "yes")

@@ -22,18 +22,10 @@ from bulkimg.cli.options import (
 )
 from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.credentials import Credentials
-from bulkimg.engine import (
-    OpenRun,
-    check_outputs,
-    create_run,
-    named_run,
-    noting_failure,
-    refusal,
-    refuse,
-    refuse_other_work,
-    resume_run,
-    stored_settings,
-)
+from bulkimg.engine.close import refusal, refuse
+from bulkimg.engine.create import check_outputs, create_run, named_run, refuse_other_work, resume_run, stored_settings
+from bulkimg.engine.measuring import noting_failure
+from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
 from bulkimg.ledger import RunDirectory, stats
 from bulkimg.planner import diff

@@ -9,7 +9,8 @@ from bulkimg.cli import screen
 from bulkimg.cli.options import SPEECH, TARGET, CommandContext, Flags, with_options
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
-from bulkimg.engine import past_of, present_image, reading
+from bulkimg.engine.look import reading
+from bulkimg.engine.past import past_of, present_image
 from bulkimg.errors import Exit, TargetError, UsageError
 from bulkimg.model import normal_uuid
 from bulkimg.planner.diff import show as value_text

@@ -11,7 +11,7 @@ from bulkimg.applier.trial import send_once
 from bulkimg.cli import screen
 from bulkimg.cli.options import TARGET, CommandContext, Flags, with_options
 from bulkimg.credentials import Credentials
-from bulkimg.engine import Ports, connected, pace_of
+from bulkimg.engine.connect import Ports, connected, pace_of
 from bulkimg.errors import Exit, TargetError, UsageError
 from bulkimg.manifest.check import Checker
 from bulkimg.manifest.columns import Columns

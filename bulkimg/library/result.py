@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bulkimg.engine import Drift
+from bulkimg.engine.look import Drift
 from bulkimg.errors import BulkimgError, Exit, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, find_run, plans, stats
 from bulkimg.model import GOOD, PlanCounts, Status, Value

@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from bulkimg.credentials import Credentials
-from bulkimg.engine import (
-    Approve,
-    NothingToDo,
-    OpenRun,
-    all_images,
-    already_undone,
-    create_retry,
-    create_undo,
-    drift,
-    last_to_undo,
-    reading,
-    resume_run,
-    stored_settings,
-)
+from bulkimg.engine.create import NothingToDo, create_retry, create_undo, resume_run, stored_settings
+from bulkimg.engine.look import all_images, drift, reading
+from bulkimg.engine.planning import Approve
+from bulkimg.engine.run import OpenRun
+from bulkimg.engine.undone import already_undone, last_to_undo
 from bulkimg.errors import RunRefused, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, find_run, plans
 from bulkimg.library.executing import Carrying, begin_source, carried_out

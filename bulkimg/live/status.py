@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bulkimg.engine import ask
+from bulkimg.engine.control import ask
 from bulkimg.errors import BulkimgError
 from bulkimg.ledger import Ledger, RunDirectory, insight, plans, stats
 from bulkimg.ledger.store import storage_errors

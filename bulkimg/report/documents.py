@@ -15,7 +15,8 @@ Cell = str | bool | list[str] | None
 class Document(BaseModel):
     """A document with its version."""
 
-    model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
+    # Built when they are first used: a command uses few of them, and most of them at its end.
+    model_config = ConfigDict(extra="forbid", serialize_by_alias=True, defer_build=True)
 
     schema_number: Literal[1] = Field(1, alias="schema")
     """Version of this document's shape."""
@@ -26,7 +27,7 @@ class Document(BaseModel):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class Cause(_Part):

@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from bulkimg import AccessKey, Account, Session
-from bulkimg.engine import Engine, NothingToDo, Ports, create_retry, create_run, resume_run
+from bulkimg.engine.connect import Ports
+from bulkimg.engine.create import NothingToDo, create_retry, create_run, resume_run
+from bulkimg.engine.execute import Engine
 from bulkimg.errors import Exit, StorageError
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory

@@ -13,7 +13,9 @@ from pathlib import Path
 import uvloop
 
 from bulkimg import Session
-from bulkimg.engine import Engine, Ports, create_run, resume_run
+from bulkimg.engine.connect import Ports
+from bulkimg.engine.create import create_run, resume_run
+from bulkimg.engine.execute import Engine
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory, claims, stats
 from bulkimg.zstack import Answer

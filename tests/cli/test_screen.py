@@ -7,7 +7,7 @@ import pytest
 
 from bulkimg.cli import screen
 from bulkimg.cli.progress import Tally, Watcher
-from bulkimg.engine import Live
+from bulkimg.engine.execute import Live
 from bulkimg.model import Held, Outcome, Reopened, Retrying, Settled, Started, Status
 from bulkimg.settings import Settings
 from tests.conftest import corpus

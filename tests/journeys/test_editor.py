@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import bulkimg
-from bulkimg.engine import Engine, NothingToDo, create_run, create_undo, resume_run
+from bulkimg.engine.create import NothingToDo, create_run, create_undo, resume_run
+from bulkimg.engine.execute import Engine
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory
 from tests.battery.stateful import explore
