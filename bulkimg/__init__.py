@@ -68,7 +68,7 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "bulkimg.credentials": ("AccessKey", "Account", "Session"),
-    "bulkimg.engine": ("Drift",),
+    "bulkimg.engine.look": ("Drift",),
     "bulkimg.errors": ("BulkimgError", "LoginRefused", "ManifestRefused", "RunRefused", "StorageError", "TargetError", "UsageError"),
     "bulkimg.library": (
         "Options", "Result", "ResultRow", "RowsNotFine", "Run", "Verified", "aapply", "aexport", "aplan", "apply", "aresume", "aretry", "arun",
