@@ -2,6 +2,7 @@
 
 import os
 import webbrowser
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,13 +12,14 @@ from bulkimg.cli.options import SPEECH, Flags, user_path, with_options
 from bulkimg.cli.resume import find
 from bulkimg.cli.status import Run
 from bulkimg.errors import RunRefused, UsageError
-from bulkimg.ledger import Ledger, RunDirectory
-from bulkimg.ledger.files import replacing
+from bulkimg.ledger import Ledger, RunDirectory, insight
+from bulkimg.ledger.files import replacing, write_plan
 from bulkimg.ledger.store import storage_errors
 
 Out = Annotated[
     str, typer.Option("--out", "-o", metavar="FILE", help="Where to write it; - for standard output.  [default: report.html in the run's directory]", show_default=False)
 ]  # fmt: skip
+Plan = Annotated[bool, typer.Option("--plan", help="Write the run's plan.html and plan.csv too.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 Compare = Annotated[
     str, typer.Option("--compare", metavar="RUN", help="Show the figures of another run next to it.", autocompletion=complete.runs)
@@ -25,7 +27,9 @@ Compare = Annotated[
 
 
 @with_options("runs_dir", *SPEECH)
-def command(flags: Flags, run: Run = "last", out: Out = "", open_it: Open = False, compare: Compare = "") -> None:
+def command(
+    flags: Flags, run: Run = "last", out: Out = "", open_it: Open = False, compare: Compare = "", plan: Plan = False
+) -> None:
     """Reads only; never in the way of the run."""
     directory = find(run, flags)
     other = find(compare, flags) if compare else None
@@ -43,6 +47,8 @@ def command(flags: Flags, run: Run = "last", out: Out = "", open_it: Open = Fals
     with storage_errors(path), replacing(path, f"{os.getpid()}.tmp") as file:
         file.write(text)
     screen.out(str(path))
+    if plan:
+        screen.out(str(_plan_drawn(directory)))
     if open_it and not webbrowser.open(path.absolute().as_uri()):
         screen.warning(f"no browser was found; open {path} yourself")
 
@@ -60,6 +66,26 @@ def _drawn(directory: RunDirectory, other: RunDirectory | None) -> str:
         ledger.close()
         if earlier:
             earlier.close()
+
+
+def _plan_drawn(directory: RunDirectory) -> Path:
+    """Write plan.html and plan.csv of a run that has a plan. Returns the page's path."""
+    from bulkimg.report.plan_page import write_plan_page
+
+    held = directory.is_held()
+    ledger = _readable(directory)
+    try:
+        with storage_errors(directory.ledger):
+            state = insight.state(ledger, held=held)
+            if state in ("ready", "refused"):
+                raise RunRefused(f"run {directory.run_id} has no plan; make one with bulkimg plan")
+            write_plan(ledger, directory.path / "plan.csv")
+            settings = ledger.meta("settings", {})
+            target = f"{settings.get('endpoint', '')}{settings.get('base_path', '')}"
+            write_plan_page(ledger, directory, target, is_open=state == "planned")
+    finally:
+        ledger.close()
+    return directory.path / "plan.html"
 
 
 def _readable(directory: RunDirectory) -> Ledger:

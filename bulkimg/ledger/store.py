@@ -82,7 +82,11 @@ class Ledger:
                 ledger._witness = _witness(path)
             schema = ledger.meta("schema")
         except (sqlite3.Error, ValueError, TypeError) as error:
+            if str(error) == "no such table: meta":
+                raise RunRefused(f"{path}: {_NOT_YET}") from None
             raise StorageError(f"{path}: is not a readable ledger: {error}; {_START_AGAIN}") from None
+        if schema is None:
+            raise RunRefused(f"{path}: {_NOT_YET}")
         if schema != SCHEMA:
             raise RunRefused(
                 f"{path}: was written by another version of bulkimg (schema {schema}, this one reads {SCHEMA}); use that version"
@@ -226,6 +230,7 @@ class Ledger:
             self.db.close()
 
 
+_NOT_YET = "has no header: the run is just beginning, or ended before it began; try again, or run the manifest again"
 _START_AGAIN = "restore it from a backup, or run the manifest again (sending the same values twice is harmless)"
 
 

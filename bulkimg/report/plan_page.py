@@ -24,10 +24,12 @@ LABELS = {"update": "changes", "unchanged": "unchanged", "conflict": "conflict",
 _json = json.JSONEncoder(separators=(",", ":")).encode  # made once, because json.dumps makes one for every row
 
 
-def write_plan_page(ledger: Ledger, directory: RunDirectory, target: str, refused: str = "") -> None:
+def write_plan_page(
+    ledger: Ledger, directory: RunDirectory, target: str, refused: str = "", *, is_open: bool = True
+) -> None:
     """Write the page and replace it as a whole. Memory does not grow with the plan. Raises StorageError.
 
-    `refused` is why a guard would refuse the plan's apply, or "".
+    `refused` is why a guard would refuse the plan's apply, or "". `is_open`: it can still be applied.
     """
     counts = plans.counts(ledger)
     added = added_fields(ledger)
@@ -40,6 +42,7 @@ def write_plan_page(ledger: Ledger, directory: RunDirectory, target: str, refuse
         facts=list(_facts(ledger, counts, target)),
         counts=counts,
         refused=refused,
+        is_open=is_open,
         apply=f"bulkimg apply {directory.words}{checksum}",
         labels=LABELS,
         added=added,

@@ -120,6 +120,19 @@ def test_a_plan_and_a_refused_manifest_have_reports_too(sandboxed: Cli) -> None:
     assert "Refused: the manifest has problems" in page(sandboxed)
 
 
+def test_the_plan_of_a_finished_run_can_be_looked_at(sandboxed: Cli) -> None:
+    sandboxed("run", "m.csv", "--yes", "--rate", "unlimited")
+    place = sandboxed.run_dir()
+    assert not (place / "plan.html").exists()
+    out = sandboxed("report", "--plan").out
+    assert out.splitlines() == [f"runs/{place.name}/report.html", f"runs/{place.name}/plan.html"]
+    assert "This plan was carried out: see report.html." in (place / "plan.html").read_text("utf-8")
+    assert (place / "plan.csv").read_text("utf-8").count("\n") == ROWS + 1
+    sandboxed.write("bad.csv", "uuid,name\nnot-a-uuid,x\n")
+    sandboxed("run", "bad.csv", "--yes", code=3)
+    assert "has no plan" in sandboxed("report", "--plan", code=7).err
+
+
 def test_bad_places(sandboxed: Cli, tmp_path: Path) -> None:
     sandboxed("run", "m.csv", "--yes", "--rate", "unlimited")
     assert "'nope' is not a run" in sandboxed("report", "nope", code=2).err
@@ -140,7 +153,9 @@ def test_a_run_that_reads_its_manifest_has_nothing_to_show(sandboxed: Cli) -> No
     try:
         while not (sandboxed.place / "runs").is_dir() or not sandboxed.runs():
             pass
-        assert "is still reading its manifest" in sandboxed("report", code=7).err
+        while "the run is just beginning" in (said := sandboxed("report", code=7).err):
+            pass
+        assert "is still reading its manifest" in said
     finally:
         assert process.stdin is not None
         process.stdin.close()
