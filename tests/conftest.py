@@ -27,6 +27,7 @@ from tests.warm import Forge, Order, Warm, fits
 
 ROOT = Path(__file__).parent.parent
 CORPORA = ROOT.parent / "shared" / "corpora"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 Running = Warm | subprocess.Popen[str]  # a command that was started
 
 
@@ -69,8 +70,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             "left out: crash and disk tests at every system call, and that offline commands open no socket; "
             "apt-get install strace"
         )
-    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
-        terminalreporter.write_line("left out: plan.html in a browser; apt-get install chromium")
+    if CHROMIUM is None:
+        terminalreporter.write_line("left out: pages in a browser; apt-get install chromium")
     if shutil.which("promtool") is None:
         terminalreporter.write_line(
             "left out: metrics and alert rules through promtool, a program of Debian's package prometheus"
@@ -79,6 +80,19 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line("left out: spans to a collector; pip install '.[otel]'")
     if shutil.which("groff") is None:
         terminalreporter.write_line("left out: man pages through groff; apt-get install groff-base")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Start chromium. Tests that need it are skipped if it is missing."""
+    if CHROMIUM is None:
+        pytest.skip("chromium is absent")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The live page in a real browser: a run is seen to go on, to die, to be resumed and to end, and the page survives it."""
 
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,21 +12,8 @@ import pytest
 from tests.conftest import Cli, Server, sandbox_process
 from tests.live.asking import ui
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
 PATIENCE = 60_000  # milliseconds, on a machine that has much else to do
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is absent")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ No text in an image's name is ever run.
 """
 
 import re
-import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from bulkimg.report.plan_page import write_plan_page
 
 # «</script » ends a script without its «>», «<!--<script» makes a browser pass over the real end.
 HOSTILE = "</script ></script><script>window.pwned=1</script><img src=x onerror='window.pwned=1'><!--<script \u2028\u202e&amp;"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 TARGET = "http://node:8080/zstack"
@@ -51,18 +49,6 @@ def image_of(n: int) -> dict[str, Any] | None:
     if n % 7 == 0:
         return None
     return {"name": HOSTILE if n == 1 else f"new {n}" if n % 10 == 0 else f"old {n}", "virtio": n % 10 == 0}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is absent")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """report.html as a file and in a real browser: order, sizes, hostile names, without scripts, styles or a network."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from bulkimg.model import Outcome, RunEvent, Sample, Status
 from bulkimg.report.run_page import pages, report, write_report
 from tests.report.test_plan_page import HOSTILE, make_plan
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BEGUN = 1_764_000_000.0
 # Jenkins' default for archived pages: no script, no style, nothing from elsewhere.
 STRICT = "sandbox; default-src 'none'; img-src 'self'; style-src 'self';"
@@ -185,18 +182,6 @@ def test_two_runs_are_compared_and_two_servers_are_named(tmp_path: Path) -> None
 
 
 # -- in a browser -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is absent")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
