@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bulkimg.cli import complete, screen
-from bulkimg.cli.options import SPEECH, Flags, user_path, with_options
+from bulkimg.cli.options import SPEECH, CommandContext, Flags, user_path, with_options
 from bulkimg.cli.resume import find
 from bulkimg.cli.status import Run
 from bulkimg.errors import RunRefused, UsageError
@@ -33,24 +33,41 @@ def command(
     """Reads only; never in the way of the run."""
     directory = find(run, flags)
     other = find(compare, flags) if compare else None
-    if out == "-" and open_it:
-        raise UsageError("--open: the browser cannot open standard output; give a file with --out")
+    as_json = CommandContext({key: flags[key] for key in SPEECH if key in flags}).settings.json_summary
+    if out == "-" and (open_it or as_json):
+        raise UsageError("--out -: standard output is the page itself; give a file for --open and --json")
     path = user_path(out) if out and out != "-" else directory.path / "report.html"
-    if path.is_dir():
-        raise UsageError(f"--out {path}: is a directory; give a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: the directory does not exist; create it, or choose another path")
+    if out != "-":
+        _check_place(path)
     text = _drawn(directory, other)
     if out == "-":
         screen.out(text)
         return
     with storage_errors(path), replacing(path, f"{os.getpid()}.tmp") as file:
         file.write(text)
-    screen.out(str(path))
-    if plan:
-        screen.out(str(_plan_drawn(directory)))
+    written = {"report": str(path)} | ({"plan": str(_plan_drawn(directory))} if plan else {})
+    if as_json:
+        screen.out_json({"schema": 1, "exit_code": 0, "run_id": directory.run_id, **written})
+    else:
+        for place in written.values():
+            screen.out(place)
     if open_it and not webbrowser.open(path.absolute().as_uri()):
         screen.warning(f"no browser was found; open {path} yourself")
+
+
+def _check_place(path: Path) -> None:
+    """Raise UsageError if the page cannot be written there, or would replace something that is no report."""
+    if path.is_dir():
+        raise UsageError(f"--out {path}: is a directory; give a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"--out {path}: the directory does not exist; create it, or choose another path")
+    if not path.exists() and not path.is_symlink():
+        return
+    if path.is_symlink() or not path.is_file():
+        raise UsageError(f"--out {path}: not a regular file, and the page would replace it; choose another path")
+    with path.open("rb") as file:
+        if b"bulkimg</title>" not in file.read(2048):
+            raise UsageError(f"--out {path}: exists and is no page of bulkimg; choose another path")
 
 
 def _drawn(directory: RunDirectory, other: RunDirectory | None) -> str:

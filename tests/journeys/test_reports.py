@@ -139,7 +139,12 @@ def test_bad_places(sandboxed: Cli, tmp_path: Path) -> None:
     assert "'nope' is not a run" in sandboxed("report", "last", "--compare", "nope", code=2).err
     assert "does not exist; create it" in sandboxed("report", "--out", "no/such/place.html", code=2).err
     assert "is a directory" in sandboxed("report", "--out", str(tmp_path), code=2).err
-    assert "cannot open standard output" in sandboxed("report", "--open", "--out", "-", code=2).err
+    assert "standard output is the page itself" in sandboxed("report", "--open", "--out", "-", code=2).err
+    assert "exists and is no page of bulkimg" in sandboxed("report", "--out", "m.csv", code=2).err
+    assert "not a regular file" in sandboxed("report", "--out", "/dev/null", code=2).err
+    assert sandboxed("report", "--json").json()["report"].endswith("/report.html")
+    sandboxed("report", "--out", "again.html")
+    sandboxed("report", "--out", "again.html")
     path = sandboxed.run_dir() / "run.db"
     db = sqlite3.connect(path)
     db.execute("UPDATE meta SET value = ? WHERE key = 'state'", (json.dumps("reading"),))
