@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         PlanMade,
         Problem,
         Reopened,
+        ReportFailed,
         Retrying,
         Settled,
         Started,
@@ -77,7 +78,7 @@ _HOMES = {
     "bulkimg.model": (
         "Adjusted", "CanaryPassed", "Event", "Held", "MetricsFailed", "NoControl", "NotifyFailed", "Unreadable", "Outcome", "Paused",
         "PlanCounts", "PlanMade",
-        "Problem", "Reopened", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
+        "Problem", "Reopened", "ReportFailed", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -103,6 +104,7 @@ __all__ = [
     "PlanMade",
     "Problem",
     "Reopened",
+    "ReportFailed",
     "Result",
     "ResultRow",
     "Retrying",

@@ -212,7 +212,7 @@ def _lies_in(path: Path, place: str) -> bool:
 
 
 def run_command(command: Any, source: str, env: Mapping[str, str] | None = None) -> str:
-    """Return what a command prints. Raises UsageError without its words: they may hold a secret."""
+    """Return what a command prints. Raises UsageError without its words and its messages: they may hold a secret."""
     try:
         words = shlex.split(command) if isinstance(command, str) else list(command)
     except (TypeError, ValueError):
@@ -220,7 +220,7 @@ def run_command(command: Any, source: str, env: Mapping[str, str] | None = None)
     if not words or not all(isinstance(word, str) and "\0" not in word for word in words):
         raise UsageError(f'{source} in the profile is not a command; write ["program", "argument"]')
     try:
-        done = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, check=True, stdin=subprocess.DEVNULL, env=env)
+        done = subprocess.run(words, capture_output=True, timeout=60, check=True, stdin=subprocess.DEVNULL, env=env)
     except (OSError, subprocess.SubprocessError) as error:
         raise UsageError(f"{source}: {words[0]} failed: {_reason(error)}") from None
     return done.stdout.decode("utf-8", "replace").strip()

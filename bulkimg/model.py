@@ -440,6 +440,14 @@ class NotifyFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportFailed:
+    """report.html was not written. The run, its results and its exit code are as without it."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsFailed:
     """Metrics or spans (`what` names the option) were not delivered. The run and its exit code are as without them."""
 
@@ -483,6 +491,7 @@ Event = (
     | NoControl
     | NotifyFailed
     | MetricsFailed
+    | ReportFailed
     | Stopping
     | Summary
 )

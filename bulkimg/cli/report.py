@@ -2,6 +2,8 @@
 
 import os
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from bulkimg.cli import complete, screen
 from bulkimg.cli.options import SPEECH, CommandContext, Flags, user_path, with_options
 from bulkimg.cli.resume import find
 from bulkimg.cli.status import Run
-from bulkimg.errors import RunRefused, UsageError
+from bulkimg.errors import RunRefused, StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, insight
 from bulkimg.ledger.files import replacing, write_plan
 from bulkimg.ledger.store import storage_errors
@@ -76,7 +78,7 @@ def _drawn(directory: RunDirectory, other: RunDirectory | None) -> str:
     held = directory.is_held()
     ledger, earlier = _readable(directory), _readable(other) if other else None
     try:
-        with storage_errors(directory.ledger):
+        with _readably(directory):
             compared = (earlier, other) if earlier and other else None
             return "".join(run_page.pages(run_page.report(ledger, directory, held=held, other=compared)))
     finally:
@@ -92,7 +94,7 @@ def _plan_drawn(directory: RunDirectory) -> Path:
     held = directory.is_held()
     ledger = _readable(directory)
     try:
-        with storage_errors(directory.ledger):
+        with _readably(directory):
             state = insight.state(ledger, held=held)
             if state in ("ready", "refused"):
                 raise RunRefused(f"run {directory.run_id} has no plan; make one with bulkimg plan")
@@ -107,8 +109,25 @@ def _plan_drawn(directory: RunDirectory) -> Path:
 
 def _readable(directory: RunDirectory) -> Ledger:
     """Open a run that has something to show. Raises RunRefused while its manifest is being read."""
+    held = directory.is_held()
     ledger = Ledger.open(directory.ledger, read_only=True)
     if ledger.meta("state", "reading") == "reading":
         ledger.close()
-        raise RunRefused(f"run {directory.run_id} is still reading its manifest; try again when it has begun to send")
+        if held:
+            raise RunRefused(
+                f"run {directory.run_id} is still reading its manifest; try again when it has begun to send"
+            )
+        raise RunRefused(f"run {directory.run_id} ended before its manifest was read, so there is nothing to show")
     return ledger
+
+
+@contextmanager
+def _readably(directory: RunDirectory) -> Iterator[None]:
+    """Raise what a damaged record leads to as StorageError."""
+    try:
+        with storage_errors(directory.ledger):
+            yield
+    except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+        raise StorageError(
+            f"{directory.ledger}: is damaged: {type(error).__name__}; restore it from a backup, or look at results.csv"
+        ) from error

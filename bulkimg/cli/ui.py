@@ -38,6 +38,8 @@ def command(flags: Flags, run: Run = "", port: Port = 0, open_it: Open = False, 
 
     directory = find(run, flags) if run else None
     place = directory.path.parent if directory else runs_dir(flags)
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"{place}: is not a directory; name another with --runs-dir")
     options = web.Options(place, port, _seconds(idle), directory.run_id if directory else "")
     files: list[Path] = []
 

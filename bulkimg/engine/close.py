@@ -12,11 +12,11 @@ from bulkimg.applier import Ending
 from bulkimg.engine.attending import end_refused
 from bulkimg.engine.measuring import note_refused
 from bulkimg.engine.run import OpenRun, replaced_tags
-from bulkimg.errors import Exit
+from bulkimg.errors import Exit, StorageError
 from bulkimg.ledger import files, insight, plans, stats, write_results
 from bulkimg.ledger.files import write_fed_back, write_json, write_undo
 from bulkimg.ledger.store import storage_errors
-from bulkimg.model import GOOD, RETRYABLE, Observer, PlanCounts, Status, Summary, iso_utc
+from bulkimg.model import GOOD, RETRYABLE, Observer, PlanCounts, ReportFailed, Status, Summary, iso_utc
 from bulkimg.planner import refusal as guarded
 from bulkimg.planner import too_many_missing, undo_rows
 from bulkimg.report.documents import Changes, PlanDocument, SummaryDocument
@@ -42,6 +42,7 @@ def refuse(run: OpenRun, why: str, observe: Observer = lambda event: None) -> Su
     """End a run whose manifest is refused: every row has its outcome, and nothing was sent."""
     run.ledger.set_meta(state="refused")
     summary = finish(run, Ending(Exit.MANIFEST, why), time.time())
+    draw(run, observe)
     end_refused(run, summary_document(summary), observe)
     note_refused(run, summary, observe)
     return summary
@@ -80,6 +81,7 @@ def finish(
         next=following, reason=stop.why if stop and exit_code else ""
     )  # used in the hint of rows that were not sent
     causes = insight.causes(ledger)
+    run.counted = {"counts": counts, "causes": causes}
     started = ledger.meta("started_at", ended)
     summary = Summary(
         run_id=run.directory.run_id,
@@ -123,10 +125,19 @@ def finish(
             lambda: undo_rows(plans.written(ledger), replace_tags=replaced_tags(ledger)), undo, run.settings.empty_token
         )
     write_json(run.directory.path / "summary.json", summary_document(summary))
+    return summary
+
+
+def draw(run: OpenRun, observe: Observer) -> None:
+    """Write report.html. Where that fails, the run is as it is: everything else is written already."""
     from bulkimg.report.run_page import write_report  # imported only now: no row waits for it
 
-    write_report(ledger, run.directory, planned=run.planned, counts=counts, causes=causes)
-    return summary
+    try:
+        write_report(run.ledger, run.directory, planned=run.planned, **run.counted)
+    except StorageError as error:
+        cause = getattr(error.__cause__, "strerror", None) or str(error.__cause__ or error)
+        again = f"bulkimg report {run.directory.words} draws it"
+        observe(ReportFailed("report.html", f"cannot be written: {cause}; {again}"))
 
 
 def plan_page(run: OpenRun) -> Path:

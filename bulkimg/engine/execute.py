@@ -7,7 +7,7 @@ from typing import NamedTuple
 from bulkimg.applier import Ending
 from bulkimg.credentials import AccessKey, Account, Credentials
 from bulkimg.engine.attending import Attending
-from bulkimg.engine.close import finish, summary_document
+from bulkimg.engine.close import draw, finish, summary_document
 from bulkimg.engine.connect import Ports, Server, connected, pace_of
 from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
@@ -144,7 +144,9 @@ class Engine:
         run, settings = self._run, self._run.settings
         _check_identity(run.ledger, self._credentials)
         if run.ledger.meta("state") == "done":
-            return finish(run, None, run.ledger.meta("ended_at"))  # write its files again
+            summary = finish(run, None, run.ledger.meta("ended_at"))  # write its files again
+            draw(run, self._tell)
+            return summary
         if not self._plan_only and not settings.allow_overlap:
             refuse_overlap(run.directory.path.parent, work_of(run.ledger), run.directory)
         # Find out what cannot be written before anything is asked or sent.
@@ -197,8 +199,9 @@ class Engine:
         return stop
 
     async def _end(self, summary: Summary) -> Summary:
-        """Run the hooks after the run, and say how it ended. Every file is written."""
+        """Draw the run, run the hooks after it, and say how it ended. Every other file is written."""
         self._is_over = True
+        draw(self._run, self._tell)
         if not self._plan_only:
             await self._attending.end(summary_document(summary))
         return summary

@@ -22,6 +22,7 @@ class OpenRun:
     live: LiveResults | None = None  # the result files, once it has begun to send
     planned: PlanCounts | None = None  # the plan's counts, once this process has counted them
     attendants: Attendants = field(default_factory=Attendants)  # the hooks and messages that it was asked for
+    counted: dict[str, Any] = field(default_factory=dict)  # counts and causes at its end, for the report
     command: str = ""  # as typed, for a server that was never reached
 
     def change(self, **options: Any) -> None:

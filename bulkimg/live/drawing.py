@@ -18,7 +18,7 @@ from bulkimg.words import count
 ROWS_EVERY, ROWS_SHARE = 10.0, 50  # seconds between two readings of rows, and at least so many times what one took
 MOVING_SHARE = 20  # what is cheap is drawn again after so many times what it took
 FINAL = ("done", "refused")  # nothing of such a run changes any more
-_DAMAGE = (ValueError, LookupError, TypeError, sqlite3.Error)  # what a damaged record leads to
+_DAMAGE = (ValueError, LookupError, TypeError, ArithmeticError, sqlite3.Error)  # what a damaged record leads to
 
 Signs = tuple[object, ...]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import re
 import secrets
 import signal
@@ -194,7 +195,9 @@ def _listener(port: int) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        raise UsageError(f"port {port} on 127.0.0.1: {error.strerror}; choose another with --port") from None
+        raise UsageError(
+            f"port {port} on 127.0.0.1: {os.strerror(error.errno or 0)}; choose another with --port"
+        ) from None
 
 
 async def _until(ended: asyncio.Event, site: Site, idle: float) -> bool:

@@ -6,6 +6,7 @@ write into the same directory, so a help text that was released must never chang
 
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +20,7 @@ from bulkimg.metrics.exposition import Family, Sample, sample_line, text
 from bulkimg.model import Status
 
 MODE = 0o644  # the collector is another user
+_LONGEST = 65_536  # bytes of an earlier file: ours have 2,000
 _SUCCESS = "bulkimg_last_success_timestamp_seconds"
 _MOST = 100  # characters of a job's name that its file's name has
 
@@ -94,14 +96,23 @@ def _families(ended: Ended, before: float) -> list[Family]:
 def _last_success(path: Path, job: str) -> float:
     """Return the time of the last success from the earlier file, or 0."""
     begin = sample_line(_SUCCESS, {"job": job}, 0).removesuffix("0")
-    try:
-        lines = path.read_text("utf-8", "replace").split("\n")
-    except OSError:
-        return 0.0
+    lines = _earlier(path).split("\n")
     for line in lines:
         if line.startswith(begin) and re.fullmatch(r"[0-9]+(\.[0-9]+)?", found := line.removeprefix(begin)):
             return float(found)
     return 0.0
+
+
+def _earlier(path: Path) -> str:
+    """Return the beginning of the earlier file; "" where it is no regular file. A pipe would never end."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return file.read(_LONGEST).decode("utf-8", "replace")
 
 
 def _replace(path: Path, content: str) -> None:

@@ -59,6 +59,7 @@ class Report:
     bins: Sequence[Bin]
     width: int
     lines: Sequence[Line]
+    earlier_lines: int
     waits: Sequence[Line]
     more_waits: int
     waited: str
@@ -162,7 +163,7 @@ def _moving(
     shape = in_time(timeline.samples(ledger), timeline.events(ledger))
     verdict, tone = _verdict(ledger, state, counts, stats.rows_in_all(ledger))
     is_final = not held and state in ("done", "stopped", "refused", "planned")
-    waits = shape.waits if shape else ()
+    lines, waits = (shape.lines, shape.waits) if shape else ((), ())
     return {
         "state": state,
         "verdict": verdict,
@@ -173,7 +174,8 @@ def _moving(
         "figures": list(_figures(shape)) if shape else (),
         "bins": shape.bins if shape else (),
         "width": shape.width if shape else 0,
-        "lines": shape.lines[:MOST_LINES] if shape else (),
+        "lines": lines[-MOST_LINES:],
+        "earlier_lines": max(0, len(lines) - MOST_LINES),
         "waits": waits[:MOST_LINES],
         "more_waits": max(0, len(waits) - MOST_LINES),
         "waited": duration(shape.waited) if shape else "",

@@ -165,3 +165,33 @@ def test_a_run_that_reads_its_manifest_has_nothing_to_show(sandboxed: Cli) -> No
         assert process.stdin is not None
         process.stdin.close()
         process.communicate(timeout=30)
+
+
+def test_a_report_that_cannot_be_written_changes_no_exit_code(sandboxed: Cli, server: Server) -> None:
+    process = begun(sandboxed, server, "--rate", "60/s")
+    (sandboxed.run_dir() / "report.html").mkdir()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "report.html: cannot be written: Is a directory; bulkimg report" in err
+    assert sandboxed.summary()["exit_code"] == 0
+
+
+def test_a_damaged_record_is_a_sentence(sandboxed: Cli) -> None:
+    sandboxed("run", "m.csv", "--yes", "--rate", "unlimited")
+    db = sqlite3.connect(sandboxed.run_dir() / "run.db")
+    db.execute("UPDATE sample SET latency = '{bad'")
+    db.commit()
+    db.close()
+    assert "is damaged" in sandboxed("report", code=8).err
+
+
+def test_a_run_that_died_while_it_read_is_not_called_living(sandboxed: Cli) -> None:
+    process = sandboxed.start("run", "-", "--format", "csv", "--yes", stdin=-1)
+    while not (sandboxed.place / "runs").is_dir() or not sandboxed.runs():
+        pass
+    assert process.stdin is not None
+    process.kill()
+    process.stdin.close()
+    process.communicate(timeout=30)
+    said = sandboxed("report", code=7).err
+    assert "ended before its manifest was read" in said or "ended before it began" in said

@@ -1,5 +1,6 @@
 """A job's file is complete, readable for all, replaced at once, and keeps the time of the last success."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -243,3 +244,13 @@ def test_what_is_no_directory(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file or directory"):
         check_directory(tmp_path / "missing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_in_the_place_of_the_file_holds_nothing_up(cli: Cli, server: Server) -> None:
+    cli = cli.at(server)
+    (cli.place / "prom").mkdir()
+    os.mkfifo(cli.place / "prom" / "bulkimg-run.prom")
+    image = next(iter(server.images()))
+    cli.write("m.csv", f"uuid,description\n{image},through a pipe\n")
+    cli("run", "m.csv", "--yes", "--metrics-file", "prom")
+    assert (cli.place / "prom" / "bulkimg-run.prom").is_file()
