@@ -133,7 +133,8 @@ def draw(run: OpenRun, observe: Observer) -> None:
     from bulkimg.report.run_page import write_report  # imported only now: no row waits for it
 
     try:
-        write_report(run.ledger, run.directory, planned=run.planned, **run.counted)
+        with storage_errors(run.directory.ledger):
+            write_report(run.ledger, run.directory, planned=run.planned, **run.counted)
     except StorageError as error:
         cause = getattr(error.__cause__, "strerror", None) or str(error.__cause__ or error)
         again = f"bulkimg report {run.directory.words} draws it"

@@ -72,9 +72,10 @@ class Engine:
         self._planning = Planning(run, self._observe, self._interrupt, approve, checksum=checksum, plan_only=plan_only)
         self._recorder = Recorder(run.ledger, self.pace, runtime, lambda: self.steering.settled)
         meter = self._recorder.meter
-        self._attending = Attending(run, self._observe, self._interrupt, credentials)
+        with storage_errors(run.directory.ledger):  # both read what earlier processes did
+            self._attending = Attending(run, self._observe, self._interrupt, credentials)
+            self._measuring = Measuring(run, self.pace, meter, observe, runtime.now, plan_only=plan_only)
         self._is_over = False  # only messages are sent
-        self._measuring = Measuring(run, self.pace, meter, observe, runtime.now, plan_only=plan_only)
         self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
         self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock)
 
