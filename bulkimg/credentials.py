@@ -181,7 +181,7 @@ def _fit(name: str, value: str, source: str) -> str:
 def read_private(path: Path, source: str, place: str) -> str:
     """Read a file that not all users can read. Raises UsageError. `place` is `$CREDENTIALS_DIRECTORY`, or "" if there is none."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with open(path, encoding="utf-8", opener=_without_waiting) as file:
             if why := _too_open(os.fstat(file.fileno()), path, place):
                 raise UsageError(f"{source}: {path} {why}")
             return file.read(65536).strip()
@@ -189,6 +189,13 @@ def read_private(path: Path, source: str, place: str) -> str:
         raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{source}: {path} is not UTF-8 text; save it as UTF-8") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file. A pipe that nobody writes to is empty then, and not waited for."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _too_open(found: os.stat_result, path: Path, place: str) -> str:

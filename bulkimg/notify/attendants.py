@@ -1,10 +1,12 @@
 """Serve one run: its hooks, and the messages about its start and its end."""
 
 import asyncio
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
 
+from bulkimg.errors import UsageError
 from bulkimg.model import NotifyFailed
 from bulkimg.notifications import Hook, HookPoint, NotifyOn, NotifyRule
 from bulkimg.notify import message
@@ -23,6 +25,9 @@ class Attendants:
         """Read every address. Raises UsageError where one cannot be used."""
         self._addresses = [read_address(number, rule) for number, rule in enumerate(notify, 1)]
         self._hooks = list(enumerate(hooks, 1))
+        for number, hook in self._hooks:
+            if shutil.which(hook.run[0]) is None:
+                raise UsageError(f"{_name(number, hook)}: there is no such program; give the whole path of one")
         self._job = job
         self._run = str(uuid.uuid4())  # ties the pings of one process
         self._started: dict[int, asyncio.Task[str]] = {}  # by the number of the rule

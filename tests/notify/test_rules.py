@@ -1,6 +1,7 @@
 """Mistakes in [[notify]] and [[hook]]: one sentence with file and line, exit 2, and the address is never quoted."""
 
 import json
+import os
 from pathlib import Path
 
 import jsonschema
@@ -149,10 +150,18 @@ def test_an_address_that_cannot_be_used_is_refused_before_the_start(job: Job) ->
     refused(job, "holds a URL with ? or #")
 
 
-def test_a_hook_that_does_not_exist_refuses_the_run(job: Job) -> None:
-    job.write('[[hook]]\nat = "before-run"\nrun = ["./missing"]\n')
-    assert "hook 1 (before-run, " in (done := job.run(code=7)).err
-    assert "cannot be started: No such file or directory; nothing was sent" in done.err
+@pytest.mark.parametrize("point", ["before-run", "before-send", "after-run"])
+def test_a_hook_that_does_not_exist_is_found_before_the_start(job: Job, point: str) -> None:
+    job.write(f'[[hook]]\nat = "{point}"\nrun = ["./missing"]\n')
+    said = job.run(code=2).err
+    assert f"hook 1 ({point}, " in said
+    assert "there is no such program" in said
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(job: Job) -> None:
+    job.write('[[notify]]\nwebhook_file = "hook.url"\n')
+    os.mkfifo(job.place / "hook.url", 0o600)
+    refused(job, "hook.url does not hold one line of text")
 
 
 def test_a_plan_neither_reads_addresses_nor_runs_hooks(job: Job) -> None:
