@@ -50,7 +50,8 @@ class Attending:
         if not failed:
             return None
         more = "" if self._run.ledger.meta("state") in ("ready", "planned") else "more "
-        return Ending(Exit.REFUSED, f"{failed[0]}; nothing {more}was sent", resumable=False)
+        later = f"bulkimg resume {self._run.directory.words} sends it once the hook succeeds"
+        return Ending(Exit.REFUSED, f"{failed[0]}; nothing {more}was sent; {later}", resumable=False)
 
     def start(self) -> None:
         """Say that the run starts. Nothing waits for it."""

@@ -64,6 +64,7 @@ def test_a_hook_before_that_fails_refuses_the_run_and_nothing_is_sent(job: Job, 
     job.write(f'[[hook]]\nat = "{at}"\nrun = ["./freeze"]\n')
     done = job.run(code=7)
     said = f"hook 1 ({at}, {job.place / 'freeze'}) ended with exit code 3: no changes \\x1b[31muntil Monday; nothing was sent"
+    said += f"; bulkimg resume {job.cli.runs()[-1]} sends it once the hook succeeds"
     assert f"stopped: {said}" in done.err
     assert len(job.server.puts()) == before
     assert (at == "before-run") == (len(job.server.requests()) == asked)  # not even a login
