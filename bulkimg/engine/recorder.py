@@ -37,6 +37,11 @@ class Recorder:
         self._samples: list[Sample] = []
         self._events: list[RunEvent] = []
 
+    def begin(self, writer: Writer) -> None:
+        """Write what happened so far, and all that follows, with the groups of this writer."""
+        self.writer = writer
+        self._write()
+
     def watch(self, event: Event) -> None:
         """Take note of an event. The engine passes every event."""
         clock = self._clock()
@@ -54,8 +59,10 @@ class Recorder:
         self._write()
 
     def finish(self) -> None:
-        """Record what is left. Call it when rows are no longer sent."""
+        """Record what is left. Call it when rows are no longer sent, and not after the disk has failed."""
         self._cut(self._clock())
+        if self._samples or self._events:
+            timeline.add(self._ledger, *self._taken())
 
     def _cut(self, clock: float) -> None:
         """End the present second."""
@@ -81,12 +88,12 @@ class Recorder:
             self._write()
 
     def _write(self) -> None:
-        """Write what is waiting: with the next group, or at once. It waits while the survey holds the ledger."""
-        if self.writer is None and self._ledger.db.in_transaction:
-            return
-        samples, events = self._samples, self._events
-        self._samples, self._events = [], []
+        """Write what is waiting with the next group. Before and after sending it waits."""
         if self.writer is not None:
+            samples, events = self._taken()
             self.writer.note(lambda ledger: timeline.add(ledger, samples, events))
-        else:
-            timeline.add(self._ledger, samples, events)
+
+    def _taken(self) -> tuple[list[Sample], list[RunEvent]]:
+        taken = (self._samples, self._events)
+        self._samples, self._events = [], []
+        return taken

@@ -93,7 +93,8 @@ class Sending:
             lambda error: self.runner.fail(error) if self.runner else None,
             self._ports.writer_thread(),
         )
-        self._writer = self._recorder.writer = writer
+        self._writer = writer
+        self._recorder.begin(writer)
         policy = self._policy(errors_before)
         try:
             with hours:
