@@ -192,7 +192,7 @@ def read_private(path: Path, source: str, place: str) -> str:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Open a file. A pipe that nobody writes to is empty then, and not waited for."""
+    """Open a file. A pipe without a writer reads as empty and does not block."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     os.set_blocking(descriptor, True)
     return descriptor

@@ -39,12 +39,6 @@ def samples(ledger: Ledger) -> Iterable[Sample]:
         yield _sample(record)
 
 
-def last_sample(ledger: Ledger) -> Sample | None:
-    """Return the newest sample, or None."""
-    found = ledger.db.execute("SELECT * FROM sample ORDER BY rowid DESC LIMIT 1").fetchone()
-    return _sample(found) if found else None
-
-
 def newest(ledger: Ledger, limit: int) -> list[Sample]:
     """Return the newest samples in order."""
     found = ledger.db.execute("SELECT * FROM sample ORDER BY rowid DESC LIMIT ?", (limit,)).fetchall()

@@ -90,7 +90,7 @@ class Writer:
         return await done
 
     def note(self, op: _Op) -> None:
-        """Run `op` on the ledger in the next commit. Nobody waits for it: every other caller gets a failure anyway."""
+        """Run `op` on the ledger in the next commit. Does not wait. A failure reaches every other caller."""
         done: asyncio.Future[Any] = self._loop.create_future()
         done.add_done_callback(_heed)
         self._group.ops.append((op, done))

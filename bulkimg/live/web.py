@@ -50,7 +50,7 @@ class Options:
 
 
 class Site:
-    """The pages. One drawing belongs to each page, whoever looks at it."""
+    """The pages. Each page has one drawing for all its viewers."""
 
     def __init__(self, options: Options, doors: Doors, executor: ThreadPoolExecutor) -> None:
         self._options = options
@@ -167,7 +167,7 @@ def _refusal(refusal: Refused) -> web.Response:
 
 
 async def serve(options: Options, ready: Callable[[str, int], None]) -> bool:
-    """Serve until a signal, or until nobody asks any more; returns True for that. Raises UsageError if the port is taken.
+    """Serve until a signal, or until no request came for the idle time; returns True for that. Raises UsageError if the port is taken.
 
     `ready` gets the address with its token, and the port.
     """
@@ -201,7 +201,7 @@ def _listener(port: int) -> socket.socket:
 
 
 async def _until(ended: asyncio.Event, site: Site, idle: float) -> bool:
-    """Wait for the end. Returns True if nobody asked for `idle` seconds."""
+    """Wait for the end. Returns True if no request came for `idle` seconds."""
     while not ended.is_set():
         if (left := idle - site.idle) <= 0:
             return True

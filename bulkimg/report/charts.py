@@ -14,7 +14,7 @@ from bulkimg.words import clock_text
 WIDTH, HEIGHT = 760, 190  # of the drawing in its own units; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 58, 8, 18, 24  # room for axes and marks
 FEW = 5  # percentiles of fewer requests are dots
-# Colours that are told apart on white and on near black (3:1 or more on both), also by most colour-blind people.
+# Colours that differ clearly on white and on near black (3:1 or more on both), also by most colour-blind people.
 PALETTE = {
     "put": "#2f7fc1", "poll": "#c77d1f", "read": "#2a9580", "tag": "#a869c9", "session": "#808891",
     "updated": "#2f8f4e", "unchanged": "#808891", "conflict": "#b07d12", "invalid": "#a869c9", "failed": "#d24a43",

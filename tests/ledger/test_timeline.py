@@ -27,13 +27,13 @@ def test_samples_and_events_come_back_as_they_were(ledger: Ledger) -> None:
     timeline.add(ledger, samples, events)
     assert list(timeline.samples(ledger)) == samples
     assert timeline.events(ledger) == events
-    assert timeline.last_sample(ledger) == samples[-1]
+    assert timeline.newest(ledger, 1) == samples[-1:]
     assert timeline.last_sign_of_life(ledger) == 1002.0
 
 
 def test_a_ledger_without_time_has_none(ledger: Ledger) -> None:
     assert list(timeline.samples(ledger)) == []
-    assert timeline.last_sample(ledger) is None
+    assert timeline.newest(ledger, 1) == []
     assert timeline.last_sign_of_life(ledger) == 0.0
 
 
