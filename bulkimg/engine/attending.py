@@ -74,7 +74,7 @@ class Attending:
         before = None
         if document["exit_code"] == Exit.OK and self._attendants.hears_of("recovered"):
             before = last_end(run.ledger, run.directory.path.parent, run.directory.run_id, self._before)
-        once = document["exit_code"] in (Exit.INTERRUPTED, Exit.TERMINATED)  # a person or a service manager waits for the end
+        once = document["exit_code"] in (Exit.INTERRUPTED, Exit.TERMINATED)  # its sender waits
         await self._attendants.end(document, before, self._rows, self._tell, once=once)
 
     async def broke(self, error: BulkimgError) -> None:
