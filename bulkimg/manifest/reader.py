@@ -1,6 +1,6 @@
 """Read a manifest in one pass, row by row, in bounded memory: source, format, columns, checks."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any, Literal
@@ -13,11 +13,12 @@ from bulkimg.manifest.doubts import doubts
 from bulkimg.manifest.jsonl import JsonRecord, read_objects
 from bulkimg.manifest.sound import SoundLines
 from bulkimg.manifest.source import Source, Unreadable
+from bulkimg.manifest.tables import LIBRARIES, Table, open_table
 from bulkimg.manifest.tabular import DELIMITERS, Lines, Record, find_delimiter, read_records, skip_preamble
 from bulkimg.model import FIELDS, Fields, Problem, Row, SoundRow
 from bulkimg.settings import Settings
 
-Format = Literal["csv", "tsv", "jsonl"]
+Format = Literal["csv", "tsv", "jsonl", "xlsx", "parquet", "sql"]
 _NO_TEXTS: dict[str, str] = {}
 _Said = tuple[Any, dict[str, Any], dict[str, Any] | None]  # the uuid as written, the fields to set, the expectations
 _SPREADSHEETS = frozenset({".xlsx", ".xls", ".xlsm", ".ods", ".numbers"})
@@ -109,6 +110,9 @@ class Manifest:
                 yield row
 
     def _file_rows(self, *, quickly: bool) -> Iterator[Row | SoundRow]:
+        if self.format in LIBRARIES:
+            yield from self._library_rows()
+            return
         try:
             source = Source(self.name, self._settings, "\n" if self.format == "jsonl" else "")
         except Unreadable as end:
@@ -142,7 +146,49 @@ class Manifest:
         self.left_out += out
         return out
 
-    # -- CSV and TSV ----------------------------------------------------------------------------------------------------
+    # -- tables ---------------------------------------------------------------------------------------------------------
+
+    def _library_rows(self) -> Iterator[Row]:
+        """Yield the rows of a table that a library reads."""
+        try:
+            table = open_table(self.format, self.name, self._settings)
+        except Unreadable as end:
+            self.problems.append(end.problem)
+            return
+        try:
+            if bound := self._bind(table.header):
+                for record in table.records():
+                    if row := self._table_row(record, bound):
+                        yield row
+        except Unreadable as end:
+            self.problems.append(end.problem)
+        finally:
+            self._end_of(table)
+
+    def _end_of(self, table: Table) -> None:
+        self.sha256 = table.sha256
+        table.close()
+
+    def _bind(
+        self, header: Record, above: Callable[[list[str]], Problem | None] = lambda names: None
+    ) -> "_Bound | None":
+        """Decide what each column is for. Returns None if no row can be read; `problems` then say why.
+
+        `above` gets the names, and may know a better reason for a header without known names.
+        """
+        if header.problem:
+            self.problems.append(_fatal(header.problem))
+            return None
+        names = [trim(name) for name in header.cells]
+        targets, problems = self._columns.bind(header.line, names)
+        if problems and (advice := above(names)):
+            problems = [advice]
+        self.problems += [_fatal(problem) for problem in problems]
+        self.columns = names
+        self.has_expectations = any(target.startswith("if_") for target in targets)
+        if "uuid" not in targets or any(problem.code in {"EMPTY_COLUMN", "COLUMN_TWICE"} for problem in problems):
+            return None  # without a valid header, every row would have its problem
+        return _Bound(names, targets)
 
     def _table_rows(self, source: Source, *, quickly: bool) -> Iterator[Row | SoundRow]:
         lines = Lines(source.lines())
@@ -155,20 +201,10 @@ class Manifest:
         header = next(records, None)
         if header is None:
             return
-        if header.problem:
-            self.problems.append(_fatal(header.problem))
+        bound = self._bind(header, lambda names: _above_the_header(header.line, names, ahead, delimiter, wanted))
+        if bound is None:
             return
-        names = [trim(name) for name in header.cells]
-        targets, problems = self._columns.bind(header.line, names)
-        if problems and (advice := _above_the_header(header.line, names, ahead, delimiter, wanted)):
-            problems = [advice]
-        self.problems += [_fatal(problem) for problem in problems]
-        self.columns = names
-        self.has_expectations = any(target.startswith("if_") for target in targets)
-        if "uuid" not in targets or any(problem.code in {"EMPTY_COLUMN", "COLUMN_TWICE"} for problem in problems):
-            return  # without a valid header, every row would have its problem
-        bound = _Bound(names, targets)
-        sound = self._sound_lines(delimiter, targets) if quickly else None
+        sound = self._sound_lines(delimiter, bound.targets) if quickly else None
         while True:
             if sound:
                 self._seen += yield from sound.rows(lines)
@@ -270,6 +306,7 @@ class _Bound:
 
     def __init__(self, names: list[str], targets: list[str]) -> None:
         self.names = names
+        self.targets = targets
         self.uuid = targets.index("uuid")
         self.fields = [(name, at) for at, name in enumerate(targets) if name in FIELDS]
         self.expects = [(name[3:], at) for at, name in enumerate(targets) if name.startswith("if_")]
