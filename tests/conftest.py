@@ -77,7 +77,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             "left out: metrics and alert rules through promtool, a program of Debian's package prometheus"
         )
     if importlib.util.find_spec("opentelemetry") is None:
-        terminalreporter.write_line("left out: spans to a collector; pip install '.[otel]'")
+        terminalreporter.write_line("left out: spans to a collector; pip install '.[metrics]'")
     if shutil.which("groff") is None:
         terminalreporter.write_line("left out: man pages through groff; apt-get install groff-base")
 

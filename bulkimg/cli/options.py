@@ -171,7 +171,7 @@ OPTIONS: dict[str, Any] = {
         "Serve live metrics for Prometheus here, such as 127.0.0.1:9465; loopback only.",
     ),
     "otel": _switch(
-        "--otel", "Send OpenTelemetry spans of the run, to where the OTEL_ variables say. Needs the extra otel."
+        "--otel", "Send OpenTelemetry spans of the run, to where the OTEL_ variables say. Needs the extra metrics."
     ),
     "yes": _switch("--yes -y", "Do not ask. Without a terminal nothing is asked anyway."),
     "dry_run": _switch("--dry-run -n", "Stop before anything is sent: check offline, and show what would be sent."),

@@ -41,8 +41,8 @@ def check_installed() -> None:
             import_module(name)
     except ImportError:
         raise UsageError(
-            "--otel: the packages of OpenTelemetry are not installed; install bulkimg with its extra otel, "
-            "such as pipx install '.[otel]', or leave --otel out"
+            "--otel: the packages of OpenTelemetry are not installed; install bulkimg with its extra metrics, "
+            "such as pipx install '.[metrics]', or leave --otel out"
         ) from None
 
 

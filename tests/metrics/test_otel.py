@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import Cli, Server
 
 if importlib.util.find_spec("opentelemetry") is None:
-    pytest.skip("the extra otel is absent", allow_module_level=True)
+    pytest.skip("the extra metrics is absent", allow_module_level=True)
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 NOBODY = "f" * 32
