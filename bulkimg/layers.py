@@ -18,7 +18,8 @@ from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import expanded, nearest
 
 _OPTIONS = {field.alias or name: name for name, field in Settings.model_fields.items()}
-_FROM_JOB_ONLY = frozenset({"manifest", "job_name", "encoding_is_configured"})
+_CAMPAIGN = ("target_column", "every_target")  # keys of [job] that say which target a row is for
+_FROM_JOB_ONLY = frozenset({"manifest", "job_name", "encoding_is_configured", "target_names", *_CAMPAIGN})
 _ENVIRONMENT = {f"BULKIMG_{option.upper()}": option for option in _OPTIONS if option not in {*_FROM_JOB_ONLY, *ENTRIES}}
 
 
@@ -58,6 +59,7 @@ _JOB_KEYS: dict[str, Mapping[str, str]] = {
             "tags_mode",
             "note",
             "run_id",
+            *_CAMPAIGN,
         )
     },
     "target": {key: key for key in ("profile", "endpoint", "base_path", "ca_file", "require_tls", "action_key")},
@@ -72,6 +74,13 @@ _JOB_KEYS["run"] = {
     if option not in {*_FROM_JOB_ONLY, *ENTRIES, "map", "set", "profile"}
     and not any(option in keys.values() for keys in _JOB_KEYS.values())
 }
+# A table [targets.NAME] takes what may differ between servers.
+TARGET_KEYS: Mapping[str, str] = {
+    **_JOB_KEYS["target"],
+    **_JOB_KEYS["pace"],
+    **{key: key for key in ("max_errors", "max_changes", "allow_field", "canary")},
+}
+_TARGET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", re.ASCII)
 REMOVED = {"processes": "was removed, as one process is faster now; delete it"}  # options of earlier versions
 JOB_SCHEMA = 1  # the version of job files that bulkimg reads
 
@@ -135,41 +144,101 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path}:{line}: the file is {what}; save it as UTF-8") from None
 
 
-def job_layer(path: Path) -> tuple[Layer, str | None]:
-    """Return a job file's options, and the profile that it names. Its paths are relative to the file."""
-    options: dict[str, Any] = {}
-    tables: dict[str, str] = {}  # by option
+def job_layer(path: Path, target: str = "") -> tuple[Layer, str | None]:
+    """Return a job file's options, and the profile that it names. Its paths are relative to the file.
+
+    `target` names a table [targets.NAME]. Its options win over those of the other tables.
+    """
+    job = _Job(path)
+    declared: Mapping[str, Any] = {}
     for table, content in read_toml(path).items():
         if table == "schema" and content == JOB_SCHEMA:
             continue
-        if table in {"map", "set", *ENTRIES}:
-            options[table] = _entries(path, table, table, content) if table in ENTRIES else content
-            tables[table] = table
-            continue
-        if table not in _JOB_KEYS or not isinstance(content, dict):
+        if table == "targets":
+            declared = job.declared(content)
+        elif table in {"map", "set", *ENTRIES}:
+            job.options[table] = _entries(path, table, table, content) if table in ENTRIES else content
+            job.tables[table] = table
+        elif table not in _JOB_KEYS or not isinstance(content, dict):
             raise UsageError(f"{place(path, '', table)}: {_unknown_table(table)}")
-        for key, value in content.items():
-            if key not in _JOB_KEYS[table]:
-                raise UsageError(f"{place(path, table, key)}: {_unknown_key(table, key)}")
-            option = _JOB_KEYS[table][key]
-            options[option] = _relative_to(path, table, key, value) if option in _JOB_PATHS else value
-            tables[option] = table
-    if "manifest" not in options:
+        else:
+            job.take(table, content, _JOB_KEYS[table])
+    if "manifest" not in job.options:
         raise UsageError(f'{path}: [job] has no manifest; add manifest = "FILE"')
-    profile = options.pop("profile", None)
+    job.check_campaign(declared)
+    if target:
+        job.take(f"targets.{target}", declared[target], TARGET_KEYS)
+    profile = job.options.pop("profile", None)
     if not isinstance(profile, str | None):
         raise UsageError(
-            f"{place(path, 'target', 'profile')}: profile {profile!r} is not a string; write the name of a profile"
+            f"{place(path, job.tables['profile'], 'profile')}: profile {profile!r} is not a string; "
+            "write the name of a profile"
         )
+    return Layer(job.options, job.label), profile
 
-    def label(option: str) -> str:
-        table = tables.get(option, "")
-        names = {known: key for key, known in _JOB_KEYS.get(table, {}).items()}
-        key = names.get(option, option)
+
+class _Job:
+    """The options of a job file while it is read, and the table of each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.options: dict[str, Any] = {}
+        self.tables: dict[str, str] = {}
+
+    def take(self, table: str, content: Mapping[str, Any], known: Mapping[str, str]) -> None:
+        """Add the keys of a table. Raises UsageError for an unknown one."""
+        for key, value in content.items():
+            if key not in known:
+                raise UsageError(f"{place(self._path, table, key)}: {_unknown_key(table, key)}")
+            option = known[key]
+            self.options[option] = _relative_to(self._path, table, key, value) if option in _JOB_PATHS else value
+            self.tables[option] = table
+
+    def declared(self, content: Any) -> Mapping[str, Any]:
+        """Return the tables [targets.NAME] by name. Raises UsageError for what is none."""
+        if not isinstance(content, dict) or not content:
+            raise UsageError(f"{place(self._path, '', 'targets')}: targets is no table; write [targets.NAME]")
+        for name, table in content.items():
+            where = place(self._path, "", f"targets.{name}")
+            if not isinstance(table, dict):
+                raise UsageError(
+                    f"{place(self._path, 'targets', name)}: {name!r} is outside a target; write [targets.NAME]"
+                )
+            if not _TARGET_NAME.fullmatch(name):
+                raise UsageError(f"{where}: {name!r} is not a target's name; use up to 40 letters, digits, _ and -")
+            for key in table:
+                if key not in TARGET_KEYS:
+                    raise UsageError(
+                        f"{place(self._path, f'targets.{name}', key)}: {_unknown_key(f'targets.{name}', key)}"
+                    )
+        self.options["target_names"] = tuple(content)
+        self.tables["target_names"] = "targets"
+        return content
+
+    def check_campaign(self, declared: Mapping[str, Any]) -> None:
+        """Raise UsageError unless exactly one rule says which target a row is for."""
+        given = [key for key in _CAMPAIGN if self.options.get(key)]
+        if declared and not given:
+            raise UsageError(
+                f"{place(self._path, '', f'targets.{next(iter(declared))}')}: there are targets, but nothing says which rows are "
+                'for which; add target_column = "COLUMN" or every_target = true to [job]'
+            )
+        if len(given) > 1:
+            raise UsageError(
+                f"{place(self._path, 'job', given[1])}: [job] has target_column and every_target; keep one of them"
+            )
+        if given and not declared:
+            raise UsageError(
+                f"{place(self._path, 'job', given[0])}: [job] {given[0]} needs targets; add a table [targets.NAME] for each server"
+            )
+
+    def label(self, option: str) -> str:
+        """Return where an option was set: `job.toml:12: [pace] rate =`."""
+        table = self.tables.get(option, "")
+        known = TARGET_KEYS if table.startswith("targets.") else _JOB_KEYS.get(table, {})
+        key = next((name for name, meant in known.items() if meant == option), option)
         shown = f"[{table}]" if table in {"map", "set"} else f"[{table}] {key} ="
-        return f"{place(path, '' if table in {'map', 'set'} else table, key)}: {shown}"
-
-    return Layer(options, label), profile
+        return f"{place(self._path, '' if table in {'map', 'set'} else table, key)}: {shown}"
 
 
 def _entries(path: Path, kind: str, header: str, content: Any) -> Any:
@@ -208,7 +277,7 @@ def _unknown_table(name: str) -> str:
         return f"schema is not {JOB_SCHEMA}, the only version that this bulkimg reads; upgrade bulkimg"
     if homes := [table for table, keys in _JOB_KEYS.items() if name in keys]:
         return f"{name!r} is outside any table; move it to [{homes[0]}]"
-    return f"unknown table [{name}]{nearest(name, [*_JOB_KEYS, 'map', 'set', *ENTRIES])}"
+    return f"unknown table [{name}]{nearest(name, [*_JOB_KEYS, 'map', 'set', 'targets', *ENTRIES])}"
 
 
 def _unknown_key(table: str, key: str) -> str:
@@ -222,10 +291,11 @@ def _unknown_key(table: str, key: str) -> str:
     if kinds := [kind for kind, model in ENTRIES.items() if key in model.model_fields]:
         return f"{key!r} is in [{table}] but belongs in [[{kinds[0]}]]; move it there"
     everywhere = {name: home for home, keys in _JOB_KEYS.items() for name in keys}
+    own = _JOB_KEYS.get(table, TARGET_KEYS)
     if not (found := nearest(key, everywhere, whole=False)):
-        return f"unknown option {key!r} in [{table}]{nearest(key, _JOB_KEYS[table])}"
+        return f"unknown option {key!r} in [{table}]{nearest(key, own)}"
     word = found.removeprefix("; did you mean '").removesuffix("'?")
-    home = "" if word in _JOB_KEYS[table] else f" in [{everywhere[word]}]"
+    home = "" if word in own else f" in [{everywhere[word]}]"
     return f"unknown option {key!r} in [{table}]; did you mean {word!r}{home}?"
 
 

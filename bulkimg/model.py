@@ -190,6 +190,7 @@ class Row:
     problems: tuple[Problem, ...] = ()
     written: str = ""  # the uuid as the manifest writes it
     warnings: tuple[Problem, ...] = ()  # allowed, but rarely intended
+    target: str = ""  # which of several targets it is for, if the manifest has a column that says so
 
 
 # A row without problems and warnings as the ledger stores it: its line, the uuid's 16 bytes, and JSON texts of its

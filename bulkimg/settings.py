@@ -26,6 +26,7 @@ from bulkimg.values import (
     parse_limit,
     parse_listen,
     parse_maps,
+    parse_names,
     parse_path,
     parse_rate,
     parse_run_id,
@@ -96,6 +97,10 @@ class Settings(BaseModel):
     yes: bool = False
     dry_run: bool = False
     profile: str | None = None
+    # several targets
+    targets: Annotated[tuple[str, ...], BeforeValidator(parse_names, json_schema_input_type=list[str] | str)] = ()
+    order: Literal["parallel", "one-by-one"] = "parallel"
+    stop_on_failure: bool = False
     # what a monitoring system is told, by this process
     metrics_file: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     metrics_listen: Annotated[str, BeforeValidator(parse_listen, json_schema_input_type=str)] | None = None
@@ -103,6 +108,9 @@ class Settings(BaseModel):
     # set by a job file
     manifest: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     job_name: str = ""
+    target_names: tuple[str, ...] = ()  # the tables [targets.NAME], in the file's order
+    target_column: str = ""  # the manifest's column that names a row's target
+    every_target: bool = False  # every row goes to every target
     # set by a job file or a profile
     notify: tuple[NotifyRule, ...] = ()
     hooks: Annotated[tuple[Hook, ...], Field(alias="hook")] = ()

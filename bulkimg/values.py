@@ -285,6 +285,11 @@ def parse_run_id(value: Any) -> str:
     return text
 
 
+def parse_names(value: Any) -> tuple[str, ...]:
+    """Parse names, one by one or with commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for text in _texts(value) for name in text.split(",") if name.strip()))
+
+
 def parse_fields(value: Any) -> tuple[str, ...]:
     """Parse names of fields, one by one or with commas."""
     names = tuple(name.strip() for text in _texts(value) for name in text.split(",") if name.strip())

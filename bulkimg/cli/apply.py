@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
+from bulkimg.campaign import Campaign
 from bulkimg.cli.execute import execute_and_exit
 from bulkimg.cli.options import GUARD, METRICS, PACE, REPORT, CommandContext, Flags, with_options
-from bulkimg.cli.resume import Run, find
+from bulkimg.cli.resume import Run, find_any
 from bulkimg.engine.create import resume_run, stored_settings
 from bulkimg.errors import UsageError
 
@@ -29,7 +30,13 @@ def command(run: Run, flags: Flags, checksum: Checksum = None) -> None:
         raise UsageError(
             f"--checksum {checksum!r}: not a checksum; give the first 8 to 64 digits that bulkimg plan shows"
         )
-    directory = find(run, flags)
+    directory = find_any(run, flags)
+    if isinstance(directory, Campaign):
+        if checksum is not None:
+            raise UsageError("--checksum is for one plan, and a campaign has several; apply its runs one by one")
+        from bulkimg.cli import campaign  # imported only now: most runs have one target
+
+        campaign.execute_and_exit(campaign.again(directory, flags, planned=True))
     asked = CommandContext(flags, stored=stored_settings(directory))
     asked.refuse_dry_run("apply")
     credentials = asked.credentials()

@@ -4,9 +4,9 @@ import asyncio
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import typer
 
@@ -27,6 +27,7 @@ from bulkimg.settings import Settings
 from bulkimg.words import count
 
 _SIGNALS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGHUP: Exit.TERMINATED}
+_T = TypeVar("_T")
 _WHY = {signal.SIGINT: "interrupted with Ctrl-C"}
 
 
@@ -49,14 +50,18 @@ def execute_and_exit(
 def execute(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     """Execute the run and return the summary. `how` is passed to the engine."""
     leave_no_core()
-    run.command = _typed(run)
+    run.command = typed(run)
     watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
     try:
         allow_files(run.settings.concurrency)
         with asyncio.Runner(loop_factory=event_loop()) as runner:
             engine = Engine(run, credentials, watcher, allow=allow_files, **how)
             watcher.follow(lambda: engine.live)
-            return runner.run(_with_signals(engine))
+
+            def status() -> None:
+                screen.note(f"bulkimg: {in_words(engine.steering.status())}")
+
+            return runner.run(with_signals(engine, status, engine.execute))
     except RunRefused:
         raise
     except Exception:
@@ -68,7 +73,7 @@ def execute(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
         run.close()
 
 
-def _typed(run: OpenRun) -> str:
+def typed(run: OpenRun) -> str:
     """Return the command line with the run's id instead of `last`, so that a kept line always means the same run."""
     meta = run.ledger.meta
     meant = {"undo": meta("undo_of"), "retry": meta("retry_of")}.get(sys.argv[1] if len(sys.argv) > 1 else "")
@@ -96,12 +101,12 @@ async def _approve(run: OpenRun, what: PlanMade | CanaryPassed) -> bool:
         question = f"Send the other {others:,} to {run.settings.target}?"
         shown = f"canary: {what.rows:,} of {count(what.rows, 'row')} updated"
     screen.prompt(question, shown)
-    while (answer := await _line_typed()) in {"d", "diff"}:
+    while (answer := await line_typed()) in {"d", "diff"}:
         screen.prompt(question, "\n".join(difference(run)), is_new=True)
     return answer in {"y", "yes"}
 
 
-async def _line_typed() -> str:
+async def line_typed() -> str:
     loop, answered = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(0, answered.set)  # not in a thread that waits for a line: nothing could end it
     try:
@@ -141,25 +146,37 @@ def undoing(run: OpenRun) -> str:
     return f"undo of run {undone} ({', '.join(details)}){itself}"
 
 
-async def _with_signals(engine: Engine) -> Summary:
-    """Stop the run with the first signal, and at once with the second. Both leave a run that can be resumed."""
+class Stoppable(Protocol):
+    """What signals stop: an engine, or several of them."""
+
+    @property
+    def is_stopping(self) -> bool: ...
+    def stop(self, exit_code: Exit, why: str) -> None: ...
+    def stop_now(self) -> None: ...
+
+
+async def with_signals(what: Stoppable, status: Callable[[], None], work: Callable[[], Awaitable[_T]]) -> _T:
+    """Do the work. The first signal stops it, and the second at once; both leave runs that can be resumed.
+
+    SIGUSR1 prints the status.
+    """
     seen = 0
 
     def on_signal(number: signal.Signals) -> None:
         nonlocal seen
         seen += 1
-        if seen == 1 and not engine.is_stopping:
-            engine.stop(_SIGNALS[number], _WHY.get(number, number.name))
+        if seen == 1 and not what.is_stopping:
+            what.stop(_SIGNALS[number], _WHY.get(number, number.name))
         else:
-            engine.stop_now()
+            what.stop_now()
 
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGUSR1, lambda: screen.note(f"bulkimg: {in_words(engine.steering.status())}"))
+    loop.add_signal_handler(signal.SIGUSR1, status)
     for number in _SIGNALS:
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # nohup: keep ignoring the signal
         loop.add_signal_handler(number, on_signal, number)
-    return await engine.execute()
+    return await work()
 
 
 def show(summary: Summary, settings: Settings) -> None:
@@ -172,7 +189,7 @@ def show(summary: Summary, settings: Settings) -> None:
         return
     if summary.reason:
         screen.note(screen.one_line(f"stopped: {summary.reason}"))
-    screen.note(_counts(summary))
+    screen.note(counts_line(summary))
     for cause in summary.causes[:10]:
         if cause["status"] != Status.UNPROCESSED or not summary.reason:  # the reason says why
             _show_cause(cause)
@@ -185,7 +202,7 @@ def show(summary: Summary, settings: Settings) -> None:
         screen.note(f"check:   bulkimg verify {words}{undo}")
 
 
-def _counts(summary: Summary) -> str:
+def counts_line(summary: Summary) -> str:
     """Return `56 updated, 4 failed (1.2 s)`."""
     said = [f"{number:,} {status}" for status in Status if (number := summary.counts[status])]
     seconds = summary.details["pace"]["sending_s"]

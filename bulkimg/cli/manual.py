@@ -208,6 +208,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         "retries",
     ),
     "Server": ("endpoint", "base_path", "profile", "ca_file", "action_key"),
+    "Targets": ("targets", "order", "stop_on_failure"),
     "Output": ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose"),
     "Monitoring": ("metrics_file", "metrics_listen", "otel"),
 }  # fmt: skip
@@ -215,7 +216,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 RARE = frozenset({
     "empty_token", "allow_value", "skip_rows", "max_rows", "tags", "tags_mode", "survey", "allow_overlap", "adaptive",
     "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file", "action_key", "log_format",
-    "metrics_file", "metrics_listen", "otel",
+    "metrics_file", "metrics_listen", "otel", "targets", "order", "stop_on_failure",
 })  # fmt: skip
 
 

@@ -173,6 +173,14 @@ OPTIONS: dict[str, Any] = {
     "otel": _switch(
         "--otel", "Send OpenTelemetry spans of the run, to where the OTEL_ variables say. Needs the extra metrics."
     ),
+    "targets": _many("--targets", "NAME", "Only these targets of the job. Repeatable, or with commas."),
+    "order": _text(
+        "--order",
+        "HOW",
+        "parallel or one-by-one, for a job with several targets.  [default: parallel]",
+        complete.words("parallel", "one-by-one"),
+    ),
+    "stop_on_failure": _switch("--stop-on-failure", "Stop the other targets when one has not ended with exit code 0."),
     "yes": _switch("--yes -y", "Do not ask. Without a terminal nothing is asked anyway."),
     "dry_run": _switch("--dry-run -n", "Stop before anything is sent: check offline, and show what would be sent."),
 }
@@ -196,6 +204,7 @@ GUARD = ("max_changes", "allow_field", "canary", "allow_overlap")
 PLAN = ("survey", "tags", "note", "run_id", *GUARD)
 REPORT = ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose")
 METRICS = ("metrics_file", "metrics_listen", "otel")
+CAMPAIGN = ("targets", "order", "stop_on_failure")
 SPEECH = ("json", "log_format", "quiet")
 
 
@@ -272,8 +281,10 @@ def _speak_as_asked_in(path: Path) -> None:
 class CommandContext:
     """Everything that was asked of a command: the settings, and a way to read the credentials when they are needed."""
 
-    def __init__(self, flags: Flags, job: Path | None = None, stored: Mapping[str, Any] | None = None) -> None:
-        """Read the settings.
+    def __init__(
+        self, flags: Flags, job: Path | None = None, stored: Mapping[str, Any] | None = None, target: str = ""
+    ) -> None:
+        """Read the settings. `target` names one of several targets of the job.
 
         `stored` are the options of a resumed run; the environment then cannot change its target.
         """
@@ -287,7 +298,7 @@ class CommandContext:
         layers = [flags_layer(flags), environment]
         job_profile = None
         if job is not None:
-            layer, job_profile = job_layer(job)
+            layer, job_profile = job_layer(job, target)
             layers.append(layer)
         elif stored is not None:
             layers.append(Layer(stored, lambda option: f"the run's {option}"))

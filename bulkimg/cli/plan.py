@@ -1,13 +1,14 @@
 """`bulkimg plan`: a run that stops at its plan. It also prints plans."""
 
 from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.execute import cause_line, execute
-from bulkimg.cli.options import MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, with_options
+from bulkimg.cli.options import CAMPAIGN, MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, with_options
 from bulkimg.cli.run import Source, ask_for, begin_or_refuse
 from bulkimg.engine.close import plan_document
 from bulkimg.engine.run import OpenRun
@@ -30,11 +31,17 @@ Detailed = Annotated[
 ]
 
 
-@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT)
+@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *CAMPAIGN, *REPORT)
 def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -> None:
     """Read the images and show what would change. `bulkimg apply` sends it."""
+    given = source
     asked, source = ask_for(source, flags)
     asked.refuse_dry_run("plan")
+    if asked.settings.target_names:
+        from bulkimg.cli import campaign
+
+        opened = campaign.begin(asked, flags, Path(given), source, plan_only=True)
+        campaign.plan_and_exit(opened, detailed=detailed_exitcode)
     run, credentials = begin_or_refuse(asked, source, plan_only=True)
     summary = execute(run, credentials, plan_only=True)
     counts = show_plan(summary, run)
@@ -44,21 +51,32 @@ def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -
 
 def show_plan(summary: Summary, run: OpenRun) -> PlanCounts | None:
     """Print the plan to standard output. Returns its counts, or None after a message if no plan was made."""
+    counts, sample = read_plan(run)
+    if run.settings.json_summary:
+        screen.out_json(plan_document(summary, counts))
+    else:
+        print_plan(summary, counts, sample)
+    warn_of_plan(summary, run, counts)
+    return counts
+
+
+def read_plan(run: OpenRun) -> tuple[PlanCounts | None, list[plans.PlannedRow]]:
+    """Return a plan's counts and its first rows, or None if no plan was made."""
     ledger = Ledger.open(run.directory.ledger, read_only=True)
     try:
-        made = ledger.meta("state") != "ready"
-        counts = plans.counts(ledger) if made else None
-        if run.settings.json_summary:
-            screen.out_json(plan_document(summary, counts))
-        elif counts is None:
-            screen.error(screen.one_line(summary.reason))
-        else:
-            _show(counts, list(islice(plans.rows(ledger, updates_only=True), SAMPLE)), summary)
-        if counts is not None:
-            _warn(counts, summary, run)
-        return counts
+        if ledger.meta("state") == "ready":
+            return None, []
+        return plans.counts(ledger), list(islice(plans.rows(ledger, updates_only=True), SAMPLE))
     finally:
         ledger.close()
+
+
+def print_plan(summary: Summary, counts: PlanCounts | None, sample: list[plans.PlannedRow]) -> None:
+    """Print a plan for a person, or why there is none."""
+    if counts is None:
+        screen.error(screen.one_line(summary.reason))
+    else:
+        _show(counts, sample, summary)
 
 
 def _show(counts: PlanCounts, sample: list[plans.PlannedRow], summary: Summary) -> None:
@@ -79,8 +97,10 @@ def _show(counts: PlanCounts, sample: list[plans.PlannedRow], summary: Summary) 
             screen.out(screen.one_line(cause_line(cause)))
 
 
-def _warn(counts: PlanCounts, summary: Summary, run: OpenRun) -> None:
+def warn_of_plan(summary: Summary, run: OpenRun, counts: PlanCounts | None, *, has_next: bool = True) -> None:
     """Warn of what prevents the plan's apply, and say how to apply it."""
+    if counts is None:
+        return
     refused = refusal(counts, run.settings.max_changes, run.settings.allow_field)
     if summary.reason:
         screen.note(screen.one_line(f"stopped: {summary.reason}"))
@@ -89,6 +109,6 @@ def _warn(counts: PlanCounts, summary: Summary, run: OpenRun) -> None:
     if (run.directory.path / "plan.html").exists():  # not if no row was left to plan
         screen.note(f"review:  {summary.directory}/plan.html (or plan.csv)")
     following = summary.details["next"]
-    if following:
+    if following and has_next:
         checksum = f" --checksum {counts.digest[:16]}" if following.startswith("bulkimg apply") else ""
         screen.note(f"next:    {following}{checksum}")

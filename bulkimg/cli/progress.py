@@ -124,17 +124,17 @@ class Progress(Protocol):
 class _Plain:
     """Print a line every few seconds, for a log."""
 
-    def __init__(self, stats: Tally, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tally, self._clock, self._last = stats, clock, clock()
+    def __init__(self, stats: Tally, before: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self._tally, self._before, self._clock, self._last = stats, before, clock, clock()
 
     def see(self, event: Event) -> None:
         if isinstance(event, Settled) and self._clock() - self._last >= PLAIN_EVERY:
             self._last = self._clock()
-            screen.note(self._tally.line, "progress")
+            screen.note(f"{self._before}{self._tally.line}", "progress")
 
     def close(self) -> None:
         if self._tally.pending:
-            screen.note(self._tally.line, "progress")
+            screen.note(f"{self._before}{self._tally.line}", "progress")
 
 
 class _Json:
@@ -171,37 +171,49 @@ class _Json:
 BAR_WIDTH = 40  # at most; a narrow terminal gets what its text leaves
 
 
-class _Bar:
-    """A bar on a terminal, with the pace and the failures below it. Rich redraws it ten times a second."""
+class Bars:
+    """A bar on a terminal for each run, with its pace and its failures. Rich redraws them ten times a second."""
 
-    def __init__(self, stats: Tally) -> None:
+    def __init__(self) -> None:
         from rich.console import Console  # the other kinds do not need rich
 
-        self._tally = stats
+        self._tallies: list[tuple[str, Tally]] = []
         self._console = Console(file=sys.stderr, highlight=False)
         self._display: Any = None  # while it is shown
 
+    def add(self, tally: Tally, name: str = "") -> "Bars":
+        """Draw this run too. `name` tells it from others."""
+        self._tallies.append((name, tally))
+        return self
+
     def _drawn(self) -> Any:
         from rich.console import Group
+
+        return Group(*(line for name, tally in self._tallies if tally.pending for line in self._lines(name, tally)))
+
+    def _lines(self, name: str, tally: Tally) -> list[Any]:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        stats = self._tally
-        said = f"{100 * stats.done // max(stats.pending, 1)} %  {stats.place}"
-        width = max(5, min(BAR_WIDTH, self._console.width - len(said) - 2))
-        total, green = max(stats.pending, 1), {"complete_style": "green", "finished_style": "green"}
+        said = f"{100 * tally.done // max(tally.pending, 1)} %  {tally.place}"
+        named = max((len(other) for other, _ in self._tallies), default=0)
+        width = max(5, min(BAR_WIDTH, self._console.width - len(said) - 2 - (named + 1 if named else 0)))
+        total, green = max(tally.pending, 1), {"complete_style": "green", "finished_style": "green"}
         head = Table.grid(padding=(0, 1))
-        head.add_row(ProgressBar(total=total, completed=stats.done, width=width, **green), said)  # type: ignore[arg-type]
-        lines: list[Any] = [head, Text(stats.pace, style="dim")]
-        if troubles := stats.troubles:
+        bar = ProgressBar(total=total, completed=tally.done, width=width, **green)  # type: ignore[arg-type]
+        head.add_row(*([name.ljust(named)] if named else []), bar, said)
+        lines: list[Any] = [head, Text(tally.pace, style="dim")]
+        if troubles := tally.troubles:
             lines.append(Text(troubles, style="yellow"))
-        return Group(*lines)
+        return lines
 
     def see(self, event: Event) -> None:
         if isinstance(event, PlanMade | CanaryPassed):
             self.close()  # a question may follow
-        elif isinstance(event, Started | Settled) and self._tally.pending and self._display is None:
+        elif (
+            isinstance(event, Started | Settled) and self._display is None and any(t.pending for _, t in self._tallies)
+        ):
             from rich.live import Live as Display
 
             self._display = Display(get_renderable=self._drawn, console=self._console, refresh_per_second=10)
@@ -221,27 +233,37 @@ class _Nothing:
         pass
 
 
-class Watcher:
-    """The observer of a command: it prints sentences and the kind of progress that was asked for."""
+def kind_of(settings: Settings) -> str:
+    """Return the kind of progress that the settings and the terminal mean: bar, plain, json or none."""
+    as_json, kind = settings.log_format == "json", settings.progress
+    if kind == "auto":
+        kind = "bar" if sys.stderr.isatty() else "plain"
+    if kind == "bar" and (as_json or settings.quiet):
+        kind = "json" if as_json else "none"
+    return kind
 
-    def __init__(self, settings: Settings, *, tells_plan: bool = True) -> None:
+
+class Watcher:
+    """The observer of a command: it prints sentences and the kind of progress that was asked for.
+
+    `name` tells its run from others that are executed at the same time. They share their `bars`.
+    """
+
+    def __init__(
+        self, settings: Settings, *, tells_plan: bool = True, name: str = "", bars: Bars | None = None
+    ) -> None:
         self._tells_plan = tells_plan
         self._least = logging.DEBUG if settings.verbose else logging.INFO
         self._tally = Tally()
         self._narrator = Narrator()
-        as_json = settings.log_format == "json"
-        kind = settings.progress
-        if kind == "auto":
-            kind = "bar" if sys.stderr.isatty() else "plain"
-        if kind == "bar" and (as_json or settings.quiet):
-            kind = "json" if as_json else "none"
+        self._before = f"{name}: " if name else ""
         kinds: dict[str, Callable[[], Progress]] = {
-            "bar": lambda: _Bar(self._tally),
-            "plain": lambda: _Plain(self._tally),
+            "bar": lambda: (bars or Bars()).add(self._tally, name),
+            "plain": lambda: _Plain(self._tally, self._before),
             "json": lambda: _Json(self._tally),
             "none": _Nothing,
         }
-        self._progress = kinds[kind]()
+        self._progress = kinds[kind_of(settings)]()
 
     def follow(self, live: Callable[[], Live]) -> None:
         """Read requests and rows in flight from here."""
@@ -259,7 +281,7 @@ class Watcher:
             return
         if level(event) >= self._least and (said := self._narrator.sentence(event)):
             said += "; Ctrl-C again leaves them for resume to check" if isinstance(event, Stopping) else ""
-            screen.note(screen.one_line(said), type(event).__name__.lower())
+            screen.note(screen.one_line(f"{self._before}{said}"), type(event).__name__.lower())
 
     def close(self) -> None:
         self._progress.close()

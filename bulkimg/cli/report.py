@@ -1,6 +1,7 @@
 """`bulkimg report`: draw a run as one page, while it runs, when it is done, or after it died."""
 
 import os
+import time
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +10,10 @@ from typing import Annotated
 
 import typer
 
+from bulkimg.campaign import Campaign
 from bulkimg.cli import complete, screen
 from bulkimg.cli.options import SPEECH, CommandContext, Flags, user_path, with_options
-from bulkimg.cli.resume import find
+from bulkimg.cli.resume import find, find_any
 from bulkimg.cli.status import Run
 from bulkimg.errors import RunRefused, StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, insight
@@ -33,7 +35,10 @@ def command(
     flags: Flags, run: Run = "last", out: Out = "", open_it: Open = False, compare: Compare = "", plan: Plan = False
 ) -> None:
     """Reads only; never in the way of the run."""
-    directory = find(run, flags)
+    directory = find_any(run, flags)
+    if isinstance(directory, Campaign):
+        _campaign(directory, flags, open_it=open_it, given=bool(out or compare or plan))
+        return
     other = find(compare, flags) if compare else None
     as_json = CommandContext({key: flags[key] for key in SPEECH if key in flags}).settings.json_summary
     if out == "-" and (open_it or as_json):
@@ -53,7 +58,32 @@ def command(
     else:
         for place in written.values():
             screen.out(place)
-    if open_it and not webbrowser.open(path.absolute().as_uri()):
+    if open_it:
+        _open(path)
+
+
+def _campaign(campaign: Campaign, flags: Flags, *, open_it: bool, given: bool) -> None:
+    """Draw a campaign and each of its runs again."""
+    from bulkimg.campaign.page import write_page  # imported only now: `bulkimg --help` does not need the templates
+    from bulkimg.campaign.totals import status_document
+
+    if given:
+        raise UsageError("--out, --compare and --plan are for one run, and this is a campaign; name one of its runs")
+    for run in campaign.runs().values():
+        path = run.path / "report.html"
+        with storage_errors(path), replacing(path, f"{os.getpid()}.tmp") as file:
+            file.write(_drawn(run, None))
+    page = write_page(status_document(campaign), campaign, time.time())
+    if CommandContext({key: flags[key] for key in SPEECH if key in flags}).settings.json_summary:
+        screen.out_json({"schema": 1, "exit_code": 0, "campaign": campaign.campaign_id, "report": str(page)})
+    else:
+        screen.out(str(page))
+    if open_it:
+        _open(page)
+
+
+def _open(path: Path) -> None:
+    if not webbrowser.open(path.absolute().as_uri()):
         screen.warning(f"no browser was found; open {path} yourself")
 
 

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from bulkimg.campaign import Campaign, campaign_of, find_campaign
 from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import execute_and_exit
 from bulkimg.cli.options import GUARD, METRICS, PACE, REPORT, SPEECH, CommandContext, Flags, user_path, with_options
 from bulkimg.engine.create import edited_manifest, resume_run, stored_settings
-from bulkimg.ledger import find_run
-from bulkimg.ledger.rundir import RunDirectory
+from bulkimg.errors import RunRefused
+from bulkimg.ledger import RunDirectory, find_run
 
 Run = Annotated[
     str,
@@ -21,8 +22,24 @@ Run = Annotated[
 
 
 def find(name: str, flags: Flags) -> RunDirectory:
-    """Return the run that RUN names, in the runs directory of flags and environment."""
-    return find_run(runs_dir(flags), str(user_path(name)) if name.startswith("~") else name)
+    """Return the run that RUN names, in the runs directory of flags and environment.
+
+    Raises RunRefused if `last` is a campaign of several runs.
+    """
+    found = find_run(runs_dir(flags), _expanded(name))
+    if name == "last" and (several := campaign_of(found)):
+        runs = ", ".join(member.run_id for member in several.members)
+        raise RunRefused(f"the last run is one of campaign {several.campaign_id}; name the one that you mean: {runs}")
+    return found
+
+
+def find_any(name: str, flags: Flags) -> RunDirectory | Campaign:
+    """Return the run or the campaign that RUN names."""
+    return find_campaign(runs_dir(flags), _expanded(name)) or find(name, flags)
+
+
+def _expanded(name: str) -> str:
+    return str(user_path(name)) if name.startswith("~") else name
 
 
 def runs_dir(flags: Flags) -> Path:
@@ -33,7 +50,13 @@ def runs_dir(flags: Flags) -> Path:
 @with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, *METRICS, "yes")
 def command(run: Run, flags: Flags) -> None:
     """Rows of unknown fate are asked about first; at most they are sent once more."""
-    directory = find(run, flags)
+    found = find_any(run, flags)
+    if isinstance(found, Campaign):
+        from bulkimg.cli import campaign  # imported only now: most runs have one target
+
+        screen.note(f"resuming campaign {found.campaign_id}")
+        campaign.execute_and_exit(campaign.again(found, flags))
+    directory = found
     asked = CommandContext(flags, stored=stored_settings(directory))
     asked.refuse_dry_run("resume")
     credentials = asked.credentials()

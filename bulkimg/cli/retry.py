@@ -1,15 +1,22 @@
 """`bulkimg retry`: a new run of the rows that an earlier one left failed, unknown or unprocessed."""
 
+from bulkimg.campaign import Campaign
 from bulkimg.cli.execute import execute_and_exit, nothing_to_do
 from bulkimg.cli.options import METRICS, PACE, PLAN, REPORT, CommandContext, Flags, with_options
-from bulkimg.cli.resume import Run, find
+from bulkimg.cli.resume import Run, find_any
 from bulkimg.engine.create import NothingToDo, create_retry, named_run, resume_run, stored_settings
 
 
 @with_options("profile", "ca_file", "action_key", *PACE, *PLAN, *REPORT, *METRICS, "yes")
 def command(run: Run, flags: Flags) -> None:
     """Its results hold these rows only, under their old line numbers."""
-    directory = find(run, flags)
+    directory = find_any(run, flags)
+    if isinstance(directory, Campaign):
+        from bulkimg.cli import campaign  # imported only now: most runs have one target
+
+        if several := campaign.anew(directory, flags, "retry", create_retry, ("results",)):
+            campaign.execute_and_exit(several)
+        return
     stored = {key: value for key, value in stored_settings(directory).items() if key != "results"}
     asked = CommandContext(flags, stored=stored)
     asked.refuse_dry_run("retry")

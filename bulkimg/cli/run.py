@@ -9,6 +9,7 @@ import typer
 from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit, show
 from bulkimg.cli.options import (
+    CAMPAIGN,
     MANIFEST,
     METRICS,
     PACE,
@@ -26,7 +27,8 @@ from bulkimg.engine.close import refusal, refuse
 from bulkimg.engine.create import check_outputs, create_run, named_run, refuse_other_work, resume_run, stored_settings
 from bulkimg.engine.measuring import noting_failure
 from bulkimg.engine.run import OpenRun
-from bulkimg.errors import Exit
+from bulkimg.errors import Exit, UsageError
+from bulkimg.layers import flag
 from bulkimg.ledger import RunDirectory, stats
 from bulkimg.planner import diff
 from bulkimg.report import Narrator
@@ -42,13 +44,18 @@ Source = Annotated[
 ]
 
 
-@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *REPORT, *METRICS, "yes", "dry_run")
+@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *CAMPAIGN, *REPORT, *METRICS, "yes", "dry_run")
 def command(source: Source, flags: Flags) -> None:
     """Check, look at the images, send what differs, and write one outcome for every row."""
+    given = source
     asked, source = ask_for(source, flags)
     if asked.settings.dry_run:
         _dry_run(source, asked)
         return
+    if asked.settings.target_names:
+        from bulkimg.cli import campaign  # imported only now: most runs have one target
+
+        campaign.execute_and_exit(campaign.begin(asked, flags, Path(given), source))
     run, credentials = begin_or_refuse(asked, source)
     execute_and_exit(run, credentials)
 
@@ -79,8 +86,13 @@ def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
     """Return the settings and the manifest that SOURCE and the flags mean."""
     source = str(user_path(source)) if source.startswith("~") else source
     if not source.lower().endswith(".toml"):
-        return CommandContext(flags), source
+        asked = CommandContext(flags)
+        if option := next((name for name in CAMPAIGN if name in flags), ""):
+            raise UsageError(f"{flag(option)} is for a job file with several targets, and {source} is a manifest")
+        return asked, source
     asked = CommandContext(flags, job=Path(source))
+    if not asked.settings.target_names and (option := next((name for name in CAMPAIGN if name in flags), "")):
+        raise UsageError(f"{flag(option)} needs several targets, and {source} has no table [targets.NAME]")
     return asked, str(asked.settings.manifest)
 
 

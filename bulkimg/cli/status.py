@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from bulkimg.campaign import Campaign
 from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import cause_line
 from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
-from bulkimg.cli.resume import find
+from bulkimg.cli.resume import find_any
 from bulkimg.live import status_of
 from bulkimg.words import count
 
@@ -23,12 +24,17 @@ Run = Annotated[
 @with_options("runs_dir", *SPEECH)
 def command(flags: Flags, run: Run = "last") -> None:
     """Reads only; never in the way of the run."""
-    directory = find(run, flags)
-    found = status_of(directory)
-    if CommandContext(flags).settings.json_summary:
-        screen.out_json(found)
+    directory = find_any(run, flags)
+    is_json = CommandContext(flags).settings.json_summary
+    if isinstance(directory, Campaign):
+        from bulkimg.campaign.totals import status_document  # imported only now: most runs have one target
+        from bulkimg.cli.campaign import show_status
+
+        whole = status_document(directory)
+        screen.out_json(whole) if is_json else show_status(whole)
         return
-    show(found)
+    found = status_of(directory)
+    screen.out_json(found) if is_json else show(found)
 
 
 def show(found: Mapping[str, Any]) -> None:

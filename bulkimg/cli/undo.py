@@ -4,15 +4,17 @@ from typing import Annotated
 
 import typer
 
+from bulkimg.campaign import Campaign, campaign_of
 from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import execute, execute_and_exit, nothing_to_do, undoing
 from bulkimg.cli.options import METRICS, PACE, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.plan import show_plan
-from bulkimg.cli.resume import Run, find, runs_dir
+from bulkimg.cli.resume import Run, find_any, runs_dir
 from bulkimg.engine.create import NothingToDo, create_undo, named_run, resume_run, rows_left, stored_settings
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.undone import already_undone, last_that_changed, last_to_undo
 from bulkimg.ledger import RunDirectory, stats
+from bulkimg.settings import Settings
 from bulkimg.words import count
 
 Where = Annotated[
@@ -47,7 +49,11 @@ _NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_ro
 @with_options(*_OF_THE_RUN)
 def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -> None:  # noqa: B006 - Typer never changes it
     """Only where the present value is still what the run wrote; anything else is a conflict and stays as it is."""
-    directory = last_to_undo(runs_dir(flags)) if run == "last" else find(run, flags)
+    last = last_to_undo(runs_dir(flags)) if run == "last" else None
+    directory = (campaign_of(last) or last) if last else find_any(run, flags)
+    if isinstance(directory, Campaign):
+        _undo_campaign(directory, flags, where, plan=plan, is_last=bool(last))
+        return
     stored = {key: value for key, value in stored_settings(directory).items() if key not in _NOT_TAKEN_OVER}
     asked = CommandContext(flags, stored=stored)
     asked.refuse_dry_run("undo")
@@ -76,6 +82,24 @@ def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -
     summary = execute(opened, credentials, plan_only=True)
     show_plan(summary, opened)
     raise typer.Exit(summary.exit_code)
+
+
+def _undo_campaign(known: Campaign, flags: Flags, where: list[str], *, plan: bool, is_last: bool) -> None:
+    """Undo every run of a campaign that changed something."""
+    from bulkimg.cli import campaign  # imported only now: most runs have one target
+
+    def create(directory: RunDirectory, settings: Settings) -> OpenRun:
+        if is_last and not where and (said := already_undone(directory.path.parent, directory)):
+            raise NothingToDo(said[0])
+        return create_undo(directory, settings, where)
+
+    opened = campaign.anew(known, flags, "undo", create, _NOT_TAKEN_OVER)
+    if opened is None:
+        return
+    screen.note(screen.one_line(f"undo of campaign {known.campaign_id} ({known.facts.get('manifest')})"))
+    if plan:
+        campaign.plan_and_exit(opened)
+    campaign.execute_and_exit(opened)
 
 
 def _begin(directory: RunDirectory, asked: CommandContext, where: list[str]) -> OpenRun | None:

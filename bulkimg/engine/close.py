@@ -23,17 +23,22 @@ from bulkimg.report.documents import Changes, PlanDocument, SummaryDocument
 from bulkimg.words import count
 
 
-def refusal(run: OpenRun) -> str:
-    """Return why the run must not send anything, in one sentence; "" if it may."""
-    found, rows, fatal = stats.problem_counts(run.ledger)
-    name = run.ledger.meta("manifest")
-    if fatal or (found and not run.settings.skip_invalid):
-        in_all = stats.rows_in_all(run.ledger)
+def refusal(*runs: OpenRun) -> str:
+    """Return why the runs of one manifest must not send anything, in one sentence; "" if they may."""
+    found, rows, in_all, fatal = 0, 0, 0, False
+    for run in runs:
+        problems, bad, stops = stats.problem_counts(run.ledger)
+        # A problem of the manifest as a whole is in every run.
+        found = max(found, problems) if stops else found + problems
+        rows, in_all, fatal = rows + bad, in_all + stats.rows_in_all(run.ledger), fatal or bool(stops)
+    first = runs[0]
+    name = first.ledger.meta("manifest")
+    if fatal or (found and not first.settings.skip_invalid):
         cure = "" if fatal or rows >= in_all else f", or add --skip-invalid to send the other {in_all - rows:,}"
-        problems = count(found, "problem")
-        what = problems if fatal or not rows else f"{rows:,} of {count(in_all, 'row')} cannot be sent ({problems})"
+        what = count(found, "problem")
+        what = what if fatal or not rows else f"{rows:,} of {count(in_all, 'row')} cannot be sent ({what})"
         return f"{name}: {what}; fix {'it' if found == 1 else 'them'}{cure}"
-    if run.ledger.meta("has_expectations") and not run.settings.survey:
+    if any(run.ledger.meta("has_expectations") and not run.settings.survey for run in runs):
         return f"{name}: if_ columns need the images' present values, and --no-survey does not read them; remove --no-survey or the if_ columns"
     return ""
 

@@ -42,23 +42,38 @@ def create_run(
     Raises RunRefused if another run of the same work is under way, unless this run is only planned (`plan_only`).
     """
     manifest = Manifest(source, settings, changes)
+    path = str(Path(source).absolute()) if changes is None and source != "-" else ""
+    check_source(source, changes)
+    attendants = check_start(source, path, settings, plan_only=plan_only)
+    run = begin_run(settings, attendants, now(), manifest_path=path, plan_only=plan_only)
+    load_rows(run.ledger, manifest)
+    run.ledger.set_meta(state="ready")
+    return run
+
+
+def check_start(source: str, path: str, settings: Settings, *, plan_only: bool = False) -> Attendants:
+    """Check what can be known before a run is made. `path` is the manifest's absolute path, or "".
+
+    Raises UsageError and StorageError, and RunRefused if another run of the same work is under way.
+    """
     check_outputs(source, settings)
-    _probe(source, changes)
     attendants = Attendants() if plan_only else attendants_of(settings)
     if not plan_only:
         check_metrics(settings)
-    path = str(Path(source).absolute()) if changes is None and source != "-" else ""
     if not plan_only and not settings.allow_overlap:
         refuse_overlap(settings.runs_dir, Work(settings.target, path, settings.job_name, ""))
-    directory = new_run(settings.runs_dir, now(), settings.run_id)
+    return attendants
+
+
+def begin_run(settings: Settings, attendants: Attendants, now: float, **header: Any) -> OpenRun:
+    """Make the directory and the ledger of a run whose rows are not loaded yet."""
+    directory = new_run(settings.runs_dir, now, settings.run_id)
     ledger = Ledger.create(directory.ledger)
-    _write_header(ledger, directory, settings, now(), manifest_path=path, plan_only=plan_only)
-    load_rows(ledger, manifest)
-    ledger.set_meta(state="ready")
+    _write_header(ledger, directory, settings, now, **header)
     return OpenRun(directory, ledger, settings, attendants=attendants)
 
 
-def _probe(source: str, changes: Iterable[Any] | None) -> None:
+def check_source(source: str, changes: Iterable[Any] | None = None) -> None:
     """Open the file once, so that a file that cannot be opened leaves no run."""
     if changes is None and source != "-":
         try:
@@ -138,6 +153,7 @@ def kept_options(settings: Settings) -> dict[str, Any]:
     how_it_is_shown = {
         "runs_dir", "progress", "json_summary", "log_format", "verbose", "quiet", "yes", "dry_run", "run_id",
         "allow_overlap", "encoding_is_configured", "metrics_file", "metrics_listen", "otel",
+        "targets", "target_names", "target_column", "every_target", "order", "stop_on_failure",
     }  # fmt: skip
     kept = settings.model_dump(
         mode="json", by_alias=True, exclude_defaults=True, exclude={*_LIMITS, "results", *how_it_is_shown}
@@ -401,17 +417,15 @@ def _begin_from(
     check_metrics(settings)
     if not settings.allow_overlap:
         refuse_overlap(settings.runs_dir, work_of(old)._replace(target=settings.target), RunDirectory(old.path.parent))
-    directory = new_run(settings.runs_dir, now(), settings.run_id)
-    ledger = Ledger.create(directory.ledger)
-    _write_header(ledger, directory, settings, now(), left_out=0, **header)
-    ordinal = 1
+    run = begin_run(settings, attendants, now(), left_out=0, **header)
+    ledger, ordinal = run.ledger, 1
     for batch in batches(rows):
         add_rows(ledger, ordinal, batch)
         ordinal += len(batch)
     ledger.set_meta(merged=merge_duplicates(ledger))
     ledger.keep_checksums()
     ledger.set_meta(state="ready")
-    return OpenRun(directory, ledger, settings, attendants=attendants)
+    return run
 
 
 def _rows_again(ledger: Ledger) -> Iterator[Row]:

@@ -122,19 +122,13 @@ def new_run(runs_dir: Path, now: float, name: str | None = None) -> RunDirectory
 
     The id is `name`, or a generated one that sorts by time. Raises RunRefused if a run of that name exists.
     """
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S.%f")[:-3]
-    suffix = "".join(random.choices(_ALPHABET, k=4))  # noqa: S311 - tells two runs of one millisecond apart, no secret
-    path = runs_dir / (name or f"{stamp}-{suffix}")
+    path = runs_dir / (name or new_id(now))
     try:
-        if not runs_dir.is_dir():
-            runs_dir.mkdir(0o755, parents=True, exist_ok=True)  # a user who can write in it could replace runs
-            _make_durable(runs_dir.parent)
-        path.mkdir(mode=0o700)
-        path.chmod(0o700)  # whatever the umask is
+        make_private(path)
         if name:
             (path / NAMED_AT).touch(mode=0o600)
             os.utime(path / NAMED_AT, (now, now))
-        _make_durable(runs_dir)
+        make_durable(runs_dir)
         return RunDirectory(path).hold()
     except FileExistsError:
         raise RunRefused(f"run {path.name} already exists in {runs_dir}; choose another --run-id") from None
@@ -144,7 +138,23 @@ def new_run(runs_dir: Path, now: float, name: str | None = None) -> RunDirectory
         ) from None
 
 
-def _make_durable(directory: Path) -> None:
+def new_id(now: float) -> str:
+    """Return an id that sorts by time. `now` is seconds since the epoch."""
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d-%H%M%S.%f")[:-3]
+    suffix = "".join(random.choices(_ALPHABET, k=4))  # noqa: S311 - tells two runs of one millisecond apart, no secret
+    return f"{stamp}-{suffix}"
+
+
+def make_private(path: Path) -> None:
+    """Make a directory with mode 0700, and the runs directory that holds it if needed. Raises OSError."""
+    if not path.parent.is_dir():
+        path.parent.mkdir(0o755, parents=True, exist_ok=True)  # a user who can write in it could replace runs
+        make_durable(path.parent.parent)
+    path.mkdir(mode=0o700)
+    path.chmod(0o700)  # whatever the umask is
+
+
+def make_durable(directory: Path) -> None:
     """Make the directory's entries durable: a new file is on the disk only after that."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:

@@ -93,6 +93,8 @@ class Asked:
         layers.append(profile_layer(profile, table, os.environ, PROFILE_KEYS))
         self._layers = layers
         self.settings: Settings = merge(*layers)
+        if self.settings.target_names:
+            raise UsageError(f"{job}: has several targets, which the library does not execute; use bulkimg run {job}")
         if self.settings.endpoint is None:
             raise UsageError('no server: give endpoint="http://host:8080", or profile="NAME"')
         if not isinstance(credentials, Credentials | None):

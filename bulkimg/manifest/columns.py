@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bulkimg.blank import is_blank
+from bulkimg.blank import is_blank, trim
 from bulkimg.errors import UsageError
 from bulkimg.manifest.check import Checker
 from bulkimg.model import FIELDS, MAY_BE_EMPTY, Problem
@@ -96,6 +96,9 @@ class Columns:
                 self._check_constant(template, checker)
         self.mentioned = {column for template in self.templates for column in template.columns}
         self.mentioned |= {column for column, _ in self.conditions}
+        self.target_column = settings.target_column
+        self._target_names = settings.target_names
+        self.mentioned |= {self.target_column} if self.target_column else set()
         self.look_at_texts = bool(self.mentioned)  # otherwise the other cells of a row are not needed
 
     @staticmethod
@@ -169,6 +172,7 @@ class Columns:
             ("--map", self.mapped.keys()),
             ("--set", {column for template in self.templates for column in template.columns}),
             ("--where", {column for column, _ in self.conditions}),
+            ("target_column", {self.target_column} if self.target_column else set()),
         ):
             for column in sorted(set(columns) - set(header)):
                 raise UsageError(f"{option}: the manifest has no column {column!r}{nearest(column, header)}")
@@ -182,6 +186,19 @@ class Columns:
             for option, columns in named.items()
             for column in sorted(columns - seen)
         ]  # fmt: skip
+
+    def target_of(self, line: int, texts: Mapping[str, str]) -> tuple[str, list[Problem]]:
+        """Return the target that a row names ("" without such a column), or a problem."""
+        if not self.target_column:
+            return "", []
+        name = trim(texts.get(self.target_column, ""))
+        if name in self._target_names:
+            return name, []
+        message = "is not a target of the job" if name else "is blank, so the row has no target"
+        fix = f"write one of {', '.join(self._target_names[:8])}, or declare [targets.NAME]"
+        if found := nearest(name, self._target_names, whole=False) if name else "":
+            fix = f"{found.removeprefix('; ')} {fix[0].upper()}{fix[1:]}"
+        return "", [Problem(line, self.target_column, name[:60], "UNKNOWN_TARGET", message, fix)]
 
     def wanted(self, texts: Mapping[str, str]) -> bool:
         """Return whether `--where` selects the row."""

@@ -294,11 +294,13 @@ class Manifest:
             more, wrong = self._checker.fields(line, constants, cells=True)
             fields |= more
             problems += wrong
+        target, wrong = self._columns.target_of(line, texts)
+        problems += wrong
         kept = "" if uuid or not isinstance(written, str) else written
         warnings = tuple(doubts(line, fields))
         if self._settings.strict:
             problems, warnings = [*problems, *warnings], ()
-        return Row(line, uuid, fields, expects, cells or (), tuple(problems), kept, warnings)
+        return Row(line, uuid, fields, expects, cells or (), tuple(problems), kept, warnings, target)
 
 
 class _Bound:

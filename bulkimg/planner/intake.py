@@ -1,31 +1,74 @@
 """Read a whole manifest into the ledger in batches, with duplicates merged, before anything is sent."""
 
+from collections.abc import Callable, Collection, Sequence
+
 from bulkimg.ledger import Ledger
 from bulkimg.ledger.intake import add_problems, add_rows, batches, merge_duplicates, settle_empty
 from bulkimg.manifest import Manifest
+from bulkimg.model import Row, SoundRow
 
 
 def load_rows(ledger: Ledger, manifest: Manifest) -> None:
     """Read every row into the ledger. Afterwards its header knows the manifest's columns, digest and peculiarities."""
-    ledger.relax()  # the manifest can be read again
-    ordinal, empty = 1, 0
+    loading = _Loading(ledger)
     for batch in batches(manifest.stored_rows()):
-        empty += add_rows(ledger, ordinal, batch)
-        ordinal += len(batch)
-    add_problems(ledger, manifest.problems)
-    merged = merge_duplicates(ledger)
-    if empty:
-        settle_empty(ledger)
-    ledger.strict()
-    with ledger.transaction():
-        ledger.set_meta(
-            manifest=manifest.name,
-            sha256=manifest.sha256,
-            columns=manifest.columns,
-            left_out=manifest.left_out,
-            has_expectations=manifest.has_expectations,
-            merged=merged,
-            blank_records=manifest.blank_records,
-            first_blank=manifest.first_blank,
-        )
-    ledger.keep_checksums()
+        loading.add(batch)
+    loading.end(manifest)
+
+
+def load_split(ledgers: Sequence[Ledger], manifest: Manifest, homes: Callable[[Row], Collection[int]]) -> None:
+    """Read every row into the ledgers that `homes` gives by index, in one pass.
+
+    A row for no ledger is left out. Each ledger knows the manifest as after `load_rows`.
+    """
+    loadings = [_Loading(ledger) for ledger in ledgers]
+    left_out = 0
+    for batch in batches(manifest.rows()):
+        shares: list[list[Row | SoundRow]] = [[] for _ in loadings]
+        for row in batch:
+            assert isinstance(row, Row)
+            found = homes(row)
+            left_out += not found
+            for at in found:
+                shares[at].append(row)
+        for loading, share in zip(loadings, shares, strict=True):
+            loading.add(share)
+    manifest.left_out += left_out
+    for loading in loadings:
+        loading.end(manifest)
+
+
+class _Loading:
+    """The loading of one ledger."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._next, self._empty = 1, 0
+        ledger.relax()  # the manifest can be read again
+
+    def add(self, rows: Sequence[Row | SoundRow]) -> None:
+        """Add the next rows."""
+        if rows:
+            self._empty += add_rows(self._ledger, self._next, rows)
+            self._next += len(rows)
+
+    def end(self, manifest: Manifest) -> None:
+        """Add what is known after the last row."""
+        ledger = self._ledger
+        add_problems(ledger, manifest.problems)
+        merged = merge_duplicates(ledger)
+        if self._empty:
+            settle_empty(ledger)
+        ledger.strict()
+        with ledger.transaction():
+            ledger.set_meta(
+                manifest=manifest.name,
+                sha256=manifest.sha256,
+                columns=manifest.columns,
+                left_out=manifest.left_out,
+                has_expectations=manifest.has_expectations,
+                merged=merged,
+                blank_records=manifest.blank_records,
+                first_blank=manifest.first_blank,
+            )
+        ledger.keep_checksums()

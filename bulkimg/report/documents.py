@@ -153,6 +153,62 @@ class StatusDocument(Document):
     next: str | None
 
 
+class TargetEnd(_Part):
+    """How the run of one target ended."""
+
+    target: str
+    run_id: str
+    exit_code: int
+    error: str
+    """Why the run could not be executed; empty where it has a summary."""
+    summary: SummaryDocument | None
+    changes: Changes | None = None
+    """The plan in figures, where the command ends with it."""
+
+
+class _CampaignPart(Document):
+    campaign: str
+    directory: str
+    kind: Literal["run", "undo", "retry"]
+    of: str | None
+    """The campaign that this one undoes or retries."""
+
+
+class CampaignDocument(_CampaignPart):
+    """The end of a campaign of several targets: what `--json` prints."""
+
+    exit_code: int
+    """The worst of its runs."""
+    counts: dict[str, int]
+    """Rows of all targets by status."""
+    rows: int
+    targets: Sequence[TargetEnd]
+    next: str | None
+
+
+class TargetStatus(_Part):
+    target: str
+    status: StatusDocument
+
+
+class CampaignStatusDocument(_CampaignPart):
+    """A campaign now: `status --json`."""
+
+    state: str
+    """The state of the run that needs attention first."""
+    running: bool
+    rows: int
+    settled: int
+    not_fine: int
+    counts: dict[str, int]
+    exit_code: int | None
+    """The worst of its runs; null while one has not ended."""
+    targets: Sequence[TargetStatus]
+    removed: Sequence[str]
+    """Runs that were removed since."""
+    next: str | None
+
+
 class MessageEvent(Document):
     """A line of standard error with `--log-format json`."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from bulkimg.layers import job_tables
+from bulkimg.layers import TARGET_KEYS, job_tables
 from bulkimg.manifest.jsonl import NESTED
 from bulkimg.model import FIELDS, Change
 from bulkimg.notifications import ENTRIES
@@ -20,6 +20,8 @@ NAMES: Mapping[str, str] = {
     "summary": "the end of a run: summary.json and --json",
     "status": "a run now: status --json, and each element of runs --json",
     "plan": "plan --json",
+    "campaign": "the end of a campaign of several targets: --json",
+    "campaign-status": "a campaign now: status --json",
     "events": "a line of standard error with --log-format json or --progress json",
     "error": "--json of a command that failed without a document of its own",
     "doctor": "doctor --json",
@@ -32,6 +34,8 @@ _MODELS: Mapping[str, Any] = {
     "summary": documents.SummaryDocument,
     "status": documents.StatusDocument,
     "plan": documents.PlanDocument,
+    "campaign": documents.CampaignDocument,
+    "campaign-status": documents.CampaignStatusDocument,
     "events": documents.ProgressEvent | documents.SummaryEvent | documents.MessageEvent,
     "error": documents.ErrorDocument,
     "doctor": documents.DoctorDocument,
@@ -86,6 +90,11 @@ def _job() -> dict[str, Any]:
         }
         for table, keys in job_tables().items()
     }
+    target = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {key: by_name[option] for key, option in TARGET_KEYS.items()},
+    }
     plain = {"type": "object", "additionalProperties": {"type": ["string", "boolean", "number"]}}
     tables["job"]["required"] = ["manifest"]
     return {
@@ -99,6 +108,7 @@ def _job() -> dict[str, Any]:
             **tables,
             "map": plain,
             "set": plain,
+            "targets": {"type": "object", "additionalProperties": target, "minProperties": 1},
             **{kind: options[kind] for kind in ENTRIES},
         },
         "$defs": {model.__name__: whole["$defs"][model.__name__] for model in ENTRIES.values()},

@@ -16,7 +16,7 @@ QUESTIONS = (b": ", b"] ")
 
 def on_a_terminal(
     cli: Cli,
-    server: Server,
+    server: Server | None,
     answer: str,
     *words: str,
     ahead: bool = True,
@@ -30,7 +30,7 @@ def on_a_terminal(
     password. `redirected` names the outputs that go into a file: "err", "out", "both", or "" for none.
     """
     given = {"TERM": "xterm", "COLUMNS": "120", **environment}
-    here = Cli(cli.place, {**cli.at(server).environment, **given})
+    here = Cli(cli.place, {**(cli.at(server) if server else cli).environment, **given})
     lines = [answer] if ahead else answer.splitlines(keepends=True)
 
     def typed(shown: bytes) -> bytes:

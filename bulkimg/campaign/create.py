@@ -1,0 +1,117 @@
+"""Create campaigns: load a manifest once, and give each target's run its rows."""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from bulkimg.campaign import directory
+from bulkimg.campaign.directory import Campaign, Member
+from bulkimg.engine.create import begin_run, check_source, check_start
+from bulkimg.engine.run import OpenRun
+from bulkimg.errors import UsageError
+from bulkimg.ledger.rundir import new_id
+from bulkimg.manifest import Manifest
+from bulkimg.model import Row, iso_utc
+from bulkimg.planner import load_split
+from bulkimg.settings import Settings
+
+PLACE = "{target}"  # in --results
+
+
+def create_campaign(
+    source: str,
+    asked: Settings,
+    targets: Mapping[str, Settings],
+    job: str,
+    now: Callable[[], float] = time.time,
+    *,
+    plan_only: bool = False,
+) -> tuple[Campaign, dict[str, OpenRun]]:
+    """Load the manifest into a new run for each target. Nothing is sent yet.
+
+    `asked` are the settings of the job as a whole, `targets` those of each target that was chosen. Raises what
+    `create_run` raises, before anything is made wherever it can be known.
+    """
+    check_together(targets)
+    manifest = Manifest(source, asked)
+    path = str(Path(source).absolute()) if source != "-" else ""
+    check_source(source)
+    own = {name: own_settings(name, settings) for name, settings in targets.items()}
+    attendants = {name: check_start(source, path, each, plan_only=plan_only) for name, each in own.items()}
+    at = now()
+    path_of_all = begin_campaign(asked, at)
+    runs: dict[str, OpenRun] = {}
+    try:
+        for name, settings in own.items():
+            named = settings.model_copy(update={"run_id": member_id(path_of_all, name)})
+            runs[name] = begin_run(named, attendants[name], at, manifest_path=path, plan_only=plan_only)
+        load_split([run.ledger for run in runs.values()], manifest, _homes(asked, list(runs)))
+        for run in runs.values():
+            run.ledger.set_meta(state="ready")
+        return tie(path_of_all, runs, at, kind="run", job=job, manifest=source), runs
+    except BaseException:
+        for run in runs.values():
+            run.close()
+        drop(path_of_all)
+        raise
+
+
+def begin_campaign(settings: Settings, now: float) -> Path:
+    """Make the directory of a campaign, named by --run-id or by the time. `tie` completes it once its runs exist."""
+    return directory.make_directory(settings.runs_dir, settings.run_id or new_id(now))
+
+
+def member_id(path: Path, target: str) -> str:
+    """Return the id of a target's run."""
+    return f"{path.name}.{target}"
+
+
+def tie(path: Path, runs: Mapping[str, OpenRun], now: float, **facts: str | None) -> Campaign:
+    """Write campaign.json: from now on the runs are one campaign. Nothing was sent before."""
+    for name, run in runs.items():
+        run.ledger.set_meta(campaign=path.name, target_name=name)
+    members = [Member(name, run.directory.run_id) for name, run in runs.items()]
+    campaign = Campaign(path, members, {"of": None, **facts, "created_at": iso_utc(now)})
+    directory.write(campaign)
+    return campaign
+
+
+def drop(path: Path) -> None:
+    """Remove the directory of a campaign that got no runs."""
+    with suppress(OSError):
+        path.rmdir()
+
+
+def check_together(targets: Mapping[str, Settings]) -> None:
+    """Raise UsageError if the targets cannot be one campaign."""
+    by_target: dict[str, str] = {}
+    for name, settings in targets.items():
+        if (other := by_target.setdefault(settings.target, name)) != name:
+            raise UsageError(
+                f"targets {other} and {name} are both {settings.target}, so its images would be changed twice; "
+                "give each its own endpoint (an --endpoint or BULKIMG_ENDPOINT is for all targets)"
+            )
+        if settings.metrics_listen:
+            raise UsageError("--metrics-listen serves one run, and this job has several targets; use --metrics-file")
+        if settings.results and len(targets) > 1 and PLACE not in str(settings.results):
+            raise UsageError(
+                f"--results {settings.results}: every target would replace it; put {PLACE} into the name, such as results-{PLACE}.csv"
+            )
+
+
+def own_settings(name: str, settings: Settings) -> Settings:
+    """Return the settings of one target's run: a job name and a result file of its own."""
+    own: dict[str, object] = {"job_name": f"{settings.job_name}.{name}" if settings.job_name else name}
+    if settings.results:
+        own["results"] = Path(str(settings.results).replace(PLACE, name))
+    return settings.model_copy(update=own)
+
+
+def _homes(asked: Settings, names: list[str]) -> Callable[[Row], Collection[int]]:
+    """Return which runs a row is for. A row with a problem and no target is in the first run's results as invalid."""
+    everywhere = range(len(names))
+    places = {name: (at,) for at, name in enumerate(names)}
+    if asked.every_target:
+        return lambda row: everywhere
+    return lambda row: places.get(row.target, ()) if row.target else (0,)

@@ -1,0 +1,310 @@
+"""Jobs with several targets against several servers: each row at its own, one end, and the campaign as a whole again."""
+
+import json
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import on_a_terminal
+from tests.conftest import UUID, Cli, Server, sandbox_process
+
+ROWS = 30
+NAMES = ("eu", "us", "asia")
+DEAD = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Server]]:
+    """Three servers with the same images. An account logs in on each."""
+    with (
+        sandbox_process("--images", str(ROWS)) as eu,
+        sandbox_process("--images", str(ROWS)) as us,
+        sandbox_process("--images", str(ROWS)) as asia,
+    ):
+        yield {"eu": eu, "us": us, "asia": asia}
+
+
+@pytest.fixture
+def here(cli: Cli, servers: dict[str, Server]) -> Cli:
+    """A command line with an account of every server."""
+    return Cli(cli.place, {"BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "password"})
+
+
+def manifest(servers: dict[str, Server], text: str) -> str:
+    """Return rows for the targets in turn, with a description of this test."""
+    uuids = sorted(servers["eu"].images())
+    lines = [f"{uuid},{NAMES[at % 3]},{text} {at}" for at, uuid in enumerate(uuids)]
+    return "\n".join(["uuid,region,description", *lines]) + "\n"
+
+
+def job(urls: dict[str, str], rule: str = 'target_column = "region"', more: str = "", name: str = "nightly") -> str:
+    tables = "".join(f'[targets.{target}]\nendpoint = "{url}"\n{more}' for target, url in urls.items())
+    return f'[job]\nname = "{name}"\nmanifest = "m.csv"\n{rule}\n{tables}'
+
+
+@pytest.fixture
+def ready(here: Cli, servers: dict[str, Server], request: pytest.FixtureRequest) -> Cli:
+    here.write("m.csv", manifest(servers, request.node.name))
+    here.write("job.toml", job({name: server.url for name, server in servers.items()}))
+    return here
+
+
+def changed(servers: dict[str, Server], text: str) -> dict[str, int]:
+    """Return how many images of each server have a description that begins like this."""
+    return {
+        name: sum(str(image.get("description")).startswith(text) for image in server.images().values())
+        for name, server in servers.items()
+    }
+
+
+def test_every_row_goes_to_its_own_target_and_nowhere_else(
+    ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest
+) -> None:
+    before = {name: len(server.puts()) for name, server in servers.items()}
+    done = ready("run", "job.toml", "--run-id", "c1", "--json")
+    document = done.json()
+    assert document["exit_code"] == 0
+    assert document["rows"] == ROWS == document["counts"]["updated"]
+    assert [each["target"] for each in document["targets"]] == list(NAMES)
+    assert changed(servers, request.node.name) == dict.fromkeys(NAMES, ROWS // 3)
+    lines = [json.loads(line) for name in NAMES for line in results(ready, f"c1.{name}")]
+    assert sorted(row["line"] for row in lines) == list(range(2, ROWS + 2)), "each row once, at its own line"
+    asked = {name: {put["path"] for put in server.puts()[before[name] :]} for name, server in servers.items()}
+    assert {name: len(paths) for name, paths in asked.items()} == dict.fromkeys(NAMES, ROWS // 3)
+    assert len(set().union(*asked.values())) == ROWS, "no image was asked for at two servers"
+    tied = json.loads((ready.place / "runs/c1/campaign.json").read_text())
+    assert [each["run_id"] for each in tied["targets"]] == [f"c1.{name}" for name in NAMES]
+    assert "password" not in json.dumps(tied)
+
+
+def results(cli: Cli, run: str) -> list[str]:
+    return (cli.place / "runs" / run / "results.jsonl").read_text("utf-8").splitlines()
+
+
+def test_every_target_gets_every_row(here: Cli, servers: dict[str, Server], request: pytest.FixtureRequest) -> None:
+    here.write("m.csv", manifest(servers, request.node.name).replace(",region,", ",_region,"))
+    here.write("job.toml", job({name: server.url for name, server in servers.items()}, "every_target = true"))
+    here("run", "job.toml")
+    assert changed(servers, request.node.name) == dict.fromkeys(NAMES, ROWS)
+
+
+def test_one_dead_target_stops_no_other_and_the_worst_exit_code_is_that_of_all(
+    ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest
+) -> None:
+    urls = {name: server.url for name, server in servers.items()}
+    ready.write("dead.toml", job(urls | {"us": DEAD}))
+    done = ready("run", "dead.toml", "--run-id", "d1", "--max-outage", "1s", code=5)
+    assert re.search(r"us: stopped: login failed: cannot connect", done.err)
+    assert changed(servers, request.node.name) == {"eu": 10, "us": 0, "asia": 10}
+    found = ready("status", "d1", "--json").json()
+    assert {each["target"]: each["status"]["state"] for each in found["targets"]}["us"] == "ready"
+    assert found["counts"]["unprocessed"] == 10
+    assert found["exit_code"] == 5
+    page = (ready.place / "runs/d1/report.html").read_text("utf-8")
+    assert "Not finished: us. 20 of 30 rows have their outcome." in page
+    assert 'href="../d1.us/report.html"' in page
+
+
+def test_a_row_for_a_target_that_is_not_declared_refuses_all(ready: Cli, servers: dict[str, Server]) -> None:
+    text = (ready.place / "m.csv").read_text().replace(",asia,", ",aisa,", 1).replace(",us,", ", ,", 1)
+    ready.write("m.csv", text)
+    before = sum(len(server.requests()) for server in servers.values())
+    done = ready("run", "job.toml", code=3)
+    assert "m.csv:4: region 'aisa': is not a target of the job; did you mean 'asia'?" in done.err
+    assert "m.csv:3: region: is blank, so the row has no target" in done.err
+    assert "2 of 30 rows cannot be sent (2 problems)" in done.err
+    assert sum(len(server.requests()) for server in servers.values()) == before
+    assert ready("check", "job.toml", code=3).out.count("region") == 2
+    run = ready("run", "job.toml", "--skip-invalid", "--run-id", "s1", "--json", code=1).json()
+    assert run["counts"] | {"updated": 0, "unchanged": 0} == dict.fromkeys(run["counts"], 0) | {"invalid": 2}
+    assert run["rows"] == ROWS, "no row is lost"
+
+
+def test_jsonl_rows_name_their_target_too(
+    ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest
+) -> None:
+    rows = [line.split(",") for line in (ready.place / "m.csv").read_text().splitlines()[1:]]
+    objects = [json.dumps({"uuid": uuid, "region": region, "description": text}) for uuid, region, text in rows]
+    ready.write("m.jsonl", "\n".join(objects))
+    ready.write("job.toml", (ready.place / "job.toml").read_text().replace("m.csv", "m.jsonl"))
+    ready("run", "job.toml")
+    assert changed(servers, request.node.name) == dict.fromkeys(NAMES, ROWS // 3)
+
+
+BAD_JOBS = {
+    "no rule": (job({"eu": DEAD}, ""), "nothing says which rows are for which"),
+    "two rules": (job({"eu": DEAD}, 'target_column = "region"\nevery_target = true'), "keep one of them"),
+    "no targets": ('[job]\nmanifest = "m.csv"\ntarget_column = "region"\n', "add a table [targets.NAME]"),
+    "one endpoint": (job({"eu": DEAD, "us": DEAD}), "targets eu and us are both http://127.0.0.1:9/zstack"),
+    "one endpoint, written differently": (
+        job({"eu": "http://LOCALHOST:9", "us": "http://localhost:9/"}),
+        "targets eu and us are both",
+    ),
+    "no endpoint": (job({"eu": DEAD}) + "[targets.us]\nrate = 5\n", "target us: "),
+    "a name": (job({"e u": DEAD}).replace("targets.e u", 'targets."e u"'), "is not a target's name"),
+    "an option": (job({"eu": DEAD}, more="manifest = 'x'\n"), "'manifest' is in [targets.eu] but belongs in [job]"),
+    "a value": (job({"eu": DEAD}, more="rate = 'fast'\n"), "job.toml:7: [targets.eu] rate = 'fast'"),
+    "results": (job({"eu": DEAD, "us": f"{DEAD}9"}) + '[results]\npath = "r.csv"\n', "results-{target}.csv"),
+    "not a table": ('[job]\nmanifest = "m.csv"\n[targets]\neu = "x"\n', "'eu' is outside a target"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_JOBS)
+def test_a_wrong_job_is_one_sentence_and_sends_nothing(ready: Cli, case: str) -> None:
+    text, said = BAD_JOBS[case]
+    ready.write("job.toml", text)
+    done = ready("run", "job.toml", code=2)
+    assert said in done.err
+    assert not (ready.place / "runs").exists()
+
+
+def test_a_column_that_is_not_there_is_named_before_anything_is_sent(ready: Cli) -> None:
+    ready.write("job.toml", job({"eu": DEAD}, 'target_column = "regoin"'))
+    done = ready("run", "job.toml", "--run-id", "c", code=2)
+    assert "target_column: the manifest has no column 'regoin'; did you mean 'region'?" in done.err
+    assert not (ready.place / "runs/c").exists(), "the name is free again"
+
+
+def test_targets_options_need_targets(ready: Cli) -> None:
+    assert "is for a job file with several targets" in ready("run", "m.csv", "--targets", "eu", code=2).err
+    ready.write("one.toml", '[job]\nmanifest = "m.csv"\n')
+    assert "has no table [targets.NAME]" in ready("plan", "one.toml", "--order", "parallel", code=2).err
+    assert (
+        "the job has no such target; did you mean 'asia'?" in ready("run", "job.toml", "--targets", "asai", code=2).err
+    )
+
+
+def test_chosen_targets_get_their_rows_and_the_others_are_left_out(
+    ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest
+) -> None:
+    done = ready("run", "job.toml", "--targets", "us,eu", "--json").json()
+    assert changed(servers, request.node.name) == {"eu": 10, "us": 10, "asia": 0}
+    assert done["rows"] == 20
+    assert {each["summary"]["rows_left_out"] for each in done["targets"]} == {10}
+
+
+def test_one_by_one_stops_at_a_failure_if_asked(
+    ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest
+) -> None:
+    urls = {name: server.url for name, server in servers.items()}
+    ready.write("dead.toml", job(urls | {"us": DEAD}))
+    options = ("--order", "one-by-one", "--stop-on-failure", "--max-outage", "1s", "--run-id", "o1")
+    done = ready("run", "dead.toml", *options, code=5)
+    assert "asia: not begun" in done.err
+    assert changed(servers, request.node.name) == {"eu": 10, "us": 0, "asia": 0}
+    assert "next:    bulkimg resume o1" in done.err
+    ready("resume", "o1", "--max-outage", "1s", code=5)
+    assert changed(servers, request.node.name) == {"eu": 10, "us": 0, "asia": 10}
+
+
+def test_a_killed_campaign_is_resumed_with_no_row_lost(
+    ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest
+) -> None:
+    before = {name: len(server.puts()) for name, server in servers.items()}
+    process = ready.start("run", "job.toml", "--run-id", "k1", "--rate", "20/s")
+    servers["eu"].wait_for_put(before["eu"])
+    process.kill()
+    process.communicate(timeout=30)
+    assert ready("status", "last", "--json").json()["state"] == "interrupted"
+    done = ready("resume", "k1", "--json").json()
+    assert done["counts"]["updated"] + done["counts"]["unchanged"] == ROWS
+    assert changed(servers, request.node.name) == dict.fromkeys(NAMES, ROWS // 3)
+    made = Counter(request["path"] for name, server in servers.items() for request in server.puts()[before[name] :])
+    assert sum(made.values()) <= ROWS + 3 * 16, "at most --concurrency rows of each target are asked for again"
+
+
+def test_one_signal_stops_all_and_it_is_resumable(ready: Cli, servers: dict[str, Server]) -> None:
+    before = len(servers["us"].puts())
+    process = ready.start("run", "job.toml", "--run-id", "i1", "--rate", "10/s")
+    servers["us"].wait_for_put(before)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "next:    bulkimg resume i1" in err
+    assert {each["status"]["state"] for each in ready("status", "i1", "--json").json()["targets"]} <= {
+        "stopped",
+        "done",
+    }
+    ready("run", "job.toml", "--run-id", "i1", "--rate", "200/s")  # the same name resumes it
+    assert ready("status", "i1", "--json").json()["not_fine"] == 0
+    assert "is finished" in ready("run", "job.toml", "--run-id", "i1", code=7).err
+
+
+def test_another_manifest_or_other_targets_under_the_same_name_are_refused(ready: Cli) -> None:
+    ready("plan", "job.toml", "--run-id", "n1")
+    assert "choose another --run-id" in ready("run", "job.toml", "--run-id", "n1", "--targets", "eu", code=7).err
+    ready.write("m.csv", (ready.place / "m.csv").read_text() + f"{UUID},eu,x\n")
+    assert "not the manifest of campaign n1" in ready("run", "job.toml", "--run-id", "n1", code=7).err
+
+
+def test_plan_shows_each_target_and_apply_sends_all(
+    ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest
+) -> None:
+    done = ready("plan", "job.toml", "--run-id", "p1", "--detailed-exitcode", code=10)
+    assert [line for line in done.out.splitlines() if line.startswith("target ")] == [f"target {n}:" for n in NAMES]
+    assert done.err.count("next:") == 1
+    assert "next:    bulkimg apply p1" in done.err
+    assert changed(servers, request.node.name) == dict.fromkeys(NAMES, 0)
+    ready("apply", "p1")
+    assert changed(servers, request.node.name) == dict.fromkeys(NAMES, ROWS // 3)
+    plans = ready("plan", "job.toml", "--json").json()["targets"]
+    assert [each["changes"]["actions"]["unchanged"] for each in plans] == [ROWS // 3] * 3
+
+
+def test_a_campaign_is_undone_as_a_whole_and_only_once(ready: Cli, servers: dict[str, Server]) -> None:
+    tables = {name: server.table() for name, server in servers.items()}
+    ready("run", "job.toml", "--run-id", "u1")
+    assert any(server.table() != tables[name] for name, server in servers.items())
+    undone = ready("undo", "last", "--json").json()
+    assert (undone["kind"], undone["of"], undone["exit_code"]) == ("undo", "u1", 0)
+    assert {name: server.table() for name, server in servers.items()} == tables
+    assert "was already undone by run" in ready("undo", "last").err
+
+
+def test_only_what_failed_is_retried(ready: Cli, servers: dict[str, Server]) -> None:
+    text = (ready.place / "m.csv").read_text() + f"{UUID},us,x\n"
+    ready.write("m.csv", text)
+    ready("run", "job.toml", "--run-id", "f1", code=1)
+    again = ready("retry", "f1", "--json", code=1).json()
+    assert [(each["target"], each["summary"]["rows"]) for each in again["targets"]] == [("us", 1)]
+    assert again["next"] is not None
+    ready.write("m.csv", text.replace(UUID, "f" * 32))
+    fine = ready("run", "job.toml", "--targets", "eu", "--run-id", "g1", "--json").json()
+    assert fine["exit_code"] == 0
+    assert "nothing to retry" in ready("retry", "g1").err
+
+
+def test_one_question_for_all_targets(ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest) -> None:
+    before = {name: len(server.puts()) for name, server in servers.items()}
+    code, shown, _ = on_a_terminal(ready, None, "d\nn\n", "run", "job.toml", ahead=False)
+    assert code == 7, shown
+    assert shown.count("Change 30 images on 3 targets (eu 10, us 10, asia 10)?") == 2, "once more after the differences"
+    assert re.search(r"us: line \d+: image", shown)
+    assert {name: len(server.puts()) for name, server in servers.items()} == before
+    code, shown, _ = on_a_terminal(ready, None, "y\n", "run", "job.toml", ahead=False)
+    assert code == 0, shown
+    assert changed(servers, request.node.name) == dict.fromkeys(NAMES, ROWS // 3)
+
+
+def test_last_names_the_campaign_or_asks_which_run(ready: Cli) -> None:
+    ready("plan", "job.toml", "--run-id", "l1")
+    assert ready("status").out.startswith("campaign l1 (run): planned")
+    assert ready("status", "l1.us", "--json").json()["run_id"] == "l1.us"
+    for command in (("watch", "last"), ("verify", "last"), ("report", "last", "--out", "x.html")):
+        done = ready(*command, code=None)
+        assert done.code in (2, 7)
+        assert "campaign" in done.err
+        assert "Traceback" not in done.err
+
+
+def test_a_damaged_campaign_file_says_how_to_go_on(ready: Cli) -> None:
+    ready("plan", "job.toml", "--run-id", "x1")
+    path: Path = ready.place / "runs/x1/campaign.json"
+    for text in ("", "{", "[]", '{"schema": 1, "targets": [{"target": "eu", "run_id": "../../x"}]}'):
+        path.write_text(text)
+        assert "name its runs one by one: x1.TARGET" in ready("status", "x1", code=8).err
+    assert ready("status", "x1.eu").code == 0
