@@ -54,6 +54,7 @@ class Together:
     """Ask once for the plans of several runs: when each has made its plan or has ended without one."""
 
     def __init__(self, names: Sequence[str], ask: Ask, ask_canary: AskCanary) -> None:
+        self._names = names
         self._missing = set(names)
         self._plans: dict[str, PlanCounts] = {}
         self._ask, self._ask_canary = ask, ask_canary
@@ -72,7 +73,8 @@ class Together:
             self.ended(name)
             await self._all_here.wait()
             if self._answer is None:
-                self._answer = asyncio.ensure_future(self._ask(self._plans))
+                in_order = {name: self._plans[name] for name in self._names if name in self._plans}
+                self._answer = asyncio.ensure_future(self._ask(in_order))
             return await asyncio.shield(self._answer)
 
         return approve

@@ -32,6 +32,7 @@ DOCUMENTED = "http://127.0.0.1:8080"
 NO_RUN = (
     "git clone", "git pull", "cd", "make", "uv tool", "pipx", "sudo", "systemctl", "systemd-analyze", "journalctl", "crontab",
     "man", "podman", "docker", "export", "chmod", "bulkimg sandbox", "bulkimg --install-completion", ".venv/bin/bulkimg sandbox",
+    "bulkimg run jobs/regions.toml", "bulkimg plan jobs/regions.toml",
     "bulkimg run migration.csv", "bulkimg run samples/relabel.csv --yes --otel",
 )  # fmt: skip
 _FENCE = re.compile(r"^```(\w*)[ ]?(.*)$")

@@ -22,6 +22,7 @@ VERBS = ("run", "plan", "apply", "resume", "retry", "undo", "verify", "export")
 NOT_FOR_A_CALL = {
     "progress", "json_summary", "log_format", "quiet", "verbose", "yes", "dry_run",
     "manifest", "job_name", "encoding_is_configured", "notify", "hooks",
+    "target_names", "target_column", "every_target", "targets", "order", "stop_on_failure",
 }  # fmt: skip
 
 
