@@ -176,7 +176,7 @@ COMMAND_LINE = (
     Bug("a terminal obeys nothing", "screen.clean", "", "return text", "tests/cli/test_screen.py"),
     Bug("a page runs nothing that an image is called", "plan_page._harmless", r"text.replace('<', '\\u003c')", "text", "tests/report/test_plan_page.py"),
     Bug("the question reaches the terminal", "screen.can_ask", "sys.stdin.isatty()", "sys.stdin.isatty() and sys.stderr.isatty()", "tests/cli/test_streams.py"),
-    Bug("an ignored hangup stays ignored", "execute._with_signals", "number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN", "False", "tests/cli/test_streams.py -k hangup"),
+    Bug("an ignored hangup stays ignored", "execute.with_signals", "number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN", "False", "tests/cli/test_streams.py -k hangup"),
     Bug("a reader that goes away changes no exit code", "screen._Output.flush", "BrokenPipeError", "ZeroDivisionError", "tests/cli/test_streams.py -k reader"),
     Bug("JSON messages are JSON in every line", "screen.set_up", "log_format.strip() == 'json'", "False", "tests/cli/test_streams.py -k json"),
     Bug("--json is always a document", "screen.finish", "_state.wants_document and (not _state.has_document) and (exit_code or _state.last_error)", "False", "tests/cli/test_streams.py -k document"),
@@ -241,4 +241,30 @@ LIVE = (
     Bug("Ctrl-C ends the watching with 130", "watch.command", "typer.Exit(Exit.INTERRUPTED)", "typer.Exit(Exit.OK)", "tests/live/test_watch.py -k ctrl_c"),
 )  # fmt: skip
 
-BUGS = (*LEDGER, *APPLIER, *PACE, *ZSTACK, *PLANNER, *ENGINE, *MANIFEST, *COMMAND_LINE, *LOOKING, *NOTIFY, *LIVE)
+CAMPAIGN = (
+    Bug("a row goes to its own target only", "campaign.create._homes", "places.get(row.target, ()) if row.target else (0,)", "everywhere", "tests/campaign"),
+    Bug("a row without a target is not lost", "campaign.create._homes", "places.get(row.target, ()) if row.target else (0,)", "places.get(row.target, ())", "tests/campaign"),
+    Bug("a row for an unknown target is a problem", "Columns.target_of", "name in self._target_names", "True", "tests/campaign"),
+    Bug("two targets are two servers", "campaign.create.check_together", "(other := by_target.setdefault(settings.target, name)) != name", "False", "tests/campaign"),
+    Bug("a dead target stops no other", "campaign.execute.Execution._one", "self._stop_on_failure and self._ended[name].exit_code and (not self._sides.is_stopping)", "self._ended[name].exit_code", "tests/campaign"),
+    Bug("one question before anything is sent anywhere", "Together.approve", "", "return True", "tests/campaign"),
+    Bug("the exit code is the worst", "totals.worst", "code in found", "True", "tests/campaign"),
+    Bug("a bad manifest refuses all targets", "close.refusal", "fatal or (found and (not first.settings.skip_invalid))", "False", "tests/campaign"),
+    Bug("--stop-on-failure stops the others", "campaign.execute.Execution._one", "self._stop_on_failure and self._ended[name].exit_code and (not self._sides.is_stopping)", "False", "tests/campaign"),
+    Bug("a finished campaign is not run again under its name", "cli.campaign.begin", "'done'", "''", "tests/campaign"),
+)  # fmt: skip
+
+BUGS = (
+    *LEDGER,
+    *APPLIER,
+    *PACE,
+    *ZSTACK,
+    *PLANNER,
+    *ENGINE,
+    *MANIFEST,
+    *COMMAND_LINE,
+    *LOOKING,
+    *NOTIFY,
+    *LIVE,
+    *CAMPAIGN,
+)

@@ -1,6 +1,8 @@
 """Jobs with several targets against several servers: each row at its own, one end, and the campaign as a whole again."""
 
+import fcntl
 import json
+import os
 import re
 import signal
 from collections import Counter
@@ -97,7 +99,7 @@ def test_one_dead_target_stops_no_other_and_the_worst_exit_code_is_that_of_all(
 ) -> None:
     urls = {name: server.url for name, server in servers.items()}
     ready.write("dead.toml", job(urls | {"us": DEAD}))
-    done = ready("run", "dead.toml", "--run-id", "d1", "--max-outage", "1s", code=5)
+    done = ready("run", "dead.toml", "--run-id", "d1", "--max-outage", "1s", "--rate", "12/s", code=5)
     assert re.search(r"us: stopped: login failed: cannot connect", done.err)
     assert changed(servers, request.node.name) == {"eu": 10, "us": 0, "asia": 10}
     found = ready("status", "d1", "--json").json()
@@ -107,6 +109,22 @@ def test_one_dead_target_stops_no_other_and_the_worst_exit_code_is_that_of_all(
     page = (ready.place / "runs/d1/report.html").read_text("utf-8")
     assert "Not finished: us. 20 of 30 rows have their outcome." in page
     assert 'href="../d1.us/report.html"' in page
+
+
+def test_a_run_that_another_process_holds_stops_no_other(
+    ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest
+) -> None:
+    ready("plan", "job.toml", "--run-id", "h1")
+    lock = os.open(ready.place / "runs/h1.us", os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = ready("apply", "h1", code=7)
+    finally:
+        os.close(lock)
+    assert "us: run h1.us is in use by another process" in done.err
+    assert changed(servers, request.node.name) == {"eu": 10, "us": 0, "asia": 10}
+    ready("apply", "h1.us")
+    assert changed(servers, request.node.name) == dict.fromkeys(NAMES, 10)
 
 
 def test_a_row_for_a_target_that_is_not_declared_refuses_all(ready: Cli, servers: dict[str, Server]) -> None:
