@@ -3,9 +3,9 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import IO, Any, BinaryIO, Literal, TextIO, TypeVar
 
 from pydantic_core import to_json
 
@@ -30,6 +30,7 @@ def _kind(path: Path) -> str:
     return "jsonl" if path.suffix == ".jsonl" else "csv"
 
 
+_File = TypeVar("_File", bound=IO[Any])
 MOST_HELD = 2000  # most rows that wait for an earlier row
 
 
@@ -115,17 +116,23 @@ def _write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def write_results(ledger: Ledger, paths: Sequence[Path], which: Literal["all", "settled", "none"] = "all") -> None:
+def write_results(
+    ledger: Ledger,
+    paths: Sequence[Path],
+    which: Literal["all", "settled", "none"] = "all",
+    kind: Literal["csv", "jsonl", ""] = "",
+    suffix: str = "tmp",
+) -> None:
     """Write every row's outcome in manifest order. Each file is replaced as a whole.
 
-    `settled` writes only the rows with an outcome, for a run that is resumed. `none` writes no row, for a new run.
+    `kind` is the format if the names do not say it. `suffix` keeps processes apart. `settled` writes only the rows with an outcome, for a run that is resumed. `none` writes no row, for a new run.
     """
     where = {"all": "", "settled": "WHERE settled", "none": "WHERE 0"}[which]
     for path in paths:
-        kind = _kind(path)
-        with replacing(path) as file:
-            file.write(csv_text([COLUMNS]) if kind == "csv" else "")
-            lines = ledger.db.execute(f"SELECT {kind} FROM result {where} ORDER BY ordinal")  # noqa: S608 - constant texts
+        column = kind or _kind(path)
+        with replacing(path, suffix) as file:
+            file.write(csv_text([COLUMNS]) if column == "csv" else "")
+            lines = ledger.db.execute(f"SELECT {column} FROM result {where} ORDER BY ordinal")  # noqa: S608 - constant texts
             while batch := lines.fetchmany(100):
                 file.write("".join(line for (line,) in batch))
 
@@ -244,13 +251,26 @@ def replacing(path: Path, suffix: str = "tmp") -> Iterator[TextIO]:
 
     `suffix` keeps processes apart that may write the same file.
     """
+    with _replacing(path, suffix, lambda descriptor: os.fdopen(descriptor, "w", encoding="utf-8", newline="")) as file:
+        yield file
+
+
+@contextmanager
+def replacing_bytes(path: Path, suffix: str = "tmp") -> Iterator[BinaryIO]:
+    """Replace a file like `replacing`, with bytes."""
+    with _replacing(path, suffix, lambda descriptor: os.fdopen(descriptor, "wb")) as file:
+        yield file
+
+
+@contextmanager
+def _replacing(path: Path, suffix: str, opened: Callable[[int], AbstractContextManager[_File]]) -> Iterator[_File]:
     temporary = path.with_name(f".{path.name}.{suffix}")
     with storage_errors(path):
         with suppress(FileNotFoundError):
             temporary.unlink()  # left by a killed process, or a link that somebody put there
         descriptor = _private_descriptor(temporary, os.O_EXCL)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            with opened(descriptor) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

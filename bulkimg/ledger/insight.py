@@ -1,6 +1,6 @@
 """Read from the ledger what a report shows of rows: examples of causes, differences, the slowest rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
@@ -37,6 +37,18 @@ class Changed(NamedTuple):
     status: str
     before: Seen
     after: Seen
+
+
+class TableRow(NamedTuple):
+    """A row for a table: its own cells (None for JSONL), what it asks for as JSON, and its state as texts."""
+
+    cells: str | None
+    fields: str
+    expects: str
+    uuid: str
+    line: int
+    status: str
+    shown: Sequence[Any]  # the columns that were asked for
 
 
 class Slow(NamedTuple):
@@ -88,6 +100,21 @@ def changed(ledger: Ledger, limit: int) -> Iterator[Changed]:
     for line, uuid, name, status, before, after, fields in ledger.db.execute(query, (limit,)):
         values: dict[str, Any] = from_json(after)
         yield Changed(line, uuid, name, status, from_json(before), {key: values.get(key) for key in fields.split(",")})
+
+
+def table_rows(ledger: Ledger, columns: Sequence[str]) -> Iterator[TableRow]:
+    """Yield every row in manifest order, with these columns of `row_text`."""
+    query = f"""SELECT cells, fields, coalesce(expects, '{{}}'), uuid, line, status, {", ".join(columns)}
+      FROM row_text ORDER BY ordinal"""  # noqa: S608 - constant texts
+    for cells, fields, expects, uuid, line, status, *shown in ledger.db.execute(query):
+        yield TableRow(cells, fields, expects, uuid, line, status, shown)
+
+
+def names_used(ledger: Ledger) -> set[str]:
+    """Return the fields that rows set, and `if_` names of the fields that they expect."""
+    query = """SELECT DISTINCT key FROM row, json_each(row.fields)
+      UNION SELECT DISTINCT 'if_' || key FROM row, json_each(row.expects) WHERE row.expects IS NOT NULL"""
+    return {name for (name,) in ledger.db.execute(query)}
 
 
 def slowest(ledger: Ledger, limit: int) -> list[Slow]:
