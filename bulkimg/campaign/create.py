@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bulkimg.campaign import directory
 from bulkimg.campaign.directory import Campaign, Member
-from bulkimg.engine.create import begin_run, check_source, check_start
+from bulkimg.engine.create import begin_run, check_source, check_start, make_ready
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import UsageError
 from bulkimg.ledger.rundir import new_id
@@ -48,7 +48,7 @@ def create_campaign(
             runs[name] = begin_run(named, attendants[name], at, manifest_path=path, plan_only=plan_only)
         load_split([run.ledger for run in runs.values()], manifest, _homes(asked, list(runs)))
         for run in runs.values():
-            run.ledger.set_meta(state="ready")
+            make_ready(run)
         return tie(path_of_all, runs, at, kind="run", job=job, manifest=source), runs
     except BaseException:
         for run in runs.values():

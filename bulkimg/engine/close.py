@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bulkimg.ledger.store import storage_errors
 from bulkimg.model import GOOD, RETRYABLE, Observer, PlanCounts, ReportFailed, Status, Summary, iso_utc
 from bulkimg.planner import refusal as guarded
 from bulkimg.planner import too_many_missing, undo_rows
+from bulkimg.report import tables
 from bulkimg.report.documents import Changes, PlanDocument, SummaryDocument
 from bulkimg.words import count
 
@@ -47,6 +48,8 @@ def refuse(run: OpenRun, why: str, observe: Observer = lambda event: None) -> Su
     """End a run whose manifest is refused: every row has its outcome, and nothing was sent."""
     run.ledger.set_meta(state="refused")
     summary = finish(run, Ending(Exit.MANIFEST, why), time.time())
+    write_table(run)
+    conclude(run, summary)
     draw(run, observe)
     end_refused(run, summary_document(summary), observe)
     note_refused(run, summary, observe)
@@ -62,7 +65,7 @@ def finish(
     requests: int = 0,
     reached: bool = True,
 ) -> Summary:
-    """Write every file of the run from the ledger. Returns the summary.
+    """Write the run's files from the ledger, except for `write_table` and `conclude`. Returns the summary.
 
     `ended` is seconds since the epoch. `reached`: the server has answered at least once.
     """
@@ -129,8 +132,31 @@ def finish(
         write_undo(
             lambda: undo_rows(plans.written(ledger), replace_tags=replaced_tags(ledger)), undo, run.settings.empty_token
         )
-    write_json(run.directory.path / "summary.json", summary_document(summary))
     return summary
+
+
+def write_table(run: OpenRun, check: Callable[[], None] = lambda: None, *, rows: bool = True) -> None:
+    """Write the file of --results if it is a table (.xlsx, .parquet). Raises StorageError.
+
+    Without `rows` it has none: a run begins with it, so that an old file is not taken for its result.
+    `check` is called now and then. What it raises ends the writing.
+    """
+    if path := run.table:
+        tables.write_table(run.ledger, run.directory, path, path.suffix[1:], held=True, rows=rows, check=check)
+
+
+def broken_off(run: OpenRun, summary: Summary, stop: Ending | None) -> Summary:
+    """Return the summary of a run whose table was not written because of a signal. Resuming it writes the table."""
+    code, following = int(stop.exit_code if stop else Exit.INTERRUPTED), f"bulkimg resume {run.directory.words}"
+    reason = summary.reason or f"{stop.why if stop else 'interrupted'} before {run.table} was written"
+    run.ledger.set_meta(exit_code=code, next=following, reason=reason)
+    details = {**summary.details, "next": following}
+    return replace(summary, exit_code=code, reason=reason, details=details)
+
+
+def conclude(run: OpenRun, summary: Summary) -> None:
+    """Write summary.json, after every file whose failure is the run's."""
+    write_json(run.directory.path / "summary.json", summary_document(summary))
 
 
 def draw(run: OpenRun, observe: Observer) -> None:

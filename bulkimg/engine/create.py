@@ -23,6 +23,7 @@ from bulkimg.manifest.columns import parse_condition
 from bulkimg.model import FIELDS, RETRYABLE, Row, RunEvent
 from bulkimg.notify import Attendants
 from bulkimg.planner import load_rows, undo_rows
+from bulkimg.report.tables import check_library, check_size, is_table
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest, parse_conditions
 
@@ -47,7 +48,7 @@ def create_run(
     attendants = check_start(source, path, settings, plan_only=plan_only)
     run = begin_run(settings, attendants, now(), manifest_path=path, plan_only=plan_only)
     load_rows(run.ledger, manifest)
-    run.ledger.set_meta(state="ready")
+    make_ready(run)
     return run
 
 
@@ -73,6 +74,25 @@ def begin_run(settings: Settings, attendants: Attendants, now: float, **header: 
     return OpenRun(directory, ledger, settings, attendants=attendants)
 
 
+def make_ready(run: OpenRun) -> None:
+    """End the making of a run whose rows are loaded. Raises UsageError, and removes the run, if an option is wrong."""
+    with _removing_if_refused(run.directory, run.ledger):
+        _check_size(run.ledger, run.settings)
+    run.ledger.set_meta(state="ready")
+
+
+@contextmanager
+def _removing_if_refused(directory: RunDirectory, ledger: Ledger) -> Iterator[None]:
+    """Remove a new run of which nothing was planned or sent, if an option turns out to be wrong."""
+    try:
+        yield
+    except UsageError:
+        ledger.close()
+        directory.remove()
+        directory.release()
+        raise
+
+
 def check_source(source: str, changes: Iterable[Any] | None = None) -> None:
     """Open the file once, so that a file that cannot be opened leaves no run."""
     if changes is None and source != "-":
@@ -93,14 +113,23 @@ def check_outputs(source: str, settings: Settings) -> None:
         raise StorageError(
             f"--results {path}: the directory does not exist or is not writable, so nothing was sent; create it, or choose another path"
         )
-    if path.suffix not in {".csv", ".jsonl"}:
-        raise UsageError(f"--results {path}: the file name does not say the format; end it in .csv or .jsonl")
+    if path.suffix not in {".csv", ".jsonl"} and not is_table(path):
+        raise UsageError(
+            f"--results {path}: the file name does not say the format; end it in .csv, .jsonl, .xlsx or .parquet"
+        )
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UsageError(f"--results {path}: not a regular file, and the results would replace it; choose another path")
     if path.exists() and _same_file(path, source):
         raise UsageError(
             f"--results {path}: this is the manifest, and the results would overwrite it; choose another path"
         )
+    check_library(f"--results {path}", path.suffix[1:])
+
+
+def _check_size(ledger: Ledger, settings: Settings) -> None:
+    """Raise UsageError if --results cannot hold the rows of this ledger."""
+    if path := settings.results:
+        check_size(f"--results {path}", path.suffix[1:], stats.rows_in_all(ledger), ledger.meta("columns"))
 
 
 def attendants_of(settings: Settings) -> Attendants:
@@ -217,6 +246,7 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
     if state != "done":
         ledger.set_meta(settings=kept_options(settings))  # guards and pace that are given now hold from now on
     check_outputs(ledger.meta("manifest") or "", settings)
+    _check_size(ledger, settings)
     check_metrics(settings)
     attendants = Attendants() if state == "done" else attendants_of(settings)
     return OpenRun(directory, ledger, settings, attendants=attendants)
@@ -422,6 +452,8 @@ def _begin_from(
     for batch in batches(rows):
         add_rows(ledger, ordinal, batch)
         ordinal += len(batch)
+    with _removing_if_refused(run.directory, ledger):
+        _check_size(ledger, settings)
     ledger.set_meta(merged=merge_duplicates(ledger))
     ledger.keep_checksums()
     ledger.set_meta(state="ready")

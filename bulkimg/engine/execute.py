@@ -1,13 +1,14 @@
 """Execute an open run: login, plan, canary, sending, logout, the files at the end. It can be stopped at any time."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 from bulkimg.applier import Ending
 from bulkimg.credentials import AccessKey, Account, Credentials
 from bulkimg.engine.attending import Attending
-from bulkimg.engine.close import draw, finish, summary_document
+from bulkimg.engine.close import broken_off, conclude, draw, finish, summary_document, write_table
 from bulkimg.engine.connect import Ports, Server, connected, pace_of
 from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
@@ -37,6 +38,10 @@ class Live(NamedTuple):
     rate: float
     in_flight: int
     limit: int
+
+
+class BrokenOff(Exception):
+    """A signal ends the writing of a file."""
 
 
 LAST_ANSWER = 0.5  # seconds from the last answer to the end of a run that gives up
@@ -146,12 +151,12 @@ class Engine:
         _check_identity(run.ledger, self._credentials)
         if run.ledger.meta("state") == "done":
             summary = finish(run, None, run.ledger.meta("ended_at"))  # write its files again
-            draw(run, self._tell)
-            return summary
+            return await self._close(summary)
         if not self._plan_only and not settings.allow_overlap:
             refuse_overlap(run.directory.path.parent, work_of(run.ledger), run.directory)
         # Find out what cannot be written before anything is asked or sent.
         write_results(run.ledger, run.result_paths, "settled")
+        write_table(run, rows=False)
         if settings.note:  # may differ from the plan's note
             run.ledger.set_meta(note=settings.note)
         run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._runtime.now())
@@ -200,12 +205,43 @@ class Engine:
         return stop
 
     async def _end(self, summary: Summary) -> Summary:
-        """Draw the run, run the hooks after it, and say how it ended. Every other file is written."""
-        self._is_over = True
-        draw(self._run, self._tell)
+        """Write the last files, run the hooks after the run, and say how it ended."""
+        summary = await self._close(summary)
         if not self._plan_only:
             await self._attending.end(summary_document(summary))
         return summary
+
+    async def _close(self, summary: Summary) -> Summary:
+        """Write the files that `finish` leaves, and draw the run."""
+        self._is_over = True
+        if self._run.table and not await self._table_written():
+            summary = broken_off(self._run, summary, self._interrupt.stop)
+        conclude(self._run, summary)
+        draw(self._run, self._tell)
+        return summary
+
+    async def _table_written(self) -> bool:
+        """Write the table of --results in a thread: it may take a minute, and a signal must end it.
+
+        Returns False if a signal broke it off. The thread has ended when this returns.
+        """
+        broken = threading.Event()
+
+        def check() -> None:
+            if broken.is_set():
+                raise BrokenOff
+
+        async def written() -> None:
+            thread = asyncio.ensure_future(asyncio.to_thread(write_table, self._run, check))
+            try:
+                await asyncio.shield(thread)
+            except asyncio.CancelledError:
+                broken.set()
+                await asyncio.wait([thread])
+                thread.exception()  # what it was writing is given up
+                raise
+
+        return not self._interrupt.at_once and await self._interrupt.unless_broken_off(written())
 
     def _spelling(self) -> str:
         """Return the action key that is asked for, or that the server accepted before."""

@@ -38,6 +38,22 @@ class Interrupt:
             self._step = None
         return self.stop
 
+    async def unless_broken_off(self, step: Awaitable[None]) -> bool:
+        """Wait for a step after the run. Returns whether it came to its end."""
+        task = self._step = asyncio.ensure_future(step)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:  # of the whole run
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+        finally:
+            self._step = None
+        if task.cancelled():
+            return False
+        task.result()
+        return True
+
     async def whatever_comes_of_it(self, step: Awaitable[None]) -> None:
         """Wait for one last step, such as the logout, although the run is stopped. Its errors are ignored."""
         self._step = asyncio.ensure_future(step)

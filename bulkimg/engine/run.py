@@ -7,6 +7,7 @@ from typing import Any
 from bulkimg.ledger import Ledger, LiveResults, RunDirectory
 from bulkimg.model import PlanCounts
 from bulkimg.notify import Attendants
+from bulkimg.report.tables import is_table
 from bulkimg.settings import Settings
 
 RESULT_FILES = ("results.csv", "results.jsonl")
@@ -37,9 +38,15 @@ class OpenRun:
 
     @property
     def result_paths(self) -> list[Path]:
-        """Return the result files of the directory, and the one that --results asks for."""
-        extra = [self.settings.results] if self.settings.results else []
+        """Return the result files that are written line by line: those of the directory, and that of --results."""
+        extra = [self.settings.results] if self.settings.results and not is_table(self.settings.results) else []
         return [*(self.directory.path / name for name in RESULT_FILES), *extra]
+
+    @property
+    def table(self) -> Path | None:
+        """Return the file of --results if it is written as a whole (.xlsx, .parquet), else None."""
+        path = self.settings.results
+        return path if path and is_table(path) else None
 
 
 def replaced_tags(ledger: Ledger) -> bool:
