@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show a run's counts, pace and errors by cause, running or not."),
     "runs": ("runs", "List the runs."),
     "report": ("report", "Draw a run as one page to look at, running or not."),
+    "results": ("results", "Write a run's results as CSV, JSONL, an Excel workbook or Parquet."),
     "watch": ("watch", "Show a run's counts, pace and events live, until it ends."),
     "ui": ("ui", "Serve a read-only web page of all runs on 127.0.0.1, live."),
     "show": ("show", "Show one image, and what the runs here did to it."),

@@ -143,7 +143,7 @@ OPTIONS: dict[str, Any] = {
         "Only rows whose cell is (=), is not (!=) or is like (~=, with %) this. Repeatable.",
         complete.columns,
     ),
-    "results": _text("--results", "FILE", "Also write the results here (.csv or .jsonl)."),
+    "results": _text("--results", "FILE", "Also write the results here (.csv, .jsonl, .xlsx or .parquet)."),
     "runs_dir": _text("--runs-dir", "DIR", "Where runs are kept.  [default: runs]"),
     "progress": _text(
         "--progress",

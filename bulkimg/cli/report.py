@@ -106,9 +106,9 @@ def _drawn(directory: RunDirectory, other: RunDirectory | None) -> str:
     from bulkimg.report import run_page  # imported only now: `bulkimg --help` does not need the templates
 
     held = directory.is_held()
-    ledger, earlier = _readable(directory), _readable(other) if other else None
+    ledger, earlier = readable(directory), readable(other) if other else None
     try:
-        with _readably(directory):
+        with readably(directory):
             compared = (earlier, other) if earlier and other else None
             return "".join(run_page.pages(run_page.report(ledger, directory, held=held, other=compared)))
     finally:
@@ -122,9 +122,9 @@ def _plan_drawn(directory: RunDirectory) -> Path:
     from bulkimg.report.plan_page import write_plan_page
 
     held = directory.is_held()
-    ledger = _readable(directory)
+    ledger = readable(directory)
     try:
-        with _readably(directory):
+        with readably(directory):
             state = insight.state(ledger, held=held)
             if state in ("ready", "refused"):
                 raise RunRefused(f"run {directory.run_id} has no plan; make one with bulkimg plan")
@@ -137,7 +137,7 @@ def _plan_drawn(directory: RunDirectory) -> Path:
     return directory.path / "plan.html"
 
 
-def _readable(directory: RunDirectory) -> Ledger:
+def readable(directory: RunDirectory) -> Ledger:
     """Open a run that has something to show. Raises RunRefused while its manifest is being read."""
     held = directory.is_held()
     ledger = Ledger.open(directory.ledger, read_only=True)
@@ -152,7 +152,7 @@ def _readable(directory: RunDirectory) -> Ledger:
 
 
 @contextmanager
-def _readably(directory: RunDirectory) -> Iterator[None]:
+def readably(directory: RunDirectory) -> Iterator[None]:
     """Raise what a damaged record leads to as StorageError."""
     try:
         with storage_errors(directory.ledger):

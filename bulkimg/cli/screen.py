@@ -10,13 +10,14 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 import textwrap
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 from bulkimg.errors import UsageError
 
@@ -163,6 +164,16 @@ class _Output(io.TextIOWrapper):
     def _give_up(self) -> None:
         self.has_reader = False
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def out_bytes(file: BinaryIO) -> None:
+    """Copy a file to standard output. If its reader goes away, the rest is dropped."""
+    sys.stdout.flush()
+    try:
+        shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # also for what is left in the buffer
 
 
 def has_reader() -> bool:

@@ -197,7 +197,7 @@ LOOKING = (
     Bug("a page writes out what it would obey", "render._environment", "clean(value) if type(value) is str else value", "value", "tests/report/test_plan_page.py -k called"),
     Bug("a report stays small", "run_page._changes", "room < 0", "False", "tests/report/test_run_page.py -k 300"),
     Bug("an outage is not cut out of the axis", "timeline.GAP", "120.0", "30.0", "tests/report/test_timeline.py -k outage"),
-    Bug("a report of a run that reads says so", "report._readable", "ledger.meta('state', 'reading') == 'reading'", "False", "tests/journeys/test_reports.py -k reads"),
+    Bug("a report of a run that reads says so", "report.readable", "ledger.meta('state', 'reading') == 'reading'", "False", "tests/journeys/test_reports.py -k reads"),
 )  # fmt: skip
 
 NOTIFY = (
