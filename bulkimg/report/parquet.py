@@ -6,10 +6,13 @@ extension, no other path.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bulkimg.errors import StorageError
 from bulkimg.ledger import Ledger
+
+if TYPE_CHECKING:
+    import duckdb
 
 Check = Callable[[], None]
 
@@ -45,33 +48,39 @@ def write_run(ledger: Ledger, place: Path, shown: Path, check: Check, *, rows: b
 def _convert(lines: Path, made: Path, shown: Path) -> None:
     import duckdb  # imported only now: it is large, and an extra
 
-    config: dict[str, Any] = {
-        "threads": THREADS,
-        "memory_limit": MEMORY,
-        "temp_directory": str(made.parent / "spilled"),
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-        "allow_community_extensions": False,
-        "python_enable_replacements": False,
-    }
     types = ", ".join(f"{name}: '{kind}'" for name, kind in COLUMNS.items())
     read = f"""read_json({_text(lines)}, format = 'newline_delimited', compression = 'none',
       maximum_object_size = {_LONGEST_LINE}, columns = {{{types}}})"""
     try:
-        with duckdb.connect(":memory:", config=config) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"SET allowed_directories = [{_text(made.parent)}]")
-            connection.execute("SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
+        with _connected(made.parent) as connection:
             connection.execute(
                 f"COPY (SELECT * FROM {read}) TO {_text(made)} "  # noqa: S608 - constants and quoted paths
                 f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROWS_A_GROUP})"
             )
     except duckdb.Error as error:
-        why = str(error).splitlines()[0]
-        raise StorageError(
-            f"{made}: DuckDB cannot write it: {why}; free space or fix the disk, then try again"
-        ) from error
+        why = str(error).partition("\n")[0].strip()
+        raise StorageError(f"{shown}: DuckDB: {why}; free space or fix the disk, then resume the run") from error
+
+
+def _connected(place: Path) -> "duckdb.DuckDBPyConnection":
+    """Return a DuckDB that reads and writes in this directory only, in bounded memory, and loads nothing."""
+    import duckdb
+
+    config: dict[str, Any] = {
+        "threads": THREADS,
+        "memory_limit": MEMORY,
+        "temp_directory": str(place / "spilled"),
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "allow_community_extensions": False,
+        "python_enable_replacements": False,
+    }
+    connection = duckdb.connect(":memory:", config=config)
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET allowed_directories = [{_text(place)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
 
 
 def _text(path: Path) -> str:

@@ -5,7 +5,7 @@ Unlike results.csv such a file cannot be appended to. It is written when a run b
 
 import shutil
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 from bulkimg.errors import UsageError
@@ -23,11 +23,15 @@ def is_table(path: Path) -> bool:
 
 def check_library(option: str, kind: str) -> None:
     """Raise UsageError if the library that writes this kind of file is not installed."""
-    if kind == "parquet" and find_spec("duckdb") is None:
+    if kind != "parquet":
+        return
+    try:
+        import_module("duckdb")  # imported only where Parquet is asked for
+    except ImportError:
         raise UsageError(
             f"{option}: Parquet needs duckdb, which is not installed; install bulkimg with its extra, in its checkout: "
             "uv tool install '.[parquet]' (or pip install duckdb in bulkimg's environment)"
-        )
+        ) from None
 
 
 def check_size(option: str, kind: str, rows: int, columns: Sequence[str] | None) -> None:
