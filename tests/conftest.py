@@ -28,6 +28,7 @@ from tests.warm import Forge, Order, Warm, fits
 ROOT = Path(__file__).parent.parent
 CORPORA = ROOT.parent / "shared" / "corpora"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SOFFICE = shutil.which("soffice") or shutil.which("libreoffice")
 Running = Warm | subprocess.Popen[str]  # a command that was started
 
 
@@ -80,6 +81,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line("left out: spans to a collector; pip install '.[metrics]'")
     if shutil.which("groff") is None:
         terminalreporter.write_line("left out: man pages through groff; apt-get install groff-base")
+    if SOFFICE is None:
+        terminalreporter.write_line("left out: workbooks through LibreOffice; apt-get install libreoffice-calc-nogui")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +105,14 @@ def strace() -> str:
     if found is None:
         pytest.skip("strace is absent")
     return found
+
+
+@pytest.fixture
+def soffice() -> str:
+    """Return the path of LibreOffice's program. The test is skipped if it is missing."""
+    if SOFFICE is None:
+        pytest.skip("LibreOffice is absent")
+    return SOFFICE
 
 
 def corpus(name: str) -> Path:

@@ -14,14 +14,15 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from bulkimg.errors import StorageError
+from bulkimg.engine.create import create_retry, create_run, resume_run
+from bulkimg.errors import StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, claims
 from bulkimg.ledger.intake import add_rows
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.check import Checker
 from bulkimg.model import FIELDS, Outcome, Row, Status, utf16_length
 from bulkimg.planner import load_rows
-from bulkimg.report import xlsx
+from bulkimg.report import workbook, xlsx
 from bulkimg.report.tables import write_table
 from bulkimg.report.workbook import OURS, too_large
 from bulkimg.report.xlsx import LONGEST, Line, Sheet, Style, column_name, fitted, write_workbook
@@ -358,6 +359,31 @@ def test_a_run_that_begins_has_a_sheet_without_rows(tmp_path: Path) -> None:
 )
 def test_what_no_sheet_holds_is_known_before(rows: int, columns: list[str] | None, why: str) -> None:
     assert too_large(rows, columns) == why
+
+
+def test_a_run_whose_rows_no_sheet_holds_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows and columns that a sheet does hold take too long for a test: the limits are small here."""
+    source = tmp_path / "m.csv"
+    source.write_text("uuid,name\n" + "".join(f"{uuid(n)},x\n" for n in range(6)))
+    asked_for = Settings(runs_dir=tmp_path / "runs", results=tmp_path / "x.xlsx")
+    begun = create_run(str(source), asked_for.model_copy(update={"results": None}))
+    begun.close()
+    monkeypatch.setattr(workbook, "MOST_ROWS", 6)
+    with pytest.raises(
+        UsageError, match=r"x\.xlsx: the manifest has 6 rows, and a sheet holds at most 5 below its header"
+    ):
+        create_run(str(source), asked_for)
+    with pytest.raises(UsageError, match="6 rows"):
+        resume_run(begun.directory, asked_for)
+    with pytest.raises(UsageError, match="6 rows"):
+        create_retry(begun.directory, asked_for)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [begun.directory.run_id]
+    begun.directory.hold()
+    monkeypatch.setattr(workbook, "MOST_ROWS", 7)
+    begun.directory.release()
+    create_run(str(source), asked_for).close()
 
 
 def many(tmp_path: Path, rows: int = 3000) -> tuple[Ledger, RunDirectory]:
