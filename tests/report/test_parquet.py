@@ -15,7 +15,6 @@ from bulkimg.report.parquet import COLUMNS
 from bulkimg.report.tables import write_table
 from tests.report.test_workbook import finished, run_of, uuid
 
-
 # As docs/reference/results.md promises them.
 TYPES = {
     "line": "BIGINT", "uuid": "VARCHAR", "status": "VARCHAR", "code": "VARCHAR", "message": "VARCHAR", "hint": "VARCHAR",
