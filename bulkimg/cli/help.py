@@ -42,10 +42,12 @@ def command(
     """Without a topic, lists them."""
     if not topic:
         _list()
-    elif topic in COMMANDS:
-        app([topic, "--help"], prog_name="bulkimg", standalone_mode=False)
     elif page := topics().get(topic):
         _show(page)
+        if topic in COMMANDS:  # results is both
+            screen.note(f"the command of this name: bulkimg {topic} --help")
+    elif topic in COMMANDS:
+        app([topic, "--help"], prog_name="bulkimg", standalone_mode=False)
     else:
         raise UsageError(
             f"there is no topic {topic!r}{nearest(topic, [*topics(), *COMMANDS], whole=False)}; bulkimg help lists them"

@@ -85,7 +85,7 @@ EXAMPLES: Mapping[str, Examples] = {
     "results": (
         ("bulkimg results RUN --as xlsx", "a workbook with every row, in the run's directory"),
         ("bulkimg results RUN --out relabel.xlsx", "in another place"),
-        ("bulkimg results last --as jsonl | jq .status", "the newest run, for a program"),
+        ("bulkimg results last --as jsonl", "the newest run, for a program"),
     ),
     "watch": (
         ("bulkimg watch", "the newest run, until it ends"),

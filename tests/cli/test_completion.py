@@ -51,7 +51,7 @@ def used(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Cli:
 
 def test_commands_are_completed(used: Cli) -> None:
     assert set(bash(used, "")) == set(COMMANDS)
-    assert set(bash(used, "re")) == {"report", "resume", "retry"}
+    assert set(bash(used, "re")) == {"report", "results", "resume", "retry"}
 
 
 def test_options_are_completed(used: Cli) -> None:

@@ -167,7 +167,12 @@ def test_a_topic_is_the_page_of_the_docs(cli: Cli, topic: str) -> None:
     assert cli("help", topic).out == page.read_text("utf-8").rstrip("\n") + "\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def test_a_page_with_the_name_of_a_command_names_the_command(cli: Cli) -> None:
+    assert set(topics()) & set(COMMANDS) == {"results"}
+    assert cli("help", "results").err == "the command of this name: bulkimg results --help\n"
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in topics()])
 def test_help_of_a_command_is_its_help(cli: Cli, command: str) -> None:
     assert cli("help", command).out == cli(command, "--help").out
 

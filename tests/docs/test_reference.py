@@ -42,6 +42,7 @@ OTHER_PROGRAMS = frozenset({"--parallel", "--parallel-max", "--env-file"})  # in
 NOT_CODES = frozenset(
     {"BEGIN", "COMMIT", "ROLLBACK", "DELETE", "GET", "POST", "PUT", "HOME", "XDG_CONFIG_HOME", "LOGNAME", "USER", "ISO"}
     | {"UEFI", "UTC", "CREDENTIALS_DIRECTORY", "HEAD", "DENY", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"}
+    | {"BIGINT", "INTEGER", "JSON", "TIMESTAMPTZ", "VARCHAR", "FFCECB", "FFFFFF"}  # types of DuckDB, colours
 )
 OF_THE_MANIFEST = ("manifest/", "model.py", "ledger/intake.py", "planner/undo.py")
 CODE = re.compile(r"[A-Z]{3,}|[A-Z]{2,}(?:_[A-Z]+)+")
