@@ -148,7 +148,9 @@ def write_table(run: OpenRun, check: Callable[[], None] = lambda: None, *, rows:
 def broken_off(run: OpenRun, summary: Summary, stop: Ending | None) -> Summary:
     """Return the summary of a run whose table was not written because of a signal. Resuming it writes the table."""
     code, following = int(stop.exit_code if stop else Exit.INTERRUPTED), f"bulkimg resume {run.directory.words}"
-    reason = summary.reason or f"{stop.why if stop else 'interrupted'} before {run.table} was written"
+    reason = f"{stop.why if stop else 'interrupted'} before {run.table} was written"
+    if summary.reason:
+        reason = f"{summary.reason}; {run.table} was not written"
     run.ledger.set_meta(exit_code=code, next=following, reason=reason)
     details = {**summary.details, "next": following}
     return replace(summary, exit_code=code, reason=reason, details=details)

@@ -241,7 +241,12 @@ class Engine:
                 thread.exception()  # what it was writing is given up
                 raise
 
-        return not self._interrupt.at_once and await self._interrupt.unless_broken_off(written())
+        if self._interrupt.at_once:
+            return False
+        stop, later = self._interrupt.stop, asyncio.get_running_loop().call_later
+        if stop and stop.exit_code in (Exit.INTERRUPTED, Exit.TERMINATED):  # its sender waits, but not for long
+            later(self._run.settings.timeout, self._interrupt.break_off)
+        return await self._interrupt.unless_broken_off(written())
 
     def _spelling(self) -> str:
         """Return the action key that is asked for, or that the server accepted before."""
