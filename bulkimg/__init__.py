@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         Paused,
         PlanCounts,
         PlanMade,
+        PluginWarning,
         Problem,
         Reopened,
         ReportFailed,
@@ -77,7 +78,7 @@ _HOMES = {
     ),
     "bulkimg.model": (
         "Adjusted", "CanaryPassed", "Event", "Held", "MetricsFailed", "NoControl", "NotifyFailed", "Unreadable", "Outcome", "Paused",
-        "PlanCounts", "PlanMade",
+        "PlanCounts", "PlanMade", "PluginWarning",
         "Problem", "Reopened", "ReportFailed", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
     ),
 }  # fmt: skip
@@ -102,6 +103,7 @@ __all__ = [
     "Paused",
     "PlanCounts",
     "PlanMade",
+    "PluginWarning",
     "Problem",
     "Reopened",
     "ReportFailed",

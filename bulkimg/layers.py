@@ -55,6 +55,7 @@ _JOB_KEYS: dict[str, Mapping[str, str]] = {
             "skip_rows",
             "max_rows",
             "where",
+            "plugins",
             "tags",
             "tags_mode",
             "note",
@@ -103,7 +104,7 @@ class Layer:
 
 def flag(option: str) -> str:
     """Return the option as a command line writes it."""
-    return f"--{option.replace('_', '-')}"
+    return "--plugin" if option == "plugins" else f"--{option.replace('_', '-')}"  # one name each time
 
 
 def flags_layer(flags: Mapping[str, Any]) -> Layer:

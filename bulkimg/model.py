@@ -457,6 +457,14 @@ class MetricsFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PluginWarning:
+    """A plugin does not observe the run any more, or not as before. The run and its exit code are as without it."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """No new row starts; rows in flight finish."""
 
@@ -492,6 +500,7 @@ Event = (
     | NoControl
     | NotifyFailed
     | MetricsFailed
+    | PluginWarning
     | ReportFailed
     | Stopping
     | Summary

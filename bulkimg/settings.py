@@ -28,6 +28,7 @@ from bulkimg.values import (
     parse_maps,
     parse_names,
     parse_path,
+    parse_plugins,
     parse_rate,
     parse_run_id,
     parse_targets,
@@ -86,6 +87,8 @@ class Settings(BaseModel):
     skip_rows: Annotated[int, Field(ge=0)] = 0
     max_rows: Annotated[int, Field(ge=1)] | None = None
     where: Annotated[tuple[str, ...], BeforeValidator(parse_conditions, json_schema_input_type=list[str] | str)] = ()
+    # code of others that checks rows and observes events
+    plugins: Annotated[tuple[str, ...], BeforeValidator(parse_plugins, json_schema_input_type=list[str] | str)] = ()
     # the files and the output
     results: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     runs_dir: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] = Path("runs")

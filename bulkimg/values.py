@@ -251,6 +251,19 @@ def nearest(word: str, known: Iterable[str], *, whole: bool = True) -> str:
     )
 
 
+def parse_plugins(value: Any) -> tuple[str, ...]:
+    """Parse names of plugins, each once. `none` alone means that there are none."""
+    names = tuple(name.strip() for text in _texts(value) for name in text.split(",") if name.strip())
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"names {name!r} twice; keep one of them")
+        if not name.isprintable():
+            raise ValueError("contains a name with characters that are not printable")
+    if "none" in names and len(names) > 1:
+        raise ValueError("names none and a plugin; keep one of them")
+    return () if names == ("none",) else names
+
+
 def parse_encoding(value: Any) -> str:
     try:
         codec = codecs.lookup(str(value))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bulkimg.campaign import directory
 from bulkimg.campaign.directory import Campaign, Member
-from bulkimg.engine.create import begin_run, check_source, check_start, make_ready
+from bulkimg.engine.create import begin_run, check_results_size, check_source, check_start, removing_if_refused
+from bulkimg.engine.plugins import load_plugins
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import UsageError
 from bulkimg.ledger.rundir import new_id
@@ -34,7 +35,8 @@ def create_campaign(
     `create_run` raises, before anything is made wherever it can be known.
     """
     check_together(targets)
-    manifest = Manifest(source, asked)
+    plugins = load_plugins(asked.plugins)
+    manifest = Manifest(source, asked, alter=plugins.alter)
     path = str(Path(source).absolute()) if source != "-" else ""
     check_source(source)
     own = {name: own_settings(name, settings) for name, settings in targets.items()}
@@ -45,10 +47,13 @@ def create_campaign(
     try:
         for name, settings in own.items():
             named = settings.model_copy(update={"run_id": member_id(path_of_all, name)})
-            runs[name] = begin_run(named, attendants[name], at, manifest_path=path, plan_only=plan_only)
-        load_split([run.ledger for run in runs.values()], manifest, _homes(asked, list(runs)))
+            runs[name] = begin_run(named, attendants[name], plugins, at, manifest_path=path, plan_only=plan_only)
+        with removing_if_refused(*runs.values()):
+            load_split([run.ledger for run in runs.values()], manifest, _homes(asked, list(runs)))
+            for run in runs.values():
+                check_results_size(run.ledger, run.settings)
         for run in runs.values():
-            make_ready(run)
+            run.ledger.set_meta(state="ready")
         return tie(path_of_all, runs, at, kind="run", job=job, manifest=source), runs
     except BaseException:
         for run in runs.values():

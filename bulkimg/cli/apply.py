@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bulkimg.campaign import Campaign
+from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit
 from bulkimg.cli.options import GUARD, METRICS, PACE, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find_any
@@ -23,7 +24,7 @@ Checksum = Annotated[
 ]
 
 
-@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, *METRICS, "yes")
+@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, *METRICS, "plugins", "yes")
 def command(run: Run, flags: Flags, checksum: Checksum = None) -> None:
     """Every image is looked at once more just before it is changed; one that has changed since the plan is a conflict."""
     if checksum is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", checksum):
@@ -40,5 +41,8 @@ def command(run: Run, flags: Flags, checksum: Checksum = None) -> None:
     asked = CommandContext(flags, stored=stored_settings(directory))
     asked.refuse_dry_run("apply")
     credentials = asked.credentials()
-    opened = resume_run(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}), planned=True)
+    with screen.prints_of_plugins(asked.settings.plugins):
+        opened = resume_run(
+            directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}), planned=True
+        )
     execute_and_exit(opened, credentials, ask=checksum is None, checksum=checksum)

@@ -23,7 +23,8 @@ def command(source: Source, flags: Flags) -> None:
     given = source
     asked, source = ask_for(source, flags)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        run = create_run(source, offline(asked.settings, place))
+        with screen.prints_of_plugins(asked.settings.plugins):
+            run = create_run(source, offline(asked.settings, place))
         try:
             found, bad, _ = stats.problem_counts(run.ledger)
             exit_code = Exit.MANIFEST if found else Exit.OK
@@ -67,6 +68,7 @@ def _document(run: OpenRun, source: str, bad: int, exit_code: Exit) -> dict[str,
         "merged": meta("merged"),
         "blank_records": meta("blank_records", 0),
         "rows_with_problems": bad,
+        "plugins": meta("plugins", []),
         "problems": [asdict(problem) for problem in stats.problems(run.ledger)],
         "warnings": [asdict(warning) for warning in stats.warnings(run.ledger)],
     }

@@ -86,6 +86,18 @@ def profiles(incomplete: str) -> Found:
     return []
 
 
+def plugins(incomplete: str) -> Found:
+    """Complete the installed plugins, each with its package. None is imported."""
+    from importlib.metadata import entry_points
+
+    with suppress(Exception):  # damaged files of any installed package
+        found = sorted(entry_points(group="bulkimg"), key=lambda entry: entry.name)
+        return [
+            (entry.name, entry.dist.name if entry.dist else "") for entry in found if entry.name.startswith(incomplete)
+        ]
+    return []
+
+
 def _fields() -> tuple[str, ...]:
     from bulkimg.model import FIELDS
 

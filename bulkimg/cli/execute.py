@@ -54,7 +54,8 @@ def execute(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
     try:
         allow_files(run.settings.concurrency)
-        with asyncio.Runner(loop_factory=event_loop()) as runner:
+        prints = screen.prints_of_plugins(run.settings.plugins)
+        with prints, asyncio.Runner(loop_factory=event_loop()) as runner:
             engine = Engine(run, credentials, watcher, allow=allow_files, **how)
             watcher.follow(lambda: engine.live)
 

@@ -203,7 +203,7 @@ def closing(command: str) -> list[tuple[str, list[tuple[str, str]]]]:
 GROUPS: Mapping[str, Sequence[str]] = {
     "Manifest": (
         "format", "encoding", "map", "set", "empty_token", "allow_value", "strict", "skip_invalid", "skip_rows", "max_rows",
-        "where", "tags", "tags_mode",
+        "where", "tags", "tags_mode", "plugins",
     ),
     "Guards": (
         "yes", "dry_run", "canary", "max_changes", "max_errors", "allow_field", "survey", "run_id", "note", "allow_overlap",
@@ -221,7 +221,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 RARE = frozenset({
     "empty_token", "allow_value", "skip_rows", "max_rows", "tags", "tags_mode", "survey", "allow_overlap", "adaptive",
     "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file", "action_key", "log_format",
-    "metrics_file", "metrics_listen", "otel", "targets", "order", "stop_on_failure",
+    "metrics_file", "metrics_listen", "otel", "targets", "order", "stop_on_failure", "plugins",
 })  # fmt: skip
 
 

@@ -143,6 +143,12 @@ OPTIONS: dict[str, Any] = {
         "Only rows whose cell is (=), is not (!=) or is like (~=, with %) this. Repeatable.",
         complete.columns,
     ),
+    "plugins": _many(
+        "--plugin",
+        "NAME",
+        "Let an installed plugin check rows and observe events. Repeatable; none leaves out those of the job or run.",
+        complete.plugins,
+    ),
     "results": _text("--results", "FILE", "Also write the results here (.csv, .jsonl, .xlsx or .parquet)."),
     "runs_dir": _text("--runs-dir", "DIR", "Where runs are kept.  [default: runs]"),
     "progress": _text(
@@ -199,6 +205,7 @@ MANIFEST = (
     "max_rows",
     "where",
     "tags_mode",
+    "plugins",
 )
 GUARD = ("max_changes", "allow_field", "canary", "allow_overlap")
 PLAN = ("survey", "tags", "note", "run_id", *GUARD)

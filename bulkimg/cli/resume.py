@@ -47,7 +47,7 @@ def runs_dir(flags: Flags) -> Path:
     return CommandContext({key: flags[key] for key in ("runs_dir", *SPEECH) if key in flags}).settings.runs_dir
 
 
-@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, *METRICS, "yes")
+@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, *METRICS, "plugins", "yes")
 def command(run: Run, flags: Flags) -> None:
     """Rows of unknown fate are asked about first; at most they are sent once more."""
     found = find_any(run, flags)
@@ -60,7 +60,8 @@ def command(run: Run, flags: Flags) -> None:
     asked = CommandContext(flags, stored=stored_settings(directory))
     asked.refuse_dry_run("resume")
     credentials = asked.credentials()
-    opened = resume_run(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
+    with screen.prints_of_plugins(asked.settings.plugins):
+        opened = resume_run(directory, asked.settings.model_copy(update={"runs_dir": directory.path.parent}))
     is_done = opened.ledger.meta("state") == "done"
     done = f"run {directory.run_id} is finished: nothing to resume"
     screen.note(done if is_done else f"resuming run {directory.run_id}")

@@ -1,13 +1,14 @@
 """`bulkimg retry`: a new run of the rows that an earlier one left failed, unknown or unprocessed."""
 
 from bulkimg.campaign import Campaign
+from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit, nothing_to_do
 from bulkimg.cli.options import METRICS, PACE, PLAN, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find_any
 from bulkimg.engine.create import NothingToDo, create_retry, named_run, resume_run, stored_settings
 
 
-@with_options("profile", "ca_file", "action_key", *PACE, *PLAN, *REPORT, *METRICS, "yes")
+@with_options("profile", "ca_file", "action_key", *PACE, *PLAN, *REPORT, *METRICS, "plugins", "yes")
 def command(run: Run, flags: Flags) -> None:
     """Its results hold these rows only, under their old line numbers."""
     directory = find_any(run, flags)
@@ -24,7 +25,8 @@ def command(run: Run, flags: Flags) -> None:
     try:
         settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
         named = named_run(settings, retry_of=directory.run_id)
-        opened = resume_run(named, settings) if named else create_retry(directory, settings)
+        with screen.prints_of_plugins(settings.plugins):
+            opened = resume_run(named, settings) if named else create_retry(directory, settings)
     except NothingToDo as nothing:
         nothing_to_do(nothing)
         return

@@ -67,7 +67,8 @@ def begin_or_refuse(asked: CommandContext, source: str, *, plan_only: bool = Fal
         credentials = asked.credentials()
         if named := named_run(asked.settings):
             return _resumed(named, asked, source), credentials
-        run = create_run(source, asked.settings, plan_only=plan_only)
+        with screen.prints_of_plugins(asked.settings.plugins):
+            run = create_run(source, asked.settings, plan_only=plan_only)
     for remark in remarks(run.ledger):
         screen.note(screen.one_line(remark))
     if why := refusal(run):
@@ -118,7 +119,8 @@ def _dry_run(source: str, asked: CommandContext) -> None:
     """Check the manifest offline in a temporary place, and show what it asks for. `bulkimg plan` reads the images."""
     check_outputs(source, asked.settings)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        run = create_run(source, offline(asked.settings, place))
+        with screen.prints_of_plugins(asked.settings.plugins):
+            run = create_run(source, offline(asked.settings, place))
         why = refusal(run)
         for remark in remarks(run.ledger):
             screen.note(screen.one_line(remark))

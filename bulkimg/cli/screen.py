@@ -15,7 +15,7 @@ import sys
 import textwrap
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -294,6 +294,34 @@ def _filled(line: str, width: int) -> str:
         line, max(width, 20), subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
     )
     return "\n".join(wrapped) or line
+
+
+class _Notes(io.TextIOBase):
+    """Make a message of each line that is written."""
+
+    def __init__(self) -> None:
+        self._begun = ""
+
+    def write(self, text: str, /) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            note(one_line(line))
+        return len(text)
+
+    def close(self) -> None:
+        if not self.closed and self._begun:
+            self.write("\n")
+        super().close()
+
+
+@contextlib.contextmanager
+def prints_of_plugins(names: Sequence[str]) -> Iterator[None]:
+    """Show what plugins print as messages: standard output belongs to results and documents."""
+    if not names:
+        yield
+        return
+    with _Notes() as notes, contextlib.redirect_stdout(notes):
+        yield
 
 
 # -- questions ----------------------------------------------------------------------------------------------------------

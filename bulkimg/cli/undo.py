@@ -41,6 +41,7 @@ _OF_THE_RUN = (
     "allow_overlap",
     *REPORT,
     *METRICS,
+    "plugins",
     "yes",
 )
 _NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows")
@@ -106,9 +107,11 @@ def _begin(directory: RunDirectory, asked: CommandContext, where: list[str]) -> 
     """Create the undo of a run. Returns None after a message if the run changed nothing."""
     settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
     if named := named_run(settings, undo_of=directory.run_id):
-        return resume_run(named, settings)
+        with screen.prints_of_plugins(settings.plugins):
+            return resume_run(named, settings)
     try:
-        return create_undo(directory, settings, where)
+        with screen.prints_of_plugins(settings.plugins):
+            return create_undo(directory, settings, where)
     except NothingToDo as nothing:
         other = None if where else last_that_changed(settings.runs_dir)
         hint = f"; the last run that changed something is {other.run_id}: bulkimg undo {other.words}" if other else ""

@@ -31,7 +31,7 @@ class Attending:
         self._before = own_end(run.ledger) if run.attendants else None  # of an earlier process
         self._redactor = Redactor()
         if credentials:
-            self._redactor.add_secret(*_secrets(credentials))
+            self._redactor.add_secret(*secrets_of(credentials))
 
     async def before(self, point: HookPoint) -> Ending | None:
         """Run the hooks of this point, if anything is left to send. Returns why nothing may be sent, or None."""
@@ -132,7 +132,8 @@ def opening(run: OpenRun) -> dict[str, Any]:
     }
 
 
-def _secrets(credentials: Credentials) -> tuple[str, ...]:
+def secrets_of(credentials: Credentials) -> tuple[str, ...]:
+    """Return what must not be shown of the credentials."""
     match credentials:
         case Session(uuid):
             return (uuid,)

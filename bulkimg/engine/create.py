@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bulkimg import __version__
 from bulkimg.cells import write_cell
 from bulkimg.engine.measuring import check_metrics
 from bulkimg.engine.overlap import Work, refuse_overlap, work_of
+from bulkimg.engine.plugins import NO_PLUGINS, Plugins, load_observers, load_plugins, with_earlier, with_new
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, stats, timeline
@@ -42,13 +44,16 @@ def create_run(
 
     Raises RunRefused if another run of the same work is under way, unless this run is only planned (`plan_only`).
     """
-    manifest = Manifest(source, settings, changes)
+    plugins = load_plugins(settings.plugins)
+    manifest = Manifest(source, settings, changes, plugins.alter)
     path = str(Path(source).absolute()) if changes is None and source != "-" else ""
     check_source(source, changes)
     attendants = check_start(source, path, settings, plan_only=plan_only)
-    run = begin_run(settings, attendants, now(), manifest_path=path, plan_only=plan_only)
-    load_rows(run.ledger, manifest)
-    make_ready(run)
+    run = begin_run(settings, attendants, plugins, now(), manifest_path=path, plan_only=plan_only)
+    with removing_if_refused(run):
+        load_rows(run.ledger, manifest)
+        check_results_size(run.ledger, settings)
+    run.ledger.set_meta(state="ready")
     return run
 
 
@@ -66,30 +71,25 @@ def check_start(source: str, path: str, settings: Settings, *, plan_only: bool =
     return attendants
 
 
-def begin_run(settings: Settings, attendants: Attendants, now: float, **header: Any) -> OpenRun:
-    """Make the directory and the ledger of a run whose rows are not loaded yet."""
+def begin_run(settings: Settings, attendants: Attendants, plugins: Plugins, now: float, **header: Any) -> OpenRun:
+    """Make the directory and the ledger of a run whose rows are not loaded yet. `plugins` are those of its rows."""
     directory = new_run(settings.runs_dir, now, settings.run_id)
     ledger = Ledger.create(directory.ledger)
-    _write_header(ledger, directory, settings, now, **header)
-    return OpenRun(directory, ledger, settings, attendants=attendants)
-
-
-def make_ready(run: OpenRun) -> None:
-    """End the making of a run whose rows are loaded. Raises UsageError, and removes the run, if an option is wrong."""
-    with _removing_if_refused(run.directory, run.ledger):
-        _check_size(run.ledger, run.settings)
-    run.ledger.set_meta(state="ready")
+    about = {"plugins": plugins.records} if plugins.loaded else {}
+    _write_header(ledger, directory, settings, now, **(about | header))
+    return OpenRun(directory, ledger, settings, attendants=attendants, plugins=plugins)
 
 
 @contextmanager
-def _removing_if_refused(directory: RunDirectory, ledger: Ledger) -> Iterator[None]:
-    """Remove a new run of which nothing was planned or sent, if an option turns out to be wrong."""
+def removing_if_refused(*runs: OpenRun) -> Iterator[None]:
+    """Remove new runs if a plugin or an option turns out to be wrong. Nothing of them was planned or sent."""
     try:
         yield
     except UsageError:
-        ledger.close()
-        directory.remove()
-        directory.release()
+        for run in runs:
+            run.ledger.close()
+            run.directory.remove()
+            run.directory.release()
         raise
 
 
@@ -126,7 +126,7 @@ def check_outputs(source: str, settings: Settings) -> None:
     check_library(f"--results {path}", path.suffix[1:])
 
 
-def _check_size(ledger: Ledger, settings: Settings) -> None:
+def check_results_size(ledger: Ledger, settings: Settings) -> None:
     """Raise UsageError if --results cannot hold the rows of this ledger."""
     if path := settings.results:
         check_size(f"--results {path}", path.suffix[1:], stats.rows_in_all(ledger), ledger.meta("columns"))
@@ -246,10 +246,20 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
     if state != "done":
         ledger.set_meta(settings=kept_options(settings))  # guards and pace that are given now hold from now on
     check_outputs(ledger.meta("manifest") or "", settings)
-    _check_size(ledger, settings)
+    check_results_size(ledger, settings)
     check_metrics(settings)
     attendants = Attendants() if state == "done" else attendants_of(settings)
-    return OpenRun(directory, ledger, settings, attendants=attendants)
+    plugins = NO_PLUGINS if state == "done" else _observers(ledger, settings)
+    return OpenRun(directory, ledger, settings, attendants=attendants, plugins=plugins)
+
+
+def _observers(ledger: Ledger, settings: Settings) -> Plugins:
+    """Load the plugins that observe a resumed run. Its rows have passed the row hooks before."""
+    records = ledger.meta("plugins", [])
+    plugins = load_observers(settings.plugins, records)
+    if plugins.loaded:
+        ledger.set_meta(plugins=with_new(records, plugins))
+    return plugins
 
 
 def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str | None = None) -> RunDirectory | None:
@@ -445,15 +455,18 @@ def _begin_from(
     check_outputs(old.meta("manifest") or "", settings)
     attendants = attendants_of(settings)
     check_metrics(settings)
+    plugins = replace(load_observers(settings.plugins, old.meta("plugins", [])), remarks=())  # it begins with them
     if not settings.allow_overlap:
         refuse_overlap(settings.runs_dir, work_of(old)._replace(target=settings.target), RunDirectory(old.path.parent))
-    run = begin_run(settings, attendants, now(), left_out=0, **header)
+    if records := with_earlier(old.meta("plugins", []), plugins):
+        header["plugins"] = records
+    run = begin_run(settings, attendants, plugins, now(), left_out=0, **header)
     ledger, ordinal = run.ledger, 1
     for batch in batches(rows):
         add_rows(ledger, ordinal, batch)
         ordinal += len(batch)
-    with _removing_if_refused(run.directory, ledger):
-        _check_size(ledger, settings)
+    with removing_if_refused(run):
+        check_results_size(ledger, settings)
     ledger.set_meta(merged=merge_duplicates(ledger))
     ledger.keep_checksums()
     ledger.set_meta(state="ready")

@@ -15,6 +15,7 @@ from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.measuring import Measuring
 from bulkimg.engine.overlap import refuse_overlap, work_of
 from bulkimg.engine.planning import Approve, Planning
+from bulkimg.engine.plugging import Plugging
 from bulkimg.engine.recorder import Recorder
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.sending import Sending
@@ -80,6 +81,7 @@ class Engine:
         with storage_errors(run.directory.ledger):  # both read what earlier processes did
             self._attending = Attending(run, self._observe, self._interrupt, credentials)
             self._measuring = Measuring(run, self.pace, meter, observe, runtime.now, plan_only=plan_only)
+        self._plugging = Plugging(run.plugins, self._observe, credentials, plan_only=plan_only)
         self._is_over = False  # only messages are sent
         self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
         self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock)
@@ -88,6 +90,7 @@ class Engine:
         self.steering.watch(event)
         self._recorder.watch(event)
         self._measuring.watch(event)
+        self._plugging.watch(event)
         self._tell(event)
 
     @property
@@ -144,6 +147,7 @@ class Engine:
             self._is_over = True
             if not self._plan_only:
                 await self._attending.broke(error)
+            await self._end_plugging(None)
             raise
 
     async def _carry_out(self) -> Summary:
@@ -160,6 +164,7 @@ class Engine:
         if settings.note:  # may differ from the plan's note
             run.ledger.set_meta(note=settings.note)
         run.ledger.set_meta(started_at=run.ledger.meta("started_at") or self._runtime.now())
+        self._plugging.begin()
         if not stats.rows_to_do(run.ledger):
             run.ledger.set_meta(state="running")
             return await self._end(finish(run, None, self._runtime.now()))
@@ -209,6 +214,7 @@ class Engine:
         summary = await self._close(summary)
         if not self._plan_only:
             await self._attending.end(summary_document(summary))
+        await self._end_plugging(summary)
         return summary
 
     async def _close(self, summary: Summary) -> Summary:
@@ -247,6 +253,11 @@ class Engine:
         if stop and stop.exit_code in (Exit.INTERRUPTED, Exit.TERMINATED):  # its sender waits, but not for long
             later(self._run.settings.timeout, self._interrupt.break_off)
         return await self._interrupt.unless_broken_off(written())
+
+    async def _end_plugging(self, summary: Summary | None) -> None:
+        """Let the plugins observe the end. A second signal ends the waiting, or prevents it."""
+        if not self._interrupt.at_once:
+            await self._interrupt.whatever_comes_of_it(self._plugging.end(summary))
 
     def _spelling(self) -> str:
         """Return the action key that is asked for, or that the server accepted before."""

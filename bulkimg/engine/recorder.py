@@ -9,12 +9,23 @@ from collections.abc import Callable, Mapping
 
 from bulkimg.ledger import Ledger, Writer, timeline
 from bulkimg.meter import Meter
-from bulkimg.model import Event, NoControl, NotifyFailed, Retrying, RunEvent, Sample, Settled, Started, Surveyed
+from bulkimg.model import (
+    Event,
+    NoControl,
+    NotifyFailed,
+    PluginWarning,
+    Retrying,
+    RunEvent,
+    Sample,
+    Settled,
+    Started,
+    Surveyed,
+)
 from bulkimg.pace import Pace
 from bulkimg.report import Narrator
 from bulkimg.runtime import Runtime
 
-_NOT_KEPT = (Settled, Retrying, Surveyed, NoControl, NotifyFailed)
+_NOT_KEPT = (Settled, Retrying, Surveyed, NoControl, NotifyFailed, PluginWarning)
 
 
 class Recorder:

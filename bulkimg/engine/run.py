@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bulkimg.engine.plugins import NO_PLUGINS, Plugins
 from bulkimg.ledger import Ledger, LiveResults, RunDirectory
 from bulkimg.model import PlanCounts
 from bulkimg.notify import Attendants
@@ -23,6 +24,7 @@ class OpenRun:
     live: LiveResults | None = None  # the result files, once it has begun to send
     planned: PlanCounts | None = None  # the plan's counts, once this process has counted them
     attendants: Attendants = field(default_factory=Attendants)  # the hooks and messages that it was asked for
+    plugins: Plugins = NO_PLUGINS
     counted: dict[str, Any] = field(default_factory=dict)  # counts and causes at its end, for the report
     command: str = ""  # as typed, for a server that was never reached
 

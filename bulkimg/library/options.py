@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
     skip_rows: int
     max_rows: int
     where: str | Sequence[str]
+    plugins: str | Sequence[str]
     results: AnyPath
     runs_dir: AnyPath
     metrics_file: AnyPath

@@ -69,6 +69,7 @@ def _report(
             "retry_of": ledger.meta("retry_of"),
             "started_at": iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or time.time()),
             "exit_code": ledger.meta("exit_code"),
+            "plugins": ledger.meta("plugins", []),
             "next": None if held else insight.following(ledger, directory),
         }
     ).as_json()

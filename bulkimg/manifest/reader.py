@@ -1,9 +1,9 @@
 """Read a manifest in one pass, row by row, in bounded memory: source, format, columns, checks."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from bulkimg.blank import is_blank, trim
 from bulkimg.errors import UsageError
@@ -20,6 +20,21 @@ from bulkimg.settings import Settings
 
 Format = Literal["csv", "tsv", "jsonl", "xlsx", "parquet", "sql"]
 _NO_TEXTS: dict[str, str] = {}
+
+
+class Altered(Protocol):
+    """What plugins made of a row: its fields as in JSONL, which plugin set each changed one, why the row is refused."""
+
+    @property
+    def fields(self) -> Mapping[str, Any]: ...
+    @property
+    def by(self) -> Mapping[str, str]: ...
+    @property
+    def problems(self) -> Sequence[Problem]: ...
+
+
+# Takes line, uuid, fields, expectations and cells by column. Returns None for a row that stays as it is.
+Alter = Callable[[int, str, Fields, Fields, Mapping[str, str]], Altered | None]
 _Said = tuple[Any, dict[str, Any], dict[str, Any] | None]  # the uuid as written, the fields to set, the expectations
 _SPREADSHEETS = frozenset({".xlsx", ".xls", ".xlsm", ".ods", ".numbers"})
 _SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -54,10 +69,20 @@ class Manifest:
     failed.csv; None for JSONL, whose rows have none.
     """
 
-    def __init__(self, name: str, settings: Settings, changes: Iterable[Mapping[str, Any]] | None = None) -> None:
-        """Open the manifest. `changes` are objects as in JSONL that replace the file; their "lines" count from 1."""
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        changes: Iterable[Mapping[str, Any]] | None = None,
+        alter: Alter | None = None,
+    ) -> None:
+        """Open the manifest. `changes` are objects as in JSONL that replace the file; their "lines" count from 1.
+
+        `alter` may change or refuse each row that has an image. What it makes is checked like the manifest's own values.
+        """
         self.name = name
         self._changes = changes
+        self._alter = alter
         self.columns: list[str] | None = None
         self.problems: list[Problem] = []
         self.has_expectations = False
@@ -215,7 +240,8 @@ class Manifest:
 
     def _sound_lines(self, delimiter: str, targets: list[str]) -> SoundLines | None:
         """Return the quick way to read lines, or None if an option must see every record."""
-        if self._settings.skip_rows or self._settings.max_rows is not None or self._columns.look_at_texts:
+        is_sliced = self._settings.skip_rows or self._settings.max_rows is not None
+        if is_sliced or self._columns.look_at_texts or self._alter:
             return None
         constants: dict[str, str] = {}
         self._columns.apply_templates(0, {}, constants)
@@ -229,7 +255,8 @@ class Manifest:
             problem = _cell_count(record.line, cells, len(bound.names))
         if problem:
             return None if self._sliced_out(None) else Row(record.line, None, {}, {}, tuple(cells), (problem,))
-        texts = dict(zip(bound.names, cells, strict=True)) if self._columns.look_at_texts else _NO_TEXTS
+        need = self._columns.look_at_texts or self._alter is not None
+        texts = dict(zip(bound.names, cells, strict=True)) if need else _NO_TEXTS
         if self._sliced_out(texts):
             return None
         asked = {name: cells[at] for name, at in bound.fields}
@@ -288,12 +315,14 @@ class Manifest:
         if self._columns.templates:
             problems += self._columns.apply_templates(line, texts, constants)
             asked = {name: value for name, value in asked.items() if name not in constants}
-        fields, wrong = self._checker.fields(line, asked, cells=is_cells)
-        problems += wrong
+        fields, refused = self._checker.fields(line, asked, cells=is_cells)
         if constants:
             more, wrong = self._checker.fields(line, constants, cells=True)
             fields |= more
-            problems += wrong
+            refused += wrong
+        if self._alter and uuid and (found := self._alter(line, uuid, fields, expects, texts)):
+            fields, refused = self._after_plugins(line, found, fields, refused)
+        problems += refused
         target, wrong = self._columns.target_of(line, texts)
         problems += wrong
         kept = "" if uuid or not isinstance(written, str) else written
@@ -301,6 +330,19 @@ class Manifest:
         if self._settings.strict:
             problems, warnings = [*problems, *warnings], ()
         return Row(line, uuid, fields, expects, cells or (), tuple(problems), kept, warnings, target)
+
+    def _after_plugins(
+        self, line: int, found: Altered, fields: Fields, refused: list[Problem]
+    ) -> tuple[Fields, list[Problem]]:
+        """Return the fields and their problems after the plugins, checked like values of JSONL.
+
+        Plugins may correct a value that was refused. It stays refused if they leave its field out.
+        """
+        if found.problems:
+            return fields, [*refused, *found.problems]
+        made, wrong = self._checker.fields(line, found.fields, cells=False)
+        still = [problem for problem in refused if problem.column not in found.fields]
+        return made, [*still, *(_set_by(found.by.get(problem.column, ""), problem) for problem in wrong)]
 
 
 class _Bound:
@@ -312,6 +354,11 @@ class _Bound:
         self.uuid = targets.index("uuid")
         self.fields = [(name, at) for at, name in enumerate(targets) if name in FIELDS]
         self.expects = [(name[3:], at) for at, name in enumerate(targets) if name.startswith("if_")]
+
+
+def _set_by(plugin: str, problem: Problem) -> Problem:
+    """Return the problem, naming the plugin that set the value."""
+    return replace(problem, message=f"{problem.message} (set by plugin {plugin})") if plugin else problem
 
 
 def _as_text(value: Any) -> str:

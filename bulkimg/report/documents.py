@@ -123,6 +123,15 @@ class PlanDocument(SummaryDocument):
     changes: Changes | None = None
 
 
+class PluginUsed(_Part):
+    """A plugin that checked the rows or observes the run."""
+
+    name: str
+    package: str
+    version: str
+    hooks: Sequence[str]
+
+
 class StatusDocument(Document):
     """A run now: `status --json`, and each element of `runs --json`."""
 
@@ -150,6 +159,7 @@ class StatusDocument(Document):
     retry_of: str | None
     started_at: str
     exit_code: int | None
+    plugins: Sequence[PluginUsed] = ()
     next: str | None
 
 

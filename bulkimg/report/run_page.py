@@ -315,6 +315,7 @@ def _facts(ledger: Ledger, directory: RunDirectory, shape: Timeline | None) -> I
         ("Plan checksum", _code(meta("plan_digest"))),
         ("Exit code", str(code) if code is not None else None),
         ("Directory", _code(str(directory.path))),
+        ("Plugins", ", ".join(f"{used['name']} ({used['package']} {used['version']})" for used in meta("plugins", []))),
         ("Version", f"bulkimg {meta('version')}, drawn by {__version__}"),
     ]
     yield from ((name, value) for name, value in found if value)

@@ -16,6 +16,7 @@ from bulkimg.model import (
     Paused,
     PlanCounts,
     PlanMade,
+    PluginWarning,
     Reopened,
     ReportFailed,
     Retrying,
@@ -28,7 +29,7 @@ from bulkimg.words import count
 
 SURVEY_EVERY = 5.0  # seconds between two sentences about the survey
 SAY_AGAIN = 2.0  # a wait for the same reason is reported again when it is this many times longer
-_WARNINGS = (Held, MetricsFailed, NoControl, NotifyFailed, ReportFailed, Stopping, Unreadable)
+_WARNINGS = (Held, MetricsFailed, NoControl, NotifyFailed, PluginWarning, ReportFailed, Stopping, Unreadable)
 _ACTIONS = {Action.UPDATE: "to update"}
 
 
@@ -110,7 +111,7 @@ def _of_control(event: Event) -> str:
             return f"{what} is now {value} (bulkimg ctl)"
         case NoControl(why):
             return f"bulkimg ctl is not available for this run: {why}"
-        case NotifyFailed(what, why) | MetricsFailed(what, why) | ReportFailed(what, why):
+        case NotifyFailed(what, why) | MetricsFailed(what, why) | ReportFailed(what, why) | PluginWarning(what, why):
             return f"{what}: {why}; the run and its exit code are not affected"
         case Stopping(why):
             return f"stopping ({why}): waiting for rows in flight"

@@ -262,7 +262,7 @@ TABLES = (
     Bug("a refused row of JSONL stays refused in a sheet", "_Table._fields", "row.status == Status.INVALID", "False", "tests/report/test_workbook.py -k jsonl"),
     Bug("an earlier run's columns are replaced in a sheet", "_Table.__init__", "name not in OURS", "True", "tests/report/test_workbook.py -k earlier"),
     Bug("a number typed into a sheet stays a text", "xlsx._TEXT", "", "0", "tests/report/test_workbook.py -k coloured"),
-    Bug("what no sheet holds is refused before anything is sent", "create._check_size", "if path := settings.results: ...", "if False: ...", "tests/report/test_workbook.py -k no_sheet_holds"),
+    Bug("what no sheet holds is refused before anything is sent", "create.check_results_size", "if path := settings.results: ...", "if False: ...", "tests/report/test_workbook.py -k no_sheet_holds"),
     Bug("an old table is not taken for the run's", "Engine._carry_out", "write_table(run, rows=False)", "None", "tests/journeys/test_result_tables.py -k gone"),
     Bug("Ctrl-C ends the writing of a table", "Engine._table_written", "broken.set()", "None", "tests/journeys/test_result_tables.py -k ctrl_c"),
     Bug("a run whose table is missing has no summary of success", "Engine._close", "self._run.table and (not await self._table_written())", "False", "tests/journeys/test_result_tables.py -k gone"),
