@@ -5,6 +5,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from bulkimg.blank import is_blank
 from bulkimg.errors import UsageError
 from bulkimg.model import FIELDS, FLAGS, TAGS, Fields
 from bulkimg.model import Problem as RowProblem
@@ -97,11 +98,10 @@ def _problem(plugin: Plugin, row: Row, item: Any) -> RowProblem:
 
 def _faults(row: Row, found: Row) -> list[tuple[str, str]]:
     """Return (column, what is wrong) for a row that a plugin must not return."""
-    kept = [
-        (name, f"changed {name} of the row, which a plugin cannot") for name in _KEPT if not _is_kept(name, row, found)
-    ]
-    if kept or not isinstance(found.fields, Mapping):
-        return kept or [("", f"returned a row whose fields are {_a(found.fields)}, not a mapping")]
+    if changed := [name for name in _KEPT if getattr(row, name) != getattr(found, name)]:
+        return [("", f"changed {changed[0]} of the row, which a plugin cannot")]
+    if not isinstance(found.fields, Mapping):
+        return [("", f"returned a row whose fields are {_a(found.fields)}, not a mapping")]
     faults = []
     for name, value in found.fields.items():
         if name not in FIELDS:
@@ -112,11 +112,9 @@ def _faults(row: Row, found: Row) -> list[tuple[str, str]]:
             faults.append((name, f"sets {_a(value)}, not a list of texts"))
         elif name not in (*FLAGS, *TAGS) and type(value) is not str:
             faults.append((name, f"sets {_a(value)}, not a text"))
+        elif value and is_blank(value):  # in a manifest it means None; here it is rather a mistake
+            faults.append((name, "sets a blank text, and None is what leaves a field as it is"))
     return faults
-
-
-def _is_kept(name: str, row: Row, found: Row) -> bool:
-    return bool(getattr(row, name) == getattr(found, name))
 
 
 def _wrong(plugin: Plugin, row: Row, column: str, why: str) -> RowProblem:
