@@ -112,7 +112,9 @@ def _faults(row: Row, found: Row) -> list[tuple[str, str]]:
             faults.append((name, f"sets {_a(value)}, not a list of texts"))
         elif name not in (*FLAGS, *TAGS) and type(value) is not str:
             faults.append((name, f"sets {_a(value)}, not a text"))
-        elif value and is_blank(value):  # in a manifest it means None; here it is rather a mistake
+        elif (
+            isinstance(value, str) and value and is_blank(value)
+        ):  # in a manifest it means None; here it is rather a mistake
             faults.append((name, "sets a blank text, and None is what leaves a field as it is"))
     return faults
 
