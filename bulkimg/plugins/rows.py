@@ -14,6 +14,7 @@ from bulkimg.plugins.shapes import Problem, Row
 from bulkimg.values import nearest
 
 LONGEST = 500  # characters of what a plugin says about a row
+_PLAIN = (dict, MappingProxyType)
 _KEPT = (
     "line",
     "uuid",
@@ -54,23 +55,28 @@ class RowHooks:
                 values = _fixed(found.fields)
                 changed = {name for name in {*values, *row.fields} if values.get(name) != row.fields.get(name)}
                 by |= dict.fromkeys(changed, plugin.name)
-                row = replace(row, fields=values)
+                row = Row(line, uuid, values, row.expects, row.cells)
         if not by:
             return None
         return Altered({name: _plain(value) for name, value in row.fields.items()}, by, ())
 
 
 def _called(plugin: Plugin, row: Row) -> Any:
-    """Return what the hook returned. The fields of a row are copied: a mapping may be anything."""
+    """Return what the hook returned. Fields are a plain mapping then, whatever the plugin made them of."""
     try:
         found = plugin.call("bulkimg_row", row=row)
-        if isinstance(found, Row) and isinstance(found.fields, Mapping):
-            found = replace(found, fields=dict(found.fields))
-        return found
     except HookFailed as failed:
-        raise UsageError(
-            f"{plugin.label}: line {row.line}: {failed}; nothing was sent; fix the plugin, or leave it out"
-        ) from None
+        raise _stopped(plugin, row, str(failed)) from None
+    if isinstance(found, Row) and type(found.fields) not in _PLAIN and isinstance(found.fields, Mapping):
+        try:
+            return replace(found, fields=dict(found.fields))
+        except Exception as error:  # a mapping of the plugin's own
+            raise _stopped(plugin, row, f"bulkimg_row returned fields that raise {type(error).__name__}") from None
+    return found
+
+
+def _stopped(plugin: Plugin, row: Row, why: str) -> UsageError:
+    return UsageError(f"{plugin.label}: line {row.line}: {why}; nothing was sent; fix the plugin, or leave it out")
 
 
 def _refused(plugin: Plugin, row: Row, found: Any) -> list[RowProblem]:

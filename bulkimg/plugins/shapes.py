@@ -1,7 +1,7 @@
 """Define what a row hook gets and returns. These shapes are public: a field is never renamed or removed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 Value = str | bool | Sequence[str]  # tags are sequences of texts
 
@@ -24,7 +24,8 @@ class Row:
     def with_fields(self, **values: Value | None) -> "Row":
         """Return the row with these values. None removes a field: the image keeps its present value."""
         merged = {**self.fields, **values}
-        return replace(self, fields={name: value for name, value in merged.items() if value is not None})
+        fields = {name: value for name, value in merged.items() if value is not None}
+        return Row(self.line, self.uuid, fields, self.expects, self.cells)
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,23 @@ def test_an_exception_stops_the_check_in_one_sentence(
     assert os.environ["BULKIMG_SESSION"] not in text
 
 
+def test_fields_may_be_any_mapping_that_can_be_read(site: Site) -> None:
+    site.install("chain", "from collections import ChainMap\n" + body(
+        "from dataclasses import replace\nreturn replace(row, fields=ChainMap({'name': 'new'}, row.fields))"))  # fmt: skip
+    assert [row.fields for row in site.rows(f"uuid,name\n{ONE},x\n", ["chain"])] == [{"name": "new"}]
+    site.install("raises", """
+        from collections.abc import Mapping
+        class Odd(Mapping):
+            def __getitem__(self, name): raise OSError
+            def __iter__(self): raise OSError
+            def __len__(self): return 1
+        @hookimpl
+        def bulkimg_row(row): return Row(row.line, row.uuid, Odd(), row.expects, row.cells)
+        """)  # fmt: skip
+    with pytest.raises(UsageError, match="line 2: bulkimg_row returned fields that raise OSError; nothing was sent"):
+        site.rows(f"uuid,name\n{ONE},x\n", ["raises"])
+
+
 def test_a_keyboard_interrupt_in_a_hook_is_no_failure_of_the_plugin(site: Site) -> None:
     site.install("slow", body("raise KeyboardInterrupt"))
     with pytest.raises(KeyboardInterrupt):
