@@ -1,4 +1,4 @@
-"""What a plugin imports: `hookimpl`, `Row` and `Problem` (docs/reference/plugins.md). Its events are the library's.
+"""What a plugin imports: `hookimpl`, `Row` and `Problem` (docs/reference/plugin-api.md). Its events are the library's.
 
 A plugin is loaded only where it is named. This module is light: it imports no part of the engine.
 """

@@ -24,7 +24,7 @@ from bulkimg.model import (
 from bulkimg.plugins.loading import HookFailed, Plugin
 
 MOST = 10_000  # events and outcomes that wait for a hook
-# What plugins observe (docs/reference/plugins.md). The others are about bulkimg's own files and messages.
+# What plugins observe (docs/reference/plugin-api.md). The others are about bulkimg's own files and messages.
 OBSERVED = (
     PlanMade, CanaryPassed, Started, Settled, Retrying, Held, Reopened, Paused, Adjusted, Stopping, Summary,
 )  # fmt: skip

@@ -31,7 +31,7 @@ from bulkimg.zstack.rules import CODES
 from tests.conftest import ROOT, Cli, Server
 
 DOCS = ROOT / "docs"
-REFERENCE = ("manifest", "jobs", "credentials", "results", "exit-codes", "json", "library", "limits")
+REFERENCE = ("manifest", "jobs", "credentials", "results", "exit-codes", "json", "library", "plugin-api", "limits")
 EXPLANATION = ("how-a-row-travels", "outcomes", "throttling", "crash-safety", "threat-model", "benchmarks")
 PAGES = (
     *(f"reference/{name}.md" for name in REFERENCE),
@@ -207,7 +207,7 @@ def test_every_public_name_is_on_the_librarys_page() -> None:
     assert [name for name in bulkimg.__all__ if not re.search(rf"\b{name}\b", page)] == []
     named = {name for page in PAGES for name in re.findall(r"\bbulkimg\.([A-Za-z_]\w*)", _code(page))}
     assert named - {*bulkimg.__all__, "session", "account", "password"} <= {
-        "access_key_id", "access_key_secret",
+        "access_key_id", "access_key_secret", "plugins",
     }  # fmt: skip
 
 
