@@ -118,9 +118,7 @@ def _faults(row: Row, found: Row) -> list[tuple[str, str]]:
             faults.append((name, f"sets {_a(value)}, not a list of texts"))
         elif name not in (*FLAGS, *TAGS) and type(value) is not str:
             faults.append((name, f"sets {_a(value)}, not a text"))
-        elif (
-            isinstance(value, str) and value and is_blank(value)
-        ):  # in a manifest it means None; here it is rather a mistake
+        elif _is_invisible(value):
             faults.append((name, "sets a blank text, and None is what leaves a field as it is"))
     return faults
 
@@ -133,6 +131,11 @@ def _wrong(plugin: Plugin, row: Row, column: str, why: str) -> RowProblem:
 def _a(value: Any) -> str:
     """Return what kind of thing a value is."""
     return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _is_invisible(value: Any) -> bool:
+    """Return whether a value is a blank text. In a manifest it means None; from a plugin it is rather a mistake."""
+    return isinstance(value, str) and value != "" and is_blank(value)
 
 
 def _is_tags(value: Any) -> bool:
