@@ -272,14 +272,14 @@ PLUGINS = (
     Bug("only a plugin that is named is imported", "loading.load", "tuple((_loaded(name, installed, hide) for name in names))", "tuple([_loaded(name, installed, hide) for name in installed])[:len(names)]"),
     Bug("two packages with one plugin's name are refused", "loading._loaded", "len(found) > 1", "False"),
     Bug("a plugin that calls sys.exit ends no run", "loading.Plugin.call", "BaseException", "Exception"),
-    Bug("what a plugin says shows no credential", "plugins.environment_redactor", "redactor.add_secret(...)", "None"),
+    Bug("what a plugin says shows no credential", "plugins.environment_redactor", "redactor.add_secret(...)", "None", "tests/plugins/test_rows.py -k credential"),
     Bug("a plugin cannot lead a change to another image", "plugins.rows._KEPT", "", "('line', 'expects', 'cells')"),
-    Bug("a plugin's value passes the checks", "Manifest._after_plugins", "self._checker.fields(line, found.fields, cells=False)", "(dict(found.fields), [])", "tests/plugins"),
-    Bug("a value that was refused stays refused until it is corrected", "Manifest._after_plugins", "problem.column not in found.fields", "False", "tests/plugins"),
-    Bug("every row passes a row hook", "Manifest._sound_lines", "is_sliced or self._columns.look_at_texts or self._alter", "is_sliced or self._columns.look_at_texts", "tests/plugins"),
-    Bug("what waits for an event hook is bounded", "EventThread.put", "self._waiting and self._size + size > self._most and (not isinstance(event, Summary))", "False"),
-    Bug("a failing event hook is not called again", "EventThread.put", "self.failure or self._is_closed", "self._is_closed", "tests/plugins"),
-    Bug("a plan is not observed", "Plugging.__init__", "[] if plan_only else _threads(plugins)", "_threads(plugins)", "tests/plugins"),
+    Bug("a plugin's value passes the checks", "Manifest._after_plugins", "self._checker.fields(line, found.fields, cells=False)", "(dict(found.fields), [])", "tests/plugins/test_rows.py"),
+    Bug("a value that was refused stays refused until it is corrected", "Manifest._after_plugins", "problem.column not in found.fields", "False", "tests/plugins/test_rows.py"),
+    Bug("every row passes a row hook", "Manifest._sound_lines", "is_sliced or self._columns.look_at_texts or self._alter", "is_sliced or self._columns.look_at_texts", "tests/plugins/test_rows.py -k quickly"),
+    Bug("what waits for an event hook is bounded", "EventThread.put", "self._waiting and self._size + size > self._most and (not isinstance(event, Summary))", "False", "tests/plugins/test_events.py"),
+    Bug("a failing event hook is not called again", "EventThread.put", "self.failure or self._is_closed", "self._is_closed", "tests/plugins/test_events.py -k fails"),
+    Bug("a plan is not observed", "Plugging.__init__", "[] if plan_only else _threads(plugins)", "_threads(plugins)", "tests/plugins/test_events.py -k plan"),
 )  # fmt: skip
 
 BUGS = (

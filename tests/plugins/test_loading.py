@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
 from bulkimg.engine.plugins import load_plugins
 from bulkimg.errors import UsageError
+from bulkimg.settings import Settings
 from tests.conftest import ROOT
 from tests.plugins.conftest import Site
 
@@ -75,6 +77,15 @@ def test_an_unknown_name_is_refused_with_the_installed_ones(site: Site) -> None:
     site.install("audit", ROW)
     assert refused("house_names") == "plugin 'house_names' is not installed; did you mean 'house-names'?"
     assert "(installed are audit, house-names); install its package" in refused("xyz")
+
+
+def test_names_are_given_one_by_one_a_line_or_with_commas() -> None:
+    for given in (["a", "b", "c"], "a,b\nc", ["a, b", "c"]):
+        assert Settings.model_validate({"plugins": given}).plugins == ("a", "b", "c")
+    assert Settings.model_validate({"plugins": "none"}).plugins == ()
+    for wrong in (["a", "a"], "a,none", ["a\x1b[2J"], [1], 5):
+        with pytest.raises(ValidationError):
+            Settings.model_validate({"plugins": wrong})
 
 
 def test_two_packages_with_one_name_are_refused(site: Site) -> None:
