@@ -108,7 +108,7 @@ def test_a_hook_that_fails_is_not_called_again(site: Site, error: str) -> None:
     until(lambda: bool(thread.failure))
     thread.put(bulkimg.Paused("two"))
     ended(thread)
-    assert module.seen == [bulkimg.Paused("one")]
+    assert (module.seen, thread.left) == ([bulkimg.Paused("one")], 0)
     assert thread.failure.startswith(f"bulkimg_event raised {error.partition('(')[0]}: ")
 
 
