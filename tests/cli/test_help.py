@@ -17,6 +17,7 @@ from bulkimg.cli import manual
 from bulkimg.cli.help import KINDS, topics
 from bulkimg.cli.main import COMMANDS, app
 from bulkimg.cli.options import OPTIONS
+from bulkimg.layers import flag
 from tests.conftest import ROOT, Cli
 
 GROUPED = ("run", "plan", "check", "resume", "apply", "retry", "undo")
@@ -73,12 +74,12 @@ def test_every_shared_option_stands_in_one_group() -> None:
 def test_rare_options_are_shown_by_help_all_only(cli: Cli, command: str) -> None:
     short, whole = cli(command, "--help").out, cli(command, "--help-all").out
     known = spellings(command)
-    rare = {f"--{name.replace('_', '-')}" for name in manual.RARE} & known
+    rare = {flag(name) for name in manual.RARE} & known
     assert rare
     for option in rare:
         assert not re.search(rf"^  {option}\b", short, re.MULTILINE), option
         assert re.search(rf"^  {option}\b", whole, re.MULTILINE), option
-    hidden = len({name for name in manual.RARE if f"--{name.replace('_', '-')}" in known})
+    hidden = len({name for name in manual.RARE if flag(name) in known})
     assert f"{hidden} rarely used options are shown by --help-all." in " ".join(short.split())
     assert "rarely used" not in whole
 
