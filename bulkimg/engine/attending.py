@@ -55,6 +55,8 @@ class Attending:
 
     def start(self) -> None:
         """Say that the run starts. Nothing waits for it."""
+        for doubt in self._attendants.doubts:
+            self._tell(doubt)
         if self._attendants.hears_of("started"):
             self._attendants.start(opening(self._run))
 

@@ -2,11 +2,13 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from bulkimg.credentials import read_private, run_command
 from bulkimg.errors import UsageError
+from bulkimg.model import NotifyFailed
 from bulkimg.notifications import NotifyRule
 from bulkimg.notify import by_apprise, healthchecks, webhook
 from bulkimg.notify.children import environment
@@ -58,6 +60,28 @@ def read_address(number: int, rule: NotifyRule) -> Address:
         return Address(number, rule, text, webhook.key_of(_read(rule, "secret", source)))
     except ValueError as error:
         raise UsageError(f"{source} {error}") from None
+
+
+def check_kinds(addresses: Sequence[Address]) -> list[NotifyFailed]:
+    """Raise UsageError for an address whose kind apprise does not know. Returns a warning where it cannot be asked.
+
+    A process is started only if there is a rule of apprise.
+    """
+    asked = [address for address in addresses if address.rule.way == "apprise"]
+    if not asked:
+        return []
+    try:
+        unknown = by_apprise.first_unknown([address.text for address in asked])
+    except by_apprise.NotChecked as why:
+        return [NotifyFailed(address.name, f"the address could not be checked: {why}") for address in asked]
+    for address, position in zip(asked, unknown, strict=True):
+        if position:
+            which = f"address {position}" if "\n" in address.text else "its address"
+            raise UsageError(
+                f"[[notify]] {address.number}: {_source(address.rule, 'apprise')}: apprise does not know the service of "
+                f"{which}, or cannot use it; write it as apprise's page of the service shows, such as slack://…"
+            )
+    return []
 
 
 def _source(rule: NotifyRule, what: str) -> str:

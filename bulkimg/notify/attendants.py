@@ -10,7 +10,7 @@ from bulkimg.errors import UsageError
 from bulkimg.model import NotifyFailed
 from bulkimg.notifications import Hook, HookPoint, NotifyOn, NotifyRule
 from bulkimg.notify import message
-from bulkimg.notify.addresses import Address, read_address
+from bulkimg.notify.addresses import Address, check_kinds, read_address
 from bulkimg.notify.hooks import run_hook
 from bulkimg.notify.message import Document, Message
 
@@ -24,6 +24,7 @@ class Attendants:
     def __init__(self, notify: Sequence[NotifyRule] = (), hooks: Sequence[Hook] = (), job: str = "") -> None:
         """Read every address. Raises UsageError where one cannot be used."""
         self._addresses = [read_address(number, rule) for number, rule in enumerate(notify, 1)]
+        self.doubts = check_kinds(self._addresses)  # what could not be checked before the start
         self._hooks = list(enumerate(hooks, 1))
         for number, hook in self._hooks:
             if shutil.which(hook.run[0]) is None:

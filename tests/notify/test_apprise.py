@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bulkimg.notify import by_apprise
+from bulkimg.notifications import NotifyRule
+from bulkimg.notify import Attendants, by_apprise
 from bulkimg.notify.message import Message
 from tests.conftest import ROOT, Cli
 from tests.notify.conftest import Job
@@ -26,6 +27,9 @@ class Apprise:
         self.added = []
     def add(self, address):
         self.added.append(address)
+        if address.startswith("sleep:"):
+            time.sleep(300)
+        (Path(__file__).parent / "checked.json").write_text(json.dumps(dict(os.environ)))
         return not address.startswith("unknown:")
     def notify(self, **what):
         place = Path(__file__).parent
@@ -76,15 +80,58 @@ def test_a_message_goes_out_by_a_child_without_our_credentials(with_apprise: Job
 
 def test_what_apprise_cannot_deliver_only_warns_without_the_address(with_apprise: Job) -> None:
     job = with_apprise
-    for address, why in {
-        "refused://token": "apprise could not deliver it",
-        "unknown://token": "apprise does not know such an address",
-    }.items():
-        job.secret("chat.url", address)
-        job.rows(1)
-        done = job.run()
-        assert f"chat.url): not delivered: {why}" in done.err
-        assert "token" not in done.err
+    job.secret("chat.url", "refused://token")
+    done = job.run()
+    assert "chat.url): not delivered: apprise could not deliver it" in done.err
+    assert "token" not in done.err
+
+
+def test_an_unknown_service_is_refused_before_the_start_without_the_address(with_apprise: Job) -> None:
+    job = with_apprise
+    job.write(f'{RULE}[[notify]]\non = ["always"]\napprise_file = "others.url"\n')
+    job.secret("chat.url", "slack://token")
+    job.secret("others.url", "slack://token\n# another\nunknown://token")
+    before = len(job.server.puts())
+    for words in (("run", "job.toml"), ("notify", "--test", "job.toml")):
+        err = job.cli(*words, code=2, CREDENTIALS_DIRECTORY=str(job.place)).err
+        assert f"[[notify]] 2: apprise_file {job.place / 'others.url'}: apprise does not know the service" in err
+        assert "of address 2," in err
+        assert len(err.strip().splitlines()) == 1
+        assert "token" not in err
+    assert len(job.server.puts()) == before
+    assert not (job.place / "runs").exists()
+    seen = json.loads((job.place / "packages" / "apprise" / "checked.json").read_text())
+    assert [name for name in seen if name.startswith("BULKIMG_") or name == "CREDENTIALS_DIRECTORY"] == []
+
+
+def test_a_plan_and_a_run_without_a_rule_of_apprise_start_no_process_for_it(with_apprise: Job) -> None:
+    job = with_apprise
+    job.secret("chat.url", "unknown://token")
+    job.cli("plan", "job.toml")
+    job.write("")
+    job.run()
+    assert not (job.place / "packages" / "apprise" / "checked.json").exists()
+
+
+def test_an_address_that_cannot_be_checked_in_time_is_a_warning(
+    with_apprise: Job, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    monkeypatch.setattr(by_apprise, "START_UP", 0.5)
+    path = with_apprise.place / with_apprise.secret("chat.url", "sleep://token")
+    attendants = Attendants([NotifyRule(apprise_file=path)])
+    assert [(doubt.what, doubt.why) for doubt in attendants.doubts] == [
+        (f"notify 1 (apprise_file {path})", "the address could not be checked: apprise did not answer within 0.5 s")
+    ]
+
+
+def test_a_check_that_fails_is_told_once_and_the_run_goes_its_way(with_apprise: Job) -> None:
+    job = with_apprise
+    (job.place / "packages" / "apprise" / "__init__.py").write_text("raise RuntimeError('token')")
+    job.secret("chat.url", "slack://token")
+    err = job.run().err
+    assert err.count("the address could not be checked: apprise failed (exit code 1)") == 1
+    assert "token" not in err
 
 
 async def test_an_apprise_that_hangs_is_stopped(
@@ -121,3 +168,12 @@ def test_the_real_apprise_delivers(job: Job, receiver: Receiver) -> None:
     job.secret("chat.url", receiver.url.replace("http://", "json://"))
     job.run()
     assert receiver.requests[0].json()["title"] == "bulkimg nightly: finished, 2 updated"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("apprise") is None, reason="apprise is not installed")
+def test_the_real_apprise_is_asked_for_a_misspelt_service_before_the_start(job: Job) -> None:
+    job.write(RULE)
+    job.secret("chat.url", "slakc://token/x")
+    err = job.run(code=2).err
+    assert "apprise does not know the service of its address" in err
+    assert "token" not in err
