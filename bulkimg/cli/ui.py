@@ -34,9 +34,11 @@ Idle = Annotated[
 @with_options("runs_dir", "log_format", "quiet")
 def command(flags: Flags, run: Run = "", port: Port = 0, open_it: Open = False, idle: Idle = "1h") -> None:
     """Reads only; never in the way of a run, and outlives it. Ctrl-C ends it."""
-    from bulkimg.live import private, web  # imported only now: `bulkimg --help` needs no server
+    from bulkimg.live import private, served, web  # imported only now: `bulkimg --help` needs no server
 
     directory = find(run, flags) if run else None
+    if directory:
+        served.refuse_unserved(directory)
     place = directory.path.parent if directory else runs_dir(flags)
     if place.exists() and not place.is_dir():
         raise UsageError(f"{place}: is not a directory; name another with --runs-dir")

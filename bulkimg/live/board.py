@@ -1,7 +1,7 @@
 """List the runs of a runs directory for the live page: what each is and did. Runs that have not changed are not read."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +11,10 @@ from bulkimg.errors import BulkimgError
 from bulkimg.ledger import Ledger, RunDirectory, insight, list_runs, stats
 from bulkimg.ledger.store import storage_errors
 from bulkimg.live.drawing import CANNOT_SHOW, MOVING_SHARE, Signs, signs, why_not
-from bulkimg.model import Status
+from bulkimg.live.served import is_served, refuse_links
+from bulkimg.model import GOOD, Status
 from bulkimg.report import render
+from bulkimg.words import count
 
 MOST = 200  # runs in the list, the newest
 _OPEN = (Status.UNPROCESSED, Status.UNKNOWN)
@@ -23,7 +25,7 @@ class RunLine(NamedTuple):
     """A run in the list. `problem` is why it cannot be read, or ""."""
 
     run_id: str
-    begun_at: float
+    begun_at: float  # 0 if nothing tells it
     kind: str = ""
     state: str = ""
     running: bool = False
@@ -38,6 +40,24 @@ class RunLine(NamedTuple):
     def settled(self) -> int:
         """Return the number of rows with an outcome, as far as it was read."""
         return sum(number for status, number in self.counts if self.running or status not in _OPEN)
+
+    @property
+    def not_fine(self) -> int:
+        """Return the number of rows that are neither updated nor unchanged, as `bulkimg runs` counts them."""
+        return sum(number for status, number in self.counts if status not in GOOD)
+
+    @property
+    def tone(self) -> str:
+        """Return how the run looks: bad, good or open."""
+        if self.not_fine:
+            return "bad"
+        return "good" if self.state == "done" else "open"
+
+    @property
+    def progress(self) -> str:
+        """Return what the bar shows, in words."""
+        bad = f", {self.not_fine:,} not fine" if self.not_fine else ""
+        return f"{self.settled:,} of {count(self.rows, 'row')} with an outcome{bad}"
 
 
 class _Known(NamedTuple):
@@ -61,16 +81,20 @@ class Board:
         """Return the body of the page as it is now. A run that was not read yet has no figures."""
         begun = self._clock()
         try:
-            found = list(reversed(list_runs(self._runs_dir)))
+            listed = list_runs(self._runs_dir)
+            found = [run for run in reversed(listed) if is_served(run)]
         except (BulkimgError, OSError) as error:
-            return render.fragment("live_runs.html", lines=(), more=0, problem=str(error), place=str(self._runs_dir))
+            return self._rendered((), 0, 0, str(error))
         shown = found[:MOST]
         self._known = {run.run_id: known for run in shown if (known := self._known.get(run.run_id))}
         lines = [self._line(run, may_read=self._clock() - begun < PATIENCE) for run in shown]
-        more, place = len(found) - len(shown), str(self._runs_dir)
-        drawn = render.fragment("live_runs.html", lines=lines, more=more, problem="", place=place)
-        self.html = drawn
-        return drawn
+        self.html = self._rendered(lines, len(found) - len(shown), len(listed) - len(found))
+        return self.html
+
+    def _rendered(self, lines: Sequence[RunLine], more: int, others: int, problem: str = "") -> Markup:
+        """Return the body. `more` runs are older, and `others` have no page."""
+        place = str(self._runs_dir)
+        return render.fragment("live_runs.html", lines=lines, more=more, others=others, problem=problem, place=place)
 
     def _line(self, directory: RunDirectory, *, may_read: bool) -> RunLine:
         known, now, seen = self._known.get(directory.run_id), self._clock(), signs(directory)
@@ -88,6 +112,7 @@ def read(directory: RunDirectory) -> RunLine:
     """Read a run's line."""
     empty = RunLine(directory.run_id, directory.begun_at)
     try:
+        refuse_links(directory)
         held = directory.is_held()
         ledger = Ledger.open(directory.ledger, read_only=True)
         try:
@@ -104,6 +129,7 @@ def _read(empty: RunLine, ledger: Ledger, *, held: bool) -> RunLine:
     settled_only = held or state == "planned"
     counts = stats.settled_counts(ledger) if settled_only else stats.counts(ledger)
     return empty._replace(
+        begun_at=empty.begun_at or ledger.meta("started_at") or ledger.meta("created_at") or 0.0,
         kind=insight.kind(ledger),
         state=state,
         running=held,

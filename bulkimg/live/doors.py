@@ -11,8 +11,11 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from bulkimg.webserver import NAME
+
 TOKEN_BYTES = 32
 HEADERS: Mapping[str, str] = {
+    **NAME,
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from bulkimg.errors import BulkimgError
 from bulkimg.ledger import Ledger, RunDirectory, insight, plans, stats
 from bulkimg.ledger.store import storage_errors
+from bulkimg.live.served import refuse_links
 from bulkimg.model import PlanCounts
 from bulkimg.report import render, run_page
 from bulkimg.words import count
@@ -80,6 +81,7 @@ class Drawing:
 
     def _drawn(self) -> Markup:
         try:
+            refuse_links(self._directory)
             held = self._directory.is_held()
             ledger = Ledger.open(self._directory.ledger, read_only=True)
             try:

@@ -25,10 +25,12 @@ from bulkimg.live import private
 from bulkimg.live.board import Board
 from bulkimg.live.doors import HEADERS, TOKEN_BYTES, Doors, Refused
 from bulkimg.live.drawing import Drawing
+from bulkimg.live.served import NAME, is_served
 from bulkimg.live.streams import MOST_STREAMS, Channel
 from bulkimg.report import render
+from bulkimg.webserver import Server
 
-_RUN = re.compile(r"/run/([A-Za-z0-9][A-Za-z0-9._-]{0,99})(/stream)?", re.ASCII)
+_RUN = re.compile(rf"/run/({NAME})(/stream)?", re.ASCII)
 _STYLES = ("page.css", "report.css", "live.css")
 _SCRIPT = "live.js"
 MOST_CHANNELS = 64  # drawings that are kept; the one that was asked for longest ago goes
@@ -105,7 +107,7 @@ class Site:
 
     def _is_known(self, run: str) -> bool:
         """Return whether there is such a run, or was one when its page was opened."""
-        return run in self._channels or (self._options.runs_dir / run / "run.db").is_file()
+        return run in self._channels or is_served(RunDirectory(self._options.runs_dir / run))
 
     def _channel(self, name: str) -> Channel:
         channel = self._channels.pop(name, None)
@@ -179,7 +181,7 @@ async def serve(options: Options, ready: Callable[[str, int], None]) -> bool:
         cookie = private.cookie_of(port) if options.port else secrets.token_urlsafe(TOKEN_BYTES)
         doors = Doors(port, secrets.token_urlsafe(TOKEN_BYTES), cookie)
         site = Site(options, doors, executor)
-        server = web.Server(site.answer, access_log=None, logger=_log, handler_cancellation=True)
+        server = Server(site.answer, _headers(), access_log=None, logger=_log, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await runner.setup()
         try:

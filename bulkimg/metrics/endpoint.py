@@ -12,7 +12,6 @@ from bulkimg.metrics.exposition import CONTENT_TYPE, Family, text
 
 PATH = "/metrics"
 _HEADERS = {
-    "Server": "bulkimg",
     "Content-Type": "text/plain; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -33,11 +32,13 @@ class Endpoint:
         """Answer within the block."""
         from aiohttp import web  # imported only now: most runs serve nothing
 
+        from bulkimg.webserver import NAME, Server
+
         async def answer(request: web.BaseRequest) -> web.Response:
             status, content, headers = _answer(request.method, request.path, request.headers.get("Host", ""), families)
-            return web.Response(status=status, body=content.encode(), headers={**_HEADERS, **headers})
+            return web.Response(status=status, body=content.encode(), headers={**NAME, **_HEADERS, **headers})
 
-        runner = web.ServerRunner(web.Server(answer, access_log=None, logger=_UNHEARD), shutdown_timeout=PATIENCE)
+        runner = web.ServerRunner(Server(answer, _HEADERS, access_log=None, logger=_UNHEARD), shutdown_timeout=PATIENCE)
         try:
             await runner.setup()
             await web.SockSite(runner, self._socket).start()

@@ -3,7 +3,7 @@
 Reads {"addresses", "title", "body"} from standard input. Exits 0 (sent), 3 (unknown address), 4 (not delivered) or 5
 (apprise is missing). It prints nothing, because apprise's own texts may hold an address.
 
-Reads {"check": [[address, …], …]} instead to check: it prints, on a last line of its own, the position (from 1) of the
+Reads {"check": [[address, …], …]} instead to check: it writes, on a last line of its own, the position (from 1) of the
 first unknown address of each list, 0 where all are known, and exits 0. Nothing is sent.
 """
 
@@ -21,7 +21,8 @@ def main() -> int:
         return 5
     if "check" in given:
         known = [[bool(apprise.Apprise().add(address)) for address in group] for group in given["check"]]
-        print(f"\n{json.dumps([group.index(False) + 1 if False in group else 0 for group in known])}")
+        unknown = [group.index(False) + 1 if False in group else 0 for group in known]
+        sys.stdout.write(f"\n{json.dumps(unknown)}\n")
         return 0
     sender = apprise.Apprise()
     if not all([sender.add(address) for address in given["addresses"]]):

@@ -107,8 +107,12 @@ def test_two_hosts_and_a_whole_address_are_refused(page: Ui) -> None:
 
 @pytest.mark.parametrize(
     ("request_line", "status"),
-    [("GET / HTTP/1.1", b"400"), ("GET / HTTP/1.0", b"421"), ("FROB / HTTP/1.1", b"400"), ("nonsense", b"400")],
-)
+    [
+        ("GET / HTTP/1.1", b"400"), ("GET / HTTP/1.0", b"421"), ("FROB / HTTP/1.1", b"400"), ("nonsense", b"400"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nBroken header", b"400"), ("GET /" + "a" * 9000 + " HTTP/1.1", b"400"),
+        ("GET / HTTP/9.9", b"400"), ("\x16\x03\x01 hello of TLS", b"400"),
+    ],
+)  # fmt: skip
 def test_what_is_no_request_gets_nothing_and_is_not_reported(page: Ui, request_line: str, status: bytes) -> None:
     """Without a Host, or no HTTP. The fixture sees that nothing was written on standard error."""
     with socket.create_connection(("127.0.0.1", page.port), timeout=30) as connection:
@@ -116,6 +120,12 @@ def test_what_is_no_request_gets_nothing_and_is_not_reported(page: Ui, request_l
         answer = connection.recv(65536)
     assert answer.split()[1] == status
     assert b"done-1" not in answer
+    assert b"\r\nServer: bulkimg\r\n" in answer
+    assert b"\r\nX-Content-Type-Options: nosniff\r\n" in answer
+    assert b"Python" not in answer
+    assert b"aiohttp" not in answer
+    if status == b"400":
+        assert answer.endswith(b"\r\n400 Bad Request\n")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
@@ -161,6 +171,7 @@ def test_every_answer_has_the_policy(page: Ui, path: str, with_cookie: bool) -> 
     """Nothing is kept, nobody is told where a link was, no page frames it, and only our own script and style run."""
     cookie = page.cookie if with_cookie else ""
     headers = page.ask(path.format(token=page.token), method="HEAD", cookie=cookie).headers
+    assert headers["Server"] == "bulkimg"
     assert headers["Cache-Control"] == "no-store"
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["X-Content-Type-Options"] == "nosniff"

@@ -18,6 +18,7 @@ from bulkimg.live import board, streams
 from bulkimg.live.drawing import ROWS_EVERY, ROWS_SHARE, Drawing
 from bulkimg.live.streams import Channel
 from bulkimg.model import Row, RunEvent, Sample
+from bulkimg.report import render
 from tests.conftest import Cli, Server
 from tests.live.asking import ui
 
@@ -226,6 +227,85 @@ def test_a_list_of_many_runs_is_drawn_in_parts(tmp_path: Path, monkeypatch: pyte
     listed = board.Board(tmp_path, clock)
     assert [listed.draw().count('<b class="state">…</b>') for _ in range(4)] == [3, 1, 0, 0]
     assert clock.now == pytest.approx(1001.5), "each run was read once"
+
+
+@pytest.mark.parametrize(
+    ("settled", "running", "tone", "words"),
+    [
+        ({"updated": 10}, False, "good", "10 of 10 rows with an outcome"),
+        ({"updated": 9, "failed": 1}, False, "bad", "10 of 10 rows with an outcome, 1 not fine"),
+        ({"updated": 5}, True, "open", "5 of 10 rows with an outcome"),
+        ({"updated": 5, "drifted": 2}, True, "bad", "7 of 10 rows with an outcome, 2 not fine"),
+        ({"updated": 5, "unprocessed": 5}, False, "bad", "5 of 10 rows with an outcome, 5 not fine"),
+    ],
+)
+def test_a_bar_tells_by_colour_and_in_words_whether_all_rows_are_fine(
+    settled: dict[str, int], running: bool, tone: str, words: str
+) -> None:
+    line = board.RunLine(
+        "r", 0.0, state="running" if running else "done", running=running, rows=10, counts=tuple(settled.items())
+    )
+    drawn = render.fragment("live_runs.html", lines=[line], more=0, others=0, problem="", place="runs")
+    assert f'<progress class="{tone}" max="10" value="{line.settled}" aria-label="{words}"' in drawn
+    assert ("not fine</b>" in drawn) == (tone == "bad")
+
+
+def test_the_list_names_only_what_has_a_page(tmp_path: Path) -> None:
+    """Neither a name that no run can have nor a symbolic link, to a directory or to a ledger."""
+    runs = tmp_path / "runs"
+    for name in ("good", "my run", "-x", "a" * 101):
+        a_run(runs, name).release()
+    a_run(tmp_path, "elsewhere").release()
+    (runs / "linked").symlink_to(tmp_path / "elsewhere")
+    (runs / "inside").mkdir()
+    (runs / "inside" / "run.db").symlink_to(tmp_path / "elsewhere" / "run.db")
+    drawn = board.Board(runs).draw()
+    assert drawn.count("<li ") == 1
+    assert 'href="/run/good"' in drawn
+    assert "5 directories are not shown: a symbolic link, or a name that no run can have" in drawn
+
+
+@pytest.mark.parametrize("what", ["the directory", "the ledger"])
+def test_what_became_a_symbolic_link_is_not_read(tmp_path: Path, what: str) -> None:
+    directory, other = a_run(tmp_path / "runs", "r"), a_run(tmp_path, "elsewhere")
+    drawing, listed = Drawing(directory), board.Board(tmp_path / "runs")
+    assert "0 of 10 rows" in drawing.draw()
+    directory.release()
+    if what == "the directory":
+        shutil.rmtree(directory.path)
+        directory.path.symlink_to(other.path)
+    else:
+        directory.ledger.unlink()
+        directory.ledger.symlink_to(other.ledger)
+    assert "is a symbolic link, which the page does not follow" in drawing.draw()
+    assert "0 of 10 rows" not in drawing.draw()
+    assert 'href="/run/r"' not in listed.draw()
+    assert "is a symbolic link" in board.read(directory).problem
+
+
+def test_a_link_and_a_name_that_no_run_can_have_get_no_page(cli: Cli, server: Server) -> None:
+    image = sorted(server.images())[0]
+    cli.write("m.csv", f"uuid,name\n{image},linked\n")
+    cli.at(server)("run", "m.csv", "--yes", "--run-id", "real")
+    (cli.place / "other").mkdir()
+    (cli.place / "other" / "link").symlink_to(cli.place / "runs" / "real")
+    shutil.copytree(cli.place / "runs" / "real", cli.place / "other" / "my run")
+    err = cli("ui", "link", "--runs-dir", "other", code=2).err
+    assert "other/link: is a symbolic link, which the page does not follow" in err
+    assert "other/my run: the name of the directory is not that of a run" in cli("ui", "other/my run", code=2).err
+    with ui(cli, "--runs-dir", "other") as page:
+        assert page.ask("/run/link", cookie=page.cookie).status == 404
+        assert page.ask("/run/my%20run", cookie=page.cookie).status == 404
+
+
+def test_a_run_whose_name_has_no_time_tells_it_from_its_ledger(tmp_path: Path) -> None:
+    directory = a_run(tmp_path, "copied")
+    (directory.path / ".begun").unlink()
+    assert "time unknown" in board.Board(tmp_path).draw()
+    ledger = Ledger.open(directory.ledger)
+    ledger.set_meta(created_at=86400.0)
+    ledger.close()
+    assert "1970-01-02 00:00:00 UTC" in board.Board(tmp_path).draw()
 
 
 def test_watching_changes_no_file_of_a_run(cli: Cli, server: Server) -> None:
