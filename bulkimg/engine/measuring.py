@@ -22,7 +22,7 @@ from bulkimg.metrics import (
     Trace,
     check_address,
     check_directory,
-    check_installed,
+    check_tracing,
     families,
     job_label,
     write,
@@ -40,7 +40,7 @@ def check_metrics(settings: Settings) -> None:
     if settings.metrics_listen is not None:
         check_address(settings.metrics_listen)
     if settings.otel:
-        check_installed()
+        check_tracing()
 
 
 @contextmanager
@@ -191,9 +191,11 @@ class _Told:
         about |= {"bulkimg.target": run.settings.target} if run.settings.endpoint else {}
         try:
             trace = Trace(f"bulkimg {kind}", begun, about)
-        except Exception as error:  # a wrong variable of OpenTelemetry, such as an unknown sampler
-            self.warn("--otel", f"{type(error).__name__}: {error}")
+        except Exception as error:  # its text may quote a variable
+            self.warn("--otel", f"no spans are sent: OpenTelemetry failed ({type(error).__name__})")
             return None
+        for remark in trace.remarks:
+            self.warn("--otel", remark)
         if is_new:
             trace.begin("check", begun)
             trace.end_phase(now)

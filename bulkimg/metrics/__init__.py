@@ -7,7 +7,7 @@ later is a warning.
 from bulkimg.metrics.endpoint import Endpoint, check_address
 from bulkimg.metrics.live import Figures, families
 from bulkimg.metrics.textfile import Ended, check_directory, job_label, write
-from bulkimg.metrics.tracing import Trace, check_installed
+from bulkimg.metrics.tracing import Trace, check_tracing
 
 __all__ = [
     "Ended",
@@ -16,7 +16,7 @@ __all__ = [
     "Trace",
     "check_address",
     "check_directory",
-    "check_installed",
+    "check_tracing",
     "families",
     "job_label",
     "write",

@@ -5,7 +5,6 @@ end of the run, by a thread that nothing waits for longer than FLUSH. No value o
 them.
 """
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -14,6 +13,8 @@ from typing import Any
 
 from bulkimg import __version__
 from bulkimg.errors import UsageError
+from bulkimg.metrics.collector import EXPORTER, check_variables, deliver, make_exporter, shown
+from bulkimg.metrics.overheard import culprits, overheard
 from bulkimg.model import (
     Adjusted,
     CanaryPassed,
@@ -29,37 +30,61 @@ from bulkimg.model import (
 )
 
 FLUSH = 2.0  # most seconds for sending the spans
-_EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+_AT_IMPORT: list[str] = []  # what OpenTelemetry logged when it was imported, which happens once a process
 
 Attributes = Mapping[str, str | int | float]
 
 
-def check_installed() -> None:
-    """Raise UsageError if the packages of OpenTelemetry are missing."""
+def check_tracing() -> None:
+    """Raise UsageError if the packages of OpenTelemetry are missing, or if its variables cannot be used."""
     try:
-        for name in ("opentelemetry.sdk.trace.export.in_memory_span_exporter", _EXPORTER):
-            import_module(name)
+        with overheard(with_new_threads=True) as said:
+            for name in ("opentelemetry.sdk.trace.export.in_memory_span_exporter", EXPORTER):
+                import_module(name)
+        _AT_IMPORT.extend(said)
     except ImportError:
         raise UsageError(
             "--otel: the packages of OpenTelemetry are not installed; install bulkimg with its extra metrics, "
             "such as pipx install '.[metrics]', or leave --otel out"
         ) from None
+    except ValueError as error:  # some variables are read when the packages are imported
+        raise _unusable(error) from None
+    check_variables(os.environ)
+    try:
+        with overheard(with_new_threads=True):
+            _provider()
+            make_exporter(FLUSH).shutdown()
+    except Exception as error:
+        raise _unusable(error) from None
+
+
+def _unusable(error: Exception) -> UsageError:
+    return UsageError(
+        f"--otel: OpenTelemetry cannot use the value of {culprits(str(error), os.environ)}; correct or unset it"
+    )
+
+
+def _provider() -> Any:
+    # Imported only now: most runs have no spans, and the packages may be missing.
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+
+    return TracerProvider(resource=Resource.create(_resource()), shutdown_on_exit=False)
 
 
 class Trace:
     """The span of a run. Times are seconds since the epoch."""
 
     def __init__(self, name: str, begun: float, attributes: Attributes) -> None:
-        # Imported only now: most runs have no spans, and the packages may be missing.
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
         from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
         from opentelemetry.trace import set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._ended = InMemorySpanExporter()
-        provider = TracerProvider(resource=Resource.create(_resource()), shutdown_on_exit=False)
+        with overheard(with_new_threads=True) as said:
+            provider = _provider()
+        self.remarks = _remarks([*_AT_IMPORT, *said])
         provider.add_span_processor(SimpleSpanProcessor(self._ended))
         self._tracer = provider.get_tracer("bulkimg", __version__)
         carrier = {name: os.environ.get(name.upper(), "") for name in ("traceparent", "tracestate")}
@@ -110,48 +135,22 @@ class Trace:
     @property
     def failure(self) -> str:
         """Return why the spans were not delivered until now, or ""."""
-        late = "" if self._is_over else f"the spans were not taken within {FLUSH:g} s"
-        return next(iter(self._failures), late)
+        late = "" if self._is_over else f"it did not answer within {FLUSH:g} s"
+        why = next(iter(self._failures), late)
+        return f"the spans were not delivered to {shown(os.environ)}: {why}" if why else ""
 
     def _send(self) -> None:
-        from opentelemetry.sdk.trace.export import SpanExportResult
-
         spans = self._ended.get_finished_spans()
         if not spans:  # TRACEPARENT or a sampler says that this trace is not recorded
             return
-        taken = _Taken()
-        try:
-            with taken:
-                exporter = import_module(_EXPORTER).OTLPSpanExporter(timeout=FLUSH)
-                is_sent = exporter.export(spans) is SpanExportResult.SUCCESS
-                exporter.shutdown()
-            if not is_sent:
-                self._failures.append(f"the spans were not delivered: {taken.said or 'the collector refused them'}")
-        except Exception as error:  # whatever fails here must not end the run in another way
-            self._failures.append(f"the spans were not delivered: {type(error).__name__}: {error}")
+        if why := deliver(spans, FLUSH):
+            self._failures.append(why)
 
 
-class _Taken(logging.Filter):
-    """Take what OpenTelemetry logs in this thread, within the block. One warning is enough."""
-
-    said = ""  # the first line
-
-    def __enter__(self) -> None:
-        self._thread = threading.get_ident()
-        known = list(logging.root.manager.loggerDict)
-        self._loggers = [logging.getLogger(name) for name in known if name.startswith(("opentelemetry", "urllib3"))]
-        for logger in self._loggers:
-            logger.addFilter(self)
-
-    def __exit__(self, *ended: object) -> None:
-        for logger in self._loggers:
-            logger.removeFilter(self)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if threading.get_ident() != self._thread:
-            return True
-        self.said = self.said or record.getMessage().partition(" encountered while exporting ")[0]
-        return False
+def _remarks(said: list[str]) -> list[str]:
+    """Return one sentence for each variable whose value OpenTelemetry passes over."""
+    named = dict.fromkeys(culprits(text, os.environ) for text in said)
+    return [f"{name} has a value that OpenTelemetry does not know and passes over" for name in named]
 
 
 def _resource() -> dict[str, str]:

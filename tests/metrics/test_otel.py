@@ -1,6 +1,7 @@
 """A run is one span with its phases as children, sent to a collector over HTTP, and nothing of its rows is in it."""
 
 import importlib.util
+import logging
 import os
 import threading
 import time
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from bulkimg.errors import UsageError
+from bulkimg.metrics.collector import check_variables
+from bulkimg.metrics.overheard import overheard
 from tests.conftest import Cli, Server
 
 if importlib.util.find_spec("opentelemetry") is None:
@@ -193,17 +197,137 @@ def test_a_collector_in_trouble_is_one_warning(at: Cli, server: Server, collecto
     said = at("run", "m.csv", "--otel").err
     assert time.monotonic() - begun < 30, "it does not wait for the collector"
     (line,) = [line for line in said.splitlines() if "otel" in line.lower()]
-    assert line.startswith("--otel: the spans were not ")
+    where = at.environment["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    why = {
+        "refused": "it answered 400",
+        "an error": "it answered 503",
+        "silent": "it did not answer",
+        "nobody": "no connection could be made",
+    }[trouble]
+    assert line.startswith(f"--otel: the spans were not delivered to {where}: {why}")
     assert line.endswith("; the run and its exit code are not affected")
-    assert not [
-        line for line in said.splitlines() if "Failed to export" in line and line != "" and "--otel" not in line
-    ]
+    assert len(said.splitlines()) == said.count("\n")
+    assert "Traceback" not in said
+    assert "pool" not in said.lower()
 
 
-def test_a_wrong_variable_is_a_warning(at: Cli, server: Server) -> None:
+TROUBLES = {
+    "http://name:s3cr3t@127.0.0.1:9/s3cr3t?key=s3cr3t": "http://127.0.0.1:9: no connection could be made",
+    "https://127.0.0.1:9": "https://127.0.0.1:9: no connection could be made",
+    "http://s3cr3t@nothing.invalid:4318": "http://nothing.invalid:4318: its host name is not known",
+    "http://[::1]:9": "http://[::1]:9: no connection could be made",
+}
+
+
+@pytest.mark.parametrize("address", TROUBLES)
+def test_a_failure_names_the_collector_without_its_credentials(at: Cli, server: Server, address: str) -> None:
     at.write("m.csv", rows(server, 1))
-    said = at("run", "m.csv", "--otel", OTEL_EXPORTER_OTLP_ENDPOINT="no url").err
-    assert said.count("--otel") == 1
+    said = at("run", "m.csv", "--otel", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=address).err
+    assert f"--otel: the spans were not delivered to {TROUBLES[address]}; the run and" in said
+    assert "s3cr3t" not in said
+
+
+def test_a_redirect_is_not_followed_and_is_no_delivery(at: Cli, server: Server, collector: Collector) -> None:
+    collector.status = 302
+    at.write("m.csv", rows(server, 1))
+    said = at("run", "m.csv", "--otel").err
+    assert "it answered 302, a redirect, which is not followed" in said
+    assert len(collector.bodies) == 1
+
+
+WRONG = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ["nonsense", "s3cr3t", "http://", "ftp://s3cr3t/", "http://h:99999/", "http://[::1/", "http://a b/"],
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ["//s3cr3t"],
+    "OTEL_EXPORTER_OTLP_HEADERS": ["Authorization Bearer s3cr3t", "a=b,s3cr3t", "a=x%0As3cr3t", "a=s3cr3t\nx", "a=%E2%82%ACs3cr3t", '"s3cr3t"'],
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS": ["=s3cr3t"],
+    "OTEL_EXPORTER_OTLP_COMPRESSION": ["s3cr3t"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_variable_of_the_exporter_that_is_wrong_is_named_and_not_quoted(name: str, value: str) -> None:
+    with pytest.raises(UsageError) as error:
+        check_variables({name: value})
+    assert name in str(error.value)
+    assert "s3cr3t" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "nonsense"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization Bearer s3cr3t"),
+        ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER", "s3cr3t"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-3"),  # read when the packages are imported
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", "s3cr3t"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_refused_before_the_start(
+    at: Cli, server: Server, name: str, value: str
+) -> None:
+    at.write("m.csv", rows(server, 1))
+    before = len(server.requests())
+    at.environment[name] = value
+    said = at("run", "m.csv", "--otel", code=2).err
+    assert said.startswith("bulkimg: --otel: ")
+    assert name in said
+    assert said.count("\n") == 1
+    assert "s3cr3t" not in said
+    assert len(server.requests()) == before
+    assert not (at.place / "runs").exists()
+
+
+def test_the_files_of_tls_are_looked_for_before_the_start(at: Cli, server: Server) -> None:
+    at.write("m.csv", rows(server, 1))
+    tls = {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://127.0.0.1:9", "OTEL_EXPORTER_OTLP_CERTIFICATE": "missing.pem"}
+    said = at("run", "m.csv", "--otel", code=2, **tls).err
+    assert "OTEL_EXPORTER_OTLP_CERTIFICATE: missing.pem cannot be read; correct or unset it" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_RESOURCE_ATTRIBUTES", "s3cr3t"),
+        ("OTEL_PYTHON_CONTEXT", "s3cr3t"),
+    ],
+)
+def test_a_variable_that_is_passed_over_is_one_sentence(
+    at: Cli, server: Server, collector: Collector, name: str, value: str
+) -> None:
+    at.write("m.csv", rows(server, 1))
+    at.environment[name] = value
+    said = at("run", "m.csv", "--otel").err
+    (line,) = [line for line in said.splitlines() if "otel" in line.lower()]
+    assert line.startswith(f"--otel: {name} has a value that OpenTelemetry does not know and passes over; the run")
+    assert "s3cr3t" not in said
+    assert "Traceback" not in said
+    assert len(collector.bodies) == 1
+
+
+@pytest.mark.parametrize("headers", ["a=b", "authorization=Bearer%20x, b=c=d", "a=Bearer x", "a=b,", " "])
+def test_headers_that_the_exporter_takes_are_no_mistake(headers: str) -> None:
+    check_variables({"OTEL_EXPORTER_OTLP_HEADERS": headers})
+
+
+def test_what_another_thread_logs_is_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("opentelemetry.new.one")
+    with overheard() as said:
+        logger.warning("ours")
+        thread = threading.Thread(target=logger.warning, args=["theirs"])
+        thread.start()
+        thread.join()
+        with overheard():
+            pass
+        logger.info("too quiet")
+    with overheard(with_new_threads=True) as of_new_ones:
+        thread = threading.Thread(target=logger.warning, args=["of a new thread"])
+        thread.start()
+        thread.join()
+    assert [text.strip() for text in of_new_ones] == ["of a new thread"]
+    logger.warning("afterwards")
+    assert said[0].strip() == "ours"
+    assert [record.getMessage() for record in caplog.records] == ["theirs", "afterwards"]
 
 
 def test_without_the_packages_it_says_how_to_install_them(cli: Cli, server: Server) -> None:
