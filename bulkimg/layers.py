@@ -245,7 +245,7 @@ class _Job:
 def _entries(path: Path, kind: str, header: str, content: Any) -> Any:
     """Return the rules of `[[notify]]` or `[[hook]]`. Raises UsageError with the place of a mistake."""
     try:
-        return read_entries(kind, content, path.parent)
+        return read_entries(kind, content, path.parent, lambda number, key: _place_in(path, header, number, key))
     except WrongEntry as error:
         raise UsageError(f"{_place_in(path, header, error.number, error.key)}: {error}") from None
 
@@ -255,7 +255,10 @@ def _place_in(path: Path, header: str, number: int, key: str) -> str:
     seen, begins = 0, ""
     for line, text in enumerate(_text(path).splitlines(), 1):
         if found := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", text):
-            seen += (is_one := found[1].replace('"', "").replace("'", "") == header)
+            name = found[1].replace('"', "").replace("'", "")
+            seen += (is_one := name == header)
+            if name.startswith(f"{header}.") and not (seen or begins):
+                begins = f"{path}:{line}"
             begins = f"{path}:{line}" if is_one and seen == number else begins
         elif begins and seen == number and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", text):
             return f"{path}:{line}"

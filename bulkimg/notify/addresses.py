@@ -47,19 +47,18 @@ class Address:
 
 def read_address(number: int, rule: NotifyRule) -> Address:
     """Read the address and the secret of a rule. Raises UsageError where they cannot be used; it never quotes them."""
-    source = f"[[notify]] {number}: {_source(rule, rule.way)}"
-    text = _read(rule, rule.way, source, lines=rule.way == "apprise")
+    source = _place(number, rule, rule.way)
+    text = _read(number, rule, rule.way, lines=rule.way == "apprise")
     if rule.way == "apprise":
         _check_apprise(text, source)
     else:
         _check_url(text, source, is_check=rule.way == "healthchecks")
     if not (rule.secret_file or rule.secret_command):
         return Address(number, rule, text)
-    source = f"[[notify]] {number}: {_source(rule, 'secret')}"
     try:
-        return Address(number, rule, text, webhook.key_of(_read(rule, "secret", source)))
+        return Address(number, rule, text, webhook.key_of(_read(number, rule, "secret")))
     except ValueError as error:
-        raise UsageError(f"{source} {error}") from None
+        raise UsageError(f"{_place(number, rule, 'secret')} {error}") from None
 
 
 def check_kinds(addresses: Sequence[Address]) -> list[NotifyFailed]:
@@ -78,10 +77,15 @@ def check_kinds(addresses: Sequence[Address]) -> list[NotifyFailed]:
         if position:
             which = f"address {position}" if "\n" in address.text else "its address"
             raise UsageError(
-                f"[[notify]] {address.number}: {_source(address.rule, 'apprise')}: apprise does not know the service of "
+                f"{_place(address.number, address.rule, 'apprise')}: apprise does not know the service of "
                 f"{which}, or cannot use it; write it as apprise's page of the service shows, such as slack://…"
             )
     return []
+
+
+def _place(number: int, rule: NotifyRule, what: str) -> str:
+    """Return where an address or secret is named in the job file, and the file or program that has it."""
+    return rule.name(number, _source(rule, what))
 
 
 def _source(rule: NotifyRule, what: str) -> str:
@@ -90,13 +94,15 @@ def _source(rule: NotifyRule, what: str) -> str:
     return f"{what}_command {getattr(rule, f'{what}_command')[0]}"
 
 
-def _read(rule: NotifyRule, what: str, source: str, *, lines: bool = False) -> str:
+def _read(number: int, rule: NotifyRule, what: str, *, lines: bool = False) -> str:
     """Return one line of printable text, or several where `lines`."""
+    source = _place(number, rule, what)
     if path := getattr(rule, f"{what}_file"):
-        text = read_private(path, f"{what}_file", os.environ.get("CREDENTIALS_DIRECTORY", ""))
+        name = rule.name(number, f"{what}_file")
+        text = read_private(path, name, os.environ.get("CREDENTIALS_DIRECTORY", ""))
     else:
-        command = getattr(rule, f"{what}_command")
-        text = run_command(list(command), f"{what}_command", environment({}, credentials_directory=True))
+        name, command = rule.name(number, f"{what}_command"), getattr(rule, f"{what}_command")
+        text = run_command(list(command), name, environment({}, credentials_directory=True))
     found = [line.strip() for line in text.removeprefix("\ufeff").splitlines()]
     found = [line for line in found if line and not (lines and line.startswith("#"))]
     if not found or (len(found) > 1 and not lines) or not all(line.isprintable() for line in found):

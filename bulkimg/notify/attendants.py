@@ -5,6 +5,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bulkimg.errors import UsageError
 from bulkimg.model import NotifyFailed
@@ -27,8 +28,8 @@ class Attendants:
         self.doubts = check_kinds(self._addresses)  # what could not be checked before the start
         self._hooks = list(enumerate(hooks, 1))
         for number, hook in self._hooks:
-            if shutil.which(hook.run[0]) is None:
-                raise UsageError(f"{_name(number, hook)}: there is no such program; give the whole path of one")
+            if why := _not_a_program(hook.run[0]):
+                raise UsageError(f"{hook.name(number, 'run')}: {hook.run[0]} {why}")
         self._job = job
         self._run = str(uuid.uuid4())  # ties the pings of one process
         self._started: dict[int, asyncio.Task[str]] = {}  # by the number of the rule
@@ -110,6 +111,18 @@ class Attendants:
         if address.rule.way == "healthchecks":  # `log` leaves the state of the check as it is
             return address.name, await address.ping("log", self._run, said)
         return address.name, await address.send(said)
+
+
+def _not_a_program(name: str) -> str:
+    """Return why a program cannot be started and what to do, or ""."""
+    if shutil.which(name) is not None:
+        return ""
+    path = Path(name)
+    if "/" in name and path.is_dir():
+        return "is a directory; name a program"
+    if "/" in name and path.exists():
+        return "is not executable; run chmod +x on it, or name its interpreter first"
+    return "is no such program; give the whole path of one"
 
 
 def _name(number: int, hook: Hook) -> str:

@@ -94,7 +94,9 @@ def test_an_unknown_service_is_refused_before_the_start_without_the_address(with
     before = len(job.server.puts())
     for words in (("run", "job.toml"), ("notify", "--test", "job.toml")):
         err = job.cli(*words, code=2, CREDENTIALS_DIRECTORY=str(job.place)).err
-        assert f"[[notify]] 2: apprise_file {job.place / 'others.url'}: apprise does not know the service" in err
+        assert (
+            f"job.toml:11: [[notify]] apprise_file {job.place / 'others.url'}: apprise does not know the service" in err
+        )
         assert "of address 2," in err
         assert len(err.strip().splitlines()) == 1
         assert "token" not in err
