@@ -148,12 +148,12 @@ def _from_profile(profile: Mapping[str, Any], place: str) -> dict[str, str]:
                     f'the profile contains {name} in plain text; use {name}_file or {name}_command = ["…"]'
                 )
             found[name] = str(profile[name])
-        elif path := profile.get(f"{name}_file"):
-            if not isinstance(path, str) or "\0" in path:
+        elif (path := profile.get(f"{name}_file")) is not None:
+            if not isinstance(path, str) or "\0" in path or not path.strip():
                 raise UsageError(f"{name}_file in the profile is not a path; write the name of a file")
             source = f"{name}_file"
             found[name] = _fit(name, read_private(_path(path, source), source, place), f"{source} {path}")
-        elif command := profile.get(f"{name}_command"):
+        elif (command := profile.get(f"{name}_command")) is not None:
             found[name] = _fit(name, run_command(command, f"{name}_command"), f"{name}_command")
     return found
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from bulkimg.errors import UsageError
 from bulkimg.notifications import ENTRIES, HOOK_VARIABLE, HOOK_VARIABLES, WrongEntry, read_entries
 from bulkimg.settings import PLAN_SHAPE, Settings
-from bulkimg.values import expanded, nearest
+from bulkimg.values import expanded, nearest, parse_path
 
 _OPTIONS = {field.alias or name: name for name, field in Settings.model_fields.items()}
 _CAMPAIGN = ("target_column", "every_target")  # keys of [job] that say which target a row is for
@@ -270,7 +270,7 @@ def _relative_to(path: Path, table: str, key: str, value: Any) -> Any:
     if not isinstance(value, str) or value == "-":
         return value
     try:
-        return path.parent / expanded(value)
+        return path.parent / parse_path(value)
     except ValueError as error:
         raise UsageError(f"{place(path, table, key)}: [{table}] {key} = {value!r} {error}") from None
 

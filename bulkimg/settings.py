@@ -26,6 +26,7 @@ from bulkimg.values import (
     parse_limit,
     parse_listen,
     parse_maps,
+    parse_name,
     parse_names,
     parse_path,
     parse_plugins,
@@ -99,7 +100,7 @@ class Settings(BaseModel):
     verbose: bool = False
     yes: bool = False
     dry_run: bool = False
-    profile: str | None = None
+    profile: Annotated[str, BeforeValidator(parse_name, json_schema_input_type=str)] | None = None
     # several targets
     targets: Annotated[tuple[str, ...], BeforeValidator(parse_names, json_schema_input_type=list[str] | str)] = ()
     order: Literal["parallel", "one-by-one"] = "parallel"

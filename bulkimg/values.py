@@ -3,6 +3,7 @@
 import codecs
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -275,9 +276,18 @@ def parse_encoding(value: Any) -> str:
 
 
 def parse_path(value: Any) -> Path:
-    if not isinstance(value, str | Path) or "\0" in str(value):
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(value, str) or "\0" in value:
         raise ValueError("is not a path")
+    if not value.strip():  # an unset variable in a script must not mean the present directory
+        raise ValueError("is empty; give a path, or leave the option out")
     return expanded(value)
+
+
+def parse_name(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("is not the name of a profile; give one, or leave the option out")
+    return value
 
 
 def expanded(path: str | Path) -> Path:

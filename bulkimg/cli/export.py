@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from bulkimg.cli import complete, screen
-from bulkimg.cli.options import CommandContext, Flags, user_path, with_options
+from bulkimg.cli.options import CommandContext, Flags, option_path, with_options
 from bulkimg.cli.progress import Watcher
 from bulkimg.credentials import Credentials
 from bulkimg.engine.look import all_images, reading
@@ -116,7 +116,7 @@ def _writing(output: str, kind: str, *, force: bool) -> Iterator[TextIO]:
     if output == "-":
         yield sys.stdout
         return
-    path = user_path(output)
+    path = option_path("--output", output)
     if not path.parent.is_dir():
         raise UsageError(
             f"--output {output}: the directory {path.parent} does not exist; create it, or choose another path"

@@ -223,6 +223,14 @@ def user_path(text: str) -> Path:
         raise UsageError(f"{text!r} {error}") from None
 
 
+def option_path(option: str, text: str) -> Path:
+    """Return the path that an option gives, with `~` replaced. Raises UsageError if it is empty or not known."""
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r} {error}") from None
+
+
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the named options. It gets those that were given on the command line as `flags`."""
 

@@ -12,7 +12,7 @@ import typer
 
 from bulkimg.campaign import Campaign
 from bulkimg.cli import complete, screen
-from bulkimg.cli.options import SPEECH, CommandContext, Flags, user_path, with_options
+from bulkimg.cli.options import SPEECH, CommandContext, Flags, option_path, with_options
 from bulkimg.cli.resume import find, find_any
 from bulkimg.cli.status import Run
 from bulkimg.errors import RunRefused, StorageError, UsageError
@@ -21,29 +21,30 @@ from bulkimg.ledger.files import replacing, write_plan
 from bulkimg.ledger.store import storage_errors
 
 Out = Annotated[
-    str, typer.Option("--out", "-o", metavar="FILE", help="Where to write it; - for standard output.  [default: report.html in the run's directory]", show_default=False)
+    str | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write it; - for standard output.  [default: report.html in the run's directory]", show_default=False)
 ]  # fmt: skip
 Plan = Annotated[bool, typer.Option("--plan", help="Write the run's plan.html and plan.csv too.")]
 Open = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 Compare = Annotated[
-    str, typer.Option("--compare", metavar="RUN", help="Show the figures of another run next to it.", autocompletion=complete.runs)
+    str | None, typer.Option("--compare", metavar="RUN", help="Show the figures of another run next to it.", autocompletion=complete.runs)
 ]  # fmt: skip
 
 
 @with_options("runs_dir", *SPEECH)
 def command(
-    flags: Flags, run: Run = "last", out: Out = "", open_it: Open = False, compare: Compare = "", plan: Plan = False
+    flags: Flags, run: Run = "last", out: Out = None, open_it: Open = False, compare: Compare = None, plan: Plan = False
 ) -> None:
     """Reads only; never in the way of the run."""
     directory = find_any(run, flags)
     if isinstance(directory, Campaign):
-        _campaign(directory, flags, open_it=open_it, given=bool(out or compare or plan))
+        given = plan or out is not None or compare is not None
+        _campaign(directory, flags, open_it=open_it, given=given)
         return
-    other = find(compare, flags) if compare else None
+    other = find(compare, flags) if compare is not None else None
     as_json = CommandContext({key: flags[key] for key in SPEECH if key in flags}).settings.json_summary
     if out == "-" and (open_it or as_json):
         raise UsageError("--out -: standard output is the page itself; give a file for --open and --json")
-    path = user_path(out) if out and out != "-" else directory.path / "report.html"
+    path = directory.path / "report.html" if out in (None, "-") else option_path("--out", out)
     if out != "-":
         _check_place(path)
     text = _drawn(directory, other)

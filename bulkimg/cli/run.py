@@ -85,6 +85,8 @@ def _resumed(named: RunDirectory, asked: CommandContext, source: str) -> OpenRun
 
 def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
     """Return the settings and the manifest that SOURCE and the flags mean."""
+    if not source.strip():
+        raise UsageError("SOURCE is empty; give a manifest, a job file, or - for standard input")
     source = str(user_path(source)) if source.startswith("~") else source
     if not source.lower().endswith(".toml"):
         asked = CommandContext(flags)

@@ -17,7 +17,7 @@ from bulkimg.process import give_way
 from bulkimg.values import parse_duration
 
 Run = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="[RUN]", help="The run to open; all runs otherwise.", autocompletion=complete.runs, show_default=False
     ),
@@ -32,11 +32,11 @@ Idle = Annotated[
 
 
 @with_options("runs_dir", "log_format", "quiet")
-def command(flags: Flags, run: Run = "", port: Port = 0, open_it: Open = False, idle: Idle = "1h") -> None:
+def command(flags: Flags, run: Run = None, port: Port = 0, open_it: Open = False, idle: Idle = "1h") -> None:
     """Reads only; never in the way of a run, and outlives it. Ctrl-C ends it."""
     from bulkimg.live import private, served, web  # imported only now: `bulkimg --help` needs no server
 
-    directory = find(run, flags) if run else None
+    directory = find(run, flags) if run is not None else None
     if directory:
         served.refuse_unserved(directory)
     place = directory.path.parent if directory else runs_dir(flags)

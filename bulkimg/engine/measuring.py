@@ -19,12 +19,12 @@ from bulkimg.metrics import (
     Ended,
     Endpoint,
     Figures,
+    Job,
     Trace,
     check_address,
     check_directory,
     check_tracing,
     families,
-    job_label,
     write,
 )
 from bulkimg.metrics.tracing import FLUSH
@@ -50,8 +50,7 @@ def noting_failure(settings: Settings, *, plan_only: bool = False) -> Iterator[N
         yield
     except BulkimgError as error:
         if settings.metrics_file is not None and not plan_only:
-            job = job_label(settings.job_name, is_undo=False)
-            write(settings.metrics_file, Ended(job, time.time(), int(error.exit_code)))
+            write(settings.metrics_file, Ended(Job(settings.job_name), time.time(), int(error.exit_code)))
         raise
 
 
@@ -162,7 +161,7 @@ class _Told:
     def __init__(self, run: OpenRun, observe: Observer, now: Callable[[], float]) -> None:
         self._run, self._observe, self._now = run, observe, now
         self._is_undo = bool(run.ledger.meta("undo_of"))
-        self.job = job_label(run.settings.job_name, is_undo=self._is_undo)
+        self.job = Job(run.settings.job_name, self._is_undo)
 
     def warn(self, what: str, why: str) -> None:
         """Warn of a failure, if there was one."""
@@ -187,7 +186,7 @@ class _Told:
         is_new = run.ledger.meta("started_at") is None and run.ledger.meta("state") in ("ready", "refused")
         begun = min(now, run.ledger.meta("created_at", now)) if is_new else now
         kind = "undo" if self._is_undo else "retry" if run.ledger.meta("retry_of") else "run"
-        about = {"bulkimg.run_id": run.directory.run_id, "bulkimg.job": self.job}
+        about = {"bulkimg.run_id": run.directory.run_id, "bulkimg.job": self.job.label}
         about |= {"bulkimg.target": run.settings.target} if run.settings.endpoint else {}
         try:
             trace = Trace(f"bulkimg {kind}", begun, about)

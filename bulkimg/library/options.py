@@ -9,6 +9,7 @@ from bulkimg.credentials import PROFILE_KEYS, Credentials, find_credentials
 from bulkimg.errors import UsageError
 from bulkimg.layers import Layer, job_layer, merge, profile_layer, read_profile, resuming
 from bulkimg.settings import Settings
+from bulkimg.values import parse_path
 
 AnyPath = str | os.PathLike[str]
 Pairs = Mapping[str, str | bool | float] | Sequence[str]
@@ -105,6 +106,14 @@ class Asked:
     def resuming(self, stored: Mapping[str, Any]) -> Settings:
         """Return the settings to resume the run that `run_id` names."""
         return resuming(self._layers, stored)
+
+
+def runs_directory(given: AnyPath) -> Path:
+    """Return the runs directory. Raises UsageError if it is empty or no path."""
+    try:
+        return parse_path(given)
+    except ValueError as error:
+        raise UsageError(f"runs_dir {given!r} {error}") from None
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:

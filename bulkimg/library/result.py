@@ -8,6 +8,7 @@ from typing import Any
 from bulkimg.engine.look import Drift
 from bulkimg.errors import BulkimgError, Exit, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, find_run, plans, stats
+from bulkimg.library.options import runs_directory
 from bulkimg.model import GOOD, PlanCounts, Status, Value
 from bulkimg.words import count
 
@@ -147,7 +148,7 @@ class Verified:
 
 def open_run(run: str, *, runs_dir: str | Path = "runs") -> Result:
     """Return an earlier run by its id, the beginning of its id, its directory, or `last`. Raises UsageError."""
-    return result_of(find_run(Path(runs_dir), run))
+    return result_of(find_run(runs_directory(runs_dir), run))
 
 
 def result_of(directory: RunDirectory) -> Result:

@@ -19,7 +19,7 @@ from bulkimg.engine.undone import already_undone, last_to_undo
 from bulkimg.errors import RunRefused, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, find_run, plans
 from bulkimg.library.executing import Carrying, begin_source, carried_out
-from bulkimg.library.options import Asked, Options
+from bulkimg.library.options import Asked, Options, runs_directory
 from bulkimg.library.result import Result, Verified
 from bulkimg.library.source import Source, job_of
 from bulkimg.manifest.writer import ManifestWriter
@@ -183,7 +183,7 @@ def _earlier(
 
 
 def _runs_dir(options: Options) -> Path:
-    return Path(options.get("runs_dir", "runs"))
+    return runs_directory(options.get("runs_dir", "runs"))
 
 
 def _at(settings: Settings, directory: RunDirectory) -> Settings:

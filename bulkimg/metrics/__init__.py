@@ -6,18 +6,18 @@ later is a warning.
 
 from bulkimg.metrics.endpoint import Endpoint, check_address
 from bulkimg.metrics.live import Figures, families
-from bulkimg.metrics.textfile import Ended, check_directory, job_label, write
+from bulkimg.metrics.textfile import Ended, Job, check_directory, write
 from bulkimg.metrics.tracing import Trace, check_tracing
 
 __all__ = [
     "Ended",
     "Endpoint",
     "Figures",
+    "Job",
     "Trace",
     "check_address",
     "check_directory",
     "check_tracing",
     "families",
-    "job_label",
     "write",
 ]

@@ -22,31 +22,42 @@ from bulkimg.model import Status
 MODE = 0o644  # the collector is another user
 _LONGEST = 65_536  # bytes of an earlier file: ours have 2,000
 _SUCCESS = "bulkimg_last_success_timestamp_seconds"
+_NO_NAME, _UNDO, _NAMED = "(no name)", " (undo)", " (job)"  # in labels
 _MOST = 100  # characters of a job's name that its file's name has
+
+
+class Job(NamedTuple):
+    """What a file is about: a job by its name, or runs without one (""). An undo is no success of what it takes back."""
+
+    name: str
+    is_undo: bool = False
+
+    @property
+    def label(self) -> str:
+        """Return the value of the label `job`: the job's name. No two have the same."""
+        name = self.name or _NO_NAME
+        if self.name == _NO_NAME or self.name.endswith((_UNDO, _NAMED)):  # a job whose name looks like ours
+            name += _NAMED
+        return f"{name}{_UNDO}" if self.is_undo else name
+
+    @property
+    def file_name(self) -> str:
+        """Return the name of the job's file: `bulkimg-NAME.prom`. No two have the same: `+` is in no name of a job."""
+        plain = re.sub(r"[^A-Za-z0-9._-]", "_", self.name)[:_MOST]
+        digest = "" if plain == self.name else "-" + sha256(self.name.encode("utf-8", "replace")).hexdigest()[:8]
+        job = f"-{plain}{digest}" if self.name else ""
+        return f"bulkimg{job}{'+undo' if self.is_undo else ''}.prom"
 
 
 class Ended(NamedTuple):
     """How a run ended. `at` is seconds since the epoch; `counts` are rows by status."""
 
-    job: str
+    job: Job
     at: float
     exit_code: int
     seconds: float = 0.0
     counts: Mapping[str, int] = {}
     requests: int = 0
-
-
-def job_label(job_name: str, *, is_undo: bool) -> str:
-    """Return the label of a run's job. An undo has its own, so that it is no success of the job that it takes back."""
-    name = job_name or "run"
-    return f"{name}-undo" if is_undo else name
-
-
-def file_name(job: str) -> str:
-    """Return the name of a job's file. Two jobs never share one."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", job)[:_MOST]
-    digest = "" if plain == job else "-" + sha256(job.encode("utf-8", "replace")).hexdigest()[:8]
-    return f"bulkimg-{plain}{digest}.prom"
 
 
 def check_directory(directory: Path) -> None:
@@ -63,16 +74,16 @@ def check_directory(directory: Path) -> None:
 
 def write(directory: Path, ended: Ended) -> str:
     """Replace the job's file. Returns "", or why it was not possible; the earlier file is then as it was."""
-    path = directory / file_name(ended.job)
+    path = directory / ended.job.file_name
     try:
-        _replace(path, text(_families(ended, _last_success(path, ended.job))))
+        _replace(path, text(_families(ended, _last_success(path, ended.job.label))))
     except OSError as error:
         return f"{path}: {error.strerror}"
     return ""
 
 
 def _families(ended: Ended, before: float) -> list[Family]:
-    job = {"job": ended.job}
+    job = {"job": ended.job.label}
     success = max(before, ended.at) if ended.exit_code == Exit.OK else before
 
     def gauge(name: str, help_: str, value: float) -> Family:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bulkimg.meter import Meter
-from bulkimg.metrics import Ended, Figures, families, write
+from bulkimg.metrics import Ended, Figures, Job, families, write
 from bulkimg.metrics.exposition import text
 from bulkimg.pace import Pace
 from tests.conftest import ROOT
@@ -24,7 +24,7 @@ PAGE = ROOT / "docs" / "how-to" / "monitoring.md"
 def known(tmp_path: Path) -> set[str]:
     """Return the names of all metrics, as they are written."""
     (place := tmp_path / "known").mkdir()
-    write(place, Ended("j", 1.0, 0))
+    write(place, Ended(Job("j"), 1.0, 0))
     of_jobs = parsed(next(place.iterdir()).read_text())
     return {*of_jobs, *parsed(text(families(Figures(Pace(50.0, 16), Meter()))))}
 
@@ -104,7 +104,7 @@ def test_the_rules_fire_for_a_job_that_fails_or_is_late(promtool: str, tmp_path:
                 "input_series": [
                     series(success, "nightly", "3600x60"),
                     series(success, "well", "0+3600x60"),
-                    series(success, "nightly-undo", "0x60"),
+                    series(success, "nightly (undo)", "0x60"),
                     series(code, "nightly", "0x10 1x50"),
                     series(code, "well", "0x60"),
                 ],

@@ -12,7 +12,7 @@ import pytest
 import bulkimg
 from bulkimg.errors import UsageError
 from bulkimg.metrics.exposition import sample_line
-from bulkimg.metrics.textfile import Ended, check_directory, file_name, write
+from bulkimg.metrics.textfile import Ended, Job, check_directory, write
 from bulkimg.model import Status
 from tests.conftest import ROOT, Cli, Server
 from tests.metrics.reading import Metrics, accepted, by, described, parsed, value
@@ -43,7 +43,7 @@ def job(cli: Cli, name: str, manifest: str = "m.csv", more: str = "") -> str:
     return cli.write(f"{name}.toml", text)
 
 
-def told(cli: Cli, name: str = "run") -> Metrics:
+def told(cli: Cli, name: str) -> Metrics:
     return parsed((cli.place / "prom" / f"bulkimg-{name}.prom").read_text())
 
 
@@ -120,7 +120,7 @@ def test_resume_and_retry_tell_of_the_job_and_an_undo_of_itself(at: Cli, server:
     ) == (1, 0)
     first = at.runs()[0]
     at("undo", first, "--metrics-file", "prom")
-    assert value(told(at, "j-undo"), "bulkimg_last_run_exit_code", job="j-undo") == 0
+    assert value(told(at, "j+undo"), "bulkimg_last_run_exit_code", job="j (undo)") == 0
     assert value(told(at, "j"), SUCCESS) == 0, "an undo is no success of the job"
     at("resume", first, BULKIMG_METRICS_FILE="prom", code=1)
     assert value(told(at, "j"), "bulkimg_last_run_rows", status="updated") == 2
@@ -139,7 +139,7 @@ def test_a_plan_is_no_run_of_its_job_and_its_apply_is(at: Cli, server: Server) -
 def test_a_resumed_run_needs_the_option_again(at: Cli, server: Server) -> None:
     at.write("m.csv", rows(server, 2))
     at("run", "m.csv", "--metrics-file", "prom")
-    (at.place / "prom" / "bulkimg-run.prom").unlink()
+    (at.place / "prom" / "bulkimg.prom").unlink()
     (at.place / "prom").rmdir()
     at("resume", "last")
     assert not (at.place / "prom").exists()
@@ -166,12 +166,12 @@ def test_a_write_that_fails_at_the_end_is_a_warning(at: Cli, server: Server) -> 
     (at.place / "prom").rmdir()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "--metrics-file: prom/bulkimg-run.prom: No such file or directory; the run and its exit code" in err
+    assert "--metrics-file: prom/bulkimg.prom: No such file or directory; the run and its exit code" in err
     at.write("bad.csv", "uuid,name\nno,x\n")
-    (at.place / "prom" / "bulkimg-run.prom").mkdir(parents=True)
+    (at.place / "prom" / "bulkimg.prom").mkdir(parents=True)
     said = at("run", "bad.csv", "--metrics-file", "prom", code=3).err
-    assert "warning: --metrics-file: prom/bulkimg-run.prom: Is a directory" in said
-    assert [path.name for path in (at.place / "prom").iterdir()] == ["bulkimg-run.prom"], "no temporary file is left"
+    assert "warning: --metrics-file: prom/bulkimg.prom: Is a directory" in said
+    assert [path.name for path in (at.place / "prom").iterdir()] == ["bulkimg.prom"], "no temporary file is left"
 
 
 async def test_the_library_writes_it_too(server: Server, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ async def test_the_library_writes_it_too(server: Server, tmp_path: Path) -> None
     options: bulkimg.Options = {"endpoint": server.url, "runs_dir": tmp_path / "runs", "metrics_file": tmp_path}
     credentials = bulkimg.Session(server.session)
     assert (await bulkimg.arun(changes, credentials=credentials, **options)).ok
-    path = tmp_path / "bulkimg-run.prom"
+    path = tmp_path / "bulkimg.prom"
     assert value(parsed(path.read_text()), "bulkimg_last_run_exit_code") == 0
     with pytest.raises(bulkimg.ManifestRefused):
         await bulkimg.arun([{"uuid": "no", "name": "x"}], credentials=credentials, **options)
@@ -189,9 +189,9 @@ async def test_the_library_writes_it_too(server: Server, tmp_path: Path) -> None
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     """Another process writes all the time; every reading is complete, with numbers that belong together."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom bulkimg.metrics import Ended, write\n"
+        "import sys\nfrom pathlib import Path\nfrom bulkimg.metrics import Ended, Job, write\n"
         "for n in range(1, 301):\n"
-        "    assert write(Path(sys.argv[1]), Ended('j', n, n % 2, n, {'updated': n, 'failed': n}, n)) == ''\n"
+        "    assert write(Path(sys.argv[1]), Ended(Job('j'), n, n % 2, n, {'updated': n, 'failed': n}, n)) == ''\n"
     )
     path, seen = tmp_path / "bulkimg-j.prom", set()
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT) as process:
@@ -210,15 +210,28 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
 
 
 def test_names_of_jobs_are_escaped_and_no_two_jobs_share_a_file(tmp_path: Path) -> None:
-    names = ["a/b", "a_b", "a b", '"quoted\\"', "line\nline", "ü", "x" * 300, "x" * 301, "../up", "run"]
+    names = ["a/b", "a_b", "a b", '"quoted\\"', "line\nline", "ü", "x" * 300, "x" * 301, "../up", "run", "j-undo"]
     for at, name in enumerate(names, 1):
-        assert write(tmp_path, Ended(name, at, 0)) == ""
-    assert len({file_name(name) for name in names}) == len(names) == len(list(tmp_path.iterdir()))
+        assert write(tmp_path, Ended(Job(name), at, 0)) == ""
+    assert len({Job(name).file_name for name in names}) == len(names) == len(list(tmp_path.iterdir()))
     for name in names:
-        write(tmp_path, Ended(name, 100, 1))
+        write(tmp_path, Ended(Job(name), 100, 1))
     everything = "".join(path.read_text() for path in tmp_path.iterdir())
     assert sorted(parsed(everything)[SUCCESS].values()) == list(range(1, len(names) + 1))
     assert sample_line("m", {"job": 'a"b\\c\nd'}, 1) == 'm{job="a\\"b\\\\c\\nd"} 1'
+
+
+def test_no_job_shares_a_file_or_a_label_with_runs_without_a_name_or_with_an_undo() -> None:
+    """A job keeps its name in both, and a name that looks like ours gets another label."""
+    for name in ("nightly", "run", "nightly-undo", "undo"):
+        assert (Job(name).file_name, Job(name).label) == (f"bulkimg-{name}.prom", name)
+    assert (Job("").file_name, Job("").label) == ("bulkimg.prom", "(no name)")
+    names = [
+        "", "run", "undo", "nightly", "nightly-undo", "nightly+undo", "nightly (undo)", "nightly (undo) (job)", "(no name)",
+        "(no name) (job)", "(no name) (undo)", "+undo", " (undo)",
+    ]  # fmt: skip
+    jobs = [Job(name, is_undo) for name in names for is_undo in (False, True)]
+    assert len({job.label for job in jobs}) == len({job.file_name for job in jobs}) == len(jobs)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +239,7 @@ def test_names_of_jobs_are_escaped_and_no_two_jobs_share_a_file(tmp_path: Path) 
 )
 def test_an_earlier_file_that_is_broken_counts_as_no_success(tmp_path: Path, text: str) -> None:
     (tmp_path / "bulkimg-j.prom").write_bytes(text.encode("latin-1"))
-    assert write(tmp_path, Ended("j", 7, 1)) == ""
+    assert write(tmp_path, Ended(Job("j"), 7, 1)) == ""
     assert value(parsed((tmp_path / "bulkimg-j.prom").read_text()), SUCCESS) == 0
 
 
@@ -234,7 +247,7 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "other"
     target.write_text("kept")
     (tmp_path / "bulkimg-j.prom").symlink_to(target)
-    assert write(tmp_path, Ended("j", 7, 0)) == ""
+    assert write(tmp_path, Ended(Job("j"), 7, 0)) == ""
     assert target.read_text() == "kept"
     assert not (tmp_path / "bulkimg-j.prom").is_symlink()
 
@@ -249,8 +262,8 @@ def test_what_is_no_directory(tmp_path: Path) -> None:
 def test_a_pipe_in_the_place_of_the_file_holds_nothing_up(cli: Cli, server: Server) -> None:
     cli = cli.at(server)
     (cli.place / "prom").mkdir()
-    os.mkfifo(cli.place / "prom" / "bulkimg-run.prom")
+    os.mkfifo(cli.place / "prom" / "bulkimg.prom")
     image = next(iter(server.images()))
     cli.write("m.csv", f"uuid,description\n{image},through a pipe\n")
     cli("run", "m.csv", "--yes", "--metrics-file", "prom")
-    assert (cli.place / "prom" / "bulkimg-run.prom").is_file()
+    assert (cli.place / "prom" / "bulkimg.prom").is_file()
