@@ -63,6 +63,17 @@ def test_the_panels_of_the_dashboard_are_whole_and_do_not_overlap() -> None:
     assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["datasource"]
 
 
+def test_every_panel_has_a_unit_a_query_and_the_data_source_that_is_chosen() -> None:
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        if panel["type"] == "row":
+            continue
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["targets"], panel["title"]
+        for query in panel["targets"]:
+            assert query["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
+        assert len({query["refId"] for query in panel["targets"]}) == len(panel["targets"])
+
+
 def test_promtool_accepts_the_rules_and_every_query(promtool: str, tmp_path: Path) -> None:
     accepted(promtool, "check", "rules", str(ALERTS))
     rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(expressions())]
@@ -105,12 +116,13 @@ def test_the_rules_fire_for_a_job_that_fails_or_is_late(promtool: str, tmp_path:
                     series(success, "nightly", "3600x60"),
                     series(success, "well", "0+3600x60"),
                     series(success, "nightly (undo)", "0x60"),
+                    series(success, "tidy-undo", "3600x60"),  # a job, whatever its name ends in
                     series(code, "nightly", "0x10 1x50"),
                     series(code, "well", "0x60"),
                 ],
                 "alert_rule_test": [
                     alerts(27, "BulkimgNoSuccess"),
-                    alerts(28, "BulkimgNoSuccess", nightly=late.format("nightly")),
+                    alerts(28, "BulkimgNoSuccess", **{job: late.format(job) for job in ("nightly", "tidy-undo")}),
                     alerts(10, "BulkimgRunFailed"),
                     alerts(12, "BulkimgRunFailed", nightly="bulkimg job nightly ended with exit code 1"),
                 ],
