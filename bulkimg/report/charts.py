@@ -7,8 +7,9 @@ them as they are. Text and lines use `currentColor`, so that they fit a light an
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from bulkimg.report.escaping import harmless
 from bulkimg.words import clock_text
 
 WIDTH, HEIGHT = 760, 190  # of the drawing in its own units; the page scales it
@@ -107,7 +108,7 @@ class _Drawing:
         for at, said in self._frame.breaks:
             x = self._x(at)
             dash = {"stroke": "currentColor", "stroke_opacity": 0.6, "stroke_dasharray": "1 3"}
-            parts.append(_tag("line", escape(said), x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, **dash))
+            parts.append(_tag("line", harmless(said), x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, **dash))
         parts += self._marks()
         return Markup("").join(parts)
 
@@ -129,7 +130,7 @@ class _Drawing:
         x = self._x(mark.at)
         line = _tag("line", x1=x, x2=x, y1=TOP - 2, y2=HEIGHT - BOTTOM, stroke="currentColor", stroke_opacity=0.35)
         dot = _tag(
-            "circle", escape(mark.text), cx=place, cy=8, r=7, fill="none", stroke="currentColor", stroke_opacity=0.6
+            "circle", harmless(mark.text), cx=place, cy=8, r=7, fill="none", stroke="currentColor", stroke_opacity=0.6
         )
         return line + dot + _text(place, 11, str(mark.number), anchor="middle", size=10)
 
@@ -184,7 +185,7 @@ class _Drawing:
         yield from dots
 
     def svg(self, title: str, about: str, parts: Iterable[Markup], legend: Sequence[str]) -> Markup:
-        inside = _tag("title", escape(title)) + _tag("desc", escape(about)) + Markup("").join(parts)
+        inside = _tag("title", harmless(title)) + _tag("desc", harmless(about)) + Markup("").join(parts)
         return Markup(
             '<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {w} {h}" width="100%" '
             'font-family="system-ui, sans-serif" font-size="13" fill="currentColor">{inside}</svg>'
@@ -207,7 +208,7 @@ def key(names: Iterable[str]) -> Markup:
                 "line", x1=0, x2=18, y1=6, y2=6, stroke="currentColor", stroke_width=1.5, stroke_dasharray="5 3"
             )
         drawing = _tag("svg", shape, width=18, height=12, viewBox="0 0 18 12", aria_hidden="true")
-        parts.append(Markup('<span class="key">{} {}</span>').format(drawing, name))
+        parts.append(Markup('<span class="key">{} {}</span>').format(drawing, harmless(name)))
     return Markup(" ").join(parts)
 
 
@@ -225,12 +226,12 @@ def _tag(name: str, inside: Markup | None = None, **attributes: object) -> Marku
 
 
 def _place(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value
+    return f"{value:.4g}" if isinstance(value, float) else harmless(value)
 
 
 def _text(x: float, y: float, text: str, *, anchor: str, size: int = 13) -> Markup:
     return _tag(
-        "text", escape(text), x=round(x, 1), y=round(y, 1), text_anchor=anchor, font_size=size, fill_opacity=0.75
+        "text", harmless(text), x=round(x, 1), y=round(y, 1), text_anchor=anchor, font_size=size, fill_opacity=0.75
     )
 
 

@@ -18,6 +18,7 @@ from bulkimg.ledger.files import replacing
 from bulkimg.model import TAGS, PlanCounts
 from bulkimg.report import render
 from bulkimg.report.difference import clean, common, shown, units
+from bulkimg.report.escaping import code
 
 STATIC = 100  # rows in the HTML; the script shows as many at a time
 LABELS = {"update": "changes", "unchanged": "unchanged", "conflict": "conflict", "missing": "no such image"}
@@ -72,7 +73,7 @@ def transitions(counts: PlanCounts) -> list[tuple[list[Any], int]]:
 def _facts(ledger: Ledger, counts: PlanCounts, target: str) -> Iterator[tuple[str, str | Markup]]:
     """Yield what, where, who, when and why, as far as they are known."""
     manifest, by = ledger.meta("manifest") or "", ledger.meta("by") or {}
-    yield "Target", Markup("<code>{}</code>").format(clean(target))
+    yield "Target", code(target) or ""
     if manifest:
         yield "Manifest", os.path.normpath(manifest)
     if who := "@".join(str(by[key]) for key in ("user", "host") if by.get(key)):
@@ -83,7 +84,7 @@ def _facts(ledger: Ledger, counts: PlanCounts, target: str) -> Iterator[tuple[st
         yield "Note", note
     yield "Images", "read before planning" if counts.surveyed else "not read; each row is sent as the manifest has it"
     if counts.digest:
-        yield "Plan checksum", Markup("<code>{}</code>").format(counts.digest)
+        yield "Plan checksum", code(counts.digest) or ""
 
 
 def _rows_shown(count: int) -> str:

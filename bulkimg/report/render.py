@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bulkimg.model import iso_utc
-from bulkimg.report.difference import clean, shown
+from bulkimg.report.difference import shown
+from bulkimg.report.escaping import harmless
 
 
 def page(name: str, *, styles: Sequence[str], script: str = "", connects: bool = False, **values: Any) -> Iterator[str]:
@@ -59,7 +60,7 @@ def _environment() -> Environment:
         autoescape=True,
         loader=PackageLoader("bulkimg.report"),
         undefined=StrictUndefined,
-        finalize=lambda value: clean(value) if type(value) is str else value,
+        finalize=harmless,
         trim_blocks=True,
         keep_trailing_newline=True,
     )

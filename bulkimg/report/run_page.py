@@ -20,6 +20,7 @@ from bulkimg.model import GOOD, PlanCounts, Status, iso_utc
 from bulkimg.report import charts, render
 from bulkimg.report.charts import Bin, duration
 from bulkimg.report.difference import shown
+from bulkimg.report.escaping import code
 from bulkimg.report.plan_page import added_fields, changed, transitions
 from bulkimg.report.render import moment
 from bulkimg.report.timeline import KINDS, PERCENTILES, STATUSES, Line, Timeline
@@ -57,6 +58,7 @@ class Report:
     following: str | None
     figures: Sequence[Figure]
     bins: Sequence[Bin]
+    outcomes: Sequence[str]  # the statuses that occur in the bins
     width: int
     lines: Sequence[Line]
     earlier_lines: int
@@ -173,6 +175,7 @@ def _moving(
         "following": None if held else insight.following(ledger, directory),
         "figures": list(_figures(shape)) if shape else (),
         "bins": shape.bins if shape else (),
+        "outcomes": [status for status in STATUSES if shape.total.outcomes.get(status)] if shape else (),
         "width": shape.width if shape else 0,
         "lines": lines[-MOST_LINES:],
         "earlier_lines": max(0, len(lines) - MOST_LINES),
@@ -297,32 +300,28 @@ def _short(value: Any) -> Any:
 def _facts(ledger: Ledger, directory: RunDirectory, shape: Timeline | None) -> Iterator[tuple[str, str | Markup]]:
     """Yield what, where, who, when and why, as far as they are known."""
     meta, settings = ledger.meta, ledger.meta("settings", {})
-    by, code = meta("by") or {}, meta("exit_code")
+    by, exit_code = meta("by") or {}, meta("exit_code")
     begun, ended = meta("started_at") or meta("created_at"), meta("ended_at")
     requests = count(sum(shape.total.requests.values()), "request") if shape else ""
     found: list[tuple[str, str | Markup | None]] = [
-        ("Target", _code(_target(settings))),
+        ("Target", code(_target(settings))),
         ("Manifest", os.path.normpath(meta("manifest")) if meta("manifest") else None),
-        ("Manifest SHA-256", _code(meta("sha256"))),
-        ("Undo of", _code(meta("undo_of"))),
-        ("Retry of", _code(meta("retry_of"))),
+        ("Manifest SHA-256", code(meta("sha256"))),
+        ("Undo of", code(meta("undo_of"))),
+        ("Retry of", code(meta("retry_of"))),
         ("Job", settings.get("job_name")),
         ("Started by", "@".join(str(by[key]) for key in ("user", "host") if by.get(key))),
         ("Started at", moment(begun) if begun else None),
         ("Ended at", Markup("{} ({})").format(moment(ended), clock_text(ended - begun)) if begun and ended else None),
         ("Time of work", f"{clock_text(shape.seconds)}, {requests}" if shape else None),
         ("Note", meta("note")),
-        ("Plan checksum", _code(meta("plan_digest"))),
-        ("Exit code", str(code) if code is not None else None),
-        ("Directory", _code(str(directory.path))),
+        ("Plan checksum", code(meta("plan_digest"))),
+        ("Exit code", str(exit_code) if exit_code is not None else None),
+        ("Directory", code(str(directory.path))),
         ("Plugins", ", ".join(f"{used['name']} ({used['package']} {used['version']})" for used in meta("plugins", []))),
         ("Version", f"bulkimg {meta('version')}, drawn by {__version__}"),
     ]
     yield from ((name, value) for name, value in found if value)
-
-
-def _code(text: str | None) -> Markup | None:
-    return Markup("<code>{}</code>").format(text) if text else None
 
 
 def _target(settings: Mapping[str, Any]) -> str:

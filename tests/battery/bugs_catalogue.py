@@ -267,7 +267,8 @@ TABLES = (
     Bug("Ctrl-C ends the writing of a table", "Engine._table_written", "broken.set()", "None", "tests/journeys/test_result_tables.py -k ctrl_c"),
     Bug("a run whose table is missing has no summary of success", "Engine._close", "self._run.table and (not await self._table_written())", "False", "tests/journeys/test_result_tables.py -k gone"),
     Bug("DuckDB reads and writes in its place only", "parquet._connected", "connection.execute('SET enable_external_access = false')", "None", "tests/report/test_parquet.py -k place"),
-    Bug("times in Parquet are UTC", "parquet.COLUMNS", "'TIMESTAMPTZ'", "'TIMESTAMP'", "tests/report/test_parquet.py"),
+    Bug("times in Parquet are UTC", "parquet.COLUMNS", "'TIMESTAMPTZ'", "'TIMESTAMP'", "tests/report/test_parquet.py"),)  # fmt: skip
+
 PLUGINS = (
     Bug("only a plugin that is named is imported", "loading.load", "tuple((_loaded(name, installed, hide) for name in names))", "tuple([_loaded(name, installed, hide) for name in installed])[:len(names)]"),
     Bug("two packages with one plugin's name are refused", "loading._loaded", "len(found) > 1", "False"),

@@ -128,6 +128,49 @@ def test_every_picture_says_what_it_shows(text: str) -> None:
     assert rows >= 30, "a line for each second"
 
 
+def test_the_numbers_have_every_status_that_occurs_and_no_other(text: str, tmp_path: Path) -> None:
+    def heads(html: str) -> list[str]:
+        table = html[html.index('class="numbers"') :]
+        found = re.findall(r'<th scope="col">([^<]*)</th>', table[: table.index("</thead>")])
+        row = table[table.index("<tbody>") : table.index("</tr>", table.index("<tbody>"))]
+        assert len(found) == row.count("<td>") + 1
+        return [head for head in found if head.removesuffix("/s") in set(Status)]
+
+    assert heads(text) == ["updated/s", "failed/s"]
+    ledger = make_run(tmp_path / "1", 20)
+    timeline.add(ledger, [Sample(BEGUN + 30, 1, {}, {"drifted": 1, "unknown": 2}, {}, 0, 16, 100.0, 0)], [])
+    html = "".join(pages(report(ledger, RunDirectory(tmp_path / "1"), held=False)))
+    ledger.close()
+    assert heads(html) == ["updated/s", "failed/s", "drifted/s", "unknown/s"]
+
+
+def test_no_text_of_the_page_has_a_character_that_a_reader_does_not_see(tmp_path: Path) -> None:
+    """Not in facts, titles of marks, legends, causes or values: everything goes through one place."""
+    hostile = "a\x1b]0;pwned\x07b\u202ec\u2066d\u200be\x00f\x85g\u061ch\ufeffi<b>&"
+    ledger = make_run(tmp_path / "1", 20, manifest=f"m{hostile}\ud800.csv")
+    settings = {"endpoint": f"http://{hostile}", "base_path": hostile, "job_name": hostile}
+    ledger.set_meta(
+        settings=settings, sha256=hostile, by={"user": hostile, "host": f"{hostile}\udfff"}, undo_of=hostile, retry_of=hostile,
+        note=hostile, version=hostile, next=hostile, reason=hostile, plan_digest=hostile,
+    )  # fmt: skip
+    events = [RunEvent(BEGUN + 3, kind, hostile) for kind in ("started", "adjusted", "held", "paused", "stopping")]
+    timeline.add(ledger, [], events)
+    directory = RunDirectory(tmp_path / "1")
+    for state in ("done", "stopped"):
+        ledger.set_meta(state=state)
+        html = "".join(
+            pages(report(ledger, directory, held=False, other=(ledger, RunDirectory(tmp_path / hostile[2:8]))))
+        )
+        assert (
+            re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]", html)
+            == []
+        )
+        assert "<b>&" not in html
+        assert html.count("a\\x1b]0;pwned\\x07b\\u202ec\\u2066d\\u200be\\x00f\\x85g\\u061ch\\ufeffi&lt;b&gt;&amp;") > 15
+        assert "<circle" in html[: html.index("What happened")], "the marks of the events are there"
+    ledger.close()
+
+
 def test_nothing_is_loaded_and_nothing_is_run(text: str) -> None:
     assert not re.findall(r"<(?:script|link|img|iframe|object|embed|form|base)\b", text)
     assert not re.findall(r'\s(?:style|on\w+|href|src)="', text.replace("http-equiv", ""))
