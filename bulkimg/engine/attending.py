@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -17,6 +18,9 @@ from bulkimg.notifications import HookPoint
 from bulkimg.notify import last_end, own_end
 from bulkimg.zstack.redaction import Redactor
 
+_NOTHING_SAID = NotifyFailed(
+    "notify", "no message was sent and no hook run at the end, because the run was interrupted"
+)
 _BAD = tuple(status for status in Status if status not in GOOD and status is not Status.UNPROCESSED)
 
 
@@ -29,6 +33,7 @@ class Attending:
         self._interrupt = interrupt
         self._attendants = run.attendants
         self._before = own_end(run.ledger) if run.attendants else None  # of an earlier process
+        self._has_ended = False  # its messages are being sent; a signal may come before that
         self._redactor = Redactor()
         if credentials:
             self._redactor.add_secret(*secrets_of(credentials))
@@ -62,10 +67,19 @@ class Attending:
 
     async def end(self, document: dict[str, Any]) -> None:
         """Say how the run ended. `document` is its summary. A second signal ends the waiting, or prevents it."""
-        if self._attendants and not self._interrupt.at_once:
+        if self._attendants and not self._left_out():
             await self._interrupt.whatever_comes_of_it(self._end_or_tell(document))
+            if not self._has_ended:
+                self._tell(_NOTHING_SAID)
+
+    def _left_out(self) -> bool:
+        """Return whether the run ends at once, without its messages, and say so."""
+        if self._interrupt.at_once:
+            self._tell(_NOTHING_SAID)
+        return self._interrupt.at_once
 
     async def _end_or_tell(self, document: dict[str, Any]) -> None:
+        self._has_ended = True
         try:
             await self._end(document)
         except Exception as error:  # a message is never a reason to end a run in another way
@@ -92,7 +106,7 @@ class Attending:
             "version": __version__,
             "next": f"bulkimg resume {run.directory.words}",
         }
-        if self._attendants and not self._interrupt.at_once:
+        if self._attendants and not self._left_out():
             end = self._attendants.end(document, None, lambda most: (), self._tell)
             await self._interrupt.whatever_comes_of_it(end)
 
@@ -110,7 +124,8 @@ class Attending:
 def end_refused(run: OpenRun, document: dict[str, Any], observe: Observer) -> None:
     """Say that a manifest was refused, and wait for it. There is no engine and no event loop then."""
     if run.attendants:
-        asyncio.run(Attending(run, observe, Interrupt(), None).end(document))
+        with suppress(KeyboardInterrupt):  # it ends the waiting, and the manifest is still refused
+            asyncio.run(Attending(run, observe, Interrupt(), None).end(document))
 
 
 def opening(run: OpenRun) -> dict[str, Any]:

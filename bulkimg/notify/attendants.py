@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bulkimg.errors import UsageError
@@ -67,38 +67,69 @@ class Attendants:
     async def end(self, summary: Document, before: int | None, rows: Rows, tell: Tell, *, once: bool = False) -> None:
         """Run the hooks of the end and send its messages, all at the same time. What fails is reported to `tell`.
 
-        `before` is the exit code of the job's last run. `once`: try each message only once.
+        `before` is the exit code of the job's last run. `once`: try each message only once. What is not waited for,
+        because this call is cancelled, is reported too.
         """
+        said = {address.number: self._message(address, summary, before, rows) for address in self._addresses}
+        waits = dict(self._waits(said))
         try:
             await asyncio.gather(
-                self._after(summary, tell), *(self._last(address, summary, before, rows, tell, once) for address in self._addresses)
+                self._after(summary, tell, waits),
+                *(self._last(address, summary, said[address.number], tell, waits, once=once) for address in self._addresses),
             )  # fmt: skip
+        except asyncio.CancelledError:
+            for what, why in waits.items():
+                tell(NotifyFailed(what, f"{why}, because the run was interrupted"))
+            raise
         finally:
             for task in self._started.values():
                 task.cancel()
 
-    async def _after(self, summary: Document, tell: Tell) -> None:
+    def _waits(self, said: Mapping[int, Message | None]) -> Iterator[tuple[str, str]]:
+        """Yield what is waited for at the end, and what is said of it if that is cut short."""
         for number, hook in self._hooks:
-            if hook.at == "after-run" and (why := await run_hook(hook, summary, self._job)):
-                tell(NotifyFailed(_name(number, hook), why))
+            if hook.at == "after-run":
+                yield _name(number, hook), "was not waited for"
+        for address in self._addresses:
+            if said[address.number]:
+                yield address.name, "the message of the end was not waited for"
+            elif address.number in self._started:
+                yield address.name, "the message of the start was not waited for"
+
+    async def _after(self, summary: Document, tell: Tell, waits: dict[str, str]) -> None:
+        for number, hook in self._hooks:
+            if hook.at == "after-run":
+                if why := await run_hook(hook, summary, self._job):
+                    tell(NotifyFailed(_name(number, hook), why))
+                del waits[_name(number, hook)]
 
     async def _last(
-        self, address: Address, summary: Document, before: int | None, rows: Rows, tell: Tell, once: bool
+        self,
+        address: Address,
+        summary: Document,
+        said: Message | None,
+        tell: Tell,
+        waits: dict[str, str],
+        *,
+        once: bool,
     ) -> None:
         """Send the message of the end to one address, after that of the start."""
         if (task := self._started.pop(address.number, None)) and (why := await task):
             tell(NotifyFailed(address.name, f"the message of the start was not delivered: {why}"))
-        if why := await self._sent(address, summary, before, rows, once):
+        if said and (why := await self._sent(address, summary, said, once)):
             tell(NotifyFailed(address.name, f"not delivered: {why}"))
+        waits.pop(address.name, None)
 
-    async def _sent(self, address: Address, summary: Document, before: int | None, rows: Rows, once: bool) -> str:
-        rule, is_check = address.rule, address.rule.way == "healthchecks"
-        event = "always" if is_check else message.event_of(summary, before, rule.on)
+    def _message(self, address: Address, summary: Document, before: int | None, rows: Rows) -> Message | None:
+        """Return what this address hears of the end, or None."""
+        rule = address.rule
+        event = "always" if rule.way == "healthchecks" else message.event_of(summary, before, rule.on)
         if event is None:
-            return ""
-        shown = rows(rule.rows) if rule.rows else ()
-        said = message.finished(summary, self._job, event, shown, time.time())
-        if is_check:
+            return None
+        return message.finished(summary, self._job, event, rows(rule.rows) if rule.rows else (), time.time())
+
+    async def _sent(self, address: Address, summary: Document, said: Message, once: bool) -> str:
+        if address.rule.way == "healthchecks":
             return await address.ping(str(summary["exit_code"]), self._run, said, once=once)
         return await address.send(said, once=once)
 

@@ -211,8 +211,9 @@ def test_two_signals_end_at_once_and_tell_nobody(job: Job, receiver: Receiver) -
         process.send_signal(2)
         process.send_signal(15)
         begun = time.monotonic()
-        process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
         assert time.monotonic() - begun < 10
+    assert "notify: no message was sent and no hook run at the end, because the run was interrupted" in err
     assert process.returncode in (130, 143)
     assert receiver.requests == []
 

@@ -172,5 +172,52 @@ def test_a_receiver_that_hangs_holds_up_neither_the_sending_nor_a_signal(job: Jo
     assert time.monotonic() - begun < 5
     assert process.returncode == 0
     assert "Traceback" not in err
+    assert "hook.url): the message of the end was not waited for, because the run was interrupted; the run and" in err
+    assert receiver.url not in err
     assert "2 updated" in err
     assert out == ""
+
+
+def test_what_is_not_waited_for_at_the_end_is_named_and_the_exit_code_stays(job: Job, receiver: Receiver) -> None:
+    """One message hangs, one is delivered, one is of a rule that has nothing to say; and a hook hangs."""
+    job.script("hang", "echo $$ > pid.new; mv pid.new pid; exec sleep 300")
+    with receiving() as other:
+        job.write(
+            '[[notify]]\non = ["always"]\nwebhook_file = "hook.url"\ntimeout = "50s"\n'
+            '[[notify]]\non = ["always"]\nwebhook_file = "other.url"\n'
+            '[[notify]]\non = ["stopped"]\nwebhook_file = "hook.url"\n'
+            '[[hook]]\nat = "after-run"\nrun = ["./hang"]\ntimeout = "50s"\n',
+            bad=1,
+        )
+        job.secret("hook.url", receiver.url)
+        job.secret("other.url", other.url)
+        receiver.status = -1
+        process = job.cli.start("run", "job.toml")
+        deadline = time.monotonic() + 30
+        while not (receiver.requests and other.requests and (job.place / "pid").exists()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(2)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    unwaited = [line for line in err.splitlines() if "not waited for" in line]
+    assert any("hook 1 (after-run, " in line for line in unwaited)
+    assert any("notify 1 (webhook_file " in line for line in unwaited)
+    assert not any("notify 3" in line for line in unwaited), "it had nothing to say"
+    assert "Traceback" not in err
+
+
+def test_an_interrupted_message_about_a_refused_manifest_is_named_too(job: Job, receiver: Receiver) -> None:
+    job.write('[[notify]]\nwebhook_file = "hook.url"\ntimeout = "50s"\n')
+    job.secret("hook.url", receiver.url)
+    job.cli.write("m.csv", "uuid,name\nno,x\n")
+    receiver.status = -1
+    process = job.cli.start("run", "job.toml")
+    deadline = time.monotonic() + 30
+    while not receiver.requests:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(2)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 3, err
+    assert "the message of the end was not waited for, because the run was interrupted" in err
