@@ -20,6 +20,7 @@ from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, stats, timeline
 from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
+from bulkimg.ledger.store import NotBegun
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.columns import parse_condition
 from bulkimg.model import FIELDS, RETRYABLE, Row, RunEvent
@@ -276,7 +277,11 @@ def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str |
         if directory.is_begun_only:
             directory.remove()
             return None
-        ledger = Ledger.open(directory.ledger, read_only=True)
+        try:
+            ledger = Ledger.open(directory.ledger, read_only=True)
+        except NotBegun:  # we hold it, so no other process is making it
+            directory.remove()
+            return None
         state, kin = ledger.meta("state", "reading"), (ledger.meta("undo_of"), ledger.meta("retry_of"))
         ledger.close()
         if state == "done":

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import checksums
+from bulkimg.ledger.rundir import RunDirectory
 
 SCHEMA = 6
 _IN_THE_WAY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -72,7 +73,8 @@ class Ledger:
     def open(cls, path: Path, *, read_only: bool = False) -> "Ledger":
         """Open an existing ledger.
 
-        Raises RunRefused if the file is no ledger or has another version, and StorageError if it is damaged.
+        Raises RunRefused if the file is no ledger or has another version (NotBegun if its process was ended before it
+        had made it), and StorageError if it is damaged.
         """
         _refuse_strange_file(path)
         try:
@@ -82,11 +84,11 @@ class Ledger:
                 ledger._witness = _witness(path)
             schema = ledger.meta("schema")
         except (sqlite3.Error, ValueError, TypeError) as error:
-            if str(error) == "no such table: meta":
-                raise RunRefused(f"{path}: {_NOT_YET}") from None
+            if str(error) == "no such table: meta" or _is_half_made(path):
+                raise _not_begun(path, may_be_held=read_only) from None
             raise StorageError(f"{path}: is not a readable ledger: {error}; {_START_AGAIN}") from None
         if schema is None:
-            raise RunRefused(f"{path}: {_NOT_YET}")
+            raise _not_begun(path, may_be_held=read_only)
         if schema != SCHEMA:
             raise RunRefused(
                 f"{path}: was written by another version of bulkimg (schema {schema}, this one reads {SCHEMA}); use that version"
@@ -230,8 +232,40 @@ class Ledger:
             self.db.close()
 
 
-_NOT_YET = "has no header: the run is just beginning, or ended before it began; try again, or run the manifest again"
 _START_AGAIN = "restore it from a backup, or run the manifest again (sending the same values twice is harmless)"
+
+
+class NotBegun(RunRefused):
+    """The process of a run ended before it had made the ledger, or is just making it. Nothing was sent."""
+
+
+def _not_begun(path: Path, *, may_be_held: bool) -> NotBegun:
+    """Return the error. A process that opens the ledger to write holds the run itself."""
+    directory = RunDirectory(path.parent)
+    if may_be_held and directory.is_held():
+        return NotBegun(f"{path}: has no header yet: the run is just beginning; try again in a moment")
+    return NotBegun(
+        f"{path}: has no header: the run was never begun, because its process ended before that, so nothing was sent; "
+        f"run the manifest again, and remove {path.parent}"
+    )
+
+
+_JOURNAL = bytes.fromhex(
+    "d9d505f920a163d7"
+)  # how a rollback journal begins (sqlite.org/fileformat2.html#the_rollback_journal)
+
+
+def _is_half_made(path: Path) -> bool:
+    """Return whether the ledger was killed before it had a page: its journal goes back to an empty file.
+
+    Only a process that may write plays the journal back. Later there is none, because a ledger has a write-ahead log.
+    """
+    try:
+        with path.with_name(f"{path.name}-journal").open("rb") as file:
+            head = file.read(20)
+    except OSError:
+        return False
+    return head.startswith(_JOURNAL) and head[16:20] == bytes(4)
 
 
 def _refuse_strange_file(path: Path) -> None:
