@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from bulkimg.library import (
+        HookOptions,
+        NotifyOptions,
         Options,
         Result,
         ResultRow,
@@ -73,7 +75,7 @@ _HOMES = {
     "bulkimg.engine.look": ("Drift",),
     "bulkimg.errors": ("BulkimgError", "LoginRefused", "ManifestRefused", "RunRefused", "StorageError", "TargetError", "UsageError"),
     "bulkimg.library": (
-        "Options", "Result", "ResultRow", "RowsNotFine", "Run", "Verified", "aapply", "aexport", "aplan", "apply", "aresume", "aretry", "arun",
+        "HookOptions", "NotifyOptions", "Options", "Result", "ResultRow", "RowsNotFine", "Run", "Verified", "aapply", "aexport", "aplan", "apply", "aresume", "aretry", "arun",
         "aundo", "averify", "export", "open_run", "plan", "resume", "retry", "run", "undo", "verify",
     ),
     "bulkimg.model": (
@@ -93,11 +95,13 @@ __all__ = [
     "Drift",
     "Event",
     "Held",
+    "HookOptions",
     "LoginRefused",
     "ManifestRefused",
     "MetricsFailed",
     "NoControl",
     "NotifyFailed",
+    "NotifyOptions",
     "Options",
     "Outcome",
     "Paused",

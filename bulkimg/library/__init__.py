@@ -1,7 +1,7 @@
 """`import bulkimg`: the engine as functions and one class. Nothing here prints or calls sys.exit."""
 
 from bulkimg.library.executing import Run
-from bulkimg.library.options import Options
+from bulkimg.library.options import HookOptions, NotifyOptions, Options
 from bulkimg.library.result import Result, ResultRow, RowsNotFine, Verified, open_run
 from bulkimg.library.verbs import (
     aapply,
@@ -23,6 +23,8 @@ from bulkimg.library.verbs import (
 )
 
 __all__ = [
+    "HookOptions",
+    "NotifyOptions",
     "Options",
     "Result",
     "ResultRow",

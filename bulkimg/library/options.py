@@ -3,16 +3,43 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from bulkimg.credentials import PROFILE_KEYS, Credentials, find_credentials
 from bulkimg.errors import UsageError
 from bulkimg.layers import Layer, job_layer, merge, profile_layer, read_profile, resuming
+from bulkimg.notifications import HookPoint, NotifyOn, WrongEntry, read_entries
 from bulkimg.settings import Settings
 from bulkimg.values import parse_path
 
 AnyPath = str | os.PathLike[str]
+_RULES = {"notify": "notify", "hooks": "hook"}  # keyword → table of a job file
+_TYPES = {"notify": "NotifyOptions", "hooks": "HookOptions"}
 Pairs = Mapping[str, str | bool | float] | Sequence[str]
+
+
+class NotifyOptions(TypedDict, total=False):
+    """Whom to tell about a run: one address, as `[[notify]]` of a job file. Paths are relative to the working directory."""
+
+    on: Sequence[NotifyOn]
+    webhook_file: AnyPath
+    webhook_command: Sequence[str]
+    apprise_file: AnyPath
+    apprise_command: Sequence[str]
+    healthchecks_file: AnyPath
+    healthchecks_command: Sequence[str]
+    secret_file: AnyPath
+    secret_command: Sequence[str]
+    rows: int
+    timeout: str | float
+
+
+class HookOptions(TypedDict):
+    """A program to run at a point of a run, as `[[hook]]` of a job file."""
+
+    at: HookPoint
+    run: Sequence[str]
+    timeout: NotRequired[str | float]
 
 
 class Options(TypedDict, total=False):
@@ -63,6 +90,8 @@ class Options(TypedDict, total=False):
     metrics_file: AnyPath
     metrics_listen: str
     otel: bool
+    notify: Sequence[NotifyOptions]
+    hooks: Sequence[HookOptions]
 
 
 class Asked:
@@ -81,7 +110,7 @@ class Asked:
         `stored` are the options of an earlier run, used where nothing else is given. Raises UsageError.
         """
         _refuse_unknown(options)
-        layers = [Layer({name: _plain(value) for name, value in options.items() if value is not None}, str)]
+        layers = [Layer(_given(options), str)]
         profile = options.get("profile")
         if job is not None:
             layer, job_profile = job_layer(job)
@@ -123,6 +152,29 @@ def _refuse_unknown(options: Mapping[str, Any]) -> None:
     for name in options:
         if name not in known:
             raise UsageError(f"there is no option {name!r}{nearest(name, known, whole=False)}")
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as Settings takes them, without those that are None."""
+    found = {name: _plain(value) for name, value in options.items() if value is not None}
+    for name, kind in _RULES.items():
+        if name in found:
+            found[kind] = _rules(name, kind, found.pop(name))
+    return found
+
+
+def _rules(name: str, kind: str, rules: Any) -> Any:
+    """Return the rules of messages or hooks. Raises UsageError."""
+    if isinstance(rules, str | Mapping) or not isinstance(rules, Sequence):
+        raise UsageError(f"{name} is not a list of mappings; see bulkimg.{_TYPES[name]}")
+    for number, rule in enumerate(rules):
+        if not isinstance(rule, Mapping):
+            raise UsageError(f"{name}[{number}] is not a mapping; see bulkimg.{_TYPES[name]}")
+    entries = [{key: _plain(value) for key, value in rule.items() if value is not None} for rule in rules]
+    try:
+        return read_entries(kind, entries, Path.cwd(), lambda number, key: f"{name}[{number - 1}]")
+    except WrongEntry as error:
+        raise UsageError(f"{name}[{error.number - 1}]: {str(error).removeprefix(f'[[{kind}]] ')}") from None
 
 
 def _plain(value: Any) -> Any:

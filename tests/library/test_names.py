@@ -14,6 +14,7 @@ from typing import get_args
 import pytest
 
 import bulkimg
+from bulkimg.notifications import Hook, NotifyRule
 from bulkimg.settings import Settings
 from tests.conftest import ROOT
 
@@ -21,7 +22,7 @@ VERBS = ("run", "plan", "apply", "resume", "retry", "undo", "verify", "export")
 # Options for the command line only, or set only by a job file or layers.merge.
 NOT_FOR_A_CALL = {
     "progress", "json_summary", "log_format", "quiet", "verbose", "yes", "dry_run",
-    "manifest", "job_name", "encoding_is_configured", "notify", "hooks",
+    "manifest", "job_name", "encoding_is_configured",
     "target_names", "target_column", "every_target", "targets", "order", "stop_on_failure",
 }  # fmt: skip
 
@@ -74,6 +75,14 @@ def test_the_options_are_the_settings_that_a_call_may_give() -> None:
     assert set(bulkimg.Options.__annotations__) == set(Settings.model_fields) - NOT_FOR_A_CALL
     assert set(Settings.model_fields) >= NOT_FOR_A_CALL
     assert bulkimg.Options.__required_keys__ == frozenset()
+
+
+def test_the_keys_of_rules_are_those_of_a_job_file() -> None:
+    assert set(bulkimg.NotifyOptions.__annotations__) == set(NotifyRule.model_fields)
+    assert set(bulkimg.HookOptions.__annotations__) == set(Hook.model_fields)
+    assert bulkimg.HookOptions.__required_keys__ == {
+        name for name, field in Hook.model_fields.items() if field.is_required()
+    }
 
 
 def test_choices_are_the_same_for_types_and_for_settings() -> None:

@@ -239,6 +239,68 @@ def test_the_library_tells_too(tmp_path: Path, server: Server, receiver: Receive
     assert events(receiver)[-1] == ("failed", 3)
 
 
+def test_the_library_takes_rules_without_a_job_file_relative_to_the_working_directory(
+    tmp_path: Path, server: Server, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hook.url").write_text(receiver.url)
+    (tmp_path / "hook.url").chmod(0o600)
+    image = sorted(server.images())[0]
+    options: bulkimg.Options = {
+        "endpoint": server.url,
+        "notify": [
+            {"on": ["always"], "webhook_file": "hook.url"},
+            {"on": ("failed",), "webhook_file": Path("hook.url")},
+        ],
+        "hooks": [{"at": "before-run", "run": ["sh", "-c", "touch before"]}],
+    }
+    result = bulkimg.run(
+        [{"uuid": image, "name": f"by rules {time.time_ns()}"}], credentials=bulkimg.Session(server.session), **options
+    )
+    assert result.ok
+    assert receiver.kinds == ["run.finished"]
+    assert (tmp_path / "before").exists()
+
+
+def test_rules_of_a_call_replace_those_of_the_job_file(
+    tmp_path: Path, server: Server, receiver: Receiver, cli: Cli
+) -> None:
+    path = library_job(tmp_path, server, receiver, cli)
+    who = bulkimg.Session(server.session)
+    bulkimg.run(path, endpoint=server.url, credentials=who, runs_dir=tmp_path / "runs", notify=[])
+    assert receiver.requests == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"notify": {"webhook_file": "u"}}, "notify is not a list of mappings; see bulkimg.NotifyOptions"),
+        ({"notify": "u"}, "notify is not a list of mappings"),
+        ({"hooks": [5]}, "hooks[0] is not a mapping; see bulkimg.HookOptions"),
+        (
+            {"notify": [{"webhook_file": "u"}, {"on": ["fialed"], "webhook_file": "u"}]},
+            'notify[1]: on contains "fialed"',
+        ),
+        ({"notify": [{"webhook": "https://h/s3cr3t"}]}, "notify[0]: webhook would hold an address"),
+        ({"hooks": [{"at": "before-run", "run": []}]}, "hooks[0]: run names no program"),
+        ({"hooks": [{"at": "before-run"}]}, "hooks[0]: has no run; add run = "),
+        ({"notify": [{"webhook_file": "missing"}]}, "missing cannot be read: No such file or directory"),
+    ],
+)
+def test_a_wrong_rule_of_a_call_is_named(tmp_path: Path, rules: Any, said: str) -> None:
+    who = bulkimg.Session("0" * 32)
+    with pytest.raises(bulkimg.UsageError) as error:
+        bulkimg.run(
+            [{"uuid": "1" * 32, "name": "x"}],
+            endpoint="http://127.0.0.1:9",
+            credentials=who,
+            runs_dir=tmp_path,
+            **rules,
+        )
+    assert said in str(error.value)
+    assert "s3cr3t" not in str(error.value)
+
+
 async def test_in_the_library_a_failure_is_an_event_and_a_line_of_the_log(
     tmp_path: Path, server: Server, receiver: Receiver, cli: Cli, caplog: pytest.LogCaptureFixture
 ) -> None:
