@@ -15,23 +15,23 @@ EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _DEFAULT = "http://localhost:4318"
 _COMPRESSIONS = ("none", "gzip", "deflate")
-_FILES = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
-_PROVIDERS = ("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER")  # fmt: skip
+_FILES = ("certificate", "client_key", "client_certificate")
+_PROVIDERS = tuple(f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{part}credential_provider".upper() for part in ("", "traces_"))
 
 
 def check_variables(environ: Mapping[str, str]) -> None:
     """Raise UsageError if the variables of the exporter cannot be used. It names a variable and never its value."""
-    name, endpoint = _given("ENDPOINT", environ)
+    name, endpoint = _given("endpoint", environ)
     if not _is_url(endpoint or _DEFAULT):
         raise UsageError(f"--otel: {name} is not the URL of a collector; write one such as http://collector:4318")
-    name, headers = _given("HEADERS", environ)
+    name, headers = _given("headers", environ)
     for number, header in enumerate((part for part in headers.split(",") if part.strip()), 1):
         if not _is_header(header):
             raise UsageError(
                 f"--otel: entry {number} of {name} is not a header; write name=value, several with commas, "
                 "and other characters percent-encoded"
             )
-    name, compression = _given("COMPRESSION", environ)
+    name, compression = _given("compression", environ)
     if compression.strip().lower() not in ("", *_COMPRESSIONS):
         raise UsageError(f"--otel: {name} is none of {', '.join(_COMPRESSIONS)}; correct or unset it")
     for kind in _FILES:
@@ -42,7 +42,7 @@ def check_variables(environ: Mapping[str, str]) -> None:
 
 def _given(what: str, environ: Mapping[str, str]) -> tuple[str, str]:
     """Return the variable that counts, and its value or "". That of traces comes before that of everything."""
-    names = (f"{_PREFIX}TRACES_{what}", f"{_PREFIX}{what}")
+    names = (f"{_PREFIX}TRACES_{what.upper()}", f"{_PREFIX}{what.upper()}")
     return next(((name, value) for name in names if (value := environ.get(name))), (names[1], ""))
 
 
@@ -67,7 +67,7 @@ def _is_header(text: str) -> bool:
 
 def shown(environ: Mapping[str, str]) -> str:
     """Return scheme, host and port of the collector."""
-    parts = urlsplit(_given("ENDPOINT", environ)[1] or _DEFAULT)
+    parts = urlsplit(_given("endpoint", environ)[1] or _DEFAULT)
     host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}"
 
