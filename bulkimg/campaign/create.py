@@ -55,6 +55,9 @@ def create_campaign(
         for run in runs.values():
             run.ledger.set_meta(state="ready")
         return tie(path_of_all, runs, at, kind="run", job=job, manifest=source), runs
+    except UsageError:  # its runs are removed already
+        drop(path_of_all)
+        raise
     except BaseException:
         for run in runs.values():
             run.close()

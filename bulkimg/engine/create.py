@@ -72,13 +72,13 @@ def check_start(source: str, path: str, settings: Settings, *, plan_only: bool =
     return attendants
 
 
-def begin_run(settings: Settings, attendants: Attendants, plugins: Plugins, now: float, **header: Any) -> OpenRun:
-    """Make the directory and the ledger of a run whose rows are not loaded yet. `plugins` are those of its rows."""
+def begin_run(settings: Settings, attendants: Attendants, loaded: Plugins, now: float, **header: Any) -> OpenRun:
+    """Make the directory and the ledger of a run whose rows are not loaded yet. `loaded` are its plugins."""
     directory = new_run(settings.runs_dir, now, settings.run_id)
     ledger = Ledger.create(directory.ledger)
-    about = {"plugins": plugins.records} if plugins.loaded else {}
+    about = {"plugins": loaded.records} if loaded.loaded else {}
     _write_header(ledger, directory, settings, now, **(about | header))
-    return OpenRun(directory, ledger, settings, attendants=attendants, plugins=plugins)
+    return OpenRun(directory, ledger, settings, attendants=attendants, plugins=loaded)
 
 
 @contextmanager
