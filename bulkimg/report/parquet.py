@@ -22,9 +22,9 @@ COLUMNS: Mapping[str, str] = {
     "http_status": "INTEGER", "attempts": "INTEGER", "job_uuid": "VARCHAR", "started_at": "TIMESTAMPTZ",
     "duration_ms": "BIGINT", "changed": "VARCHAR[]", "before": "JSON", "after": "JSON", "name": "VARCHAR",
 }  # fmt: skip
-MEMORY = "512MB"
+MEMORY = "256MB"
 THREADS = 2
-_LONGEST_LINE = 1 << 25  # bytes
+_LONGEST_LINE = 1 << 24  # bytes. A row of a manifest has at most 1 MiB, and an answer of the server 2 MiB
 _ROWS_A_GROUP = 50_000
 
 
