@@ -1,4 +1,4 @@
-"""Write a run as a workbook: the manifest's own columns, ours beside them, and a sheet with the summary.
+"""Write a run as a workbook: the manifest's own columns, ours next to them, and a sheet with the summary.
 
 The sheet is a manifest again: our columns begin with `_`, and a manifest's own cells come back as the same texts. What
 cannot come back is written so that the row is refused, never so that another value is set.
@@ -51,7 +51,7 @@ def too_large(rows: int, columns: Sequence[str] | None) -> str:
         return f"{count(rows, 'row')}, and a sheet holds at most {MOST_ROWS - 1:,} below its header"
     if columns is not None and len(columns) + len(OURS) > MOST_COLUMNS:
         most = MOST_COLUMNS - len(OURS)
-        return f"{count(len(columns), 'column')}, and a sheet holds at most {most:,} with ours beside them"
+        return f"{count(len(columns), 'column')}, and a sheet holds at most {most:,} with ours next to them"
     return ""
 
 
@@ -104,7 +104,7 @@ class _Table:
         cells: list[str] = json.loads(row.cells) if row.cells else []
         if len(cells) == len(self._given):
             return cells if len(self._kept) == len(cells) else [cells[at] for at in self._kept]
-        # Nobody knows which cell belongs to which column. As one text they are no uuid, so the row stays refused.
+        # It is not known which cell belongs to which column. As one text they are no uuid, so the row stays refused.
         joined = f"{count(len(cells), 'cell')}: {' | '.join(cells)}" if cells else ""
         return [joined, *[""] * (len(self._own) - 1)]
 

@@ -225,7 +225,7 @@ def _workbook(sheets: Sequence[Sheet], ranges: Sequence[str]) -> str:
 def _styles(styles: Sequence[Style]) -> str:
     """Return the styles. Number 0 is the program's own; number 1 and the following are `styles`, as text.
 
-    A cell that somebody types into stays a text, so `0012` is not made a number.
+    A cell that is edited stays a text, so `0012` does not become a number.
     """
     face = '<sz val="11"/>{}<name val="Calibri"/><family val="2"/>'
     fonts = [f"<font>{face.format('')}</font>"]

@@ -353,7 +353,7 @@ def test_a_run_that_begins_has_a_sheet_without_rows(tmp_path: Path) -> None:
         (1_048_575, ["uuid"], ""),
         (1_048_576, ["uuid"], "1,048,576 rows, and a sheet holds at most 1,048,575 below its header"),
         (1, ["c"] * (16_384 - len(OURS)), ""),
-        (1, ["c"] * 16_384, "16,384 columns, and a sheet holds at most 16,370 with ours beside them"),
+        (1, ["c"] * 16_384, "16,384 columns, and a sheet holds at most 16,370 with ours next to them"),
         (1, None, ""),
     ],
 )
