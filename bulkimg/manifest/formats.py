@@ -1,9 +1,12 @@
 """Recognise other file formats by their first bytes."""
 
-_AS_CSV = "save it as CSV UTF-8"
 _ADVICE = (
-    (b"PK\x03\x04", "is an Excel workbook or a zip archive, which is not read", _AS_CSV),
-    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), which is not read", _AS_CSV),
+    (
+        b"PK\x03\x04",
+        "is an Excel workbook or a zip archive, whatever its name or --format says",
+        "name it .xlsx, or give --format xlsx",
+    ),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), which is not read", "save it as .xlsx"),
     (b"%PDF", "is a PDF", "export the table as CSV UTF-8 from the program that made it"),
     (b"SQLite format 3\0", "is a SQLite database", "export the table as CSV"),
     (b"PAR1", "is a Parquet file", "write it as CSV or JSONL"),

@@ -13,7 +13,7 @@ from bulkimg.manifest.doubts import doubts
 from bulkimg.manifest.jsonl import JsonRecord, read_objects
 from bulkimg.manifest.sound import SoundLines
 from bulkimg.manifest.source import Source, Unreadable
-from bulkimg.manifest.tables import LIBRARIES, Table, open_table
+from bulkimg.manifest.tables import LIBRARIES, CellTable, Table, open_table
 from bulkimg.manifest.tabular import DELIMITERS, Lines, Record, find_delimiter, read_records, skip_preamble
 from bulkimg.model import FIELDS, Fields, Problem, Row, SoundRow
 from bulkimg.settings import Settings
@@ -36,8 +36,10 @@ class Altered(Protocol):
 # Takes line, uuid, fields, expectations and cells by column. Returns None for a row that stays as it is.
 Alter = Callable[[int, str, Fields, Fields, Mapping[str, str]], Altered | None]
 _Said = tuple[Any, dict[str, Any], dict[str, Any] | None]  # the uuid as written, the fields to set, the expectations
-_SPREADSHEETS = frozenset({".xlsx", ".xls", ".xlsm", ".ods", ".numbers"})
-_SUFFIXES: dict[str, Format] = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_SPREADSHEETS = frozenset({".xls", ".xlsm", ".xlsb", ".ods", ".numbers"})
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".xlsx": "xlsx",
+}  # fmt: skip
 
 
 def find_format(name: str, given: str | None) -> Format:
@@ -47,26 +49,28 @@ def find_format(name: str, given: str | None) -> Format:
     if name == "-":
         return "csv"
     suffix = PurePath(name.lower().removesuffix(".gz")).suffix
+    if suffix == ".xlsx" and name.lower().endswith(".gz"):
+        raise UsageError(f"{name}: an .xlsx is compressed already and is not read from .gz; unpack it: gunzip")
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
     if suffix in _SPREADSHEETS:
-        kind = "Excel" if suffix.startswith(".xls") else f"the format {suffix}"
-        raise UsageError(f"{name}: {kind} is not read; save it as CSV UTF-8")
+        kind = f"the format {suffix}"
+        raise UsageError(f"{name}: {kind} is not read; save it as .xlsx or as CSV UTF-8")
     if suffix == ".json":
         raise UsageError(
             f"{name}: .json is not read; convert an array with jq -c '.[]', or give --format jsonl for one object a line"
         )
     raise UsageError(
-        f"{name}: the name does not say the format; end it in .csv, .tsv, .jsonl or .ndjson (or .gz), or give --format"
+        f"{name}: the name does not say the format; end it in .csv, .tsv, .jsonl or .ndjson (or .gz) or .xlsx, or give --format"
     )
 
 
 class Manifest:
     """A manifest that is read once.
 
-    After the last row it has `columns`, `problems` of the whole, `sha256`, `left_out`, `has_expectations`, and
-    `blank_records` with the number of skipped ones and the line of the first. `columns` are the manifest's own, for
-    failed.csv; None for JSONL, whose rows have none.
+    After the last row it has `columns`, `problems` and `warnings` of the whole, `remarks` about it, `sha256`,
+    `left_out`, `has_expectations`, and `blank_records` with the number of skipped ones and the line of the first.
+    `columns` are the manifest's own, for failed.csv; None for JSONL, whose rows have none.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class Manifest:
         self._alter = alter
         self.columns: list[str] | None = None
         self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self.remarks: list[str] = []
         self.has_expectations = False
         self.left_out = 0
         self.blank_records = 0
@@ -95,6 +101,8 @@ class Manifest:
         self._checker = Checker(settings.empty_token, settings.allow_value, no_tags=no_tags)
         self._columns = Columns(settings, self._checker)
         self.format: Format = "jsonl" if changes is not None else find_format(name, settings.format)
+        if settings.sheet is not None and self.format != "xlsx":
+            raise UsageError(f"--sheet {settings.sheet!r}: {name} is not a spreadsheet (.xlsx); leave the option out")
         self._seen = 0
         self._keys: set[str] = set()  # for JSONL
 
@@ -136,7 +144,7 @@ class Manifest:
 
     def _file_rows(self, *, quickly: bool) -> Iterator[Row | SoundRow]:
         if self.format in LIBRARIES:
-            yield from self._library_rows()
+            yield from self._library_rows(quickly=quickly)
             return
         try:
             source = Source(self.name, self._settings, "\n" if self.format == "jsonl" else "")
@@ -173,7 +181,7 @@ class Manifest:
 
     # -- tables ---------------------------------------------------------------------------------------------------------
 
-    def _library_rows(self) -> Iterator[Row]:
+    def _library_rows(self, *, quickly: bool) -> Iterator[Row | SoundRow]:
         """Yield the rows of a table that a library reads."""
         try:
             table = open_table(self.format, self.name, self._settings)
@@ -181,7 +189,9 @@ class Manifest:
             self.problems.append(end.problem)
             return
         try:
-            if bound := self._bind(table.header):
+            if isinstance(table, CellTable):
+                yield from self._cell_rows(table, quickly=quickly)
+            elif bound := self._bind(table.header):
                 for record in table.records():
                     if row := self._table_row(record, bound):
                         yield row
@@ -189,6 +199,34 @@ class Manifest:
             self.problems.append(end.problem)
         finally:
             self._end_of(table)
+
+    def _cell_rows(self, table: CellTable, *, quickly: bool) -> Iterator[Row | SoundRow]:
+        """Yield the rows of a table whose cells have names. Every problem names its cell."""
+        bound = self._bind(table.header)
+        names = [trim(name) for name in table.header.cells]
+        targets = bound.targets if bound else [self._columns.target(name) or "" for name in names]
+        place = _Places(table, names, targets)
+        self.problems = [place.named(problem) for problem in self.problems]
+        if bound is None:
+            return
+        self.problems += map(_fatal, table.bind(targets, self._columns.mentioned))
+        sound = self._sound_lines(",", targets) if quickly else None
+        for record in table.records():
+            if sound and not record.bad and (quick := sound.row(record.line, record.cells)):
+                self._seen += 1
+                yield quick
+            elif row := self._table_row(record, bound):
+                if row.problems or row.warnings:
+                    row.problems = tuple(map(place.named, row.problems))
+                    row.warnings = tuple(map(place.named, row.warnings))
+                yield row
+        self.left_out += table.skipped
+        self.remarks = table.remarks()
+        self.problems += map(_fatal, table.problems())
+        if self._settings.strict:
+            self.problems += map(_fatal, table.warnings())
+        else:
+            self.warnings = table.warnings()
 
     def _end_of(self, table: Table) -> None:
         self.sha256 = table.sha256
@@ -249,7 +287,7 @@ class Manifest:
 
     def _table_row(self, record: Record, bound: "_Bound") -> Row | None:
         cells, problem = record.cells, record.problem
-        if problem is None and self._is_blank_record(record.line, cells):
+        if problem is None and not record.bad and self._is_blank_record(record.line, cells):
             return None
         if problem is None and len(cells) != len(bound.names):
             problem = _cell_count(record.line, cells, len(bound.names))
@@ -257,11 +295,17 @@ class Manifest:
             return None if self._sliced_out(None) else Row(record.line, None, {}, {}, tuple(cells), (problem,))
         need = self._columns.look_at_texts or self._alter is not None
         texts = dict(zip(bound.names, cells, strict=True)) if need else _NO_TEXTS
-        if self._sliced_out(texts):
+        if self._sliced_out(texts if not record.bad or self._can_decide(record, bound) else None):
             return None
         asked = {name: cells[at] for name, at in bound.fields}
         expected = {name: cells[at] for name, at in bound.expects} if bound.expects else None
-        return self._checked(record.line, (cells[bound.uuid], asked, expected), texts, tuple(cells))
+        row = self._checked(record.line, (cells[bound.uuid], asked, expected), texts, tuple(cells))
+        return _with_bad_cells(row, record, bound) if record.bad else row
+
+    def _can_decide(self, record: Record, bound: "_Bound") -> bool:
+        """Return whether --where can decide about a record with bad cells."""
+        asked = {column for column, _ in self._columns.conditions}
+        return not any(at >= 0 and bound.names[at] in asked for at, _ in record.bad)
 
     # -- JSONL ----------------------------------------------------------------------------------------------------------
 
@@ -359,6 +403,33 @@ class _Bound:
 def _set_by(plugin: str, problem: Problem) -> Problem:
     """Return the problem, naming the plugin that set the value."""
     return replace(problem, message=f"{problem.message} (set by plugin {plugin})") if plugin else problem
+
+
+class _Places:
+    """Put the names of cells before the columns of problems."""
+
+    def __init__(self, table: CellTable, names: list[str], targets: list[str]) -> None:
+        self._table = table
+        self._at = {name: at for at, name in reversed(list(enumerate(names))) if name}
+        self._at |= {target: at for at, target in reversed(list(enumerate(targets))) if target}
+        self._nameless = {f"column {at}": at - 1 for at, name in enumerate(names, 1) if not name}
+
+    def named(self, problem: Problem) -> Problem:
+        """Return the problem with its cell, where it has one."""
+        if (at := self._nameless.get(problem.column)) is not None:
+            return replace(problem, column=self._table.place(problem.line, at))
+        if (at := self._at.get(problem.column)) is None:
+            return problem
+        return replace(problem, column=f"{self._table.place(problem.line, at)} {problem.column}")
+
+
+def _with_bad_cells(row: Row, record: Record, bound: _Bound) -> Row:
+    """Return the row with the problems of its cells in place of what the checks say about their texts."""
+    bad = {bound.targets[at] or bound.names[at] for at, _ in record.bad if at >= 0}
+    others = (problem for problem in row.problems if problem.column not in bad)
+    row.problems = (*(problem for _, problem in record.bad), *others)
+    row.warnings = tuple(warning for warning in row.warnings if warning.column not in bad)
+    return row
 
 
 def _as_text(value: Any) -> str:

@@ -95,7 +95,7 @@ class Source:
         `newline` is "" to split lines at CR, LF and CR LF like editors, or "\\n" for LF only, as in JSONL.
         """
         self.name = name
-        self._raw = _Hashing(_open(name))
+        self._raw = _Hashing(open_bytes(name))
         self._number = 0
         try:
             plain = self._plain(_Headed(self._raw))
@@ -175,7 +175,8 @@ class Source:
         self._text.close()
 
 
-def _open(name: str) -> BinaryIO:
+def open_bytes(name: str) -> BinaryIO:
+    """Open a file, or standard input, without a buffer. Raises ManifestRefused if it cannot be opened."""
     if name == "-":
         if sys.stdin is None:
             raise ManifestRefused("-: standard input is closed; redirect a manifest to it, or name a file")

@@ -1,14 +1,15 @@
 """Open tables whose cells a library reads. Their cells are texts like those of a CSV, so the rules of a CSV hold."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bulkimg.manifest.tabular import Record
+from bulkimg.model import Problem
 from bulkimg.settings import Settings
 
 # Format → the module with its `open_table(name, settings)`. It is imported only for that format.
-LIBRARIES: Mapping[str, str] = {}
+LIBRARIES: Mapping[str, str] = {"xlsx": "bulkimg.manifest.xlsx.table"}
 
 
 class Table(Protocol):
@@ -27,6 +28,36 @@ class Table(Protocol):
 
     def close(self) -> None:
         """Close what was opened. It may be called at any time."""
+        ...
+
+
+@runtime_checkable
+class CellTable(Table, Protocol):
+    """A table whose cells have names of their own, such as `Sheet1!B7`, and types that matter by what a column sets."""
+
+    skipped: int  # records that an option left out
+
+    def place(self, line: int, at: int) -> str:
+        """Return the name of a cell by its line and the position of its column, from 0."""
+        ...
+
+    def bind(self, targets: Sequence[str], used: Collection[str]) -> list[Problem]:
+        """Say what each column sets ("" for nothing), and which other names the options use.
+
+        Returns problems with these columns. It is called before `records`.
+        """
+        ...
+
+    def problems(self) -> list[Problem]:
+        """Return the problems of the table as a whole, after the last record."""
+        ...
+
+    def warnings(self) -> list[Problem]:
+        """Return the warnings about the table as a whole, after the last record."""
+        ...
+
+    def remarks(self) -> list[str]:
+        """Return what else there is to say about it, one sentence each, after the last record."""
         ...
 
 

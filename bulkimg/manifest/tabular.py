@@ -17,11 +17,16 @@ Line = tuple[int, str | None]
 
 
 class Record(NamedTuple):
-    """The cells of a record and the line it begins on, or what is wrong with it."""
+    """The cells of a record and the line it begins on, or what is wrong with it.
+
+    `bad` holds problems of single cells with the positions of their columns (-1: of none, but of the record). The
+    other cells are checked too.
+    """
 
     line: int
     cells: list[str]
     problem: Problem | None = None
+    bad: tuple[tuple[int, Problem], ...] = ()
 
 
 class Lines:
