@@ -48,6 +48,8 @@ _JOB_KEYS: dict[str, Mapping[str, str]] = {
         for key in (
             "manifest",
             "format",
+            "sheet",
+            "hidden_rows",
             "encoding",
             "empty_token",
             "skip_invalid",

@@ -77,7 +77,9 @@ class Settings(BaseModel):
     run_id: Annotated[str, BeforeValidator(parse_run_id, json_schema_input_type=str)] | None = None
     allow_overlap: bool = False
     # the manifest
-    format: Literal["csv", "tsv", "jsonl", "ndjson"] | None = None
+    format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx"] | None = None
+    sheet: Annotated[str, Field(min_length=1)] | None = None
+    hidden_rows: Literal["include", "skip"] | None = None
     encoding: Annotated[str, BeforeValidator(parse_encoding, json_schema_input_type=str)] = "utf-8"
     map: Annotated[Pairs, BeforeValidator(parse_maps, json_schema_input_type=_Pairs)] = ()
     set: Annotated[Pairs, BeforeValidator(parse_targets, json_schema_input_type=_Pairs)] = ()

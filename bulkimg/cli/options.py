@@ -90,8 +90,15 @@ OPTIONS: dict[str, Any] = {
     "format": _text(
         "--format",
         "FORMAT",
-        "csv, tsv, jsonl or ndjson, when the file name does not say.",
-        complete.words("csv", "tsv", "jsonl", "ndjson"),
+        "csv, tsv, jsonl, ndjson or xlsx, when the file name does not say.",
+        complete.words("csv", "tsv", "jsonl", "ndjson", "xlsx"),
+    ),
+    "sheet": _text("--sheet", "NAME", "Sheet of a workbook (.xlsx) that has several visible ones."),
+    "hidden_rows": _text(
+        "--hidden-rows",
+        "HOW",
+        "include or skip the hidden and filtered rows of a sheet.  [default: refuse them]",
+        complete.words("include", "skip"),
     ),
     "encoding": _text("--encoding", "NAME", "Encoding of the manifest.  [default: utf-8]"),
     "map": _many(
@@ -194,6 +201,8 @@ TARGET = ("endpoint", "base_path", "profile", "ca_file", "action_key")
 PACE = (*layers.PACE, "max_errors")
 MANIFEST = (
     "format",
+    "sheet",
+    "hidden_rows",
     "encoding",
     "map",
     "set",

@@ -37,8 +37,9 @@ def document(ledger: Ledger) -> Iterator[str]:
 
 
 def remarks(ledger: Ledger) -> Iterator[str]:
-    """Print one line each for skipped blank records and for the number of warnings, if there are any."""
+    """Print one line each for skipped records and for the number of warnings, if there are any."""
     name = ledger.meta("manifest")
+    yield from (f"{name}: {remark}" for remark in ledger.meta("remarks") or ())
     if blank := ledger.meta("blank_records", 0):
         yield f"{name}: {count(blank, 'blank record')} skipped (first in line {ledger.meta('first_blank')})"
     if warned := stats.warning_count(ledger):

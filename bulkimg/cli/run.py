@@ -39,7 +39,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A manifest (.csv, .tsv, .jsonl, .ndjson, .gz; - for standard input) or a job file (.toml).",
+        help="A manifest (.csv, .tsv, .jsonl, .ndjson, .gz, .xlsx; - for standard input) or a job file (.toml).",
     ),
 ]
 

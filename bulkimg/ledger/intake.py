@@ -92,6 +92,12 @@ def add_problems(ledger: Ledger, problems: Iterable[Problem]) -> None:
         _add_problems(db, None, problems)
 
 
+def add_warnings(ledger: Ledger, warnings: Iterable[Problem]) -> None:
+    """Add warnings about the manifest as a whole."""
+    with ledger.transaction() as db:
+        _add_warnings(db, warnings)
+
+
 def _add_warnings(db: Any, warnings: Iterable[Problem]) -> None:
     for w in warnings:
         texts = (storable(text) for text in (w.column, w.value, w.code, w.message, w.fix))

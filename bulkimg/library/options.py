@@ -73,7 +73,9 @@ class Options(TypedDict, total=False):
     note: str
     run_id: str
     allow_overlap: bool
-    format: Literal["csv", "tsv", "jsonl", "ndjson"]
+    format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx"]
+    sheet: str
+    hidden_rows: Literal["include", "skip"]
     encoding: str
     map: Pairs
     set: Pairs

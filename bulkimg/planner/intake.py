@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 
 from bulkimg.ledger import Ledger
-from bulkimg.ledger.intake import add_problems, add_rows, batches, merge_duplicates, settle_empty
+from bulkimg.ledger.intake import add_problems, add_rows, add_warnings, batches, merge_duplicates, settle_empty
 from bulkimg.manifest import Manifest
 from bulkimg.model import Row, SoundRow
 
@@ -56,6 +56,7 @@ class _Loading:
         """Add what is known after the last row."""
         ledger = self._ledger
         add_problems(ledger, manifest.problems)
+        add_warnings(ledger, manifest.warnings)
         merged = merge_duplicates(ledger)
         if self._empty:
             settle_empty(ledger)
@@ -70,5 +71,6 @@ class _Loading:
                 merged=merged,
                 blank_records=manifest.blank_records,
                 first_blank=manifest.first_blank,
+                remarks=manifest.remarks,
             )
         ledger.keep_checksums()
