@@ -202,8 +202,8 @@ def closing(command: str) -> list[tuple[str, list[tuple[str, str]]]]:
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "Manifest": (
-        "format", "encoding", "map", "set", "empty_token", "allow_value", "strict", "skip_invalid", "skip_rows", "max_rows",
-        "where", "tags", "tags_mode", "plugins",
+        "format", "sheet", "hidden_rows", "encoding", "map", "set", "empty_token", "allow_value", "strict", "skip_invalid",
+        "skip_rows", "max_rows", "where", "tags", "tags_mode", "plugins",
     ),
     "Guards": (
         "yes", "dry_run", "canary", "max_changes", "max_errors", "allow_field", "survey", "run_id", "note", "allow_overlap",
@@ -219,9 +219,9 @@ GROUPS: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 # Shown by --help-all only.
 RARE = frozenset({
-    "empty_token", "allow_value", "skip_rows", "max_rows", "tags", "tags_mode", "survey", "allow_overlap", "adaptive",
-    "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file", "action_key", "log_format",
-    "metrics_file", "metrics_listen", "otel", "targets", "order", "stop_on_failure", "plugins",
+    "sheet", "hidden_rows", "empty_token", "allow_value", "skip_rows", "max_rows", "tags", "tags_mode", "survey",
+    "allow_overlap", "adaptive", "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file", "action_key",
+    "log_format", "metrics_file", "metrics_listen", "otel", "targets", "order", "stop_on_failure", "plugins",
 })  # fmt: skip
 
 

@@ -426,7 +426,8 @@ class _Places:
 def _with_bad_cells(row: Row, record: Record, bound: _Bound) -> Row:
     """Return the row with the problems of its cells in place of what the checks say about their texts."""
     bad = {bound.targets[at] or bound.names[at] for at, _ in record.bad if at >= 0}
-    others = (problem for problem in row.problems if problem.column not in bad)
+    is_blank_otherwise = all(map(is_blank, record.cells))
+    others = () if is_blank_otherwise else [problem for problem in row.problems if problem.column not in bad]
     row.problems = (*(problem for _, problem in record.bad), *others)
     row.warnings = tuple(warning for warning in row.warnings if warning.column not in bad)
     return row

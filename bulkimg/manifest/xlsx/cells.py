@@ -120,10 +120,10 @@ def _number(raw: str, shown: Shown, role: Role) -> tuple[str, Trap | None]:
         return raw, _date()
     if abs(value) >= MOST_DIGITS:
         return raw, Trap("DIGITS_LOST", "is a number with more than 15 digits, and the further ones are lost", _AS_TEXT)
-    if not value.is_integer():
-        return raw, Trap("FRACTION", "is a number with a fraction, which can be shown in several ways", _AS_TEXT)
     if shown is Shown.PERCENT:
         return raw, Trap("NUMBER_FORMAT", "is shown as a percentage, but stored without the sign", _AS_TEXT)
+    if not value.is_integer():
+        return raw, Trap("FRACTION", "is a number with a fraction, which can be shown in several ways", _AS_TEXT)
     if shown is Shown.OTHER or (shown is Shown.GROUPED and abs(value) >= 1000):
         return raw, Trap("NUMBER_FORMAT", f"is stored as {int(value)}, but its format shows it otherwise", _AS_TEXT)
     return str(int(value)), None
