@@ -12,6 +12,9 @@ input file    | another API or a path by an id            | test_input: hostile_
               |                                           |   a_damaged_row_is_a_problem_with_its_line_and_its_neighbours_run,
               |                                           |   memory_does_not_grow_with_the_file
               |                                           | manifest/test_corpora: json_test_suite_as_rows
+              | a workbook that expands without end       | manifest/test_spreadsheet: a_zip_bomb_is_refused_before_it_is_unpacked,
+              |                                           |   a_damaged_sheet_is_refused_as_a_whole, a_cell_in_the_last_corner_costs_nothing
+              | a workbook that hides what it changes     | manifest/test_spreadsheet: what is hidden
               | formula, escape, newline in a name (T63)  | test_readers (all); cli/test_bad_input: hostile_texts_reach_the_terminal_written_out
               | one uuid, two values                      | ledger/test_ledger: duplicates_that_contradict_each_other_are_all_refused
               |                                           | cli/test_bad_input: a_bad_manifest_exits_3 (twice.csv)
