@@ -547,13 +547,16 @@ ODD_ROWS = st.lists(
         '<c r="B{n}"><f t="shared" ref="B2:B9" si="0">A1</f><v>1</v></c>', '<c r="B{n}"><f t="shared" si="0"/></c>',
         '<c r="B{n}" t="s"><v>9</v></c>', '<c r="B9"><v>1</v></c>', '<c r="AAAA{n}"><v>1</v></c>', '<c r="A{n}"><v>1</v></c>',
         '<c r="B{n}"><v>1</v></c><c r="B{n}"><v>2</v></c>', '<c r="B{n}" t="z"><v>1</v></c>', "<c><v>1</v></c>", "<x/>",
-        '<c r="B{n}"><v>1</v><v>2</v></c>', '<c r="B{n}" t="inlineStr"><is><t>_x0041_&amp;</t></is></c>', "",
+        '<c r="B{n}"><v>1</v><v>2</v></c>', '<c r="B{n}" t="str"><v>]]></v></c>', '<c r="B{n}" t="inlineStr"><is><t>_x0041_&amp;</t></is></c>', "",
     ]),
     max_size=4,
 )  # fmt: skip
 
 
-@given(ODD_ROWS, st.sampled_from(["", ' hidden="1"', ' ht="0"', ' spans="1:2" x="1"', ' r="7"']))
+@given(
+    ODD_ROWS,
+    st.sampled_from(["", ' hidden="1"', ' ht="0"', ' spans="1:2" x="1"', ' r="7"', ' xmlns="urn:x"', ' x="1" x="2"']),
+)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_plain_rows_are_read_as_the_parser_reads_them(tmp_path: Path, cells: list[str], attributes: str) -> None:
     rows = [

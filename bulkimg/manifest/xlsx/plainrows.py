@@ -11,6 +11,8 @@ from bulkimg.manifest.xlsx.rows import Cell, SheetRow
 from bulkimg.manifest.xlsx.skim import PLAIN_TEXT
 from bulkimg.manifest.xlsx.strings import PRESERVE, WHITE, unescaped
 
+_NAME = "[A-Za-z][A-Za-z0-9]*+(?::[A-Za-z][A-Za-z0-9]*+)?"
+_PLAIN = '[^"<>&\x00-\x1f\ufffe\uffff]*+'
 # A cell with a style only, one with a formula or a value or both, or one with its own text.
 _CELL = (
     r'<c r="{ref}"(?: s="{style}")?(?:/>'
@@ -19,7 +21,7 @@ _CELL = (
 )
 _FORMULA = rf'<f(?: t="shared")?(?: ref="[A-Z0-9:]+")?(?: (?:si|ca)="[0-9]+")*+(?:/>|(?: xml:space="preserve")?>{PLAIN_TEXT}</f>)'
 _ROW = re.compile(
-    r'<row r="([1-9][0-9]{0,6})"((?: [A-Za-z0-9:]+="[^"<>&]*")*+)>((?:'
+    rf'<row r="([1-9][0-9]{{0,6}})"((?: {_NAME}="{_PLAIN}")*+)>((?:'
     + _CELL.format(
         ref=r"[A-Z]{1,3}\1",
         style="[0-9]{1,6}",
@@ -42,7 +44,7 @@ _CELLS = re.compile(
         preserve=f"({PRESERVE})?",
     )
 )
-_ATTRIBUTE = re.compile(r' ([A-Za-z0-9:]+)="([^"]*)"')
+_ATTRIBUTE = re.compile(rf' ({_NAME})="({_PLAIN})"')
 _MOST_KEPT = 4096  # different attributes, or different sets of columns
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -79,7 +81,8 @@ class PlainRows:
     def _look(self, attributes: str) -> tuple[bool, int] | None:
         """Return whether a row is hidden, and the level of its group. None: its attributes are not certain."""
         found = dict(_ATTRIBUTE.findall(attributes))
-        return None if "r" in found or len(found) != attributes.count("=") else self._layout.visibility(found)
+        is_odd = "r" in found or "xmlns" in attributes or len(found) != attributes.count("=")
+        return None if is_odd else self._layout.visibility(found)
 
 
 def _kept(known: dict[_K, _V], key: _K, value: _V | None) -> _V | None:

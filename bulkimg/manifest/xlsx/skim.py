@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xml.parsers.expat import XMLParserType
 
 # Characters that stand for themselves in XML. Others (such as & and CR) are left to the parser.
-PLAIN_TEXT = r"[^<&\r\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]*+"
+PLAIN_TEXT = r"[^<>&\r\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]*+"
 _ENCODING = re.compile(rb"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.-]+)""")
 _UTF_8 = frozenset({b"utf-8", b"utf8", b"us-ascii", b"ascii"})
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0", b"<\0")
