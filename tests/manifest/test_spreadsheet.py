@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import struct
+import tempfile
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from python_calamine import CalamineWorkbook
 
-from bulkimg.errors import BulkimgError, ManifestRefused, UsageError
+from bulkimg.errors import BulkimgError, ManifestRefused, StorageError, UsageError
 from bulkimg.layers import flags_layer, merge
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.reader import find_format
@@ -23,6 +25,7 @@ from bulkimg.manifest.xlsx import package, spool
 from bulkimg.manifest.xlsx.places import column_of, letters, sheet_prefix
 from bulkimg.manifest.xlsx.shown import Shown, shown_as
 from bulkimg.model import Problem, Row
+from bulkimg.settings import Settings
 from samples.workbooks import workbooks
 from tests.conftest import ROOT, Cli
 from tests.manifest import books
@@ -590,6 +593,44 @@ def test_strict_workbooks_and_prefixes_are_read(tmp_path: Path) -> None:
     assert read(book(tmp_path, foreign))[1][0].code == "WORKBOOK_DAMAGED"
 
 
+EXCEL = (
+    f'<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\r\n<worksheet xmlns="{books.MAIN}" xmlns:r="{books.OFFICE}" '
+    'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" mc:Ignorable="x14ac xr" '
+    'xmlns:x14ac="http://schemas.microsoft.com/office/spreadsheetml/2009/9/ac" '
+    'xmlns:xr="http://schemas.microsoft.com/office/spreadsheetml/2014/revision" xr:uid="{{0-0}}">'
+    '<sheetPr filterMode="1"/><dimension ref="A1:B4"/><sheetViews><sheetView workbookViewId="0"/></sheetViews>'
+    '<sheetFormatPr defaultRowHeight="15" x14ac:dyDescent="0.25"/><cols><col min="1" max="1" width="36" customWidth="1"/></cols>'
+    "<sheetData>{}</sheetData>"
+    '<autoFilter ref="A1:B4"><filterColumn colId="1"><filters><filter val="a"/></filters></filterColumn></autoFilter>'
+    '<conditionalFormatting sqref="B2"><cfRule type="expression" priority="1"><formula>B2=1</formula></cfRule></conditionalFormatting>'
+    '<pageMargins left="0.7"/><extLst><ext uri="x"><x14:f xmlns:x14="urn:x">Sheet1!A1</x14:f></ext></extLst></worksheet>'
+)
+
+
+def test_sheets_as_excel_and_libreoffice_write_them(tmp_path: Path) -> None:
+    """An active filter hides rows: it is the same as hiding them by hand."""
+    dy = ' spans="1:2" x14ac:dyDescent="0.25"'
+    shared = strings("uuid", "name", U1, "a", U2, "b")
+    rows = [f'<row r="{n}"{more}><c r="A{n}" s="0" t="s"><v>{2 * n - 2}</v></c><c r="B{n}" t="s"><v>{2 * n - 1}</v></c></row>'
+            for n, more in ((1, dy), (2, dy), (3, ' spans="1:2" hidden="1" x14ac:dyDescent="0.25"'))]  # fmt: skip
+    found, problems, _ = read(book(tmp_path, EXCEL.format("".join(rows)), shared=shared))
+    assert ([item.fields["name"] for item in found], codes(found, problems)) == (
+        ["a", "b"],
+        [("Sheet1!3:3", "HIDDEN_ROW")],
+    )
+    cells = '<c r="A{0}" s="0" t="s"><v>{1}</v></c><c r="B{0}" s="0" t="s"><v>{2}</v></c>'
+    libre = "".join(
+        f'<row r="{n}" customFormat="false" ht="12.8" hidden="{hidden}" customHeight="false" outlineLevel="0" '
+        f'collapsed="false">{cells.format(n, 2 * n - 2, 2 * n - 1)}</row>'
+        for n, hidden in ((1, "false"), (2, "false"), (3, "true"))
+    )
+    found, problems, _ = read(book(tmp_path, sheet(libre), shared=shared))
+    assert ([item.fields["name"] for item in found], codes(found, problems)) == (
+        ["a", "b"],
+        [("Sheet1!3:3", "HIDDEN_ROW")],
+    )
+
+
 def test_parts_are_found_by_relations_and_not_by_name(tmp_path: Path) -> None:
     made = parts(sheet(HEADER, row(2, U1, '<c r="B2" t="s"><v>0</v></c>')), shared=strings("odd"))
     moved = {
@@ -612,6 +653,25 @@ def test_every_encoding_of_xml_is_read(tmp_path: Path, encoding: str) -> None:
     made["xl/worksheets/sheet1.xml"] = part.encode(encoding)
     rows, problems, _ = read(book(tmp_path, made))
     assert ([item.fields["name"] for item in rows], problems) == (["café", "b"], [])
+
+
+def test_a_workbook_that_is_saved_while_it_is_read_is_read_as_it_was(tmp_path: Path) -> None:
+    before = book(tmp_path, sheet(HEADER, *(row(n, uuid(n), "old") for n in range(2, 2000)))).read_bytes()
+    path = tmp_path / "m.xlsx"
+    manifest = Manifest(str(path), Settings())
+    rows = manifest.rows()
+    found = [next(rows)]
+    book(tmp_path, sheet(HEADER, *(row(n, uuid(n), "new") for n in range(2, 2000))))
+    found += rows
+    assert {item.fields["name"] for item in found} == {"old"}
+    assert (len(found), manifest.sha256) == (1998, sha256(before).hexdigest())
+
+
+def test_no_place_for_the_private_copy_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = book(tmp_path, sheet(HEADER, row(2, U1, "x")))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(StorageError, match="set TMPDIR"):
+        read(path)
 
 
 def test_names_of_cells() -> None:

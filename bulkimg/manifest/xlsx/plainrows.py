@@ -15,7 +15,7 @@ _NAME = "[A-Za-z][A-Za-z0-9]*+(?::[A-Za-z][A-Za-z0-9]*+)?"
 _PLAIN = '[^"<>&\x00-\x1f\ufffe\uffff]*+'
 # A cell with a style only, one with a formula or a value or both, or one with its own text.
 _CELL = (
-    r'<c r="{ref}"(?: s="{style}")?(?:/>'
+    r'<c r="{ref}"(?: s="{style}")?(?:(?: t="n")? ?/>'
     r'|(?: t="{kind}")?>{formula}<v>{text}</v></c>'
     r'|(?: t="{inline}")><is><t{preserve}>{text}</t></is></c>)'
 )

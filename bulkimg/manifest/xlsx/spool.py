@@ -36,7 +36,10 @@ def spool(name: str) -> Spooled:
 
     Raises ManifestRefused for a missing file, StorageError for a full disk, and Unreadable if it is no workbook.
     """
-    file = cast(BinaryIO, tempfile.TemporaryFile(prefix="bulkimg-"))  # noqa: SIM115 - the caller closes it
+    try:
+        file = cast(BinaryIO, tempfile.TemporaryFile(prefix="bulkimg-"))  # noqa: SIM115 - the caller closes it
+    except OSError as error:
+        raise _no_copy(name, error) from None
     try:
         digest = _copy(name, file)
         _refuse_other_formats(file)
@@ -55,17 +58,21 @@ def _copy(name: str, file: BinaryIO) -> str:
             if size > LARGEST_FILE:
                 raise refused(TOO_LARGE, "the file is larger than 1 GiB", "split the table into several workbooks")
             digest.update(chunk)
-            try:
-                file.write(chunk)
-            except OSError as error:
-                why = f"no private copy of the workbook can be made: {error.strerror}"
-                raise StorageError(f"{name}: {why}; free space in {tempfile.gettempdir()}, or set TMPDIR") from None
+            _write(name, file, chunk)
+    return digest.hexdigest()
+
+
+def _write(name: str, file: BinaryIO, chunk: bytes) -> None:
     try:
+        file.write(chunk)
         file.flush()
     except OSError as error:
-        why = f"no private copy of the workbook can be made: {error.strerror}"
-        raise StorageError(f"{name}: {why}; free space in {tempfile.gettempdir()}, or set TMPDIR") from None
-    return digest.hexdigest()
+        raise _no_copy(name, error) from None
+
+
+def _no_copy(name: str, error: OSError) -> StorageError:
+    why = f"no private copy of the workbook can be made: {error.strerror or error}"
+    return StorageError(f"{name}: {why}; free space in the temporary directory, or set TMPDIR to another one")
 
 
 def _read(source: BinaryIO) -> bytes:
