@@ -22,6 +22,7 @@ from bulkimg.layers import flags_layer, merge
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.reader import find_format
 from bulkimg.manifest.xlsx import package, spool
+from bulkimg.manifest.xlsx import strings as shared_strings
 from bulkimg.manifest.xlsx.places import column_of, letters, sheet_prefix
 from bulkimg.manifest.xlsx.shown import Shown, shown_as
 from bulkimg.model import Problem, Row
@@ -802,6 +803,26 @@ def test_a_declared_size_that_is_too_large_is_enough(tmp_path: Path) -> None:
     at = content.rfind(b"PK\x01\x02", 0, content.rfind(b"xl/worksheets/sheet1.xml"))
     content[at + 24 : at + 28] = struct.pack("<I", 0x7FFF_FFFF)
     assert read(write(tmp_path / "m.xlsx", bytes(content)))[1][0].code == "WORKBOOK_TOO_LARGE"
+
+
+def test_a_row_that_is_too_long_is_one_problem(tmp_path: Path) -> None:
+    """Many cells may point to one long text."""
+    names = ["uuid", "name", *(f"_{n}" for n in range(40))]
+    header = "".join(text(f"{letters(at)}1", name) for at, name in enumerate(names))
+    long = "".join(f'<c r="{letters(at)}3" t="s"><v>0</v></c>' for at in range(1, 42))
+    made = sheet(f'<row r="1">{header}</row>', row(2, U1, "x"), f'<row r="3">{text("A3", U2)}{long}</row>')
+    rows, problems, _ = read(book(tmp_path, made, shared=strings("x" * 32_767)))
+    assert codes(rows, problems) == [("Sheet1!3:3", "LINE_TOO_LONG")]
+
+
+def test_lists_of_parts_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "MAX_LIST", 100)
+    _, problems, _ = read(book(tmp_path, sheet(HEADER, row(2, U1, "x"))))
+    assert problems[0].code == "WORKBOOK_TOO_LARGE"
+    monkeypatch.undo()
+    monkeypatch.setattr(shared_strings, "MOST", 2)
+    _, problems, _ = read(book(tmp_path, sheet(HEADER, row(2, U1, "x")), shared=strings("a", "b", "c")))
+    assert problems[0].code == "WORKBOOK_TOO_LARGE"
 
 
 def test_limits_of_the_file_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

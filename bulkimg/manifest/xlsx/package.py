@@ -16,6 +16,7 @@ from bulkimg.manifest.xlsx.refusal import DAMAGED, TOO_LARGE, refused
 from bulkimg.manifest.xlsx.spool import spool
 
 MAX_UNPACKED = 1 << 30  # bytes of all parts that are read
+MAX_LIST = 1 << 26  # bytes of a part that lists sheets, relations or styles
 MAX_RATIO = 300  # how many times larger a part may be than its compressed bytes; Excel's stay below 40
 RATIO_FROM = 16 << 20  # bytes of a part from which its ratio counts: small ones do no harm
 CHUNK = 1 << 16
@@ -60,7 +61,11 @@ class Package:
     def __contains__(self, part: str) -> bool:
         return _normal(part) in self._parts
 
-    def chunks(self, part: str) -> Iterator[bytes]:
+    def elements(self, part: str) -> Iterator[Element]:
+        """Yield the start tags of a part that is a list. Raises what `chunks` raises."""
+        return elements(part, self.chunks(part, MAX_LIST))
+
+    def chunks(self, part: str, most: int = MAX_UNPACKED) -> Iterator[bytes]:
         """Yield the bytes of a part. Raises Unreadable if it is missing, damaged or too large."""
         info = self._parts.get(_normal(part))
         if info is None:
@@ -69,21 +74,23 @@ class Package:
             raise refused("ENCRYPTED", "is a zip archive with a password", "save a copy without the password")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise refused(DAMAGED, f"{part[:80]} is compressed in a way that spreadsheet programs do not use")
-        self._refuse_too_large(info, info.file_size)
+        self._refuse_too_large(info, info.file_size, most)
         read = 0
         try:
             with self._zip.open(info) as file:
                 while chunk := file.read(CHUNK):
                     read += len(chunk)
                     self._taken += len(chunk)
-                    self._refuse_too_large(info, read)
+                    self._refuse_too_large(info, read, most)
                     yield chunk
         except _BROKEN as error:
             raise _damaged(error) from None
 
-    def _refuse_too_large(self, info: zipfile.ZipInfo, size: int) -> None:
+    def _refuse_too_large(self, info: zipfile.ZipInfo, size: int, most: int) -> None:
         if max(self._taken, size) > MAX_UNPACKED:
             raise refused(TOO_LARGE, "unpacks to more than 1 GiB", "split the table into several workbooks")
+        if size > most:
+            raise refused(TOO_LARGE, f"{info.filename[:80]} unpacks to more than {most >> 20} MiB")
         if size > RATIO_FROM and size > MAX_RATIO * info.compress_size:
             raise refused(TOO_LARGE, f"{info.filename[:80]} unpacks to more than {MAX_RATIO} times its size")
 
@@ -98,12 +105,9 @@ class Package:
                 found.attributes.get("Type", "").rpartition("/")[2],
                 _resolved(directory, found.attributes.get("Target", "")),
             )
-            for found in self._elements(file)
+            for found in self.elements(file)
             if found.name == f"{_RELATIONS} Relationship" and found.attributes.get("TargetMode") != "External"
         }
-
-    def _elements(self, part: str) -> Iterator[Element]:
-        return elements(part, self.chunks(part))
 
     def close(self) -> None:
         """Close the private copy, which removes it."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from enum import Enum
 
-from bulkimg.manifest.xlsx.markup import elements, main_names
+from bulkimg.manifest.xlsx.markup import Element, main_names
 
 _NAMES = main_names("numFmt", "xf")
 MOST_STYLES = 1 << 17  # Excel allows 65,490
@@ -49,11 +49,11 @@ def shown_as(code: str) -> Shown:
     return Shown.PERCENT if "%" in bare else Shown.OTHER
 
 
-def read_styles(part: str, chunks: Iterable[bytes]) -> list[Shown]:
+def read_styles(elements: Iterable[Element]) -> list[Shown]:
     """Return what numbers look like, by the number of a cell's style."""
     codes: dict[str, str] = {}
     styles: list[Shown] = []
-    for element in elements(part, chunks):
+    for element in elements:
         kind = _NAMES.get(element.name)
         if kind == "numFmt" and element.path == ("styleSheet", "numFmts"):
             codes[element.attributes.get("numFmtId", "")] = element.attributes.get("formatCode", "")

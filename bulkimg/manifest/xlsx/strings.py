@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xml.parsers.expat import XMLParserType
 
 MOST = 1 << 24  # strings
+MOST_BYTES = 1 << 29  # of all of them
 LONGEST = 32_767  # characters of a cell, by Excel's limits
 PRESERVE = ' xml:space="preserve"'
 WHITE = " \t\r\n"
@@ -44,8 +45,9 @@ class SharedStrings:
 
     def extend(self, texts: Sequence[str]) -> None:
         """Add the next strings. Raises Unreadable if there are too many."""
-        if len(self) + len(texts) > MOST:
-            raise refused(TOO_LARGE, f"has more than {MOST:,} texts", "split the table into several workbooks")
+        if len(self) + len(texts) > MOST or len(self._block) > MOST_BYTES:
+            message = f"has more than {MOST:,} texts, or more than {MOST_BYTES >> 20} MiB of them"
+            raise refused(TOO_LARGE, message, "split the table into several workbooks")
         encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
         ends = accumulate(map(len, encoded), initial=len(self._block))
         next(ends)

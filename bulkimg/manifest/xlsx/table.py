@@ -6,6 +6,7 @@ from contextlib import suppress
 from itertools import chain
 
 from bulkimg.blank import is_blank, trim
+from bulkimg.manifest.source import MAX_LINE
 from bulkimg.manifest.tabular import Record
 from bulkimg.manifest.xlsx.cells import CellReader, Role, Trap, role_of
 from bulkimg.manifest.xlsx.layout import Layout
@@ -22,6 +23,8 @@ from bulkimg.settings import Settings
 from bulkimg.words import count
 
 _AHEAD = 20  # rows that are searched for a header below the first row
+_WIDE = MAX_LINE // LONGEST  # columns from which a row may be too long
+_TOO_LONG = Trap("LINE_TOO_LONG", f"the row is longer than {MAX_LINE:,} characters", "split it")
 
 
 def open_table(name: str, settings: Settings) -> "SheetTable":
@@ -47,7 +50,7 @@ class SheetTable:
         self._first_skipped = 0
         part = workbook.strings
         self._strings = read_strings(part, package.chunks(part)) if part else SharedStrings()
-        styles = read_styles(workbook.styles, package.chunks(workbook.styles)) if workbook.styles else ()
+        styles = read_styles(package.elements(workbook.styles)) if workbook.styles else ()
         self._cells = CellReader(self._strings, styles, is_stale=workbook.is_stale)
         self._layout = Layout(sheet.name)
         rows = read_rows(sheet.part, sheet.name, package.chunks(sheet.part), self._layout)
@@ -159,7 +162,12 @@ class SheetTable:
                     self._first_skipped = self._first_skipped or number
                     continue
                 bad.insert(0, (-1, self._hidden(number, level)))
-            yield Record(number, texts, bad=tuple(bad))
+            yield self._record(number, texts, bad)
+
+    def _record(self, number: int, texts: list[str], bad: list[tuple[int, Problem]]) -> Record:
+        if self._width > _WIDE and sum(map(len, texts)) > MAX_LINE:
+            return Record(number, [], self._row_problem(number, _TOO_LONG))
+        return Record(number, texts, bad=tuple(bad))
 
     def _odd(self, cell: Cell, number: int, texts: list[str]) -> list[tuple[int, Problem]]:
         """Read a cell that is no shared text into the texts of its row. Returns its problem, if it has one."""

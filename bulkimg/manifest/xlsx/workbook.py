@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bulkimg.errors import UsageError
-from bulkimg.manifest.xlsx.markup import RELATION_IDS, Element, elements, main_names
+from bulkimg.manifest.xlsx.markup import RELATION_IDS, Element, main_names
 from bulkimg.manifest.xlsx.package import Package, Relation
 from bulkimg.manifest.xlsx.refusal import DAMAGED, refused
 from bulkimg.values import nearest
@@ -51,7 +51,7 @@ def read_workbook(package: Package) -> Workbook:
     relations = package.relations(main[0])
     sheets: list[Sheet] = []
     is_stale = False
-    for at, element in enumerate(elements(main[0], package.chunks(main[0]))):
+    for at, element in enumerate(package.elements(main[0])):
         name = _NAMES.get(element.name)
         if at == 0 and name != "workbook":
             raise _no_workbook(package)
