@@ -90,7 +90,7 @@ OPTIONS: dict[str, Any] = {
     "format": _text(
         "--format",
         "FORMAT",
-        "csv, tsv, jsonl, ndjson or xlsx, when the file name does not say.",
+        "csv, tsv, jsonl or ndjson (of a manifest also xlsx), when the file name does not say.",
         complete.words("csv", "tsv", "jsonl", "ndjson", "xlsx"),
     ),
     "sheet": _text("--sheet", "NAME", "Sheet of a workbook (.xlsx) that has several visible ones."),
