@@ -1,7 +1,7 @@
 """Load a manifest's rows into the ledger, and merge the rows that name the same image."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from sqlite3 import Connection
 from typing import Any
@@ -110,8 +110,10 @@ def _add_problems(db: Any, ordinal: int | None, problems: Iterable[Problem]) -> 
         db.execute("INSERT INTO problem VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (ordinal, p.line, *texts, p.fatal))
 
 
-def merge_duplicates(ledger: Ledger) -> int:
+def merge_duplicates(ledger: Ledger, named: Callable[[Problem], Problem] = lambda problem: problem) -> int:
     """Merge rows that name the same image into the first of them, or mark all of them if they contradict each other.
+
+    `named` adds the name of a cell to a problem.
 
     Returns the number of rows that were merged into others. The index by uuid is dropped afterwards: it costs space,
     and with it SQLite would read rows in its order, all over the file. The other index leads from an outcome to its
@@ -127,13 +129,15 @@ def merge_duplicates(ledger: Ledger) -> int:
                 "SELECT ordinal, line, fields, expects FROM row WHERE uuid = ? AND problems = 0 ORDER BY ordinal",
                 (uuid,),
             ).fetchall()
-            merged += _merge(db, uuid.hex(), found)
+            merged += _merge(db, uuid.hex(), found, named)
         db.execute("DROP INDEX IF EXISTS row_uuid")
         db.execute("CREATE INDEX row_leader ON row (leader) WHERE leader IS NOT NULL")
     return merged
 
 
-def _merge(db: Any, uuid: str, found: Sequence[tuple[int, int, str, str | None]]) -> int:
+def _merge(
+    db: Any, uuid: str, found: Sequence[tuple[int, int, str, str | None]], named: Callable[[Problem], Problem]
+) -> int:
     lines = [line for _, line, _, _ in found]
     fields, clash = _union([json.loads(text) for _, _, text, _ in found])
     expects, clash_expected = _union([json.loads(text) if text else {} for _, _, _, text in found])
@@ -148,7 +152,7 @@ def _merge(db: Any, uuid: str, found: Sequence[tuple[int, int, str, str | None]]
             value = json.loads(asked).get(clash) if clash else json.loads(expected or "{}").get(clash_expected)
             shown = uuid if value is None else str(value)[:60]
             problem = Problem(line, column, shown, "DUPLICATE_CONFLICT", message, "keep one of these rows")
-            _add_problems(db, ordinal, (problem,))
+            _add_problems(db, ordinal, (named(problem),))
             db.execute("UPDATE row SET problems = 1 WHERE ordinal = ?", (ordinal,))
         return 0
     leader, *followers = [ordinal for ordinal, _, _, _ in found]

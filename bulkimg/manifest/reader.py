@@ -91,6 +91,7 @@ class Manifest:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self.remarks: list[str] = []
+        self.named: Callable[[Problem], Problem] = lambda problem: problem  # adds the cell's name, where it has one
         self.has_expectations = False
         self.left_out = 0
         self.blank_records = 0
@@ -206,6 +207,7 @@ class Manifest:
         names = [trim(name) for name in table.header.cells]
         targets = bound.targets if bound else [self._columns.target(name) or "" for name in names]
         place = _Places(table, names, targets)
+        self.named = place.named
         self.problems = [place.named(problem) for problem in self.problems]
         if bound is None:
             return

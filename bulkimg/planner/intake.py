@@ -57,7 +57,7 @@ class _Loading:
         ledger = self._ledger
         add_problems(ledger, manifest.problems)
         add_warnings(ledger, manifest.warnings)
-        merged = merge_duplicates(ledger)
+        merged = merge_duplicates(ledger, manifest.named)
         if self._empty:
             settle_empty(ledger)
         ledger.strict()

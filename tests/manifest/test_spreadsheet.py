@@ -914,5 +914,8 @@ def test_bad_workbooks_are_refused_and_nothing_is_sent(cli: Cli) -> None:
     cli.write("locked.xlsx", old_container("EncryptedPackage"))
     cli.write("twice.xlsx", zipped(parts(sheet(row(1, "uuid", "name", "name"), row(2, U1, "a", "b")))))
     cli.write("none.xlsx", zipped(parts(sheet(HEADER))))
-    for name, words in (("locked", "password"), ("twice", "Sheet1!B1 name"), ("none", "no rows")):
+    cli.write("clash.xlsx", zipped(parts(sheet(HEADER, row(2, U1, "a"), row(4, U1, "b")))))
+    for name, words in (
+        ("locked", "password"), ("twice", "Sheet1!B1 name"), ("none", "no rows"), ("clash", "Sheet1!B4 name 'b'"),
+    ):  # fmt: skip
         assert words in cli("run", f"{name}.xlsx", "--yes", "--endpoint", "http://127.0.0.1:9", code=3, BULKIMG_SESSION="0" * 32).err  # fmt: skip
