@@ -17,7 +17,7 @@ from bulkimg.manifest.xlsx.spool import spool
 
 MAX_UNPACKED = 1 << 30  # bytes of all parts that are read
 MAX_LIST = 1 << 26  # bytes of a part that lists sheets, relations or styles
-MAX_RATIO = 300  # how many times larger a part may be than its compressed bytes; Excel's stay below 40
+MAX_RATIO = 100  # how many times larger a part may be than its compressed bytes; for a full sheet it is about 10
 RATIO_FROM = 16 << 20  # bytes of a part from which its ratio counts: small ones do no harm
 CHUNK = 1 << 16
 _RELATIONS = "http://schemas.openxmlformats.org/package/2006/relationships"
