@@ -1,7 +1,7 @@
 """What a sheet says about its rows and columns outside their cells: what is hidden, merged, or filled by an array."""
 
 from bulkimg.manifest.xlsx.markup import Attributes
-from bulkimg.manifest.xlsx.places import Area, area_of
+from bulkimg.manifest.xlsx.places import MOST_COLUMNS, Area, area_of
 from bulkimg.manifest.xlsx.refusal import DAMAGED, refused
 from bulkimg.manifest.xlsx.workbook import is_true
 
@@ -25,8 +25,10 @@ class Layout:
         """Take an element from outside the rows."""
         if kind == "col" and (is_true(found.get("hidden")) or _is_below(found.get("width"), 0.05)):
             first, last = found.get("min", ""), found.get("max", "")
-            if first.isdecimal() and last.isdecimal():
+            if first.isdecimal() and last.isdecimal() and max(len(first), len(last)) < 8:
                 self.hidden_columns.append((int(first) - 1, int(last) - 1))
+            if len(self.hidden_columns) > MOST_COLUMNS:
+                raise refused(DAMAGED, "the sheet is damaged: it describes too many columns", place=self._place)
         elif kind == "sheetFormatPr":
             is_low = _is_below(found.get("defaultRowHeight"), INVISIBLE)
             self._rows_are_hidden = is_true(found.get("zeroHeight")) or is_low

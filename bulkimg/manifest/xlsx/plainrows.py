@@ -46,7 +46,8 @@ _CELLS = re.compile(
 )
 _ATTRIBUTE = re.compile(rf' ({_NAME})="({_PLAIN})"')
 _MOST_KEPT = 4096  # different attributes, or different sets of columns
-_K = TypeVar("_K")
+_LONGEST_KEPT = 512  # characters or columns
+_K = TypeVar("_K", str, tuple[str, ...])
 _V = TypeVar("_V")
 
 
@@ -87,7 +88,7 @@ class PlainRows:
 
 def _kept(known: dict[_K, _V], key: _K, value: _V | None) -> _V | None:
     """Keep a value for the next row that looks like this one."""
-    if value is not None and len(known) < _MOST_KEPT:
+    if value is not None and len(known) < _MOST_KEPT and len(key) <= _LONGEST_KEPT:
         known[key] = value
     return value
 

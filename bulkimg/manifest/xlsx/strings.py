@@ -23,6 +23,7 @@ _ESCAPE = re.compile("_x([0-9A-Fa-f]{4})_")
 _PLAIN = re.compile(rf"<si><t({PRESERVE})?>({PLAIN_TEXT})</t></si>")
 _PLAIN_RUN = re.compile(rf"(?:<si><t(?:{PRESERVE})?>{PLAIN_TEXT}</t></si>)++")
 _REMEMBERED = 5000  # strings that are kept decoded
+_SHORT = 255  # characters of each of them
 
 
 def unescaped(text: str) -> str:
@@ -66,7 +67,7 @@ class SharedStrings:
             text = self._block[self._ends[at] : self._ends[at + 1]].decode("utf-8", "surrogatepass")
         except (ValueError, IndexError, OverflowError):
             raise refused(DAMAGED, f"the sheet is damaged: it has no shared text {number[:20]!r}") from None
-        if len(self._known) < _REMEMBERED:
+        if len(self._known) < _REMEMBERED and len(text) <= _SHORT:
             self._known[number] = text
         return text
 
