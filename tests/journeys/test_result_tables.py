@@ -70,6 +70,14 @@ def test_a_workbook_with_every_row_of_a_run_can_be_run_again_as_it_is(at: Cli, s
     assert len(server.puts()) == before
 
 
+def test_a_workbook_of_results_is_a_manifest_without_an_option(at: Cli, server: Server) -> None:
+    at.write("m.csv", manifest(server, "again").replace("Linus", "Linux"))
+    at("run", "m.csv", "--yes", "--results", "x.xlsx", code=1)
+    again = at("run", "x.xlsx", "--yes", "--json", code=1).json()
+    assert {status: rows for status, rows in again["counts"].items() if rows} == {"unchanged": 5, "failed": 1}
+    assert again["manifest"]["name"] == "x.xlsx"
+
+
 def test_libreoffice_opens_it_and_runs_nothing(at: Cli, server: Server, soffice: str) -> None:
     at.write("m.csv", manifest(server, "office"))
     at("run", "m.csv", "--yes", "--skip-invalid", "--results", "x.xlsx", code=1)

@@ -90,6 +90,9 @@ def _no_workbook(package: Package) -> Exception:
     return refused("OTHER_FORMAT", "is a zip archive, but not an Excel workbook", "save the table as .xlsx")
 
 
+OURS = ["results", "summary"]  # the sheets of our own workbooks (report/workbook.py); the first is a manifest again
+
+
 def choose_sheet(name: str, sheets: Sequence[Sheet], wanted: str | None) -> Sheet:
     """Return the sheet that `--sheet` names, or the only visible one. `name` is the workbook's, for messages.
 
@@ -99,7 +102,7 @@ def choose_sheet(name: str, sheets: Sequence[Sheet], wanted: str | None) -> Shee
     visible = [sheet for sheet in tables if sheet.is_visible]
     if wanted is not None:
         return _named(name, sheets, wanted)
-    if len(visible) == 1:
+    if len(visible) == 1 or [sheet.name for sheet in visible] == OURS:
         return visible[0]
     if visible:
         shown = ", ".join(repr(sheet.name) for sheet in visible[:10]) + (" …" if len(visible) > 10 else "")
