@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from bulkimg.errors import UsageError
 from bulkimg.notifications import ENTRIES, HOOK_VARIABLE, HOOK_VARIABLES, WrongEntry, read_entries
+from bulkimg.query import SqlSource, read_source
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import expanded, nearest, parse_path
 
 _OPTIONS = {field.alias or name: name for name, field in Settings.model_fields.items()}
 _CAMPAIGN = ("target_column", "every_target")  # keys of [job] that say which target a row is for
-_FROM_JOB_ONLY = frozenset({"manifest", "job_name", "encoding_is_configured", "target_names", *_CAMPAIGN})
+_FROM_JOB_ONLY = frozenset({"manifest", "source", "job_name", "encoding_is_configured", "target_names", *_CAMPAIGN})
 _ENVIRONMENT = {f"BULKIMG_{option.upper()}": option for option in _OPTIONS if option not in {*_FROM_JOB_ONLY, *ENTRIES}}
 
 
@@ -159,15 +160,14 @@ def job_layer(path: Path, target: str = "") -> tuple[Layer, str | None]:
             continue
         if table == "targets":
             declared = job.declared(content)
-        elif table in {"map", "set", *ENTRIES}:
-            job.options[table] = _entries(path, table, table, content) if table in ENTRIES else content
+        elif table in {"map", "set", "source", *ENTRIES}:
+            job.options[table] = _entries(path, table, table, content)
             job.tables[table] = table
         elif table not in _JOB_KEYS or not isinstance(content, dict):
             raise UsageError(f"{place(path, '', table)}: {_unknown_table(table)}")
         else:
             job.take(table, content, _JOB_KEYS[table])
-    if "manifest" not in job.options:
-        raise UsageError(f'{path}: [job] has no manifest; add manifest = "FILE"')
+    _check_one_manifest(path, job.options)
     job.check_campaign(declared)
     if target:
         job.take(f"targets.{target}", declared[target], TARGET_KEYS)
@@ -244,9 +244,22 @@ class _Job:
         return f"{place(self._path, '' if table in {'map', 'set'} else table, key)}: {shown}"
 
 
+def _check_one_manifest(path: Path, options: Mapping[str, Any]) -> None:
+    """Raise UsageError unless the job says in one place what it changes."""
+    if "manifest" in options and "source" in options:
+        where = place(path, "job", "manifest")
+        raise UsageError(f"{where}: [job] has a manifest, and [source] takes its place; keep one of them")
+    if "manifest" not in options and "source" not in options:
+        raise UsageError(f'{path}: [job] has no manifest; add manifest = "FILE", or the table [source]')
+
+
 def _entries(path: Path, kind: str, header: str, content: Any) -> Any:
-    """Return the rules of `[[notify]]` or `[[hook]]`. Raises UsageError with the place of a mistake."""
+    """Return a table whose keys are its own, read where it has a model. Raises UsageError with the place of a mistake."""
     try:
+        if kind == "source":
+            return read_source(content, path.parent)
+        if kind not in ENTRIES:
+            return content
         return read_entries(kind, content, path.parent, lambda number, key: _place_in(path, header, number, key))
     except WrongEntry as error:
         raise UsageError(f"{_place_in(path, header, error.number, error.key)}: {error}") from None
@@ -283,19 +296,24 @@ def _unknown_table(name: str) -> str:
         return f"schema is not {JOB_SCHEMA}, the only version that this bulkimg reads; upgrade bulkimg"
     if homes := [table for table, keys in _JOB_KEYS.items() if name in keys]:
         return f"{name!r} is outside any table; move it to [{homes[0]}]"
-    return f"unknown table [{name}]{nearest(name, [*_JOB_KEYS, 'map', 'set', 'targets', *ENTRIES])}"
+    if name in SqlSource.model_fields:
+        return f"{name!r} is outside any table; move it to [source]"
+    return f"unknown table [{name}]{nearest(name, [*_JOB_KEYS, 'map', 'set', 'source', 'targets', *ENTRIES])}"
 
 
 def _unknown_key(table: str, key: str) -> str:
     """Describe a key that its table does not accept. Another table may accept it."""
     if key in REMOVED:
         return f"[{table}] {key} {REMOVED[key]}"
-    if key in ENTRIES:
-        return f"{key!r} is in [{table}] but is a table of its own; write [[{key}]]"
+    if key in ENTRIES or key == "source":
+        written = f"[[{key}]]" if key in ENTRIES else f"[{key}]"
+        return f"{key!r} is in [{table}] but is a table of its own; write {written}"
     if homes := [other for other, keys in _JOB_KEYS.items() if key in keys]:
         return f"{key!r} is in [{table}] but belongs in [{homes[0]}]; move it there"
     if kinds := [kind for kind, model in ENTRIES.items() if key in model.model_fields]:
         return f"{key!r} is in [{table}] but belongs in [[{kinds[0]}]]; move it there"
+    if key in SqlSource.model_fields:
+        return f"{key!r} is in [{table}] but belongs in [source]; move it there"
     everywhere = {name: home for home, keys in _JOB_KEYS.items() for name in keys}
     own = _JOB_KEYS.get(table, TARGET_KEYS)
     if not (found := nearest(key, everywhere, whole=False)):
@@ -390,7 +408,7 @@ def resuming(layers: Sequence[Layer], stored: Mapping[str, Any]) -> Settings:
     The meaning of its plan stays.
     """
     fixed = {name: stored[name] for name in PLAN_SHAPE if name in stored}
-    own = {name: value for name, value in stored.items() if name not in ("profile", "manifest", "job_name")}
+    own = {name: value for name, value in stored.items() if name not in ("profile", "manifest", "source", "job_name")}
     return merge(Layer(fixed, str), *layers, Layer(own, lambda option: f"the run's {option}"))
 
 

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bulkimg.notifications import Hook, NotifyRule
+from bulkimg.query import SqlSource
 from bulkimg.values import (
     Limit,
     Pairs,
@@ -77,7 +78,7 @@ class Settings(BaseModel):
     run_id: Annotated[str, BeforeValidator(parse_run_id, json_schema_input_type=str)] | None = None
     allow_overlap: bool = False
     # the manifest
-    format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx"] | None = None
+    format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "parquet"] | None = None
     sheet: Annotated[str, Field(min_length=1)] | None = None
     hidden_rows: Literal["include", "skip"] | None = None
     encoding: Annotated[str, BeforeValidator(parse_encoding, json_schema_input_type=str)] = "utf-8"
@@ -113,6 +114,7 @@ class Settings(BaseModel):
     otel: bool = False
     # set by a job file
     manifest: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
+    source: SqlSource | None = None
     job_name: str = ""
     target_names: tuple[str, ...] = ()  # the tables [targets.NAME], in the file's order
     target_column: str = ""  # the manifest's column that names a row's target
@@ -127,6 +129,11 @@ class Settings(BaseModel):
     def is_readable_on_the_way(self) -> bool:
         """Return whether requests cross a network without TLS, so that others may read them."""
         return self.endpoint is not None and self.endpoint.startswith("http:") and not _is_loopback(self.endpoint)
+
+    @property
+    def job_manifest(self) -> str:
+        """Return the name of what a job file gives as the manifest: a file, or the file of a query."""
+        return str(self.source.sql_file if self.source else self.manifest)
 
     @property
     def target(self) -> str:

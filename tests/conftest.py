@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped]
 
+from tests.databases import MARIADB, POSTGRES
 from tests.warm import Forge, Order, Warm, fits
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,7 @@ TOGETHER = (
     "tests/report/test_plan_page.py",
     "tests/install/test_dist.py",
     "tests/library/test_names.py",
+    "tests/manifest/test_sql.py",
     "tests/security/test_bombs.py",
 )
 
@@ -57,32 +59,32 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return _FilesTogether(config, log)
 
 
+# What tests need besides Python: whether it is here, what is left out without it, and how to get it.
+NEEDED = (
+    (CORPORA.is_dir(), "the tests of ../shared/corpora, which is not beside this checkout"),
+    (
+        shutil.which("strace"),
+        "crash and disk tests at every system call, and that offline commands open no socket; apt-get install strace",
+    ),
+    (CHROMIUM, "pages in a browser; apt-get install chromium"),
+    (shutil.which("promtool"), "metrics and alert rules through promtool, a program of Debian's package prometheus"),
+    (importlib.util.find_spec("opentelemetry"), "spans to a collector; pip install '.[metrics]'"),
+    (POSTGRES, "queries of PostgreSQL; apt-get install postgresql"),
+    (MARIADB, "queries of MariaDB; apt-get install mariadb-server"),
+    (SOFFICE, "workbooks through LibreOffice; apt-get install libreoffice-calc-nogui"),
+    (shutil.which("groff"), "man pages through groff; apt-get install groff-base"),
+)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Name in one line what was left out and how to get it.
 
     Printed once, when `make test` begins again with few tests.
     """
-    if terminalreporter.config.option.markexpr == "alone":
-        return
-    if not CORPORA.is_dir():
-        terminalreporter.write_line("left out: the tests of ../shared/corpora, which is not beside this checkout")
-    if shutil.which("strace") is None:
-        terminalreporter.write_line(
-            "left out: crash and disk tests at every system call, and that offline commands open no socket; "
-            "apt-get install strace"
-        )
-    if CHROMIUM is None:
-        terminalreporter.write_line("left out: pages in a browser; apt-get install chromium")
-    if shutil.which("promtool") is None:
-        terminalreporter.write_line(
-            "left out: metrics and alert rules through promtool, a program of Debian's package prometheus"
-        )
-    if importlib.util.find_spec("opentelemetry") is None:
-        terminalreporter.write_line("left out: spans to a collector; pip install '.[metrics]'")
-    if shutil.which("groff") is None:
-        terminalreporter.write_line("left out: man pages through groff; apt-get install groff-base")
-    if SOFFICE is None:
-        terminalreporter.write_line("left out: workbooks through LibreOffice; apt-get install libreoffice-calc-nogui")
+    if terminalreporter.config.option.markexpr != "alone":
+        for is_here, what in NEEDED:
+            if not is_here:
+                terminalreporter.write_line(f"left out: {what}")
 
 
 @pytest.fixture(scope="module")

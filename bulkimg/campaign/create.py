@@ -7,7 +7,15 @@ from pathlib import Path
 
 from bulkimg.campaign import directory
 from bulkimg.campaign.directory import Campaign, Member
-from bulkimg.engine.create import begin_run, check_results_size, check_source, check_start, removing_if_refused
+from bulkimg.engine.create import (
+    about_source,
+    begin_run,
+    check_results_size,
+    check_source,
+    check_start,
+    opened,
+    removing_if_refused,
+)
 from bulkimg.engine.plugins import load_plugins
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import UsageError
@@ -41,28 +49,35 @@ def create_campaign(
     check_source(source)
     own = {name: own_settings(name, settings) for name, settings in targets.items()}
     attendants = {name: check_start(source, path, each, plan_only=plan_only) for name, each in own.items()}
-    at = now()
-    path_of_all = begin_campaign(asked, at)
-    runs: dict[str, OpenRun] = {}
-    try:
-        for name, settings in own.items():
-            named = settings.model_copy(update={"run_id": member_id(path_of_all, name)})
-            runs[name] = begin_run(named, attendants[name], plugins, at, manifest_path=path, plan_only=plan_only)
-        with removing_if_refused(*runs.values()):
-            load_split([run.ledger for run in runs.values()], manifest, _homes(asked, list(runs)))
+    with opened(manifest):
+        at = now()
+        place = begin_campaign(asked, at)
+        about = about_source(manifest, path)
+        runs: dict[str, OpenRun] = {}
+        try:
+            for name, settings in own.items():
+                named = settings.model_copy(update={"run_id": member_id(place, name)})
+                runs[name] = begin_run(named, attendants[name], plugins, at, **about, plan_only=plan_only)
+            with removing_if_refused(*runs.values()):
+                _load(runs, manifest, asked)
+            return tie(place, runs, at, kind="run", job=job, manifest=source), runs
+        except UsageError:  # its runs are removed already
+            drop(place)
+            raise
+        except BaseException:
             for run in runs.values():
-                check_results_size(run.ledger, run.settings)
-        for run in runs.values():
-            run.ledger.set_meta(state="ready")
-        return tie(path_of_all, runs, at, kind="run", job=job, manifest=source), runs
-    except UsageError:  # its runs are removed already
-        drop(path_of_all)
-        raise
-    except BaseException:
-        for run in runs.values():
-            run.close()
-        drop(path_of_all)
-        raise
+                run.close()
+            drop(place)
+            raise
+
+
+def _load(runs: Mapping[str, OpenRun], manifest: Manifest, asked: Settings) -> None:
+    """Give each run its rows. Raises UsageError if an option turns out to be wrong."""
+    load_split([run.ledger for run in runs.values()], manifest, _homes(asked, list(runs)))
+    for run in runs.values():
+        check_results_size(run.ledger, run.settings)
+    for run in runs.values():
+        run.ledger.set_meta(state="ready")
 
 
 def begin_campaign(settings: Settings, now: float) -> Path:

@@ -157,8 +157,8 @@ def _names(fields: Sequence[str]) -> list[str]:
 
 
 def _format(output: str, settings: Settings) -> str:
-    if settings.format == "xlsx":
-        raise UsageError("--format xlsx: an export is CSV, TSV or JSONL; choose one of them")
+    if settings.format in ("xlsx", "parquet"):
+        raise UsageError(f"--format {settings.format}: an export is CSV, TSV or JSONL; choose one of them")
     if settings.format:
         return "jsonl" if settings.format in ("jsonl", "ndjson") else settings.format
     suffix = Path(output).suffix.lower()

@@ -90,8 +90,8 @@ OPTIONS: dict[str, Any] = {
     "format": _text(
         "--format",
         "FORMAT",
-        "csv, tsv, jsonl or ndjson (of a manifest also xlsx), when the file name does not say.",
-        complete.words("csv", "tsv", "jsonl", "ndjson", "xlsx"),
+        "csv, tsv, jsonl or ndjson (of a manifest also xlsx or parquet), when the file name does not say.",
+        complete.words("csv", "tsv", "jsonl", "ndjson", "xlsx", "parquet"),
     ),
     "sheet": _text("--sheet", "NAME", "Sheet of a workbook (.xlsx) that has several visible ones."),
     "hidden_rows": _text(

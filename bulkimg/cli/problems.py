@@ -12,9 +12,10 @@ MOST = 20
 
 
 def problem_line(name: str, problem: Problem, kind: str = "") -> str:
-    """Return `relabel.csv:17: platform 'Linx': is not one of …; did you mean 'Linux'?`"""
+    """Return `relabel.csv:17: platform 'Linx': is not one of …; did you mean 'Linux'?` A header without a line is 0."""
     fix = f"; {problem.fix}" if problem.fix else ""
-    return screen.one_line(f"{name}:{problem.line}: {kind}{problem.text}{fix}")
+    where = f"{name}:{problem.line}" if problem.line else name
+    return screen.one_line(f"{where}: {kind}{problem.text}{fix}")
 
 
 def show_problems(ledger: Ledger) -> None:

@@ -39,7 +39,7 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A manifest (.csv, .tsv, .jsonl, .ndjson, .gz, .xlsx; - for standard input) or a job file (.toml).",
+        help="A manifest (.csv, .tsv, .jsonl, .ndjson, .gz, .xlsx, .parquet; - for standard input) or a job file (.toml).",
     ),
 ]
 
@@ -96,7 +96,7 @@ def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
     asked = CommandContext(flags, job=Path(source))
     if not asked.settings.target_names and (option := next((name for name in CAMPAIGN if name in flags), "")):
         raise UsageError(f"{flag(option)} needs several targets, and {source} has no table [targets.NAME]")
-    return asked, str(asked.settings.manifest)
+    return asked, asked.settings.job_manifest
 
 
 def _refuse(run: OpenRun, why: str) -> NoReturn:

@@ -30,6 +30,7 @@ from bulkimg.report.tables import check_library, check_size, is_table
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest, parse_conditions
 
+_IDENTITY = ("manifest_path", "sha256", "query_sha256")  # of what a run was made from
 _LIMITS = ("max_errors", "max_changes", "window")
 
 
@@ -50,10 +51,11 @@ def create_run(
     path = str(Path(source).absolute()) if changes is None and source != "-" else ""
     check_source(source, changes)
     attendants = check_start(source, path, settings, plan_only=plan_only)
-    run = begin_run(settings, attendants, plugins, now(), manifest_path=path, plan_only=plan_only)
-    with removing_if_refused(run):
-        load_rows(run.ledger, manifest)
-        check_results_size(run.ledger, settings)
+    with opened(manifest):
+        run = begin_run(settings, attendants, plugins, now(), **about_source(manifest, path), plan_only=plan_only)
+        with removing_if_refused(run):
+            load_rows(run.ledger, manifest)
+            check_results_size(run.ledger, settings)
     run.ledger.set_meta(state="ready")
     return run
 
@@ -70,6 +72,22 @@ def check_start(source: str, path: str, settings: Settings, *, plan_only: bool =
     if not plan_only and not settings.allow_overlap:
         refuse_overlap(settings.runs_dir, Work(settings.target, path, settings.job_name, ""))
     return attendants
+
+
+@contextmanager
+def opened(manifest: Manifest) -> Iterator[None]:
+    """Open the manifest if a library reads it, before anything is made. Raises UsageError and ManifestRefused."""
+    manifest.open()
+    try:
+        yield
+    finally:
+        manifest.close()
+
+
+def about_source(manifest: Manifest, path: str) -> dict[str, str]:
+    """Return what the ledger keeps of the manifest's place. `path` is absolute, or ""."""
+    query = {"query_sha256": _digest_of(path)} if manifest.format == "sql" else {}
+    return {"manifest_path": path, **query}
 
 
 def begin_run(settings: Settings, attendants: Attendants, loaded: Plugins, now: float, **header: Any) -> OpenRun:
@@ -316,13 +334,14 @@ def refuse_other_work(named: RunDirectory, settings: Settings, source: str) -> N
 
 
 def edited_manifest(directory: RunDirectory, source: str | None = None) -> str:
-    """Return the name of the run's manifest if the file has changed since, else "".
+    """Return the name of the run's manifest if the file has changed since, else "". Of a query it is the query's file.
 
     `source` is the manifest that is given now. Without it, the manifest that the run began with is compared.
     """
     ledger = Ledger.open(directory.ledger, read_only=True)
     try:
-        path, digest = source or ledger.meta("manifest_path"), ledger.meta("sha256")
+        path = source or ledger.meta("manifest_path")
+        digest = ledger.meta("query_sha256") or ledger.meta("sha256")  # the rows of a query are in the ledger only
     finally:
         ledger.close()
     try:
@@ -368,8 +387,7 @@ def create_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], fl
         if next(_rows_again(old), None) is None:
             raise NothingToDo(f"nothing to retry: no row of run {earlier.run_id} is failed, unknown or unprocessed")
         kept = {
-            key: old.meta(key)
-            for key in ("manifest", "manifest_path", "sha256", "columns", "has_expectations", "undo_of", "undoes")
+            key: old.meta(key) for key in (*_IDENTITY, "manifest", "columns", "has_expectations", "undo_of", "undoes")
         }
         return _begin_from(old, _rows_again(old), settings, now, retry_of=earlier.run_id, **kept)
 
@@ -394,7 +412,7 @@ def create_undo(
         settings = settings.model_copy(
             update={"tags_mode": "replace", "allow_field": FIELDS, "survey": True, "skip_invalid": True, "where": ()}
         )
-        kept = {"manifest_path": old.meta("manifest_path"), "sha256": old.meta("sha256"), "columns": None}
+        kept = {key: old.meta(key) for key in _IDENTITY} | {"columns": None}
         kept |= {"manifest": f"undo of {earlier.run_id}", "undo_of": earlier.run_id, "undoes": _undoes(old)}
         return _begin_from(old, wanted.rows(old), settings, now, has_expectations=True, is_partial=bool(where), **kept)
 

@@ -101,7 +101,7 @@ def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> Op
     """
     settings = asked.settings
     rows = rows_of(source)
-    path = str(settings.manifest) if job_of(source) else str(source)
+    path = settings.job_manifest if job_of(source) else str(source)
     with noting_failure(settings, plan_only=plan_only):
         if named := named_run(settings):
             if rows is not None:

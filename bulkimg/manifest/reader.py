@@ -19,6 +19,7 @@ from bulkimg.model import FIELDS, Fields, Problem, Row, SoundRow
 from bulkimg.settings import Settings
 
 Format = Literal["csv", "tsv", "jsonl", "xlsx", "parquet", "sql"]
+_NO_ROW_IS_READ = frozenset({"EMPTY_COLUMN", "COLUMN_TWICE", "BAD_TYPE"})
 _NO_TEXTS: dict[str, str] = {}
 
 
@@ -38,7 +39,7 @@ Alter = Callable[[int, str, Fields, Fields, Mapping[str, str]], Altered | None]
 _Said = tuple[Any, dict[str, Any], dict[str, Any] | None]  # the uuid as written, the fields to set, the expectations
 _SPREADSHEETS = frozenset({".xls", ".xlsm", ".xlsb", ".ods", ".numbers"})
 _SUFFIXES: dict[str, Format] = {
-    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".xlsx": "xlsx",
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".xlsx": "xlsx", ".parquet": "parquet",
 }  # fmt: skip
 
 
@@ -49,8 +50,10 @@ def find_format(name: str, given: str | None) -> Format:
     if name == "-":
         return "csv"
     suffix = PurePath(name.lower().removesuffix(".gz")).suffix
-    if suffix == ".xlsx" and name.lower().endswith(".gz"):
-        raise UsageError(f"{name}: an .xlsx is compressed already and is not read from .gz; unpack it: gunzip")
+    if suffix in (".xlsx", ".parquet") and name.lower().endswith(".gz"):
+        raise UsageError(f"{name}: {suffix} is compressed inside and is not read from .gz; unpack it: gunzip")
+    if suffix == ".sql":
+        raise UsageError(f"{name}: a query needs a job file that names its database; see bulkimg help sql-and-parquet")
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
     if suffix in _SPREADSHEETS:
@@ -61,7 +64,8 @@ def find_format(name: str, given: str | None) -> Format:
             f"{name}: .json is not read; convert an array with jq -c '.[]', or give --format jsonl for one object a line"
         )
     raise UsageError(
-        f"{name}: the name does not say the format; end it in .csv, .tsv, .jsonl or .ndjson (or .gz) or .xlsx, or give --format"
+        f"{name}: the name does not say the format; end it in .csv, .tsv, .jsonl, .ndjson (or .gz), .xlsx or .parquet, "
+        "or give --format"
     )
 
 
@@ -101,7 +105,9 @@ class Manifest:
         no_tags = settings.tags_mode == "replace"
         self._checker = Checker(settings.empty_token, settings.allow_value, no_tags=no_tags)
         self._columns = Columns(settings, self._checker)
-        self.format: Format = "jsonl" if changes is not None else find_format(name, settings.format)
+        self.format: Format = _format(name, settings, changes)
+        self._table: Table | None = None
+        self._query = settings.source if self.format == "sql" else None
         if settings.sheet is not None and self.format != "xlsx":
             raise UsageError(f"--sheet {settings.sheet!r}: {name} is not a spreadsheet (.xlsx); leave the option out")
         self._seen = 0
@@ -124,8 +130,11 @@ class Manifest:
             yield from self._change_rows(self._changes)
         if self.format == "jsonl" and self._keys:
             self.problems += self._columns.never_seen(1, self._keys)
-        if not self._seen and not self.problems:
-            self.problems.append(Problem(1, "", "", "NO_ROWS", "the manifest has no rows", "add a row", fatal=True))
+        if not self._seen and not self.problems and not (self._query and self._query.allow_empty):
+            what, fix = "the manifest has no rows", "add a row"
+            if self._query:
+                what, fix = "the query returned no rows", "correct it, or write allow_empty = true in [source]"
+            self.problems.append(Problem(1, "", "", "NO_ROWS", what, fix, fatal=True))
 
     def _is_blank_record(self, line: int, values: Iterable[Any]) -> bool:
         """Return whether a record is blank, and count it."""
@@ -182,24 +191,47 @@ class Manifest:
 
     # -- tables ---------------------------------------------------------------------------------------------------------
 
+    def open(self) -> None:
+        """Open a table that a library reads, before a run is made. Raises UsageError and ManifestRefused.
+
+        The other formats are opened when their rows are read.
+        """
+        if self.format in LIBRARIES and self._table is None and not self.problems:
+            try:
+                self._table = open_table(self.format, self.name, self._settings)
+            except Unreadable as end:
+                self.problems.append(end.problem)
+
+    def close(self) -> None:
+        """Close what `open` opened. The last row closes it too."""
+        if self._table is not None:
+            self._table.close()
+
     def _library_rows(self, *, quickly: bool) -> Iterator[Row | SoundRow]:
         """Yield the rows of a table that a library reads."""
-        try:
-            table = open_table(self.format, self.name, self._settings)
-        except Unreadable as end:
-            self.problems.append(end.problem)
+        self.open()
+        if self._table is None:
             return
+        table = self._table
         try:
             if isinstance(table, CellTable):
                 yield from self._cell_rows(table, quickly=quickly)
             elif bound := self._bind(table.header):
-                for record in table.records():
-                    if row := self._table_row(record, bound):
-                        yield row
+                yield from self._records_rows(table, bound, self._sound_lines(",", bound.targets) if quickly else None)
         except Unreadable as end:
             self.problems.append(end.problem)
         finally:
-            self._end_of(table)
+            self.sha256 = table.sha256
+            table.close()
+
+    def _records_rows(self, table: Table, bound: "_Bound", sound: SoundLines | None) -> Iterator[Row | SoundRow]:
+        for record in table.records():
+            quick = sound.row(record.line, record.cells) if sound and not record.bad else None
+            if quick:
+                self._seen += 1
+                yield quick
+            elif row := self._table_row(record, bound):
+                yield row
 
     def _cell_rows(self, table: CellTable, *, quickly: bool) -> Iterator[Row | SoundRow]:
         """Yield the rows of a table whose cells have names. Every problem names its cell."""
@@ -230,10 +262,6 @@ class Manifest:
         else:
             self.warnings = table.warnings()
 
-    def _end_of(self, table: Table) -> None:
-        self.sha256 = table.sha256
-        table.close()
-
     def _bind(
         self, header: Record, above: Callable[[list[str]], Problem | None] = lambda names: None
     ) -> "_Bound | None":
@@ -248,10 +276,11 @@ class Manifest:
         targets, problems = self._columns.bind(header.line, names)
         if problems and (advice := above(names)):
             problems = [advice]
+        problems += [problem for _, problem in header.bad]
         self.problems += [_fatal(problem) for problem in problems]
         self.columns = names
         self.has_expectations = any(target.startswith("if_") for target in targets)
-        if "uuid" not in targets or any(problem.code in {"EMPTY_COLUMN", "COLUMN_TWICE"} for problem in problems):
+        if "uuid" not in targets or any(problem.code in _NO_ROW_IS_READ for problem in problems):
             return None  # without a valid header, every row would have its problem
         return _Bound(names, targets)
 
@@ -389,6 +418,12 @@ class Manifest:
         made, wrong = self._checker.fields(line, found.fields, cells=False)
         still = [problem for problem in refused if problem.column not in found.fields]
         return made, [*still, *(_set_by(found.by.get(problem.column, ""), problem) for problem in wrong)]
+
+
+def _format(name: str, settings: Settings, changes: Iterable[Mapping[str, Any]] | None) -> Format:
+    if changes is not None:
+        return "jsonl"
+    return "sql" if settings.source else find_format(name, settings.format)
 
 
 class _Bound:

@@ -9,7 +9,11 @@ from bulkimg.model import Problem
 from bulkimg.settings import Settings
 
 # Format → the module with its `open_table(name, settings)`. It is imported only for that format.
-LIBRARIES: Mapping[str, str] = {"xlsx": "bulkimg.manifest.xlsx.table"}
+LIBRARIES: Mapping[str, str] = {
+    "parquet": "bulkimg.manifest.parquet",
+    "sql": "bulkimg.manifest.sql",
+    "xlsx": "bulkimg.manifest.xlsx.table",
+}
 
 
 class Table(Protocol):

@@ -96,16 +96,21 @@ def _job() -> dict[str, Any]:
         "properties": {key: by_name[option] for key, option in TARGET_KEYS.items()},
     }
     plain = {"type": "object", "additionalProperties": {"type": ["string", "boolean", "number"]}}
-    tables["job"]["required"] = ["manifest"]
+    source = whole["$defs"]["SqlSource"]
+    source["oneOf"] = [{"required": ["url_file"]}, {"required": ["url_command"]}]
     return {
         "$schema": _DIALECT,
         "title": "bulkimg job file, schema 1",
         "type": "object",
         "additionalProperties": False,
-        "required": ["job"],
+        "oneOf": [
+            {"required": ["job"], "properties": {"job": {"required": ["manifest"]}}},
+            {"required": ["source"]},
+        ],
         "properties": {
             "schema": {"const": 1},
             **tables,
+            "source": source,
             "map": plain,
             "set": plain,
             "targets": {"type": "object", "additionalProperties": target, "minProperties": 1},

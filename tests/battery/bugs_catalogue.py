@@ -283,6 +283,22 @@ PLUGINS = (
     Bug("a plan is not observed", "Plugging.__init__", "[] if plan_only else _threads(plugins)", "_threads(plugins)", "tests/plugins/test_events.py -k plan"),
 )  # fmt: skip
 
+SOURCES = (
+    Bug("SQLite lets a query only read", "database._begin", "opened.driver.set_authorizer(_authorize)", "None", "tests/manifest/test_sql.py -k only_read"),
+    Bug("a database of SQLite is opened for reading", "database._open_sqlite", "f'file:{quote(str(path))}?mode=ro'", "f'file:{quote(str(path))}'", "tests/manifest/test_sql.py -k opened_for_reading"),
+    Bug("PostgreSQL lets a query only read", "database._begin", "connection.execution_options(postgresql_readonly=True)", "None", "tests/manifest/test_sql.py -k itself"),
+    Bug("one file holds one statement", "statement.check", "end < len(text)", "False", "tests/manifest/test_source.py -k not_one"),
+    Bug("a quote hides a semicolon and nothing else", "statement._after_quoted", "dialect == 'mysql' and quote in '\\'\"'", "quote in '\\'\"'", "tests/manifest/test_source.py"),
+    Bug("what a query says with % and : is text", "SqlTable._begin", "{'stream_results': True, 'yield_per': BATCH, 'no_parameters': True}", "{'stream_results': True, 'yield_per': BATCH}", "tests/manifest/test_sql.py -k percent"),
+    Bug("no message shows the URL of a database", "Address.reason", "not line or any((secret in words for secret in self.secrets))", "not line", "tests/manifest/test_source.py -k secret"),
+    Bug("a parameter of a URL does not make a database writable", "database.parse_address", "not set(url.query) <= set(_PARAMETERS[dialect])", "False", "tests/manifest/test_source.py -k another_url"),
+    Bug("an empty text is not NULL", "TypedColumns._text", "self._targets[at] not in {'', 'uuid'} and is_blank(found)", "False", "tests/manifest -k blank_texts"),
+    Bug("no rows are no plan", "Manifest._read", "self._query and self._query.allow_empty", "self._query", "tests/manifest/test_sql.py -k no_rows"),
+    Bug("a query that is changed is another run", "create.edited_manifest", "ledger.meta('query_sha256') or ledger.meta('sha256')", "ledger.meta('sha256')", "tests/journeys/test_sources.py -k query"),
+    Bug("a name of Parquet is one file", "ParquetTable._path", "", "return self._name", "tests/manifest/test_parquet.py -k pattern"),
+    Bug("a file that is changed while it is read is refused", "ParquetTable._digest", "(now.st_size, now.st_mtime_ns) != (self._seen.st_size, self._seen.st_mtime_ns)", "False", "tests/manifest/test_parquet.py -k again"),
+)  # fmt: skip
+
 BUGS = (
     *LEDGER,
     *APPLIER,
@@ -298,4 +314,5 @@ BUGS = (
     *CAMPAIGN,
     *TABLES,
     *PLUGINS,
+    *SOURCES,
 )

@@ -104,7 +104,7 @@ def test_field_names_are_completed_after_a_comma(used: Cli) -> None:
 @pytest.mark.parametrize(
     ("option", "values"),
     [
-        ("--format", {"csv", "tsv", "jsonl", "ndjson", "xlsx"}),
+        ("--format", {"csv", "tsv", "jsonl", "ndjson", "xlsx", "parquet"}),
         ("--hidden-rows", {"include", "skip"}),
         ("--progress", {"auto", "bar", "plain", "json", "none"}),
         ("--log-format", {"text", "json"}),

@@ -472,10 +472,13 @@ def test_every_job_file_here_fits_the_schema_of_jobs(path: Path) -> None:
 
 def test_the_schema_of_jobs_finds_mistakes() -> None:
     good: dict[str, Any] = {"schema": 1, "job": {"manifest": "m.csv"}}
-    assert errors("job", good) == []
+    query: dict[str, Any] = {"source": {"sql_file": "q.sql", "url_file": "u", "allow_empty": True, "timeout": "5m"}}
+    assert errors("job", good) == errors("job", query) == errors("job", query | {"job": {"name": "x"}}) == []
     mistakes: list[dict[str, Any]] = [
         {"job": {}}, {}, {"schema": 2, "job": {"manifest": "m.csv"}}, good | {"pase": {}}, good | {"pace": {"rat": 1}},
         good | {"pace": {"concurrency": "many", "adaptive": "x"}}, good | {"set": {"name": ["x"]}},
+        good | query, {"source": {"sql_file": "q.sql"}}, {"source": {"url_file": "u"}}, {"source": query["source"] | {"url": "u"}},
+        {"source": query["source"] | {"url_command": ["x"]}},
     ]  # fmt: skip
     for wrong in mistakes:
         assert errors("job", wrong), wrong

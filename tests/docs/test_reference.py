@@ -27,6 +27,7 @@ from bulkimg.ledger.files import COLUMNS, FED_BACK, OURS
 from bulkimg.model import CHOICES, FIELDS, Action, Event, Status
 from bulkimg.notifications import ENTRIES, HOOK_VARIABLES
 from bulkimg.pace import Pace
+from bulkimg.query import SqlSource
 from bulkimg.zstack.rules import CODES
 from tests.conftest import ROOT, Cli, Server
 
@@ -158,7 +159,8 @@ def test_every_table_and_key_of_a_job_file_is_on_its_page() -> None:
     for kind, model in ENTRIES.items():
         assert differing(first_cells(section("reference/jobs.md", f"`[[{kind}]]`")), model.model_fields) == NOTHING
     named = set(re.findall(r"^### `\[(\w+)\]`$", text("reference/jobs.md"), re.MULTILINE))
-    assert differing(named, layers._JOB_KEYS) == NOTHING
+    assert differing(first_cells(section("reference/jobs.md", "`[source]`")), SqlSource.model_fields) == NOTHING
+    assert differing(named, {*layers._JOB_KEYS, "source"}) == NOTHING
 
 
 def test_every_variable_and_key_of_credentials_is_on_its_page() -> None:
