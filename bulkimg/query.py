@@ -102,4 +102,4 @@ def _wrong(error: ValidationError) -> WrongEntry:
         return WrongEntry(1, "", f'[source] has no {key}; add {key} = "FILE"')
     if found["type"] != "value_error":
         message = f"is not valid: {message[0].lower()}{message[1:]}"
-    return WrongEntry(1, key, f"[source] {key} = {message}" if key else f"[source] {message}")
+    return WrongEntry(1, key, f"[source] {key} {message}" if key else f"[source] {message}")

@@ -268,4 +268,4 @@ def test_check_names_the_record_and_a_csv_name_is_sent_to_the_right_one(tmp_path
 
 def test_export_writes_no_parquet(cli: Cli) -> None:
     done = cli("export", "--endpoint", "http://127.0.0.1:1", "--format", "parquet", code=2, BULKIMG_SESSION="x" * 32)
-    assert "--format parquet is read and not written" in done.err
+    assert "--format parquet: an export is CSV, TSV or JSONL" in done.err
