@@ -7,7 +7,7 @@ import os
 import shlex
 import stat
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,7 @@ _VARIABLES = {
     "access_key_id": "BULKIMG_ACCESS_KEY_ID",
     "access_key_secret": "BULKIMG_ACCESS_KEY_SECRET",
 }
+NAMES = tuple(_VARIABLES)
 CREDENTIAL_VARIABLES = tuple(_VARIABLES.values())
 _KINDS: dict[str, tuple[str, ...]] = {  # the parts that make a kind complete, by its secret
     "session": ("session",),
@@ -77,6 +78,16 @@ def find_credentials(environ: Mapping[str, str], profile: Mapping[str, Any]) -> 
     systemd sets `$CREDENTIALS_DIRECTORY`; it holds files such as `bulkimg.session`.
     """
     return _one_kind(_gathered(environ, profile))
+
+
+def missing_parts(names: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the kinds of which a part is named (by our names), and what is missing for the first of them.
+
+    A session is complete; an account needs its password, a key's id its secret, and the other way round.
+    """
+    kinds = {kind: parts for kind, parts in _KINDS.items() if set(parts) & set(names)}
+    missing = [part for part in next(iter(kinds.values()), ()) if part not in names]
+    return list(kinds), missing
 
 
 def account_without_password(environ: Mapping[str, str], profile: Mapping[str, Any]) -> str:
@@ -135,8 +146,23 @@ def _from_directory(place: str) -> dict[str, str]:
     paths = {name: Path(place) / f"bulkimg.{name}" for name in _VARIABLES} if place else {}
     source = "CREDENTIALS_DIRECTORY"
     return {
-        name: _fit(name, read_private(path, source, place), str(path)) for name, path in paths.items() if path.exists()
+        name: _fit(name, read_private(path, source, place), str(path))
+        for name, path in paths.items()
+        if _is_there(path, source)
     }
+
+
+def _is_there(path: Path, source: str) -> bool:
+    """Return whether a file exists. Raises UsageError where that cannot be known: it may be the credential."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UsageError(
+            f"{source}: {path} cannot be looked at: {error.strerror}; let this user enter the directory, or unset {source}"
+        ) from None
+    return True
 
 
 def _from_profile(profile: Mapping[str, Any], place: str) -> dict[str, str]:
@@ -182,7 +208,7 @@ def read_private(path: Path, source: str, place: str) -> str:
     """Read a file that not all users can read. Raises UsageError. `place` is `$CREDENTIALS_DIRECTORY`, or "" if there is none."""
     try:
         with open(path, encoding="utf-8", opener=_without_waiting) as file:
-            if why := _too_open(os.fstat(file.fileno()), path, place):
+            if why := too_open(os.fstat(file.fileno()), path, place):
                 raise UsageError(f"{source}: {path} {why}")
             return file.read(65536).strip()
     except OSError as error:
@@ -198,7 +224,7 @@ def _without_waiting(path: str, flags: int) -> int:
     return descriptor
 
 
-def _too_open(found: os.stat_result, path: Path, place: str) -> str:
+def too_open(found: os.stat_result, path: Path, place: str) -> str:
     """Return why a credential's file must not be used and what to do, or "".
 
     systemd and Kubernetes give a service's user its secrets through the group bits: LoadCredential with an access list

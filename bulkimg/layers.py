@@ -20,7 +20,9 @@ from bulkimg.values import expanded, nearest, parse_path
 
 _OPTIONS = {field.alias or name: name for name, field in Settings.model_fields.items()}
 _CAMPAIGN = ("target_column", "every_target")  # keys of [job] that say which target a row is for
-_FROM_JOB_ONLY = frozenset({"manifest", "source", "job_name", "encoding_is_configured", "target_names", *_CAMPAIGN})
+_FROM_JOB_ONLY = frozenset(
+    {"manifest", "source", "job_name", "keep", "encoding_is_configured", "target_names", *_CAMPAIGN}
+)
 _ENVIRONMENT = {f"BULKIMG_{option.upper()}": option for option in _OPTIONS if option not in {*_FROM_JOB_ONLY, *ENTRIES}}
 
 
@@ -43,7 +45,7 @@ PACE = (
 
 # A job file's tables, and the option each key sets (docs/reference/jobs.md).
 _JOB_KEYS: dict[str, Mapping[str, str]] = {
-    "job": {"name": "job_name"}
+    "job": {"name": "job_name", "keep": "keep"}
     | {
         key: key
         for key in (
@@ -68,7 +70,10 @@ _JOB_KEYS: dict[str, Mapping[str, str]] = {
     },
     "target": {key: key for key in ("profile", "endpoint", "base_path", "ca_file", "require_tls", "action_key")},
     "pace": {key: key for key in PACE},
-    "guard": {key: key for key in ("max_errors", "max_changes", "allow_field", "canary", "survey", "allow_overlap")},
+    "guard": {
+        key: key
+        for key in ("max_errors", "max_changes", "allow_field", "canary", "survey", "allow_overlap", "lock_wait")
+    },
     "results": {"path": "results"},
 }
 # [run] takes every other option that a flag can set.
@@ -168,6 +173,7 @@ def job_layer(path: Path, target: str = "") -> tuple[Layer, str | None]:
         else:
             job.take(table, content, _JOB_KEYS[table])
     _check_one_manifest(path, job.options)
+    _refuse_nameless_keep(path, job.options)
     job.check_campaign(declared)
     if target:
         job.take(f"targets.{target}", declared[target], TARGET_KEYS)
@@ -251,6 +257,11 @@ def _check_one_manifest(path: Path, options: Mapping[str, Any]) -> None:
         raise UsageError(f"{where}: [job] has a manifest, and [source] takes its place; keep one of them")
     if "manifest" not in options and "source" not in options:
         raise UsageError(f'{path}: [job] has no manifest; add manifest = "FILE", or the table [source]')
+
+
+def _refuse_nameless_keep(path: Path, options: Mapping[str, Any]) -> None:
+    if "keep" in options and not options.get("job_name"):
+        raise UsageError(f'{place(path, "job", "keep")}: [job] keep removes runs of one name; add name = "NAME"')
 
 
 def _entries(path: Path, kind: str, header: str, content: Any) -> Any:

@@ -442,7 +442,7 @@ class NotifyFailed:
 
 @dataclass(frozen=True, slots=True)
 class ReportFailed:
-    """report.html was not written. The run, its results and its exit code are as without it."""
+    """report.html was not written, or an old run was not removed (`what` is `keep`). The run, its results and its exit code are as without it."""
 
     what: str
     why: str

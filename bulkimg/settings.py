@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from bulkimg.notifications import Hook, NotifyRule
 from bulkimg.query import SqlSource
 from bulkimg.values import (
+    Keep,
     Limit,
     Pairs,
     Window,
@@ -24,6 +25,7 @@ from bulkimg.values import (
     parse_encoding,
     parse_endpoint,
     parse_fields,
+    parse_keep,
     parse_limit,
     parse_listen,
     parse_maps,
@@ -34,6 +36,7 @@ from bulkimg.values import (
     parse_rate,
     parse_run_id,
     parse_targets,
+    parse_wait,
     parse_window,
 )
 
@@ -77,6 +80,7 @@ class Settings(BaseModel):
     note: str = ""
     run_id: Annotated[str, BeforeValidator(parse_run_id, json_schema_input_type=str)] | None = None
     allow_overlap: bool = False
+    lock_wait: Annotated[float, BeforeValidator(parse_wait, json_schema_input_type=str | float)] = 0.0
     # the manifest
     format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "parquet"] | None = None
     sheet: Annotated[str, Field(min_length=1)] | None = None
@@ -119,6 +123,7 @@ class Settings(BaseModel):
     target_names: tuple[str, ...] = ()  # the tables [targets.NAME], in the file's order
     target_column: str = ""  # the manifest's column that names a row's target
     every_target: bool = False  # every row goes to every target
+    keep: Annotated[Keep, BeforeValidator(parse_keep, json_schema_input_type=dict[str, float])] | None = None
     # set by a job file or a profile
     notify: tuple[NotifyRule, ...] = ()
     hooks: Annotated[tuple[Hook, ...], Field(alias="hook")] = ()

@@ -17,6 +17,7 @@ from bulkimg.model import CHOICES, FIELDS
 Pairs = tuple[tuple[str, str], ...]
 MOST_RATE = 1_000_000  # requests a second; a higher rate is meant as unlimited
 MOST_SECONDS = 30 * 86400.0
+MOST_KEPT = 100_000  # runs or days
 
 
 def parse_rate(value: Any) -> float:
@@ -43,6 +44,11 @@ def parse_duration(value: Any) -> float:
     return seconds
 
 
+def parse_wait(value: Any) -> float:
+    """Parse a duration that may be `0`."""
+    return 0.0 if str(value).strip() in {"0", "0.0", "0s"} else parse_duration(value)
+
+
 def parse_age(value: str) -> float:
     """Parse `90d`, `12w` or `36h` into seconds."""
     found = re.fullmatch(r"(\d{1,6})(h|d|w)", value.strip().lower(), re.ASCII)
@@ -65,6 +71,30 @@ class Window:
 
     def __str__(self) -> str:
         return ",".join(f"{a // 60:02}:{a % 60:02}-{b // 60:02}:{b % 60:02}" for a, b in self.spans) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which finished runs of a job stay: the newest `last`, and those that are younger than `days`."""
+
+    last: int = 0
+    days: float = 0.0
+
+
+def parse_keep(value: Any) -> Keep:
+    """Parse `{ last = 30, days = 90 }`: one of them, or both."""
+    if isinstance(value, Keep):
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError("is not a table with last, days or both; write { last = 30, days = 90 }")
+    for name, number in value.items():
+        if name not in ("last", "days"):
+            raise ValueError(f"contains {str(name)[:100]!r}{nearest(str(name), ('last', 'days'))}")
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number <= MOST_KEPT:
+            raise ValueError(f"contains {name} = {str(number)[:100]}, which is not a number from 1 to {MOST_KEPT:,}")
+        if name == "last" and number != int(number):
+            raise ValueError(f"contains last = {number}, which is not a whole number")
+    return Keep(int(value.get("last", 0)), float(value.get("days", 0)))
 
 
 def parse_window(value: Any) -> Window:

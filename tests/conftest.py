@@ -72,6 +72,11 @@ NEEDED = (
     (POSTGRES, "queries of PostgreSQL; apt-get install postgresql"),
     (MARIADB, "queries of MariaDB; apt-get install mariadb-server"),
     (SOFFICE, "workbooks through LibreOffice; apt-get install libreoffice-calc-nogui"),
+    (shutil.which("systemd-analyze"), "units through systemd-analyze; apt-get install systemd"),
+    (
+        shutil.which("cron", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin") and not os.geteuid(),
+        "a job that cron starts, which needs root; apt-get install cron",
+    ),
     (shutil.which("groff"), "man pages through groff; apt-get install groff-base"),
 )
 

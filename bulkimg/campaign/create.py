@@ -8,6 +8,8 @@ from pathlib import Path
 from bulkimg.campaign import directory
 from bulkimg.campaign.directory import Campaign, Member
 from bulkimg.engine.create import (
+    Parts,
+    Tell,
     about_source,
     begin_run,
     check_results_size,
@@ -15,10 +17,11 @@ from bulkimg.engine.create import (
     check_start,
     opened,
     removing_if_refused,
+    work_on,
 )
 from bulkimg.engine.plugins import load_plugins
 from bulkimg.engine.run import OpenRun
-from bulkimg.errors import UsageError
+from bulkimg.errors import RunRefused, UsageError
 from bulkimg.ledger.rundir import new_id
 from bulkimg.manifest import Manifest
 from bulkimg.model import Row, iso_utc
@@ -36,6 +39,7 @@ def create_campaign(
     now: Callable[[], float] = time.time,
     *,
     plan_only: bool = False,
+    tell: Tell = lambda sentence: None,
 ) -> tuple[Campaign, dict[str, OpenRun]]:
     """Load the manifest into a new run for each target. Nothing is sent yet.
 
@@ -48,20 +52,22 @@ def create_campaign(
     path = str(Path(source).absolute()) if source != "-" else ""
     check_source(source)
     own = {name: own_settings(name, settings) for name, settings in targets.items()}
-    attendants = {name: check_start(source, path, each, plan_only=plan_only) for name, each in own.items()}
+    attendants = {name: check_start(source, each, plan_only=plan_only) for name, each in own.items()}
     with opened(manifest):
         at = now()
         place = begin_campaign(asked, at)
         about = about_source(manifest, path)
         runs: dict[str, OpenRun] = {}
         try:
-            for name, settings in own.items():
-                named = settings.model_copy(update={"run_id": member_id(place, name)})
-                runs[name] = begin_run(named, attendants[name], plugins, at, **about, plan_only=plan_only)
-            with removing_if_refused(*runs.values()):
+            with removing_if_refused(runs.values()):
+                for name, settings in own.items():
+                    named = settings.model_copy(update={"run_id": member_id(place, name)})
+                    work = None if plan_only else work_on(settings, path)
+                    parts = Parts(attendants[name], plugins)
+                    runs[name] = begin_run(named, parts, at, work, tell, **about, plan_only=plan_only)
                 _load(runs, manifest, asked)
             return tie(place, runs, at, kind="run", job=job, manifest=source), runs
-        except UsageError:  # its runs are removed already
+        except (UsageError, RunRefused):  # its runs are removed already
             drop(place)
             raise
         except BaseException:

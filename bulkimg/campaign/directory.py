@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import RunDirectory, list_runs
 from bulkimg.ledger.files import write_json
-from bulkimg.ledger.rundir import make_durable, make_private
+from bulkimg.ledger.rundir import make_durable, make_private, make_runs_dir
 from bulkimg.values import parse_run_id
 
 FILE = "campaign.json"
@@ -61,6 +61,7 @@ class Campaign:
 def make_directory(runs_dir: Path, campaign_id: str) -> Path:
     """Make the directory of a new campaign. Raises RunRefused if there is a campaign or run of that name."""
     path = runs_dir / campaign_id
+    make_runs_dir(runs_dir)
     try:
         make_private(path)
         make_durable(runs_dir)

@@ -70,7 +70,9 @@ def begin(asked: CommandContext, flags: Flags, job: Path, source: str, *, plan_o
         screen.note(f"resuming campaign {known.campaign_id}")
         return again(known, flags)
     targets = {name: context.settings for name, context in contexts.items()}
-    made, runs = create.create_campaign(source, settings, targets, str(job.absolute()), plan_only=plan_only)
+    made, runs = create.create_campaign(
+        source, settings, targets, str(job.absolute()), plan_only=plan_only, tell=screen.note
+    )
     opened = Opened(made, settings, runs, credentials)
     for remark in dict.fromkeys(remark for run in runs.values() for remark in remarks(run.ledger)):
         screen.note(screen.one_line(remark))
@@ -250,7 +252,7 @@ def _execute(opened: Opened, questions: Questions | None, *, plan_only: bool = F
     files = sum(run.settings.concurrency + 16 for run in opened.runs.values())
 
     def begin_one(name: str, run: OpenRun, approve: Approve | None) -> Engine:
-        run.command = typed(run)
+        run.command, run.tell = typed(run), screen.note
         more = files - run.settings.concurrency
         engine = Engine(
             run,

@@ -50,7 +50,7 @@ def execute_and_exit(
 def execute(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
     """Execute the run and return the summary. `how` is passed to the engine."""
     leave_no_core()
-    run.command = typed(run)
+    run.command, run.tell = typed(run), screen.note
     watcher = Watcher(run.settings, tells_plan=not how.get("plan_only"))
     try:
         allow_files(run.settings.concurrency)

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "try": ("try_out", "Show one change as curl; with --send, send it and show the answer."),
     "doctor": ("doctor", "Check the set-up and the server; changes nothing."),
     "notify": ("notify", "Send a test message to every address of a job."),
+    "schedule": ("schedule", "Write the files that start a job by itself: systemd, cron or Kubernetes."),
     "init": ("init", "Write a commented job file."),
     "schema": ("schema", "Print the JSON Schema of a document."),
     "sandbox": ("sandbox", "Start a local server that speaks the API, for practice and tests."),

@@ -127,6 +127,11 @@ EXAMPLES: Mapping[str, Examples] = {
         ("bulkimg notify --test job.toml --json", "as JSON"),
         ("bulkimg notify --test job.toml --profile prod", "with the addresses of a profile, if the job has none"),
     ),
+    "schedule": (
+        ('bulkimg schedule job.toml --when "02:30" --as systemd', "print the units, and the next three times"),
+        ('bulkimg schedule job.toml --when "30 2 * * 1-5" --as cron', "a line for crontab -e"),
+        ("bulkimg schedule --list", "what is in place, and what has changed since"),
+    ),
     "init": (
         ("bulkimg init > job.toml", "a commented job file"),
         ("bulkimg init jobs/nightly.toml", "the same, in a file that does not exist yet"),
@@ -156,6 +161,7 @@ CODES_OF: Mapping[str, Sequence[int]] = {
     "show": (0, 1, 2, 5),
     "ctl": (0, 2, 7),
     "notify": (0, 1, 2),
+    "schedule": (0, 2, 7, 8),
     **dict.fromkeys(("status", "runs"), _READING),
     **dict.fromkeys(("report", "results"), (0, 2, 7, 8)),
     "watch": (0, 2, 7, 8, 130),
@@ -190,6 +196,9 @@ CODES_MEAN: Mapping[tuple[str, int], str] = {
     ("ui", 0): "ended with Ctrl-C, or no request for --idle",
     ("ui", 2): "usage is wrong, or the port is taken",
     ("init", 0): "written",
+    ("schedule", 0): "printed, written, installed, listed or removed",
+    ("schedule", 2): "the time, the job or the user cannot work; nothing was written",
+    ("schedule", 7): "systemd did not take it; nothing was changed",
     ("sandbox", 0): "ended with Ctrl-C",
 }
 
@@ -207,6 +216,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Guards": (
         "yes", "dry_run", "canary", "max_changes", "max_errors", "allow_field", "survey", "run_id", "note", "allow_overlap",
+        "lock_wait",
     ),
     "Pace": (
         "rate", "concurrency", "adaptive", "timeout", "job_timeout", "max_duration", "window", "max_outage",
@@ -220,8 +230,8 @@ GROUPS: Mapping[str, Sequence[str]] = {
 # Shown by --help-all only.
 RARE = frozenset({
     "sheet", "hidden_rows", "empty_token", "allow_value", "skip_rows", "max_rows", "tags", "tags_mode", "survey",
-    "allow_overlap", "adaptive", "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file", "action_key",
-    "log_format", "metrics_file", "metrics_listen", "otel", "targets", "order", "stop_on_failure", "plugins",
+    "allow_overlap", "lock_wait", "adaptive", "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file",
+    "action_key", "log_format", "metrics_file", "metrics_listen", "otel", "targets", "order", "stop_on_failure", "plugins",
 })  # fmt: skip
 
 

@@ -142,6 +142,9 @@ OPTIONS: dict[str, Any] = {
     "note": _text("--note", "TEXT", "A ticket or a reason, kept with the run."),
     "run_id": _text("--run-id", "NAME", "Name the run; the same name again resumes it while it can be resumed."),
     "allow_overlap": _switch("--allow-overlap", "Run although another run of this manifest or job is running."),
+    "lock_wait": _text(
+        "--lock-wait", "TIME", "Wait this long for the end of another run of this manifest or job.  [default: 0]"
+    ),
     "skip_rows": _text("--skip-rows", "N", "Leave out the first N rows."),
     "max_rows": _text("--max-rows", "N", "Send at most N rows."),
     "where": _many(
@@ -216,7 +219,7 @@ MANIFEST = (
     "tags_mode",
     "plugins",
 )
-GUARD = ("max_changes", "allow_field", "canary", "allow_overlap")
+GUARD = ("max_changes", "allow_field", "canary", "allow_overlap", "lock_wait")
 PLAN = ("survey", "tags", "note", "run_id", *GUARD)
 REPORT = ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose")
 METRICS = ("metrics_file", "metrics_listen", "otel")

@@ -68,7 +68,7 @@ def begin_or_refuse(asked: CommandContext, source: str, *, plan_only: bool = Fal
         if named := named_run(asked.settings):
             return _resumed(named, asked, source), credentials
         with screen.prints_of_plugins(asked.settings.plugins):
-            run = create_run(source, asked.settings, plan_only=plan_only)
+            run = create_run(source, asked.settings, plan_only=plan_only, tell=screen.note)
     for remark in remarks(run.ledger):
         screen.note(screen.one_line(remark))
     if why := refusal(run):

@@ -39,6 +39,7 @@ _OF_THE_RUN = (
     "note",
     "run_id",
     "allow_overlap",
+    "lock_wait",
     *REPORT,
     *METRICS,
     "plugins",

@@ -10,6 +10,7 @@ from typing import Any
 from bulkimg import __version__
 from bulkimg.applier import Ending
 from bulkimg.engine.attending import end_refused
+from bulkimg.engine.keeping import keep_few
 from bulkimg.engine.measuring import note_refused
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import Exit, StorageError
@@ -53,6 +54,7 @@ def refuse(run: OpenRun, why: str, observe: Observer = lambda event: None) -> Su
     draw(run, observe)
     end_refused(run, summary_document(summary), observe)
     note_refused(run, summary, observe)
+    keep_few(run, observe)
     return summary
 
 

@@ -4,17 +4,17 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bulkimg import __version__
 from bulkimg.cells import write_cell
 from bulkimg.engine.measuring import check_metrics
-from bulkimg.engine.overlap import Work, refuse_overlap, work_of
+from bulkimg.engine.overlap import Work, alone, work_of
 from bulkimg.engine.plugins import NO_PLUGINS, Plugins, load_observers, load_plugins, with_earlier, with_new
 from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
@@ -41,36 +41,35 @@ def create_run(
     now: Callable[[], float] = time.time,
     *,
     plan_only: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> OpenRun:
     """Load the manifest or the changes into a new run's ledger. Raises UsageError and StorageError.
 
-    Raises RunRefused if another run of the same work is under way, unless this run is only planned (`plan_only`).
+    Raises RunRefused if another run of the same work is under way, unless this run is only planned (`plan_only`), or that
+    run ends within `lock_wait`. `tell` gets a sentence when the wait begins.
     """
     plugins = load_plugins(settings.plugins)
     manifest = Manifest(source, settings, changes, plugins.alter)
     path = str(Path(source).absolute()) if changes is None and source != "-" else ""
     check_source(source, changes)
-    attendants = check_start(source, path, settings, plan_only=plan_only)
+    attendants = check_start(source, settings, plan_only=plan_only)
     with opened(manifest):
-        run = begin_run(settings, attendants, plugins, now(), **about_source(manifest, path), plan_only=plan_only)
-        with removing_if_refused(run):
+        work = None if plan_only else work_on(settings, path)
+        about = about_source(manifest, path)
+        run = begin_run(settings, Parts(attendants, plugins), now(), work, tell, **about, plan_only=plan_only)
+        with removing_if_refused([run]):
             load_rows(run.ledger, manifest)
             check_results_size(run.ledger, settings)
     run.ledger.set_meta(state="ready")
     return run
 
 
-def check_start(source: str, path: str, settings: Settings, *, plan_only: bool = False) -> Attendants:
-    """Check what can be known before a run is made. `path` is the manifest's absolute path, or "".
-
-    Raises UsageError and StorageError, and RunRefused if another run of the same work is under way.
-    """
+def check_start(source: str, settings: Settings, *, plan_only: bool = False) -> Attendants:
+    """Check what can be known before a run is made. Raises UsageError and StorageError."""
     check_outputs(source, settings)
     attendants = Attendants() if plan_only else attendants_of(settings)
     if not plan_only:
         check_metrics(settings)
-    if not plan_only and not settings.allow_overlap:
-        refuse_overlap(settings.runs_dir, Work(settings.target, path, settings.job_name, ""))
     return attendants
 
 
@@ -90,21 +89,47 @@ def about_source(manifest: Manifest, path: str) -> dict[str, str]:
     return {"manifest_path": path, **query}
 
 
-def begin_run(settings: Settings, attendants: Attendants, loaded: Plugins, now: float, **header: Any) -> OpenRun:
-    """Make the directory and the ledger of a run whose rows are not loaded yet. `loaded` are its plugins."""
-    directory = new_run(settings.runs_dir, now, settings.run_id)
-    ledger = Ledger.create(directory.ledger)
-    about = {"plugins": loaded.records} if loaded.loaded else {}
-    _write_header(ledger, directory, settings, now, **(about | header))
-    return OpenRun(directory, ledger, settings, attendants=attendants, plugins=loaded)
+Tell = Callable[[str], None]
+
+
+class Parts(NamedTuple):
+    """What a run is made with, besides its settings. `own` is the id of the run that it is made from."""
+
+    attendants: Attendants
+    plugins: Plugins
+    own: str = ""
+
+
+def work_on(settings: Settings, path: str) -> Work | None:
+    """Return what no other run may do at the same time, or None if others may. `path` is the manifest's, or ""."""
+    return None if settings.allow_overlap else Work(settings.target, path, settings.job_name, "")
+
+
+def begin_run(
+    settings: Settings, parts: Parts, now: float, work: Work | None, tell: Tell = lambda sentence: None, **header: Any
+) -> OpenRun:
+    """Make the directory and the ledger of a run whose rows are not loaded yet.
+
+    `work` is what no other living run may do, or None if others may. Raises RunRefused if one does for longer than
+    `lock_wait`; `tell` gets a sentence when the wait begins.
+    """
+    with alone(settings.runs_dir, work, settings.lock_wait, own=parts.own, tell=tell):
+        directory = new_run(settings.runs_dir, now, settings.run_id)
+        ledger = Ledger.create(directory.ledger)
+        about = {"plugins": parts.plugins.records} if parts.plugins.loaded else {}
+        _write_header(ledger, directory, settings, now, **(about | header))
+    return OpenRun(directory, ledger, settings, attendants=parts.attendants, plugins=parts.plugins)
 
 
 @contextmanager
-def removing_if_refused(*runs: OpenRun) -> Iterator[None]:
-    """Remove new runs if a plugin or an option turns out to be wrong. Nothing of them was planned or sent."""
+def removing_if_refused(runs: Collection[OpenRun]) -> Iterator[None]:
+    """Remove new runs if a plugin or an option turns out to be wrong, or another run does the same work.
+
+    Nothing of them was planned or sent.
+    """
     try:
         yield
-    except UsageError:
+    except (UsageError, RunRefused):
         for run in runs:
             run.ledger.close()
             run.directory.remove()
@@ -200,12 +225,14 @@ def kept_options(settings: Settings) -> dict[str, Any]:
     """Return the options as Settings accepts them again, with the whole target."""
     how_it_is_shown = {
         "runs_dir", "progress", "json_summary", "log_format", "verbose", "quiet", "yes", "dry_run", "run_id",
-        "allow_overlap", "encoding_is_configured", "metrics_file", "metrics_listen", "otel",
+        "allow_overlap", "lock_wait", "encoding_is_configured", "metrics_file", "metrics_listen", "otel",
         "targets", "target_names", "target_column", "every_target", "order", "stop_on_failure",
     }  # fmt: skip
     kept = settings.model_dump(
-        mode="json", by_alias=True, exclude_defaults=True, exclude={*_LIMITS, "results", *how_it_is_shown}
+        mode="json", by_alias=True, exclude_defaults=True, exclude={*_LIMITS, "results", "keep", *how_it_is_shown}
     )
+    if settings.keep:
+        kept["keep"] = {name: number for name, number in asdict(settings.keep).items() if number}
     for name in _LIMITS:
         if (limit := getattr(settings, name)) != getattr(Settings(), name):
             kept[name] = str(limit)
@@ -261,7 +288,7 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
         lost = RunEvent(when, "lost", "the process ended suddenly: it was killed, or the machine stopped")
         timeline.add(ledger, (), [lost])
     if state != "done":
-        ledger.set_meta(plan_only=False)
+        ledger.set_meta(plan_only=False, admitted=False)
     if state != "done":
         ledger.set_meta(settings=kept_options(settings))  # guards and pace that are given now hold from now on
     check_outputs(ledger.meta("manifest") or "", settings)
@@ -479,16 +506,16 @@ def _begin_from(
     attendants = attendants_of(settings)
     check_metrics(settings)
     plugins = replace(load_observers(settings.plugins, old.meta("plugins", [])), remarks=())  # it begins with them
-    if not settings.allow_overlap:
-        refuse_overlap(settings.runs_dir, work_of(old)._replace(target=settings.target), RunDirectory(old.path.parent))
     if records := with_earlier(old.meta("plugins", []), plugins):
         header["plugins"] = records
-    run = begin_run(settings, attendants, plugins, now(), left_out=0, **header)
+    work = None if settings.allow_overlap else work_of(old)._replace(target=settings.target)
+    parts = Parts(attendants, plugins, old.path.parent.name)
+    run = begin_run(settings, parts, now(), work, left_out=0, **header)
     ledger, ordinal = run.ledger, 1
     for batch in batches(rows):
         add_rows(ledger, ordinal, batch)
         ordinal += len(batch)
-    with removing_if_refused(run):
+    with removing_if_refused([run]):
         check_results_size(ledger, settings)
     ledger.set_meta(merged=merge_duplicates(ledger))
     ledger.keep_checksums()

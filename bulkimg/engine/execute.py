@@ -12,8 +12,9 @@ from bulkimg.engine.close import broken_off, conclude, draw, finish, summary_doc
 from bulkimg.engine.connect import Ports, Server, connected, pace_of
 from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
+from bulkimg.engine.keeping import keep_few
 from bulkimg.engine.measuring import Measuring
-from bulkimg.engine.overlap import refuse_overlap, work_of
+from bulkimg.engine.overlap import admit
 from bulkimg.engine.planning import Approve, Planning
 from bulkimg.engine.plugging import Plugging
 from bulkimg.engine.recorder import Recorder
@@ -156,8 +157,9 @@ class Engine:
         if run.ledger.meta("state") == "done":
             summary = finish(run, None, run.ledger.meta("ended_at"))  # write its files again
             return await self._close(summary)
-        if not self._plan_only and not settings.allow_overlap:
-            refuse_overlap(run.directory.path.parent, work_of(run.ledger), run.directory)
+        may_overlap = self._plan_only or settings.allow_overlap
+        if not may_overlap and (stop := await self._interrupt.until_stopped(self._admitted())):
+            return await self._end(finish(run, stop, self._runtime.now()))
         # Find out what cannot be written before anything is asked or sent.
         write_results(run.ledger, run.result_paths, "settled")
         write_table(run, rows=False)
@@ -200,6 +202,12 @@ class Engine:
         )
         return await self._end(summary)
 
+    async def _admitted(self) -> None:
+        """Wait until no other run of the same work sends, or refuse this one."""
+        run, runtime = self._run, self._runtime
+        wait = run.settings.lock_wait
+        await admit(run.directory, run.ledger, wait, tell=run.tell, clock=runtime.clock, sleep=runtime.sleep)
+
     async def _begin(self) -> Ending | None:
         """Run the hooks before the run, and say that it starts. Returns why it must not, or None."""
         if self._plan_only:
@@ -215,6 +223,8 @@ class Engine:
         if not self._plan_only:
             await self._attending.end(summary_document(summary))
         await self._end_plugging(summary)
+        if not self._plan_only and not self._interrupt.at_once:
+            keep_few(self._run, self._tell)
         return summary
 
     async def _close(self, summary: Summary) -> Summary:

@@ -1,13 +1,25 @@
-"""Refuse a second living run of the same manifest or job against one target: it would send the same changes twice."""
+"""Refuse a second living run of the same manifest or job against one target: it would send the same changes twice.
 
+Runs that begin at the same moment look for each other and enter themselves under one kernel lock, one after the other, so
+that never both go on.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from bulkimg.errors import BulkimgError, RunRefused
+from bulkimg.errors import BulkimgError, RunRefused, StorageError
 from bulkimg.ledger import Ledger, RunDirectory, list_runs
+from bulkimg.ledger.rundir import make_runs_dir
 from bulkimg.model import iso_utc
 
-_UNDER_WAY = frozenset({"planned", "running", "stopped"})  # states in which a living run has passed this check
+_OVER = frozenset({"done", "refused"})  # states in which a held run sends nothing more
+LOOK_AGAIN = 0.2  # seconds between two looks at the run that is waited for
+ENTERING = 30.0  # seconds for those who enter themselves at the same moment; each needs milliseconds
 
 
 class Work(NamedTuple):
@@ -24,6 +36,26 @@ class Work(NamedTuple):
         return self.target == other.target and any(mine and mine == theirs for mine, theirs in same)
 
 
+class Other(NamedTuple):
+    """A living run of the same work."""
+
+    directory: RunDirectory
+    target: str
+
+    def refusal(self, waited: float) -> RunRefused:
+        run = self.directory
+        after = f" after {waited:g} s of --lock-wait" if waited else ""
+        return RunRefused(
+            f"run {run.run_id} of the same manifest or job is under way{after} against {self.target} (since "
+            f"{iso_utc(run.begun_at)}); wait until it ends: bulkimg status {run.words}"
+        )
+
+    @property
+    def waiting(self) -> str:
+        """Return what is said when the wait begins."""
+        return f"run {self.directory.run_id} of the same manifest or job is still under way; waiting for its end"
+
+
 def work_of(ledger: Ledger) -> Work:
     """Return the work of this ledger's run."""
     settings = ledger.meta("settings", {})
@@ -31,31 +63,111 @@ def work_of(ledger: Ledger) -> Work:
     return Work(target, ledger.meta("manifest_path") or "", settings.get("job_name", ""), ledger.meta("sha256") or "")
 
 
-def refuse_overlap(runs_dir: Path, work: Work, own: RunDirectory | None = None) -> None:
-    """Raise RunRefused if a living run in the same runs directory does the same work.
+@contextmanager
+def alone(
+    runs_dir: Path,
+    work: Work | None,
+    wait: float = 0.0,
+    *,
+    own: str = "",
+    tell: Callable[[str], None] = lambda sentence: None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[None]:
+    """Enter the block, which creates a run, once no living run does the same work. Nobody else is in it meanwhile.
 
-    `own` is the run that asks, if it exists already. Of two runs that begin at the same time, the older one continues.
+    Waits up to `wait` seconds for the other run, then raises RunRefused, which names it. `own` is a run that the caller
+    holds. Without `work`, overlapping is allowed.
     """
+    make_runs_dir(runs_dir)
+    end = clock() + wait
+    is_said = False
+    while True:
+        with _entering(runs_dir):
+            other = find_other(runs_dir, work, own) if work else None
+            if other is None:
+                yield
+                return
+        if (left := end - clock()) <= 0:
+            raise other.refusal(wait)
+        if not is_said:
+            tell(other.waiting)
+            is_said = True
+        sleep(min(LOOK_AGAIN, left))
+
+
+async def admit(
+    directory: RunDirectory,
+    ledger: Ledger,
+    wait: float,
+    *,
+    tell: Callable[[str], None],
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+) -> None:
+    """Enter this run as the one that sends, once no other of the same work is entered. Raises RunRefused like `alone`.
+
+    Only now is everything about the work known, such as that two manifests have the same content.
+    """
+    runs_dir = directory.path.parent
+    end = clock() + wait
+    is_said = False
+    while True:
+        with _entering(runs_dir):
+            other = find_other(runs_dir, work_of(ledger), directory.path.name, admitted_only=True)
+            if other is None:
+                ledger.set_meta(admitted=True)
+                return
+        if (left := end - clock()) <= 0:
+            raise other.refusal(wait)
+        if not is_said:
+            tell(other.waiting)
+            is_said = True
+        await sleep(min(LOOK_AGAIN, left))
+
+
+@contextmanager
+def _entering(runs_dir: Path) -> Iterator[None]:
+    """Hold the kernel's lock of the runs directory. A process that dies leaves it."""
+    descriptor = os.open(runs_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        end = time.monotonic() + ENTERING
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise RunRefused(
+                        f"{runs_dir}: another process has been starting a run for {ENTERING:g} s; end it or let it "
+                        "continue, then run again"
+                    ) from None
+                time.sleep(0.005)
+            except OSError as error:
+                raise StorageError(
+                    f"{runs_dir}: cannot be locked: {error.strerror}; choose another --runs-dir"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def find_other(runs_dir: Path, work: Work, own: str, *, admitted_only: bool = False) -> Other | None:
+    """Return a living run in the same runs directory that does the same work, or None. `own` is not looked at."""
     for other in list_runs(runs_dir):
-        if (own and other.path.name == own.path.name) or not other.is_held():
-            continue
-        if (found := _described(other, work, own)) is not None:
-            raise RunRefused(
-                f"run {other.run_id} of the same manifest or job is under way against {work.target} (since {found}); wait "
-                f"until it ends: bulkimg status {other.words}"
-            )
+        if other.path.name != own and other.is_held() and _does(other, work, admitted_only=admitted_only):
+            return Other(other, work.target)
+    return None
 
 
-def _described(other: RunDirectory, work: Work, own: RunDirectory | None) -> str | None:
-    """Return when the other run began if it does the same work, else None."""
+def _does(other: RunDirectory, work: Work, *, admitted_only: bool) -> bool:
     try:
         ledger = Ledger.open(other.ledger, read_only=True)
-    except BulkimgError:  # just created or damaged, so it does not send
-        return None
+    except BulkimgError:  # damaged, so it does not send
+        return False
     try:
-        if ledger.meta("plan_only") or not work.is_like(work_of(ledger)):
-            return None
-        older = own is None or (other.begun_at, other.run_id) < (own.begun_at, own.run_id)
-        return iso_utc(other.begun_at) if older or ledger.meta("state") in _UNDER_WAY else None
+        if ledger.meta("plan_only") or ledger.meta("state") in _OVER or not work.is_like(work_of(ledger)):
+            return False
+        return not admitted_only or bool(ledger.meta("admitted"))
     finally:
         ledger.close()

@@ -1,5 +1,6 @@
 """Define a run that this process holds, and the names of its files."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class OpenRun:
     plugins: Plugins = NO_PLUGINS
     counted: dict[str, Any] = field(default_factory=dict)  # counts and causes at its end, for the report
     command: str = ""  # as typed, for a server that was never reached
+    tell: Callable[[str], None] = lambda sentence: None  # what a person must hear before the run begins
 
     def change(self, **options: Any) -> None:
         """Change settings. The caller saves them."""

@@ -61,7 +61,10 @@ class RunDirectory:
 
     def is_held(self) -> bool:
         """Return whether a living process holds the run. Those who only look are not in each other's way."""
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # removed by `keep` or --prune since it was listed
+            return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
@@ -89,10 +92,16 @@ class RunDirectory:
         return {path.name for path in self.path.iterdir()} <= {NAMED_AT}
 
     def remove(self) -> None:
-        """Delete the run with all its files. The caller must hold it."""
-        shutil.rmtree(self.path)
+        """Delete the run with all its files. The caller must hold it.
+
+        It gets another name first: what is left of a removal that was interrupted is no run. `clear_remains` removes it.
+        """
+        remains = self.path.with_name(f"{REMAINS}{self.path.name}")
+        self.path.rename(remains)
+        shutil.rmtree(remains)
 
 
+REMAINS = ".removing-"  # begins the name of a directory that is being removed
 NAMED_AT = ".begun"  # an empty file in the directory of a named run: its time is the run's start
 
 
@@ -123,6 +132,7 @@ def new_run(runs_dir: Path, now: float, name: str | None = None) -> RunDirectory
     The id is `name`, or a generated one that sorts by time. Raises RunRefused if a run of that name exists.
     """
     path = runs_dir / (name or new_id(now))
+    make_runs_dir(runs_dir)
     try:
         make_private(path)
         if name:
@@ -133,9 +143,21 @@ def new_run(runs_dir: Path, now: float, name: str | None = None) -> RunDirectory
     except FileExistsError:
         raise RunRefused(f"run {path.name} already exists in {runs_dir}; choose another --run-id") from None
     except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be created: {error.strerror}; choose another directory with --runs-dir"
-        ) from None
+        raise _cannot_create(path, error) from None
+
+
+def make_runs_dir(runs_dir: Path) -> None:
+    """Create the runs directory unless it exists. Raises StorageError."""
+    try:
+        if not runs_dir.is_dir():
+            runs_dir.mkdir(0o755, parents=True, exist_ok=True)  # a user who can write in it could replace runs
+            make_durable(runs_dir.parent)
+    except OSError as error:
+        raise _cannot_create(runs_dir, error) from None
+
+
+def _cannot_create(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path}: cannot be created: {error.strerror}; choose another directory with --runs-dir")
 
 
 def new_id(now: float) -> str:
@@ -146,10 +168,7 @@ def new_id(now: float) -> str:
 
 
 def make_private(path: Path) -> None:
-    """Make a directory with mode 0700, and the runs directory that holds it if needed. Raises OSError."""
-    if not path.parent.is_dir():
-        path.parent.mkdir(0o755, parents=True, exist_ok=True)  # a user who can write in it could replace runs
-        make_durable(path.parent.parent)
+    """Make a directory with mode 0700. Raises OSError."""
     path.mkdir(mode=0o700)
     path.chmod(0o700)  # whatever the umask is
 
@@ -166,13 +185,29 @@ def make_durable(directory: Path) -> None:
 def list_runs(runs_dir: Path) -> list[RunDirectory]:
     """Return all runs, oldest first."""
     try:
-        names = [entry.name for entry in os.scandir(runs_dir) if entry.is_dir()]
+        names = [entry.name for entry in os.scandir(runs_dir) if entry.is_dir() and not entry.name.startswith(REMAINS)]
     except FileNotFoundError:
         return []
     except OSError as error:
         raise UsageError(f"{runs_dir}: cannot be read: {error.strerror}") from None
     found = [RunDirectory(runs_dir / name) for name in names if (runs_dir / name / "run.db").is_file()]
     return sorted(found, key=lambda run: (run.begun_at, run.run_id))
+
+
+def clear_remains(runs_dir: Path) -> None:
+    """Remove what is left of runs whose removal was interrupted. Raises OSError."""
+    for entry in os.scandir(runs_dir):
+        if not entry.name.startswith(REMAINS) or not entry.is_dir(follow_symlinks=False):
+            continue
+        remains = RunDirectory(Path(entry.path))
+        try:
+            remains.hold()
+        except (RunRefused, FileNotFoundError):  # another process is removing it
+            continue
+        try:
+            shutil.rmtree(remains.path)
+        finally:
+            remains.release()
 
 
 def find_run(runs_dir: Path, name: str) -> RunDirectory:

@@ -110,7 +110,7 @@ def begin_source(source: Source, asked: Asked, *, plan_only: bool = False) -> Op
                 )
             refuse_other_work(named, settings, path)
             return resume_run(named, asked.resuming(stored_settings(named)))
-        opened = create_run("(rows)" if rows is not None else path, settings, rows, plan_only=plan_only)
+        opened = create_run("(rows)" if rows is not None else path, settings, rows, plan_only=plan_only, tell=_log.info)
     if not (why := refusal(opened)):
         return opened
     try:

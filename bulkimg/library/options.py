@@ -73,6 +73,7 @@ class Options(TypedDict, total=False):
     note: str
     run_id: str
     allow_overlap: bool
+    lock_wait: str | float
     format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "parquet"]
     sheet: str
     hidden_rows: Literal["include", "skip"]

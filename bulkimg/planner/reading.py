@@ -76,6 +76,8 @@ class Reader:
         self._most = BATCH
         self._tells = False  # it has answered a question about images
         self._names_fields = True  # until the server fails at a question that names them
+        self._first_fields = asyncio.Lock()  # of the question that finds that out
+        self._has_named_fields = False
         self._on_unreadable = on_unreadable
         self.unreadable: dict[str, str] = {}  # kinds of tags that the server does not show, and what it says
         self._gathered: dict[str, tuple[Collection[str], asyncio.Future[Image | None]]] = {}
@@ -117,7 +119,17 @@ class Reader:
 
     async def _query_images(self, conditions: Sequence[str], fields: Collection[str], limit: int) -> Answer:
         """One question. A server fails at one that names a field which is null in some image, and answers it without
-        `fields` (docs/dev/protocol.md §5.2: ZQLMetadata.java:96-97 calls toString() on the null)."""
+        `fields` (docs/dev/protocol.md §5.2: ZQLMetadata.java:96-97 calls toString() on the null). Until one such question
+        has come back, the others wait: each of them would fail too."""
+        if self._has_named_fields:
+            return await self._query(conditions, fields, limit)
+        async with self._first_fields:
+            try:
+                return await self._query(conditions, fields, limit)
+            finally:
+                self._has_named_fields = True
+
+    async def _query(self, conditions: Sequence[str], fields: Collection[str], limit: int) -> Answer:
         if self._names_fields:
             answer = await self._api.query_images(conditions, fields, limit)
             if not _failed_inside(answer):

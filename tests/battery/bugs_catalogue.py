@@ -139,7 +139,7 @@ PLANNER = (
     Bug("an image is missing only when it is left out twice", "Reader.images", "while missing: ...", "while False: ..."),
     Bug("an answer about other images is none", "Reader._certain", "any(image.get('uuid') not in part for image in images)", "False"),
     Bug("what nobody waits for any more is not asked", "Reader._ask_gathered", "not asked[1].done()", "True"),
-    Bug("a null in a named field costs no survey", "Reader._query_images", "_failed_inside(answer)", "False", "tests/journeys/test_looking_first.py -k null"),
+    Bug("a null in a named field costs no survey", "Reader._query", "_failed_inside(answer)", "False", "tests/journeys/test_looking_first.py -k null"),
     Bug("tags that cannot be read cost only what depends on them", "Reader._add_tags", "CannotRead", "ZeroDivisionError", "tests/journeys/test_looking_first.py -k tags"),
     Bug("a plan of too many changes is refused", "guard.refusal", "max_changes.count is not None and changes > max_changes.count", "False"),
     Bug("a side effect needs a word", "guard.refusal", "counts.fields.get(name) and name not in allowed", "False"),
@@ -155,7 +155,7 @@ ENGINE = (
     Bug("undo last does not redo a campaign", "last_to_undo", "run.state in _BEGUN and not run.undo_of", "run.state in _BEGUN", "tests/cli/test_history.py -k undo"),
     Bug("a run is undone once", "engine.undone.already_undone", "run.undo_of != directory.run_id or run.is_partial or run.state not in _BEGUN", "True", "tests/cli/test_history.py -k undo"),
     Bug("a finished run's name is taken", "named_run", "state == 'done'", "False", "tests/cli/test_history.py -k named"),
-    Bug("two runs of one work are not under way at once", "refuse_overlap", "(found := _described(other, work, own)) is not None", "False", "tests/cli/test_history.py -k living"),
+    Bug("two runs of one work are not under way at once", "overlap._does", "work.is_like(work_of(ledger))", "False", "tests/cli/test_history.py -k living"),
     Bug("a guard sells no way around", "close.next_command", "state == 'refused' or (stop is not None and not stop.resumable)", "state == 'refused'", "tests/cli/test_history.py -k canary_that"),
 )  # fmt: skip
 
@@ -180,8 +180,8 @@ COMMAND_LINE = (
     Bug("a reader that goes away changes no exit code", "screen._Output.flush", "BrokenPipeError", "ZeroDivisionError", "tests/cli/test_streams.py -k reader"),
     Bug("JSON messages are JSON in every line", "screen.set_up", "log_format.strip() == 'json'", "False", "tests/cli/test_streams.py -k json"),
     Bug("--json is always a document", "screen.finish", "_state.wants_document and (not _state.has_document) and (exit_code or _state.last_error)", "False", "tests/cli/test_streams.py -k document"),
-    Bug("what can be resumed is not pruned", "runs._prune", "run['state'] in FINISHED and not run['running']", "not run['running']", "tests/cli/test_history.py -k prune"),
-    Bug("a secret that everybody can read is refused", "credentials._too_open", "found.st_mode & stat.S_IRWXO", "False", "tests/cli/test_secrets_and_settings.py"),
+    Bug("what can be resumed is not pruned", "keeping.removable", "run.directory.run_id in chosen and run.state in FINISHED", "run.directory.run_id in chosen", "tests/schedule/test_keep.py -k resumed"),
+    Bug("a secret that everybody can read is refused", "credentials.too_open", "found.st_mode & stat.S_IRWXO", "False", "tests/cli/test_secrets_and_settings.py"),
     Bug("a password does not cross a network in the clear where that is forbidden", "layers.merge", "settings.require_tls and settings.is_readable_on_the_way", "False", "tests/security/test_network.py"),
 )  # fmt: skip
 
@@ -299,6 +299,18 @@ SOURCES = (
     Bug("a file that is changed while it is read is refused", "ParquetTable._digest", "(now.st_size, now.st_mtime_ns) != (self._seen.st_size, self._seen.st_mtime_ns)", "False", "tests/manifest/test_parquet.py -k again"),
 )  # fmt: skip
 
+SCHEDULE = (
+    Bug("two that start at once never both run", "overlap._entering", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "None", "tests/schedule/test_lock.py -k enter_at_once"),
+    Bug("same content in two files runs once", "overlap.admit", "find_other(runs_dir, work_of(ledger), directory.path.name, admitted_only=True)", "None", "tests/schedule/test_lock.py -k same_content"),
+    Bug("the last success of a job is kept", "keeping.removable", "successes.setdefault(run.job, run.directory.run_id)", "None", "tests/schedule/test_keep.py -k last_success_stays"),
+    Bug("what is left of a removal is no run", "rundir.list_runs", "entry.is_dir() and not entry.name.startswith(REMAINS)", "entry.is_dir()", "tests/schedule/test_keep.py -k left_of_a_removal"),
+    Bug("a percent sign is no line break for cron", "crontab._command", "re.sub('%', '\\\\%', command)", "command", "tests/schedule/test_cron.py -k percent"),
+    Bug("a unit writes nowhere but in its own places", "systemd._HARDENING", "ProtectSystem=strict", "ProtectSystem=no", "tests/schedule/test_systemd.py -k night_needs"),
+    Bug("cron's either day is not systemd's both", "calendar.as_systemd", "when.either_day", "False", "tests/schedule/test_calendar.py -k not_exact"),
+    Bug("a job that cannot log in is refused", "checks._of_credentials", "not kinds", "False", "tests/schedule/test_command.py -k nobody_has"),
+    Bug("a server that fails at fields costs one question", "Reader.__init__", "self._has_named_fields = False", "self._has_named_fields = True", "tests/schedule/test_reconcile.py -k without_a_change"),
+)  # fmt: skip
+
 BUGS = (
     *LEDGER,
     *APPLIER,
@@ -315,4 +327,5 @@ BUGS = (
     *TABLES,
     *PLUGINS,
     *SOURCES,
+    *SCHEDULE,
 )

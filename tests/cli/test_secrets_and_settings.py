@@ -62,6 +62,36 @@ def test_credentials_directory_is_trusted_with_group_bits_and_searched_by_itself
     assert "is readable by all users" in here("run", "m.csv", *FAST, code=2, **place).err
 
 
+@root_only
+def test_a_secret_that_kubernetes_mounts_is_taken(here: Cli, server: Server) -> None:
+    """The kubelet writes into a directory with a time in its name, and links to it; fsGroup makes the mode 0440."""
+    secret(here, server.session, 0o440, "..2026_11_27/bulkimg.session", group=54321)
+    mount = here.place / "mount"
+    mount.mkdir()
+    (here.place / "..2026_11_27").rename(mount / "..2026_11_27")
+    (mount / "..data").symlink_to("..2026_11_27")
+    (mount / "bulkimg.session").symlink_to("..data/bulkimg.session")
+    os.chown(mount / "..data" / "bulkimg.session", 54321, 54321)
+    here("run", "m.csv", *FAST, CREDENTIALS_DIRECTORY=str(mount))
+
+
+@root_only
+def test_only_the_credentials_directory_itself_is_trusted(here: Cli, server: Server) -> None:
+    """Neither a directory whose name begins like it, nor a file that it links to."""
+    (here.place / "creds").mkdir()
+    beside = secret(here, server.session, 0o440, "creds-of-others/bulkimg.session", owner=54321, group=54321)
+    place: dict[str, Any] = {"CREDENTIALS_DIRECTORY": str(here.place / "creds")}
+    assert "by its group" in here("run", "m.csv", *FAST, code=2, BULKIMG_SESSION_FILE=beside, **place).err
+    (here.place / "creds" / "bulkimg.session").symlink_to(beside)
+    assert "by its group" in here("run", "m.csv", *FAST, code=2, **place).err
+
+
+def test_a_credentials_directory_that_cannot_be_looked_into_is_no_empty_one(here: Cli) -> None:
+    (here.place / "loop").symlink_to("loop")
+    done = here("run", "m.csv", *FAST, code=2, CREDENTIALS_DIRECTORY=str(here.place / "loop"))
+    assert "cannot be looked at: Too many levels of symbolic links" in done.err
+
+
 def test_credentials_directory_stands_between_environment_and_profile(here: Cli, server: Server) -> None:
     here.write("creds-are-here", "")
     secret(here, "admin", 0o600, "creds/bulkimg.account")

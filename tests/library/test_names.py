@@ -22,7 +22,7 @@ VERBS = ("run", "plan", "apply", "resume", "retry", "undo", "verify", "export")
 # Options for the command line only, or set only by a job file or layers.merge.
 NOT_FOR_A_CALL = {
     "progress", "json_summary", "log_format", "quiet", "verbose", "yes", "dry_run",
-    "manifest", "source", "job_name", "encoding_is_configured",
+    "manifest", "source", "job_name", "keep", "encoding_is_configured",
     "target_names", "target_column", "every_target", "targets", "order", "stop_on_failure",
 }  # fmt: skip
 
