@@ -64,7 +64,7 @@ def create_campaign(
                     named = settings.model_copy(update={"run_id": member_id(place, name)})
                     work = None if plan_only else work_on(settings, path)
                     parts = Parts(attendants[name], plugins)
-                    runs[name] = begin_run(named, parts, at, work, tell, **about, plan_only=plan_only)
+                    runs[name] = begin_run(named, parts, lambda: at, work, tell, **about, plan_only=plan_only)
                 _load(runs, manifest, asked)
             return tie(place, runs, at, kind="run", job=job, manifest=source), runs
         except (UsageError, RunRefused):  # its runs are removed already

@@ -56,7 +56,7 @@ def create_run(
     with opened(manifest):
         work = None if plan_only else work_on(settings, path)
         about = about_source(manifest, path)
-        run = begin_run(settings, Parts(attendants, plugins), now(), work, tell, **about, plan_only=plan_only)
+        run = begin_run(settings, Parts(attendants, plugins), now, work, tell, **about, plan_only=plan_only)
         with removing_if_refused([run]):
             load_rows(run.ledger, manifest)
             check_results_size(run.ledger, settings)
@@ -106,7 +106,12 @@ def work_on(settings: Settings, path: str) -> Work | None:
 
 
 def begin_run(
-    settings: Settings, parts: Parts, now: float, work: Work | None, tell: Tell = lambda sentence: None, **header: Any
+    settings: Settings,
+    parts: Parts,
+    now: Callable[[], float],
+    work: Work | None,
+    tell: Tell = lambda sentence: None,
+    **header: Any,
 ) -> OpenRun:
     """Make the directory and the ledger of a run whose rows are not loaded yet.
 
@@ -114,10 +119,11 @@ def begin_run(
     `lock_wait`; `tell` gets a sentence when the wait begins.
     """
     with alone(settings.runs_dir, work, settings.lock_wait, own=parts.own, tell=tell):
-        directory = new_run(settings.runs_dir, now, settings.run_id)
+        begun = now()  # after the wait
+        directory = new_run(settings.runs_dir, begun, settings.run_id)
         ledger = Ledger.create(directory.ledger)
         about = {"plugins": parts.plugins.records} if parts.plugins.loaded else {}
-        _write_header(ledger, directory, settings, now, **(about | header))
+        _write_header(ledger, directory, settings, begun, **(about | header))
     return OpenRun(directory, ledger, settings, attendants=parts.attendants, plugins=parts.plugins)
 
 
@@ -510,7 +516,7 @@ def _begin_from(
         header["plugins"] = records
     work = None if settings.allow_overlap else work_of(old)._replace(target=settings.target)
     parts = Parts(attendants, plugins, old.path.parent.name)
-    run = begin_run(settings, parts, now(), work, left_out=0, **header)
+    run = begin_run(settings, parts, now, work, left_out=0, **header)
     ledger, ordinal = run.ledger, 1
     for batch in batches(rows):
         add_rows(ledger, ordinal, batch)

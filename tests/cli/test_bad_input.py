@@ -55,7 +55,7 @@ def test_a_bad_manifest_exits_3(cli: Cli, server: Server, name: str, text: str |
         (["--progress", "loud"], "is not one of 'auto', 'bar', 'plain', 'json' or 'none'"),
         (["--max-errors", "150%"], "is not a limit"),
         (["--results", "good.csv"], "this is the manifest, and the results would overwrite it"),
-        (["--results", "good.txt"], "end it in .csv or .jsonl"),
+        (["--results", "good.txt"], "end it in .csv, .jsonl, .xlsx or .parquet"),
         (["--profile", "prod"], "create it with a table [profile.prod]"),
         (["--ca-file", "none.pem"], "--ca-file none.pem: cannot be used"),
         (["--colour"], "No such option"),

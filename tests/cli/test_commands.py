@@ -234,13 +234,13 @@ def test_try_shows_a_curl_without_the_secret_and_sends_on_request(cli: Cli, serv
 
 
 def test_the_jobs_run_as_they_stand_against_the_sandbox(cli: Cli, server: Server) -> None:
-    """Only the port differs here, because 8080 may be in use."""
+    """Only the port differs here, because 8080 may be in use. Of several targets only one is there."""
+    least = {"from-sql.toml": 10, "regions.toml": 5}
     for job in sorted((ROOT / "jobs").glob("*.toml")):
-        done = cli.at(server)(
-            "run", str(job), "--yes", "--json", "--rate", "unlimited", "--results", "r.jsonl", "--endpoint", server.url
-        )
-        counts = done.json()["counts"]
-        assert counts["updated"] + counts["unchanged"] >= 40, job.name
+        options = ["--yes", "--json", "--rate", "unlimited", "--results", "r.jsonl", "--endpoint", server.url]
+        options += ["--targets", "eu"] if job.name == "regions.toml" else []
+        counts = cli.at(server)("run", str(job), *options).json()["counts"]
+        assert counts["updated"] + counts["unchanged"] >= least.get(job.name, 40), job.name
 
 
 def test_the_sample_of_mistakes_has_each_found(cli: Cli) -> None:
