@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import RunDirectory, list_runs
 from bulkimg.ledger.files import write_json
+from bulkimg.ledger.rundir import CAMPAIGN as FILE
 from bulkimg.ledger.rundir import make_durable, make_private, make_runs_dir
 from bulkimg.values import parse_run_id
-
-FILE = "campaign.json"
 
 
 class Member(NamedTuple):

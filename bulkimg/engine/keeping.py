@@ -1,5 +1,6 @@
 """Choose the old runs that may be removed, and remove them: `[job] keep` after each run, and `bulkimg runs --prune`."""
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -10,7 +11,7 @@ from bulkimg.engine.overlap import work_of
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import BulkimgError, Exit
 from bulkimg.ledger import Ledger, RunDirectory, insight, list_runs, stats
-from bulkimg.ledger.rundir import clear_remains
+from bulkimg.ledger.rundir import CAMPAIGN, clear_remains
 from bulkimg.model import Observer, ReportFailed
 from bulkimg.values import Keep
 
@@ -117,11 +118,23 @@ def remove(directory: RunDirectory) -> str:
         if found is None or not found.is_finished:  # resumed since it was chosen
             return f"{directory.path}: is not finished any more, so it was left"
         directory.remove()
+        _drop_empty_campaign(directory)
         return ""
     except OSError as error:
         return f"{directory.path}: cannot be removed: {error.strerror}"
     finally:
         directory.release()
+
+
+def _drop_empty_campaign(removed: RunDirectory) -> None:
+    """Remove the directory of a campaign when the last of its runs was removed. Raises OSError."""
+    name, dot, _ = removed.run_id.rpartition(".")
+    runs_dir = removed.path.parent
+    place = runs_dir / name
+    if not dot or place.is_symlink() or not (place / CAMPAIGN).is_file():
+        return
+    if not any(run.run_id.startswith(f"{name}.") for run in list_runs(runs_dir)):
+        shutil.rmtree(place)
 
 
 def keep_few(run: OpenRun, observe: Observer, now: float | None = None) -> None:

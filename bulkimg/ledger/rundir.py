@@ -102,6 +102,7 @@ class RunDirectory:
 
 
 REMAINS = ".removing-"  # begins the name of a directory that is being removed
+CAMPAIGN = "campaign.json"  # in the directory `X` of a campaign whose runs are `X.TARGET`
 NAMED_AT = ".begun"  # an empty file in the directory of a named run: its time is the run's start
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,31 @@ def read_job(
 ) -> Job:
     """Read and check a job. Raises UsageError with every reason why it would fail when nobody is there."""
     whole = Path(os.path.normpath(path.absolute()))
-    layer, profile = job_layer(whole)
+    targets = job_layer(whole)[0].options.get("target_names", ("",))
+    found: list[Job] = []
+    reasons: list[str] = []
+    for target in targets:
+        job, secrets = _job(whole, target, kind, user, credentials, program, environ)
+        found.append(job)
+        said = [*_reasons(job, kind, secrets, environ)]
+        reasons += [f"target {target}: {reason}" for reason in said] if target and len(targets) > 1 else said
+    if reasons:
+        raise UsageError("\n".join(dict.fromkeys(reasons)))
+    also = tuple(path for job in found[1:] for path in job.read_paths)
+    return replace(found[0], also_read=also, config=next((job.config for job in found if job.config), None))
+
+
+def _job(
+    whole: Path,
+    target: str,
+    kind: Kind,
+    user: User | None,
+    credentials: Sequence[str],
+    program: Sequence[str],
+    environ: Mapping[str, str],
+) -> tuple[Job, Mapping[str, Any]]:
+    """Return the job as it is for one target ("" for a job with one), and the credentials of its profile."""
+    layer, profile = job_layer(whole, target)
     table = read_profile(profile, environ)
     secrets = {key: table.pop(key) for key in PROFILE_KEYS if key in table}
     settings = merge(
@@ -62,17 +87,18 @@ def read_job(
         (*_only_here(environ), *_of_short_life(given), *_of_no_manifest(settings)),
         user or (this_user() if kind == "cron" else None),
     )
-    reasons = [
-        *_of_the_target(job, kind, environ),
-        *_of_the_manifest(job, kind),
-        *_of_credentials(job, kind, secrets, environ),
-        *_of_odd_names(job),
-        *([] if kind == "k8s" else _of_access(job, secrets)),
-        *([] if kind == "k8s" else _of_programs(job, _SEARCHED[kind], secrets)),
-    ]
-    if reasons:
-        raise UsageError("\n".join(dict.fromkeys(reasons)))
-    return job
+    return job, secrets
+
+
+def _reasons(job: Job, kind: Kind, secrets: Mapping[str, Any], environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield every reason why the job would fail."""
+    yield from _of_the_target(job, kind, environ)
+    yield from _of_the_manifest(job, kind)
+    yield from _of_credentials(job, kind, secrets, environ)
+    yield from _of_odd_names(job)
+    if kind != "k8s":
+        yield from _of_access(job, secrets)
+        yield from _of_programs(job, _SEARCHED[kind], secrets)
 
 
 def _only_here(environ: Mapping[str, str]) -> Iterator[str]:
@@ -101,6 +127,8 @@ def _of_the_target(job: Job, kind: Kind, environ: Mapping[str, str]) -> Iterator
         yield f"{place(job.path, 'run', 'dry_run')}: dry_run = true, so the job would never send anything; remove it"
     if kind == "k8s" and job.config:
         yield f"{place(job.path, 'target', 'profile')}: a profile is a file of this machine, which the container does not have; write the endpoint in [target], and give --credential NAME=PATH"
+    elif kind == "k8s" and job.settings.source:
+        yield f"{place(job.path, '', 'source')}: a query needs a database address, which the container does not have; export the rows to a file, or schedule it with systemd or cron"
     elif job.settings.endpoint is None:
         here = " (BULKIMG_ENDPOINT is set in this shell only)" if environ.get("BULKIMG_ENDPOINT") else ""
         yield f'{job.path}: has no endpoint{here}; add endpoint = "https://HOST:PORT" in [target]'
@@ -248,6 +276,8 @@ def _of_programs(job: Job, searched: str, secrets: Mapping[str, Any]) -> Iterato
 def _commands(job: Job, secrets: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     for hook in job.settings.hooks:
         yield hook.run
+    if job.settings.source and job.settings.source.url_command:
+        yield job.settings.source.url_command
     for rule in job.settings.notify:
         for way in ("webhook", "apprise", "healthchecks", "secret"):
             if words := getattr(rule, f"{way}_command"):

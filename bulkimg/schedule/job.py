@@ -28,6 +28,7 @@ class Job:
     config: Path | None = None  # the configuration file, where a profile is used
     remarks: tuple[str, ...] = field(default=())  # what is allowed and should be known
     runs_as: User | None = None  # whose access counts: `user`, or the user whose crontab it is
+    also_read: tuple[Path, ...] = ()  # files of its other targets
 
     @property
     def folder(self) -> Path:
@@ -42,14 +43,17 @@ class Job:
     def read_paths(self) -> list[Path]:
         """Return the files that the job reads: its own, the manifest, those of TLS and messages, the configuration file."""
         files = [self.path, self.settings.manifest, self.settings.ca_file, self.config]
-        return [*(path.absolute() for path in files if path is not None), *self.secret_paths]
+        source = self.settings.source
+        files += [source.sql_file] if source else []
+        return [*(path.absolute() for path in files if path is not None), *self.secret_paths, *self.also_read]
 
     @property
     def secret_paths(self) -> list[Path]:
-        """Return the files with the addresses and secrets of messages, which the job reads itself."""
+        """Return the files with the addresses and secrets of messages and of a database, which the job reads itself."""
         files: list[Path | None] = []
         for rule in self.settings.notify:
             files += [rule.webhook_file, rule.apprise_file, rule.healthchecks_file, rule.secret_file]
+        files += [self.settings.source.url_file] if self.settings.source else []
         return [path.absolute() for path in files if path is not None]
 
     @property

@@ -308,6 +308,29 @@ def test_one_question_for_all_targets(ready: Cli, servers: dict[str, Server], re
     assert changed(servers, request.node.name) == dict.fromkeys(NAMES, ROWS // 3)
 
 
+def test_old_campaigns_are_removed_run_by_run_and_then_as_a_whole(ready: Cli) -> None:
+    text = (ready.place / "job.toml").read_text()
+    ready.write("job.toml", text.replace('name = "nightly"', 'name = "nightly"\nkeep = { last = 1 }'))
+    for name in ("n1", "n2", "n3"):
+        ready("run", "job.toml", "--run-id", name)
+    assert {path.name for path in (ready.place / "runs").iterdir()} == {"n3", *(f"n3.{name}" for name in NAMES)}
+    ready("run", "job.toml", "--run-id", "n4", "--targets", "eu")
+    assert "removed since: n3.eu" in ready("status", "n3").out
+    assert ready("status", "n3", "--json").json()["rows"] == 20
+
+
+def test_a_job_with_several_targets_is_scheduled(ready: Cli) -> None:
+    for name, text in (("account", "admin"), ("password", "password")):
+        (ready.place / ready.write(name, text)).chmod(0o600)
+    given = [word for name in ("account", "password") for word in ("--credential", f"{name}={ready.place / name}")]
+    line = ready("schedule", "job.toml", "--when", "02:30", "--as", "cron", *given).out
+    assert f"bulkimg run {ready.place}/job.toml --yes -q" in line
+    ready.write("job.toml", (ready.place / "job.toml").read_text() + "[targets.moon]\nrate = 1\n")
+    said = ready("schedule", "job.toml", "--when", "02:30", "--as", "cron", *given, code=2).err
+    assert "target moon: " in said
+    assert "has no endpoint" in said
+
+
 def test_last_names_the_campaign_or_asks_which_run(ready: Cli) -> None:
     ready("plan", "job.toml", "--run-id", "l1")
     assert ready("status").out.startswith("campaign l1 (run): planned")
