@@ -256,7 +256,7 @@ CAMPAIGN = (
 
 TABLES = (
     Bug("no text of a workbook is XML", "xlsx._shown", "if not _UNUSUAL.search(text): ...", "if not _UNUSUAL.search(text) or (text.startswith('<r>') and text.endswith('</r>')): ...", "tests/report/test_workbook.py -k formula"),
-    Bug("an escape in a text of a workbook stays a text", "xlsx._UNUSUAL", "", r"re.compile('[\x00-\x08\x0b-\x1f<>&]|\A[ \t\n]|[ \t\n]\Z')", "tests/report/test_workbook.py -k formula"),
+    Bug("an escape in a text of a workbook stays a text", "xlsx._UNUSUAL", "", r"re.compile(r'[\x00-\x08\x0b-\x1f<>&]|\A[ \t\n]|[ \t\n]\Z')", "tests/report/test_workbook.py -k formula"),
     Bug("a cell that was cut is refused when the sheet is run", "workbook._exact", "cell + _UNFIT", "cell", "tests/report/test_workbook.py -k refused_again"),
     Bug("cells that cannot be assigned are in no column", "_Table._cells", "[joined, *[''] * (len(self._own) - 1)]", "(cells + [''] * len(self._own))[:len(self._own)]", "tests/report/test_workbook.py -k refused_again"),
     Bug("a refused row of JSONL stays refused in a sheet", "_Table._fields", "row.status == Status.INVALID", "False", "tests/report/test_workbook.py -k jsonl"),

@@ -1,13 +1,13 @@
 """T41 and a part of T40: the rate as the server counts it, and a manifest of a million rows."""
 
 import random
-import resource
 import tempfile
 import time
 from pathlib import Path
 
 from tests.battery.report import Record
 from tests.conftest import Cli, sandbox_process
+from tests.cost import cost
 from tests.windows import most_within
 
 RATES = ((100, 1000), (1000, 5000))  # requests a second, rows
@@ -40,11 +40,9 @@ def million(rows: int = 1_000_000) -> Record:
             for n in range(rows):
                 texts = f"ubuntu-22.04-server-web-{n:07d},golden image of the platform team number {n}"
                 file.write(f"{rng.getrandbits(128):032x},{texts},Linux,true,env=prod;team=web\n")
-        begun = time.monotonic()
-        Cli(Path(place))("check", "m.csv")
-        seconds = time.monotonic() - begun
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # the largest child so far
-    return Record("T40", "check of a manifest", rows, 0, "rows", f"{seconds:.0f} s, at most {memory:.0f} MB", seconds)
+        took = cost(["check", "m.csv"], 0, Path(place))
+    notes = f"{took.wall:.0f} s, {took.cpu:.0f} s of processor, at most {took.peak / 1e6:.0f} MB"
+    return Record("T40", "check of a manifest", rows, 0, "rows", notes, took.wall)
 
 
 def load(rows: int) -> list[Record]:

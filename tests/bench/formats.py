@@ -5,33 +5,21 @@ second are of its processor time, because wall time depends on what else the mac
 """
 
 import argparse
-import json
-import os
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import duckdb
 import xlsxwriter  # type: ignore[import-untyped]
 
 from tests.bench.sections import keep, machine
-from tests.conftest import ROOT
+from tests.cost import Cost, cost
 
 COLUMNS = ("uuid", "name", "description", "platform", "guestOsType")
 NOBODY = "http://127.0.0.1:9"  # the run of the written rows ends there
-
-
-class Cost(NamedTuple):
-    """What one process took."""
-
-    cpu: float  # seconds
-    wall: float
-    peak: int  # bytes
 
 
 def rows(count: int) -> Iterator[tuple[str, ...]]:
@@ -79,24 +67,8 @@ def write_sqlite(path: Path, count: int) -> None:
     (path.parent / "sqlite.toml").write_text('[job]\nname = "x"\n[source]\nsql_file = "q.sql"\nurl_file = "address"\n')
 
 
-# A child's peak is at least that of the process that started it, so a small one does.
-LAUNCH = """
-import json, os, resource, subprocess, sys, time
-begun = time.perf_counter()
-code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([code, used.ru_utime + used.ru_stime, time.perf_counter() - begun, used.ru_maxrss * 1024]))
-"""
-
-
-def cost(place: Path, words: Sequence[str], code: int) -> Cost:
-    """Run bulkimg to its end."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "BULKIMG_SESSION": "0" * 32, "BULKIMG_ENDPOINT": NOBODY}
-    command = [sys.executable, "-S", "-c", LAUNCH, sys.executable, "-m", "bulkimg", *words]
-    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, check=True)
-    ended, *used = json.loads(done.stdout)
-    assert ended == code, f"{words}: exit {ended}"
-    return Cost(*used)
+def _cost(place: Path, words: Sequence[str], code: int) -> Cost:
+    return cost(words, code, place, BULKIMG_SESSION="0" * 32, BULKIMG_ENDPOINT=NOBODY)
 
 
 def measured(count: int) -> Iterator[tuple[str, str, Cost, int]]:
@@ -112,10 +84,10 @@ def measured(count: int) -> Iterator[tuple[str, str, Cost, int]]:
             write_xlsx(place / "m.xlsx", count)
         for kind, file in files.items():
             size = (place / ("m.sqlite" if kind == "SQLite" else file)).stat().st_size
-            yield "in", kind, cost(place, ["check", file, "-q"], 0), size
-        cost(place, ["run", "m.csv", "--yes", "--run-id", "r", "--no-survey", "--max-outage", "100ms"], 5)
+            yield "in", kind, _cost(place, ["check", file, "-q"], 0), size
+        _cost(place, ["run", "m.csv", "--yes", "--run-id", "r", "--no-survey", "--max-outage", "100ms"], 5)
         for kind, suffix in {"CSV": "csv", "JSONL": "jsonl", "Excel": "xlsx", "Parquet": "parquet"}.items():
-            used = cost(place, ["results", "r", "--as", suffix, "--out", f"out.{suffix}"], 0)
+            used = _cost(place, ["results", "r", "--as", suffix, "--out", f"out.{suffix}"], 0)
             yield "out", kind, used, (place / f"out.{suffix}").stat().st_size
 
 

@@ -189,7 +189,7 @@ MISTAKES = {
     'sql = "SELECT 1"\nurl_file = "u"': "job.toml:2: sql is not read from the job file",
     'sql_fil = "q.sql"\nurl_file = "u"': "job.toml:2: unknown key 'sql_fil' in [source]; did you mean 'sql_file'?",
     'sql_file = "q.sql"\nurl_file = "u"\nallow_empty = "yes"': "job.toml:4: [source] allow_empty is not valid",
-    'sql_file = "q.sql"\nurl_file = "u"\ntimeout = "soon"': "job.toml:4: [source] timeout = ",
+    'sql_file = "q.sql"\nurl_file = "u"\ntimeout = "soon"': "job.toml:4: [source] timeout is not a duration",
     'sql_file = "q.sql"\nurl_file = "u"\n[job]\nmanifest = "m.csv"': "job.toml:5: [job] has a manifest, and [source] takes its place",
     'sql_file = "q.sql"\nurl_file = "u"\n[job]\nsql_file = "q"': "'sql_file' is in [job] but belongs in [source]",
 }
