@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bulkimg.credentials import CREDENTIAL_VARIABLES, NAMES, PROFILE_KEYS, missing_parts, too_open
 from bulkimg.errors import UsageError
@@ -21,6 +21,8 @@ from bulkimg.layers import (
     read_toml,
     variables,
 )
+from bulkimg.manifest.statement import Dialect, check
+from bulkimg.plugins.loading import refuse_missing
 from bulkimg.schedule.access import READ, RUN, WRITE, User, refusal, this_user
 from bulkimg.schedule.job import Job, Kind, file_name, parse_credentials
 from bulkimg.settings import Settings
@@ -84,7 +86,12 @@ def _job(
         given,
         tuple(program),
         config_file(environ).absolute() if profile else None,
-        (*_only_here(environ), *_of_short_life(given), *_of_no_manifest(settings)),
+        (
+            *_only_here(environ),
+            *_of_short_life(given),
+            *_of_no_manifest(settings),
+            *_of_plugins_elsewhere(settings, kind, environ),
+        ),
         user or (this_user() if kind == "cron" else None),
     )
     return job, secrets
@@ -94,6 +101,9 @@ def _reasons(job: Job, kind: Kind, secrets: Mapping[str, Any], environ: Mapping[
     """Yield every reason why the job would fail."""
     yield from _of_the_target(job, kind, environ)
     yield from _of_the_manifest(job, kind)
+    yield from _of_the_query(job)
+    if kind != "k8s":
+        yield from _of_plugins(job.settings)
     yield from _of_credentials(job, kind, secrets, environ)
     yield from _of_odd_names(job)
     if kind != "k8s":
@@ -117,6 +127,14 @@ def _of_no_manifest(settings: Settings) -> Iterator[str]:
     path = settings.manifest
     if path is not None and str(path) != "-" and not _is_there(path):
         yield f"{path}: does not exist yet; until it does, the job is refused (exit 3) and sends nothing"
+
+
+def _of_plugins_elsewhere(settings: Settings, kind: Kind, environ: Mapping[str, str]) -> Iterator[str]:
+    if settings.plugins and kind == "k8s":
+        names = ", ".join(settings.plugins)
+        yield f"plugins {names}: the container has only what is in its image; build one with their packages, and give --image"
+    elif settings.plugins and environ.get("PYTHONPATH"):
+        yield "PYTHONPATH is set in this shell only; the job finds plugins in bulkimg's own environment, so install them there"
 
 
 # -- reasons ------------------------------------------------------------------------------------------------------------
@@ -150,6 +168,41 @@ def _of_the_manifest(job: Job, kind: Kind) -> Iterator[str]:
         )
     elif kind == "k8s" and not is_inside:
         yield f"{where}: the manifest {given!r} is not in the job's folder, which is all that the container gets; move it to {job.folder}"
+
+
+def _of_the_query(job: Job) -> Iterator[str]:
+    """Refuse a query that is not there, and one that no database would take as a query."""
+    if job.settings.source is None:
+        return
+    path = job.settings.source.sql_file
+    if not _is_there(path):
+        yield f"{path}: does not exist; write the query there, or correct sql_file in [source]"
+        return
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError:
+        return  # who may read it is another check
+    except UnicodeDecodeError:
+        yield f"{path}: the query is not UTF-8; save it as UTF-8"
+        return
+    if all(refused := [_refused(text, dialect, str(path)) for dialect in get_args(Dialect)]):
+        yield refused[0]
+
+
+def _refused(text: str, dialect: Dialect, name: str) -> str:
+    try:
+        check(text, dialect, name)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def _of_plugins(settings: Settings) -> Iterator[str]:
+    """Refuse a plugin that is not installed. None is imported: this may be root's process."""
+    try:
+        refuse_missing(settings.plugins)
+    except UsageError as error:
+        yield str(error)
 
 
 def _raw(path: Path, key: str) -> Any:
