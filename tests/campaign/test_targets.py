@@ -342,6 +342,13 @@ def test_last_names_the_campaign_or_asks_which_run(ready: Cli) -> None:
         assert "Traceback" not in done.err
 
 
+def test_what_takes_one_run_names_the_runs_of_a_campaign(ready: Cli) -> None:
+    ready("plan", "job.toml", "--run-id", "o1")
+    for command in ("results", "verify", "watch"):
+        why = ready(command, "o1", code=2).err
+        assert "'o1' is a campaign of several runs; name one of them: o1.asia, o1.eu, o1.us" in why
+
+
 def test_a_damaged_campaign_file_says_how_to_go_on(ready: Cli) -> None:
     ready("plan", "job.toml", "--run-id", "x1")
     path: Path = ready.place / "runs/x1/campaign.json"
