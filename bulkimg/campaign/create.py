@@ -21,14 +21,13 @@ from bulkimg.engine.create import (
 )
 from bulkimg.engine.plugins import load_plugins
 from bulkimg.engine.run import OpenRun
+from bulkimg.engine.together import PLACE, check_together
 from bulkimg.errors import RunRefused, UsageError
 from bulkimg.ledger.rundir import new_id
 from bulkimg.manifest import Manifest
 from bulkimg.model import Row, iso_utc
 from bulkimg.planner import load_split
 from bulkimg.settings import Settings
-
-PLACE = "{target}"  # in --results
 
 
 def create_campaign(
@@ -110,23 +109,6 @@ def drop(path: Path) -> None:
     """Remove the directory of a campaign that got no runs."""
     with suppress(OSError):
         path.rmdir()
-
-
-def check_together(targets: Mapping[str, Settings]) -> None:
-    """Raise UsageError if the targets cannot be one campaign."""
-    by_target: dict[str, str] = {}
-    for name, settings in targets.items():
-        if (other := by_target.setdefault(settings.target, name)) != name:
-            raise UsageError(
-                f"targets {other} and {name} are both {settings.target}, so its images would be changed twice; "
-                "give each its own endpoint (an --endpoint or BULKIMG_ENDPOINT is for all targets)"
-            )
-        if settings.metrics_listen:
-            raise UsageError("--metrics-listen serves one run, and this job has several targets; use --metrics-file")
-        if settings.results and len(targets) > 1 and PLACE not in str(settings.results):
-            raise UsageError(
-                f"--results {settings.results}: every target would replace it; put {PLACE} into the name, such as results-{PLACE}.csv"
-            )
 
 
 def own_settings(name: str, settings: Settings) -> Settings:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bulkimg.credentials import CREDENTIAL_VARIABLES, NAMES, PROFILE_KEYS, missing_parts, too_open
+from bulkimg.engine.together import check_together
 from bulkimg.errors import UsageError
 from bulkimg.layers import (
     Layer,
@@ -53,6 +54,9 @@ def read_job(
         found.append(job)
         said = [*_reasons(job, kind, secrets, environ)]
         reasons += [f"target {target}: {reason}" for reason in said] if target and len(targets) > 1 else said
+    reasons += [*_of_targets_together(dict(zip(targets, (job.settings for job in found), strict=True)))]
+    if kind != "k8s":
+        reasons += [*_of_plugins(found[0].settings)]
     if reasons:
         raise UsageError("\n".join(dict.fromkeys(reasons)))
     also = tuple(path for job in found[1:] for path in job.read_paths)
@@ -102,8 +106,6 @@ def _reasons(job: Job, kind: Kind, secrets: Mapping[str, Any], environ: Mapping[
     yield from _of_the_target(job, kind, environ)
     yield from _of_the_manifest(job, kind)
     yield from _of_the_query(job)
-    if kind != "k8s":
-        yield from _of_plugins(job.settings)
     yield from _of_credentials(job, kind, secrets, environ)
     yield from _of_odd_names(job)
     if kind != "k8s":
@@ -150,6 +152,14 @@ def _of_the_target(job: Job, kind: Kind, environ: Mapping[str, str]) -> Iterator
     elif job.settings.endpoint is None:
         here = " (BULKIMG_ENDPOINT is set in this shell only)" if environ.get("BULKIMG_ENDPOINT") else ""
         yield f'{job.path}: has no endpoint{here}; add endpoint = "https://HOST:PORT" in [target]'
+
+
+def _of_targets_together(targets: Mapping[str, Settings]) -> Iterator[str]:
+    """Refuse targets that cannot be one campaign. One without an endpoint has its own reason."""
+    try:
+        check_together({name: settings for name, settings in targets.items() if name and settings.endpoint})
+    except UsageError as error:
+        yield str(error)
 
 
 def _of_the_manifest(job: Job, kind: Kind) -> Iterator[str]:

@@ -245,7 +245,7 @@ CAMPAIGN = (
     Bug("a row goes to its own target only", "campaign.create._homes", "places.get(row.target, ()) if row.target else (0,)", "everywhere", "tests/campaign"),
     Bug("a row without a target is not lost", "campaign.create._homes", "places.get(row.target, ()) if row.target else (0,)", "places.get(row.target, ())", "tests/campaign"),
     Bug("a row for an unknown target is a problem", "Columns.target_of", "name in self._target_names", "True", "tests/campaign"),
-    Bug("two targets are two servers", "campaign.create.check_together", "(other := by_target.setdefault(settings.target, name)) != name", "False", "tests/campaign"),
+    Bug("two targets are two servers", "engine.together.check_together", "(other := by_target.setdefault(settings.target, name)) != name", "False", "tests/campaign"),
     Bug("a dead target stops no other", "campaign.execute.Execution._one", "self._stop_on_failure and self._ended[name].exit_code and (not self._sides.is_stopping)", "self._ended[name].exit_code", "tests/campaign"),
     Bug("one question before anything is sent anywhere", "Together.approve", "", "return True", "tests/campaign"),
     Bug("the exit code is the worst", "totals.worst", "code in found", "True", "tests/campaign"),

@@ -319,7 +319,7 @@ def test_old_campaigns_are_removed_run_by_run_and_then_as_a_whole(ready: Cli) ->
     assert ready("status", "n3", "--json").json()["rows"] == 20
 
 
-def test_a_job_with_several_targets_is_scheduled(ready: Cli) -> None:
+def test_a_job_with_several_targets_is_scheduled(ready: Cli, servers: dict[str, Server]) -> None:
     for name, text in (("account", "admin"), ("password", "password")):
         (ready.place / ready.write(name, text)).chmod(0o600)
     given = [word for name in ("account", "password") for word in ("--credential", f"{name}={ready.place / name}")]
@@ -329,6 +329,13 @@ def test_a_job_with_several_targets_is_scheduled(ready: Cli) -> None:
     said = ready("schedule", "job.toml", "--when", "02:30", "--as", "cron", *given, code=2).err
     assert "target moon: " in said
     assert "has no endpoint" in said
+    eu = servers["eu"].url
+    for text, why in (
+        (job({"eu": eu, "us": eu}), "targets eu and us are both"),
+        (job({"eu": eu, "us": servers["us"].url}) + '[results]\npath = "one.csv"\n', "every target would replace it"),
+    ):
+        ready.write("job.toml", text)
+        assert why in ready("schedule", "job.toml", "--when", "02:30", "--as", "cron", *given, code=2).err
 
 
 def test_last_names_the_campaign_or_asks_which_run(ready: Cli) -> None:
