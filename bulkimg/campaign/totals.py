@@ -40,10 +40,13 @@ def worst(codes: Iterable[int]) -> int:
 def following(campaign: Campaign, commands: Iterable[str | None]) -> str | None:
     """Return the next command for the campaign, from those of its runs.
 
-    A run that never reached its server names the command that began it.
+    A run that never reached its server names the command that began it. Of an undo or a retry that command would make
+    another campaign, so the one that is there is resumed.
     """
     by_verb = {command.split()[1]: command for command in commands if command}
     verb = next((verb for verb in _VERBS if verb in by_verb), None)
+    if not verb and by_verb and campaign.kind != "run":
+        verb = "resume"
     return f"bulkimg {verb} {campaign.words}" if verb else next(iter(by_verb.values()), None)
 
 
