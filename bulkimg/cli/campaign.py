@@ -271,7 +271,7 @@ def _draw(made: Campaign) -> None:
 
     try:
         write_page(status_document(made), made, time.time())
-    except StorageError as error:
+    except BulkimgError as error:
         screen.warning(screen.one_line(f"{error}; bulkimg report {made.words} draws the page"))
 
 
