@@ -29,9 +29,10 @@ from bulkimg.ledger.rundir import new_id
 from bulkimg.ledger.store import NotBegun
 from bulkimg.manifest import Manifest
 from bulkimg.model import Row, iso_utc
+from bulkimg.notify import Attendants
 from bulkimg.planner import load_split
 from bulkimg.settings import Settings
-from bulkimg.values import parse_run_id
+from bulkimg.values import nearest, parse_run_id
 
 MOST_IN_ID = 100  # characters of a run's id
 
@@ -78,6 +79,30 @@ def create_campaign(
         except BaseException:
             discard(place, runs.values())
             raise
+
+
+def load_offline(source: str, asked: Settings, names: Collection[str]) -> list[OpenRun]:
+    """Load the manifest into a run for each target, to be checked in a temporary place. Nothing can be sent."""
+    plugins = load_plugins(asked.plugins)
+    manifest = Manifest(source, asked, alter=plugins.alter)
+    check_source(source)
+    with opened(manifest):
+        parts = Parts(Attendants(), plugins)
+        runs = {
+            name: begin_run(asked.model_copy(update={"run_id": name}), parts, time.time, None, plan_only=True)
+            for name in names
+        }
+        with removing_if_refused(runs.values()):
+            _load(runs, manifest, asked)
+    return list(runs.values())
+
+
+def chosen(settings: Settings) -> tuple[str, ...]:
+    """Return the targets that --targets selects, in the order of the job file. Raises UsageError for an unknown one."""
+    for name in settings.targets:
+        if name not in settings.target_names:
+            raise UsageError(f"--targets {name}: the job has no such target{nearest(name, settings.target_names)}")
+    return tuple(name for name in settings.target_names if not settings.targets or name in settings.targets)
 
 
 def _load(runs: Mapping[str, OpenRun], manifest: Manifest, asked: Settings) -> None:

@@ -34,7 +34,7 @@ from bulkimg.model import CanaryPassed, PlanCounts, iso_utc
 from bulkimg.process import allow_files, event_loop, leave_no_core
 from bulkimg.report import plan_line
 from bulkimg.settings import Settings
-from bulkimg.values import nearest, parse_endpoint
+from bulkimg.values import parse_endpoint
 from bulkimg.words import count
 
 
@@ -55,7 +55,7 @@ class Opened:
 def begin(asked: CommandContext, flags: Flags, job: Path, source: str, *, plan_only: bool = False) -> Opened:
     """Create the runs of a job, or reopen those that --run-id names. Otherwise show the problems and exit."""
     settings = asked.settings
-    names = _chosen(settings)
+    names = create.chosen(settings)
     contexts = {name: _context(flags, job, name) for name in names}
     credentials = {name: context.credentials() for name, context in contexts.items()}
     _warn_of_shared(contexts)
@@ -84,14 +84,6 @@ def _resumable(settings: Settings, names: tuple[str, ...]) -> Campaign | None:
     """Return the campaign that --run-id names, or None if a new one may have the name."""
     create.free_name(settings.runs_dir, str(settings.run_id), names)
     return named_campaign(settings.runs_dir, str(settings.run_id))
-
-
-def _chosen(settings: Settings) -> tuple[str, ...]:
-    """Return the targets that --targets selects, in the order of the job file."""
-    for name in settings.targets:
-        if name not in settings.target_names:
-            raise UsageError(f"--targets {name}: the job has no such target{nearest(name, settings.target_names)}")
-    return tuple(name for name in settings.target_names if not settings.targets or name in settings.targets)
 
 
 def _context(flags: Flags, job: Path, name: str) -> CommandContext:
@@ -425,6 +417,8 @@ def show_status(document: Mapping[str, Any]) -> None:
         counts = ", ".join(f"{number:,} {status}" for status, number in run["counts"].items() if number)
         lines.append((each["target"], run["state"], run["plan"] or counts or "no rows", run["target"]))
     screen.out(screen.table(lines))
+    for sentence in document["unreadable"]:
+        screen.error(screen.one_line(sentence))
     if document["removed"]:
         screen.out(screen.one_line(f"removed since: {', '.join(document['removed'])}"))
     screen.out(f"{document['settled']:,} of {count(document['rows'], 'row')} settled")

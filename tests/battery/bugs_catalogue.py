@@ -271,7 +271,7 @@ TABLES = (
 
 PLUGINS = (
     Bug("only a plugin that is named is imported", "loading.load", "tuple((_loaded(name, installed, hide) for name in names))", "tuple([_loaded(name, installed, hide) for name in installed])[:len(names)]"),
-    Bug("two packages with one plugin's name are refused", "loading._loaded", "len(found) > 1", "False"),
+    Bug("two packages with one plugin's name are refused", "loading._entry", "len(found) > 1", "False"),
     Bug("a plugin that calls sys.exit ends no run", "loading.Plugin.call", "BaseException", "Exception"),
     Bug("what a plugin says shows no credential", "plugins.environment_redactor", "redactor.add_secret(...)", "None", "tests/plugins/test_rows.py -k credential"),
     Bug("a plugin cannot lead a change to another image", "plugins.rows._KEPT", "", "('line', 'expects', 'cells')"),

@@ -338,6 +338,22 @@ def test_a_job_with_several_targets_is_scheduled(ready: Cli, servers: dict[str, 
         assert why in ready("schedule", "job.toml", "--when", "02:30", "--as", "cron", *given, code=2).err
 
 
+def test_check_and_dry_run_read_the_rows_as_the_run_will(ready: Cli, servers: dict[str, Server]) -> None:
+    image = sorted(servers["eu"].images())[0]
+    ready.write("m.csv", f"uuid,region,name\n{image},eu,a\n{image},us,b\n")
+    assert ready("check", "job.toml").err.startswith("m.csv: 2 rows for 3 targets, all valid")
+    assert ready("run", "job.toml", "--dry-run").out.endswith(
+        "2 rows would be sent to 3 targets; nothing was sent (dry run)\n"
+    )
+    ready.write(
+        "job.toml", (ready.place / "job.toml").read_text().replace('target_column = "region"', "every_target = true")
+    )
+    ready.write("m.csv", f"uuid,_region,name\n{image},eu,a\n")
+    assert ready("run", "job.toml", "--dry-run", "--json").json()["to_send"] == 3
+    ready.write("m.csv", f"uuid,name\n{image},\nx,y\n")
+    assert ready("check", "job.toml", code=3).out.count("uuid 'x'") == 1
+
+
 def test_last_names_the_campaign_or_asks_which_run(ready: Cli) -> None:
     ready("plan", "job.toml", "--run-id", "l1")
     assert ready("status").out.startswith("campaign l1 (run): planned")
