@@ -77,6 +77,14 @@ class StorageError(BulkimgError):
     exit_code = Exit.STORAGE
 
 
+def not_installed(what: str, library: str, extra: str) -> UsageError:
+    """Return the error about a library of an extra that is missing. `what` needs it, such as `--otel`."""
+    return UsageError(
+        f"{what} needs {library}, which is not installed; install bulkimg with its extra, in its checkout: "
+        f"uv tool install '.[{extra}]' (or pip install {library} in bulkimg's environment)"
+    )
+
+
 def out_of_resources(error: BaseException | None) -> str:
     """Return the system resource that ran out, or "". All causes of the error are searched."""
     while error is not None:

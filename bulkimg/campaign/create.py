@@ -1,5 +1,6 @@
 """Create campaigns: load a manifest once, and give each target's run its rows."""
 
+import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -21,14 +22,19 @@ from bulkimg.engine.create import (
 )
 from bulkimg.engine.plugins import load_plugins
 from bulkimg.engine.run import OpenRun
+from bulkimg.engine.together import check_together, own_results
 from bulkimg.errors import RunRefused, UsageError
+from bulkimg.ledger import Ledger, RunDirectory
 from bulkimg.ledger.rundir import new_id
+from bulkimg.ledger.store import NotBegun
 from bulkimg.manifest import Manifest
 from bulkimg.model import Row, iso_utc
+from bulkimg.notify import Attendants
 from bulkimg.planner import load_split
 from bulkimg.settings import Settings
+from bulkimg.values import nearest, parse_run_id
 
-PLACE = "{target}"  # in --results
+MOST_IN_ID = 100  # characters of a run's id
 
 
 def create_campaign(
@@ -51,11 +57,11 @@ def create_campaign(
     manifest = Manifest(source, asked, alter=plugins.alter)
     path = str(Path(source).absolute()) if source != "-" else ""
     check_source(source)
-    own = {name: own_settings(name, settings) for name, settings in targets.items()}
+    own = {name: own_settings(name, settings, job) for name, settings in targets.items()}
     attendants = {name: check_start(source, each, plan_only=plan_only) for name, each in own.items()}
     with opened(manifest):
         at = now()
-        place = begin_campaign(asked, at)
+        place = begin_campaign(asked, at, own)
         about = about_source(manifest, path)
         runs: dict[str, OpenRun] = {}
         try:
@@ -71,10 +77,32 @@ def create_campaign(
             drop(place)
             raise
         except BaseException:
-            for run in runs.values():
-                run.close()
-            drop(place)
+            discard(place, runs.values())
             raise
+
+
+def load_offline(source: str, asked: Settings, names: Collection[str]) -> list[OpenRun]:
+    """Load the manifest into a run for each target, to be checked in a temporary place. Nothing can be sent."""
+    plugins = load_plugins(asked.plugins)
+    manifest = Manifest(source, asked, alter=plugins.alter)
+    check_source(source)
+    with opened(manifest):
+        parts = Parts(Attendants(), plugins)
+        runs = {
+            name: begin_run(asked.model_copy(update={"run_id": name}), parts, time.time, None, plan_only=True)
+            for name in names
+        }
+        with removing_if_refused(runs.values()):
+            _load(runs, manifest, asked)
+    return list(runs.values())
+
+
+def chosen(settings: Settings) -> tuple[str, ...]:
+    """Return the targets that --targets selects, in the order of the job file. Raises UsageError for an unknown one."""
+    for name in settings.targets:
+        if name not in settings.target_names:
+            raise UsageError(f"--targets {name}: the job has no such target{nearest(name, settings.target_names)}")
+    return tuple(name for name in settings.target_names if not settings.targets or name in settings.targets)
 
 
 def _load(runs: Mapping[str, OpenRun], manifest: Manifest, asked: Settings) -> None:
@@ -86,9 +114,63 @@ def _load(runs: Mapping[str, OpenRun], manifest: Manifest, asked: Settings) -> N
         run.ledger.set_meta(state="ready")
 
 
-def begin_campaign(settings: Settings, now: float) -> Path:
-    """Make the directory of a campaign, named by --run-id or by the time. `tie` completes it once its runs exist."""
-    return directory.make_directory(settings.runs_dir, settings.run_id or new_id(now))
+def begin_campaign(settings: Settings, now: float, names: Collection[str]) -> Path:
+    """Make the directory of a campaign, named by --run-id or by the time. `tie` completes it once its runs exist.
+
+    `names` are its targets. Raises UsageError if the id leaves no room for their names.
+    """
+    path = settings.runs_dir / (settings.run_id or new_id(now))
+    for name in names:
+        try:
+            parse_run_id(member_id(path, name))
+        except ValueError:
+            room = MOST_IN_ID - max(map(len, names)) - 1
+            raise UsageError(
+                f"--run-id {path.name}: is too long to add the name of a target; use up to {room} characters"
+            ) from None
+    free_name(settings.runs_dir, path.name, names)
+    return directory.make_directory(settings.runs_dir, path.name)
+
+
+def free_name(runs_dir: Path, campaign_id: str, names: Collection[str]) -> None:
+    """Remove a campaign of this name of which nothing was planned or sent, so that a new one may have the name.
+
+    Its process was killed while it was being made, its manifest was refused, or no server was reached. Raises RunRefused
+    if a process holds one of its runs. A campaign whose runs may have sent something stays.
+    """
+    path = runs_dir / campaign_id
+    known = directory.named_campaign(runs_dir, campaign_id)
+    if path.is_dir() and not known and any(path.iterdir()):
+        return  # something else; make_directory refuses the name
+    ids = [member.run_id for member in known.members] if known else [f"{campaign_id}.{name}" for name in names]
+    found = [RunDirectory(runs_dir / run_id) for run_id in ids if (runs_dir / run_id).is_dir()]
+    if (known or path.is_dir()) and all(map(_sent_nothing, found)):
+        for run in found:
+            run.hold()
+            try:
+                run.remove()
+            finally:
+                run.release()
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
+def _sent_nothing(run: RunDirectory) -> bool:
+    """Return whether nothing was planned or sent of a run. Raises RunRefused if a process holds it."""
+    run.hold()
+    try:
+        if run.is_begun_only:
+            return True
+        try:
+            ledger = Ledger.open(run.ledger, read_only=True)
+        except NotBegun:
+            return True
+        try:
+            return ledger.meta("state", "reading") in {"reading", "refused", "ready"}
+        finally:
+            ledger.close()
+    finally:
+        run.release()
 
 
 def member_id(path: Path, target: str) -> str:
@@ -106,34 +188,30 @@ def tie(path: Path, runs: Mapping[str, OpenRun], now: float, **facts: str | None
     return campaign
 
 
+def discard(path: Path, runs: Collection[OpenRun]) -> None:
+    """Remove new runs, and the directory of the campaign that they were made for. Nothing of them was planned or sent."""
+    for run in runs:
+        with suppress(OSError):
+            run.ledger.close()
+            run.directory.remove()
+        run.directory.release()
+    drop(path)
+
+
 def drop(path: Path) -> None:
     """Remove the directory of a campaign that got no runs."""
     with suppress(OSError):
         path.rmdir()
 
 
-def check_together(targets: Mapping[str, Settings]) -> None:
-    """Raise UsageError if the targets cannot be one campaign."""
-    by_target: dict[str, str] = {}
-    for name, settings in targets.items():
-        if (other := by_target.setdefault(settings.target, name)) != name:
-            raise UsageError(
-                f"targets {other} and {name} are both {settings.target}, so its images would be changed twice; "
-                "give each its own endpoint (an --endpoint or BULKIMG_ENDPOINT is for all targets)"
-            )
-        if settings.metrics_listen:
-            raise UsageError("--metrics-listen serves one run, and this job has several targets; use --metrics-file")
-        if settings.results and len(targets) > 1 and PLACE not in str(settings.results):
-            raise UsageError(
-                f"--results {settings.results}: every target would replace it; put {PLACE} into the name, such as results-{PLACE}.csv"
-            )
+def own_settings(name: str, settings: Settings, job: str) -> Settings:
+    """Return the settings of one target's run: a job name and a result file of its own.
 
-
-def own_settings(name: str, settings: Settings) -> Settings:
-    """Return the settings of one target's run: a job name and a result file of its own."""
-    own: dict[str, object] = {"job_name": f"{settings.job_name}.{name}" if settings.job_name else name}
+    A job without a name is called like its file, so that runs of another job are not taken for its own.
+    """
+    own: dict[str, object] = {"job_name": f"{settings.job_name or Path(job).stem}.{name}"}
     if settings.results:
-        own["results"] = Path(str(settings.results).replace(PLACE, name))
+        own["results"] = own_results(name, settings.results)
     return settings.model_copy(update=own)
 
 

@@ -106,6 +106,12 @@ def campaign_of(directory: RunDirectory) -> Campaign | None:
     return campaign if Member(target, directory.run_id) in campaign.members else None
 
 
+def named_campaign(runs_dir: Path, campaign_id: str) -> Campaign | None:
+    """Return the campaign of exactly this id, or None. A longer id that begins with it is another campaign."""
+    path = runs_dir / campaign_id
+    return read(path) if (path / FILE).is_file() else None
+
+
 def find_campaign(runs_dir: Path, name: str) -> Campaign | None:
     """Return the campaign that an id, the beginning of an id, a directory or `last` names, or None for a run's name."""
     if not name or (Path(name) / "run.db").is_file() or ("/" not in name and (runs_dir / name / "run.db").is_file()):

@@ -57,4 +57,5 @@ def _facts(document: Mapping[str, Any], campaign: Campaign) -> Iterator[tuple[st
     yield f"{document['kind'].capitalize()} of", str(document["of"] or "")
     yield "Created at", str(campaign.facts.get("created_at") or "")
     yield "Directory", document["directory"]
+    yield "Cannot be read", "; ".join(document["unreadable"])
     yield "Removed since", ", ".join(document["removed"])

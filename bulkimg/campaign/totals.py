@@ -8,7 +8,8 @@ from typing import Any
 from bulkimg.campaign.directory import Campaign
 from bulkimg.campaign.execute import Ended
 from bulkimg.engine.close import summary_document as run_document
-from bulkimg.errors import Exit
+from bulkimg.errors import BulkimgError, Exit
+from bulkimg.ledger import RunDirectory
 from bulkimg.live import status_of
 from bulkimg.model import PlanCounts, Status
 from bulkimg.report.documents import CampaignDocument, CampaignStatusDocument
@@ -40,10 +41,13 @@ def worst(codes: Iterable[int]) -> int:
 def following(campaign: Campaign, commands: Iterable[str | None]) -> str | None:
     """Return the next command for the campaign, from those of its runs.
 
-    A run that never reached its server names the command that began it.
+    A run that never reached its server names the command that began it. Of an undo or a retry that command would make
+    another campaign, so the one that is there is resumed.
     """
     by_verb = {command.split()[1]: command for command in commands if command}
     verb = next((verb for verb in _VERBS if verb in by_verb), None)
+    if not verb and by_verb and campaign.kind != "run":
+        verb = "resume"
     return f"bulkimg {verb} {campaign.words}" if verb else next(iter(by_verb.values()), None)
 
 
@@ -59,6 +63,9 @@ def summary_document(
         counts.update(one.summary.counts if one.summary else {})
     commands = [one.summary.details["next"] for one in ended.values() if one.summary]
     begun_all = all(one.summary or one.error for one in ended.values())
+    next_command = following(campaign, commands) if begun_all else f"bulkimg resume {campaign.words}"
+    if next_command is None and any(one.error for one in ended.values()):
+        next_command = f"bulkimg resume {campaign.words}"
     return CampaignDocument.model_validate(
         {
             **_head(campaign),
@@ -76,7 +83,7 @@ def summary_document(
                 }
                 for name, one in ended.items()
             ],
-            "next": following(campaign, commands) if begun_all else f"bulkimg resume {campaign.words}",
+            "next": next_command,
         }
     ).as_json()
 
@@ -84,7 +91,8 @@ def summary_document(
 def status_document(campaign: Campaign) -> dict[str, Any]:
     """Return what the campaign's runs are now as a JSON object. Runs that were removed are left out."""
     counts: Counter[str] = Counter()
-    runs = {target: status_of(run) for target, run in campaign.runs().items()}
+    found = campaign.runs()
+    runs, unreadable = _statuses(found)
     for run in runs.values():
         counts.update(run["counts"])
     codes = [run["exit_code"] for run in runs.values()]
@@ -99,12 +107,25 @@ def status_document(campaign: Campaign) -> dict[str, Any]:
             "counts": {status.value: counts[status] for status in Status},
             "exit_code": worst(codes) if codes and None not in codes else None,
             "targets": [{"target": target, "status": run} for target, run in runs.items()],
-            "removed": [member.run_id for member in campaign.members if member.target not in runs],
+            "removed": [member.run_id for member in campaign.members if member.target not in found],
+            "unreadable": unreadable,
             "next": None
             if any(run["running"] for run in runs.values())
             else following(campaign, [run["next"] for run in runs.values()]),
         }
     ).as_json()
+
+
+def _statuses(found: Mapping[str, RunDirectory]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return the status of each run, and a sentence for each that cannot be read."""
+    runs: dict[str, dict[str, Any]] = {}
+    unreadable: list[str] = []
+    for target, run in found.items():
+        try:
+            runs[target] = status_of(run)
+        except BulkimgError as error:
+            unreadable.append(f"{target}: {error}")
+    return runs, unreadable
 
 
 def _head(campaign: Campaign) -> dict[str, Any]:

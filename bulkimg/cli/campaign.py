@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from bulkimg.campaign import Campaign, create, find_campaign
+from bulkimg.campaign import Campaign, create, named_campaign
 from bulkimg.campaign.execute import Ended, Execution, Questions, Sides
 from bulkimg.campaign.totals import status_document, summary_document
 from bulkimg.cli import screen
@@ -19,20 +20,21 @@ from bulkimg.cli.options import CommandContext, Flags
 from bulkimg.cli.plan import print_plan, read_plan, warn_of_plan
 from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.cli.progress import Bars, Watcher, kind_of
-from bulkimg.credentials import CREDENTIAL_VARIABLES, Credentials
+from bulkimg.credentials import CREDENTIAL_VARIABLES, NAMES, Credentials
 from bulkimg.engine.close import refusal, refuse
 from bulkimg.engine.create import NothingToDo, edited_manifest, resume_run, stored_settings
 from bulkimg.engine.execute import Engine
 from bulkimg.engine.planning import Approve
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.steering import in_words
+from bulkimg.engine.together import check_apart, own_results
 from bulkimg.errors import BulkimgError, Exit, RunRefused, StorageError, UsageError
 from bulkimg.ledger import RunDirectory, stats
-from bulkimg.model import CanaryPassed, PlanCounts
+from bulkimg.model import CanaryPassed, PlanCounts, iso_utc
 from bulkimg.process import allow_files, event_loop, leave_no_core
 from bulkimg.report import plan_line
 from bulkimg.settings import Settings
-from bulkimg.values import nearest
+from bulkimg.values import parse_endpoint
 from bulkimg.words import count
 
 
@@ -53,14 +55,11 @@ class Opened:
 def begin(asked: CommandContext, flags: Flags, job: Path, source: str, *, plan_only: bool = False) -> Opened:
     """Create the runs of a job, or reopen those that --run-id names. Otherwise show the problems and exit."""
     settings = asked.settings
-    names = _chosen(settings)
+    names = create.chosen(settings)
     contexts = {name: _context(flags, job, name) for name in names}
     credentials = {name: context.credentials() for name, context in contexts.items()}
-    if len(names) > 1 and any(os.environ.get(name) for name in CREDENTIAL_VARIABLES):
-        screen.warning(
-            f"the credentials in the environment are used for all {len(names)} targets; give each target a profile to use its own"
-        )
-    if settings.run_id and (known := find_campaign(settings.runs_dir, settings.run_id)):
+    _warn_of_shared(contexts)
+    if settings.run_id and (known := _resumable(settings, names)):
         _refuse_other_work(known, source, names)
         if status_document(known)["state"] == "done":
             raise RunRefused(
@@ -81,21 +80,51 @@ def begin(asked: CommandContext, flags: Flags, job: Path, source: str, *, plan_o
     return opened
 
 
-def _chosen(settings: Settings) -> tuple[str, ...]:
-    """Return the targets that --targets selects, in the order of the job file."""
-    for name in settings.targets:
-        if name not in settings.target_names:
-            raise UsageError(f"--targets {name}: the job has no such target{nearest(name, settings.target_names)}")
-    return tuple(name for name in settings.target_names if not settings.targets or name in settings.targets)
+def _resumable(settings: Settings, names: tuple[str, ...]) -> Campaign | None:
+    """Return the campaign that --run-id names, or None if a new one may have the name."""
+    create.free_name(settings.runs_dir, str(settings.run_id), names)
+    return named_campaign(settings.runs_dir, str(settings.run_id))
 
 
 def _context(flags: Flags, job: Path, name: str) -> CommandContext:
     try:
         context = CommandContext(flags, job=job, target=name)
         context.require_endpoint()
+        _refuse_foreign(context)
     except UsageError as error:
         raise UsageError(f"target {name}: {error}") from None
     return context
+
+
+def _refuse_foreign(context: CommandContext) -> None:
+    """Raise UsageError if the profile is for another server: its credentials must not go there."""
+    own, endpoint = context.profile_endpoint, context.settings.endpoint
+    if own is None:
+        return
+    try:
+        is_same = parse_endpoint(own) == endpoint
+    except ValueError:
+        is_same = False
+    if not is_same:
+        raise UsageError(
+            f"profile {context.profile} is for {own}, and the target is {endpoint}; use a profile for that server, so that "
+            "its credentials go nowhere else"
+        )
+
+
+def _warn_of_shared(contexts: Mapping[str, CommandContext]) -> None:
+    """Warn if several targets get the same credentials."""
+    if len(contexts) < 2:
+        return
+    place = os.environ.get("CREDENTIALS_DIRECTORY")
+    given = [name for variable in CREDENTIAL_VARIABLES for name in (variable, f"{variable}_FILE")]
+    own = "give each target a profile to use its own"
+    if any(map(os.environ.get, given)) or (place and any(Path(place, f"bulkimg.{name}").exists() for name in NAMES)):
+        screen.warning(f"the credentials in the environment are used for all {len(contexts)} targets; {own}")
+        return
+    for profile, targets in Counter(context.profile for context in contexts.values()).items():
+        if targets > 1:
+            screen.warning(f"the credentials of profile {profile} are used for {targets} targets; {own}")
 
 
 def _refuse_other_work(known: Campaign, source: str, names: tuple[str, ...]) -> None:
@@ -105,7 +134,7 @@ def _refuse_other_work(known: Campaign, source: str, names: tuple[str, ...]) -> 
             f"campaign {known.campaign_id} has the targets {', '.join(member.target for member in known.members)}; "
             "choose another --run-id"
         )
-    for run in known.runs().values():
+    for run in list(known.runs().values())[:1]:  # all have the same manifest, and standard input can be read only once
         if edited := edited_manifest(run, source):
             raise RunRefused(
                 f"{edited}: not the manifest of campaign {known.campaign_id}; choose another --run-id, or send the rest "
@@ -116,8 +145,9 @@ def _refuse_other_work(known: Campaign, source: str, names: tuple[str, ...]) -> 
 def _refuse(opened: Opened, why: str) -> NoReturn:
     """Refuse the whole manifest: nothing is sent to any target."""
     ended: dict[str, Ended] = {}
+    shown: set[str] = set()
     for name, run in opened.runs.items():
-        show_problems(run.ledger)
+        show_problems(run.ledger, shown)
         ended[name] = Ended(refuse(run, why))
         run.close()
     screen.error(why)
@@ -131,12 +161,22 @@ def _refuse(opened: Opened, why: str) -> NoReturn:
 def again(known: Campaign, flags: Flags, *, planned: bool = False) -> Opened:
     """Reopen the runs of a campaign that are not finished. `planned`: nothing was sent of them yet."""
     opened = Opened(known, CommandContext(flags).settings, {}, {})
+    contexts: dict[str, CommandContext] = {}
     for name, directory in known.runs().items():
-        context = CommandContext(flags, stored=stored_settings(directory))
-        context.refuse_dry_run("resume")
         try:
-            run = resume_run(directory, _placed(context.settings, directory), planned=planned)
-        except RunRefused as error:
+            contexts[name] = CommandContext(flags, stored=stored_settings(directory))
+        except (RunRefused, StorageError) as error:  # its ledger is damaged; the others are not
+            opened.errors[name] = error
+            continue
+        contexts[name].refuse_dry_run("resume")
+    check_apart({name: context.settings for name, context in contexts.items()})
+    _warn_of_shared(contexts)
+    for name, context in contexts.items():
+        directory, settings = known.runs()[name], context.settings
+        own = {"results": own_results(name, settings.results)} if settings.results else {}
+        try:
+            run = resume_run(directory, _placed(settings.model_copy(update=own), directory), planned=planned)
+        except (RunRefused, StorageError) as error:
             opened.errors[name] = error
             continue
         opened.runs[name] = run
@@ -153,24 +193,36 @@ def anew(known: Campaign, flags: Flags, kind: str, make: Create, not_taken_over:
     """Create a campaign from the runs of an earlier one. Returns None after a message if no run left anything to do."""
     asked, now = CommandContext(flags).settings, time.time()
     place = asked.model_copy(update={"runs_dir": known.path.parent})
-    path = create.begin_campaign(place, now)
+    contexts: dict[str, CommandContext] = {}
+    errors: dict[str, BulkimgError] = {}
+    for name, directory in known.runs().items():
+        try:
+            stored = {key: value for key, value in stored_settings(directory).items() if key not in not_taken_over}
+        except (RunRefused, StorageError) as error:  # its ledger is damaged; the others are not
+            errors[name] = error
+            continue
+        contexts[name] = CommandContext(flags, stored=stored)
+        contexts[name].refuse_dry_run(kind)
+    check_apart({name: context.settings for name, context in contexts.items()})
+    _warn_of_shared(contexts)
+    credentials = {name: context.credentials() for name, context in contexts.items()}
+    path = create.begin_campaign(place, now, known.runs())
     runs: dict[str, OpenRun] = {}
-    credentials: dict[str, Credentials] = {}
     said: list[str] = []
     try:
-        for name, directory in known.runs().items():
-            stored = {key: value for key, value in stored_settings(directory).items() if key not in not_taken_over}
-            context = CommandContext(flags, stored=stored)
-            context.refuse_dry_run(kind)
-            own = _placed(context.settings, directory)
-            own = create.own_settings(name, own).model_copy(
-                update={"run_id": create.member_id(path, name), "job_name": stored.get("job_name", name)}
+        for name, context in contexts.items():
+            directory = known.runs()[name]
+            own = create.own_settings(name, _placed(context.settings, directory), "").model_copy(
+                update={"run_id": create.member_id(path, name), "job_name": context.settings.job_name}
             )
-            credentials[name] = context.credentials()
             try:
                 runs[name] = make(directory, own)
             except NothingToDo as nothing:
                 said.append(str(nothing))
+            except StorageError as error:
+                errors[name] = error
+        if not runs and errors:
+            raise next(iter(errors.values()))
         if not runs:
             create.drop(path)
             nothing_to_do("; ".join(said) or f"campaign {known.campaign_id} has no runs any more")
@@ -178,11 +230,9 @@ def anew(known: Campaign, flags: Flags, kind: str, make: Create, not_taken_over:
         facts = {"job": known.facts.get("job"), "manifest": known.facts.get("manifest")}
         made = create.tie(path, runs, now, kind=kind, of=known.campaign_id, **facts)
     except BaseException:
-        for run in runs.values():
-            run.close()
-        create.drop(path)
+        create.discard(path, runs.values())
         raise
-    return Opened(made, asked, runs, credentials)
+    return Opened(made, asked, runs, credentials, errors)
 
 
 def _placed(settings: Settings, directory: RunDirectory) -> Settings:
@@ -203,7 +253,7 @@ def execute_and_exit(opened: Opened, *, ask: bool = True) -> NoReturn:
     elif opened.settings.log_format == "json":
         screen.note_json({"event": "summary", **document})
     else:
-        _show(document, ended)
+        _show(document, ended, opened.campaign.words)
     raise typer.Exit(document["exit_code"])
 
 
@@ -213,7 +263,7 @@ def _draw(made: Campaign) -> None:
 
     try:
         write_page(status_document(made), made, time.time())
-    except StorageError as error:
+    except BulkimgError as error:
         screen.warning(screen.one_line(f"{error}; bulkimg report {made.words} draws the page"))
 
 
@@ -288,7 +338,12 @@ def _questions(opened: Opened) -> Questions:
     async def plans(found: Mapping[str, PlanCounts]) -> bool:
         images = sum(counts.actions["update"] for counts in found.values())
         where = ", ".join(f"{name} {counts.actions['update']:,}" for name, counts in found.items())
-        question = f"Change {count(images, 'image')} on {count(len(found), 'target')} ({where})?"
+        on = f"{count(images, 'image')} on {count(len(found), 'target')} ({where})"
+        question = f"Change {on}?"
+        if what := undoing(opened):
+            undoes = next(iter(opened.runs.values())).ledger.meta("undoes", {})
+            verb = "Redo the changes" if undoes.get("undo_of") else "Put the old values back"
+            question = f"{what[0].upper()}{what[1:]}. {verb} on {on}?"
         shown = "\n".join(f"{name}: {plan_line(counts)}" for name, counts in found.items())
         return await _answered(question, shown, {name: opened.runs[name] for name in found})
 
@@ -302,6 +357,23 @@ def _questions(opened: Opened) -> Questions:
     return Questions(plans, canary)
 
 
+def undoing(opened: Opened) -> str:
+    """Return the campaign that an undo undoes, with its manifest, time and updated rows in one phrase; "" for others."""
+    known = [run.ledger.meta("undoes") for run in opened.runs.values() if run.ledger.meta("undo_of")]
+    known = [each for each in known if each]
+    if not known or not opened.campaign.facts.get("of"):
+        return ""
+    begun = min((each["started_at"] for each in known if each["started_at"] is not None), default=None)
+    details = [str(known[0]["manifest"])]
+    details += [] if begun is None else [iso_utc(begun)[:16].replace("T", " ") + " UTC"]
+    details += [
+        f"{sum(each['updated'] for each in known):,} updated",
+        *([known[0]["note"]] if known[0]["note"] else []),
+    ]
+    itself = ", which is itself an undo: this redoes its changes" if known[0]["undo_of"] else ""
+    return f"undo of campaign {opened.campaign.facts['of']} ({', '.join(details)}){itself}"
+
+
 async def _answered(question: str, shown: str, runs: Mapping[str, OpenRun]) -> bool:
     screen.prompt(question, shown)
     while (answer := await line_typed()) in {"d", "diff"}:
@@ -313,7 +385,7 @@ async def _answered(question: str, shown: str, runs: Mapping[str, OpenRun]) -> b
 # -- show ---------------------------------------------------------------------------------------------------------------
 
 
-def _show(document: Mapping[str, Any], ended: Mapping[str, Ended]) -> None:
+def _show(document: Mapping[str, Any], ended: Mapping[str, Ended], words: str) -> None:
     """Print the end of each target's run, and then the command for all."""
     for name, one in ended.items():
         if one.summary is None:
@@ -327,6 +399,13 @@ def _show(document: Mapping[str, Any], ended: Mapping[str, Ended]) -> None:
         screen.note(f"results: {one.summary.directory}/results.csv")
     if document["next"]:
         screen.note(f"next:    {document['next']}")
+    elif document["exit_code"] == Exit.OK and document["counts"]["updated"] and _is_surveyed(ended):
+        screen.note(f"take back: bulkimg undo {words}")
+
+
+def _is_surveyed(ended: Mapping[str, Ended]) -> bool:
+    """Return whether the old values of every target are known, so that all can be undone."""
+    return all(one.summary and one.summary.details["plan"]["surveyed"] for one in ended.values())
 
 
 def show_status(document: Mapping[str, Any]) -> None:
@@ -338,6 +417,8 @@ def show_status(document: Mapping[str, Any]) -> None:
         counts = ", ".join(f"{number:,} {status}" for status, number in run["counts"].items() if number)
         lines.append((each["target"], run["state"], run["plan"] or counts or "no rows", run["target"]))
     screen.out(screen.table(lines))
+    for sentence in document["unreadable"]:
+        screen.error(screen.one_line(sentence))
     if document["removed"]:
         screen.out(screen.one_line(f"removed since: {', '.join(document['removed'])}"))
     screen.out(f"{document['settled']:,} of {count(document['rows'], 'row')} settled")

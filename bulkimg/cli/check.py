@@ -2,6 +2,7 @@
 
 import shlex
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import typer
@@ -9,8 +10,7 @@ import typer
 from bulkimg.cli import screen
 from bulkimg.cli.options import MANIFEST, Flags, with_options
 from bulkimg.cli.problems import document, remarks
-from bulkimg.cli.run import Source, ask_for, offline
-from bulkimg.engine.create import create_run
+from bulkimg.cli.run import Source, ask_for, offline_runs
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
 from bulkimg.ledger import stats
@@ -23,52 +23,64 @@ def command(source: Source, flags: Flags) -> None:
     given = source
     asked, source = ask_for(source, flags)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        with screen.prints_of_plugins(asked.settings.plugins):
-            run = create_run(source, offline(asked.settings, place))
+        runs = offline_runs(source, asked, place)
         try:
-            found, bad, _ = stats.problem_counts(run.ledger)
-            exit_code = Exit.MANIFEST if found else Exit.OK
+            found = _Found(runs)
+            exit_code = Exit.MANIFEST if found.problems else Exit.OK
             if asked.settings.json_summary:
-                screen.out_json(_document(run, source, bad, exit_code))
+                screen.out_json(_document(runs, source, found, exit_code))
             else:
-                for line in document(run.ledger):
+                for line in dict.fromkeys(line for run in runs for line in document(run.ledger)):
                     screen.out(line)
-                _note(run, given, source, found, bad)
+                _note(runs, given, source, found)
         finally:
-            run.close()
+            for run in runs:
+                run.close()
     raise typer.Exit(exit_code)
 
 
-def _note(run: OpenRun, given: str, source: str, found: int, bad: int) -> None:
-    for line in remarks(run.ledger):
+class _Found:
+    """What was found in the runs of one manifest: one run, or one for each target."""
+
+    def __init__(self, runs: Sequence[OpenRun]) -> None:
+        whole = [stats.problem_counts(run.ledger) for run in runs]
+        is_whole = any(fatal for _, _, fatal in whole)  # such a problem is in every run
+        self.problems = max(each[0] for each in whole) if is_whole else sum(each[0] for each in whole)
+        self.bad = sum(bad for _, bad, _ in whole)
+        self.rows = sum(stats.rows_in_all(run.ledger) for run in runs)
+        self.merged = sum(run.ledger.meta("merged") for run in runs)
+
+
+def _note(runs: Sequence[OpenRun], given: str, source: str, found: _Found) -> None:
+    for line in dict.fromkeys(line for run in runs for line in remarks(run.ledger)):
         screen.note(screen.one_line(line))
-    rows, merged = stats.rows_in_all(run.ledger), run.ledger.meta("merged")
+    rows, merged = found.rows, found.merged
     also = f", {merged:,} merged with rows for the same image" if merged else ""
-    if found:
-        what = (
-            f"{bad:,} of {count(rows, 'row')} cannot be sent ({count(found, 'problem')})"
-            if bad
-            else count(found, "problem")
-        )
+    if found.problems:
+        problems = count(found.problems, "problem")
+        what = f"{found.bad:,} of {count(rows, 'row')} cannot be sent ({problems})" if found.bad else problems
         screen.note(screen.one_line(f"{source}: {what}{also}"))
         return
-    screen.note(screen.one_line(f"{source}: {count(rows, 'row')}, all valid{also}"))
+    where = f" for {count(len(runs), 'target')}" if len(runs) > 1 else ""
+    screen.note(screen.one_line(f"{source}: {count(rows, 'row')}{where}, all valid{also}"))
     if source != "-" and rows:
         screen.note(screen.one_line(f"next:    {shlex.join(['bulkimg', 'plan', given])}"))
 
 
-def _document(run: OpenRun, source: str, bad: int, exit_code: Exit) -> dict[str, object]:
-    meta = run.ledger.meta
+def _document(runs: Sequence[OpenRun], source: str, found: _Found, exit_code: Exit) -> dict[str, object]:
+    meta = runs[0].ledger.meta
+    problems = dict.fromkeys(problem for run in runs for problem in stats.problems(run.ledger))
+    warnings = dict.fromkeys(warning for run in runs for warning in stats.warnings(run.ledger))
     return {
         "schema": 1,
         "exit_code": int(exit_code),
         "manifest": source,
         "sha256": meta("sha256"),
-        "rows": stats.rows_in_all(run.ledger),
-        "merged": meta("merged"),
+        "rows": found.rows,
+        "merged": found.merged,
         "blank_records": meta("blank_records", 0),
-        "rows_with_problems": bad,
+        "rows_with_problems": found.bad,
         "plugins": meta("plugins", []),
-        "problems": [asdict(problem) for problem in stats.problems(run.ledger)],
-        "warnings": [asdict(warning) for warning in stats.warnings(run.ledger)],
+        "problems": [asdict(problem) for problem in problems],
+        "warnings": [asdict(warning) for warning in warnings],
     }

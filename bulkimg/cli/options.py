@@ -335,6 +335,7 @@ class CommandContext:
         if name:
             _speak_as_asked_in(config_file(os.environ))
         table = read_profile(name, os.environ)
+        self.profile, self.profile_endpoint = name or "", table.get("endpoint")
         if stored is not None and "endpoint" in table and parse_endpoint(table["endpoint"]) != stored.get("endpoint"):
             raise UsageError(
                 f"--profile {name} points to {table['endpoint']}, but the run's target is {stored.get('endpoint')}; "

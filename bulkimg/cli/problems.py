@@ -18,11 +18,15 @@ def problem_line(name: str, problem: Problem, kind: str = "") -> str:
     return screen.one_line(f"{where}: {kind}{problem.text}{fix}")
 
 
-def show_problems(ledger: Ledger) -> None:
-    """Print the first problems. The results hold all of them."""
+def show_problems(ledger: Ledger, shown: set[str] | None = None) -> None:
+    """Print the first problems. The results hold all of them. `shown` are lines that were printed for another run."""
+    shown = set() if shown is None else shown
     name, found = ledger.meta("manifest"), stats.problem_counts(ledger)[0]
     for problem in stats.problems(ledger, limit=MOST):
-        screen.note(problem_line(name, problem))
+        line = problem_line(name, problem)
+        if line not in shown:  # a problem of the manifest as a whole is in every run of a campaign
+            screen.note(line)
+        shown.add(line)
     if found > MOST:
         screen.note(f"… and {found - MOST:,} more")
 

@@ -15,7 +15,7 @@ from bulkimg.cli import complete, screen
 from bulkimg.cli.options import SPEECH, CommandContext, Flags, option_path, with_options
 from bulkimg.cli.resume import find, find_any
 from bulkimg.cli.status import Run
-from bulkimg.errors import RunRefused, StorageError, UsageError
+from bulkimg.errors import BulkimgError, RunRefused, StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, insight
 from bulkimg.ledger.files import replacing, write_plan
 from bulkimg.ledger.store import storage_errors
@@ -71,9 +71,14 @@ def _campaign(campaign: Campaign, flags: Flags, *, open_it: bool, given: bool) -
     if given:
         raise UsageError("--out, --compare and --plan are for one run, and this is a campaign; name one of its runs")
     for run in campaign.runs().values():
+        try:
+            text = _drawn(run, None)
+        except BulkimgError as error:
+            screen.warning(screen.one_line(str(error)))  # the other runs have their pages
+            continue
         path = run.path / "report.html"
         with storage_errors(path), replacing(path, f"{os.getpid()}.tmp") as file:
-            file.write(_drawn(run, None))
+            file.write(text)
     page = write_page(status_document(campaign), campaign, time.time())
     if CommandContext({key: flags[key] for key in SPEECH if key in flags}).settings.json_summary:
         screen.out_json({"schema": 1, "exit_code": 0, "campaign": campaign.campaign_id, "report": str(page)})

@@ -10,7 +10,7 @@ from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import execute_and_exit
 from bulkimg.cli.options import GUARD, METRICS, PACE, REPORT, SPEECH, CommandContext, Flags, user_path, with_options
 from bulkimg.engine.create import edited_manifest, resume_run, stored_settings
-from bulkimg.errors import RunRefused
+from bulkimg.errors import RunRefused, UsageError
 from bulkimg.ledger import RunDirectory, find_run
 
 Run = Annotated[
@@ -24,8 +24,11 @@ Run = Annotated[
 def find(name: str, flags: Flags) -> RunDirectory:
     """Return the run that RUN names, in the runs directory of flags and environment.
 
-    Raises RunRefused if `last` is a campaign of several runs.
+    Raises RunRefused if `last` is a campaign of several runs, UsageError if a name is.
     """
+    if name != "last" and (known := find_campaign(runs_dir(flags), _expanded(name))):
+        runs = ", ".join(run.run_id for run in known.runs().values())
+        raise UsageError(f"{known.campaign_id} is a campaign of several runs; name the one that you mean: {runs}")
     found = find_run(runs_dir(flags), _expanded(name))
     if name == "last" and (several := campaign_of(found)):
         runs = ", ".join(member.run_id for member in several.members)

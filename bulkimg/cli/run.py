@@ -1,6 +1,9 @@
 """`bulkimg run`: check, confirm and execute a manifest or a job file."""
 
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -32,7 +35,6 @@ from bulkimg.layers import flag
 from bulkimg.ledger import RunDirectory, stats
 from bulkimg.planner import diff
 from bulkimg.report import Narrator
-from bulkimg.settings import Settings
 from bulkimg.words import count
 
 Source = Annotated[
@@ -112,36 +114,51 @@ def _refuse(run: OpenRun, why: str) -> NoReturn:
     raise typer.Exit(Exit.MANIFEST)
 
 
-def offline(settings: Settings, place: str) -> Settings:
-    """Return the settings to check a manifest in a temporary place. Nobody is notified, and no hook runs."""
-    return settings.model_copy(update={"runs_dir": Path(place), "results": None, "notify": (), "hooks": ()})
+def offline_runs(source: str, asked: CommandContext, place: str) -> list[OpenRun]:
+    """Load the manifest in a temporary place: one run, or one for each target. Nobody is notified, no hook runs."""
+    update = {"runs_dir": Path(place), "results": None, "notify": (), "hooks": ()}
+    settings = asked.settings.model_copy(update=update)
+    with screen.prints_of_plugins(settings.plugins):
+        if not settings.target_names:
+            return [create_run(source, settings)]
+        from bulkimg.campaign import create  # imported only now: most runs have one target
+
+        return create.load_offline(source, settings, create.chosen(settings))
 
 
 def _dry_run(source: str, asked: CommandContext) -> None:
     """Check the manifest offline in a temporary place, and show what it asks for. `bulkimg plan` reads the images."""
     check_outputs(source, asked.settings)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        with screen.prints_of_plugins(asked.settings.plugins):
-            run = create_run(source, offline(asked.settings, place))
-        why = refusal(run)
-        for remark in remarks(run.ledger):
-            screen.note(screen.one_line(remark))
-        show_problems(run.ledger)
-        counts = stats.counts(run.ledger)
-        to_do = stats.rows_to_do(run.ledger)
-        sample = [
-            (fate.outcome.line, fate.outcome.uuid, fate.fields)
-            for fate, _ in zip(stats.row_texts(run.ledger), range(5), strict=False)
-        ]
-        run.close()
+        runs = offline_runs(source, asked, place)
+        why = refusal(*runs)
+        show_all_problems(runs)
+        counts: Counter[str] = Counter()
+        for run in runs:
+            counts.update(stats.counts(run.ledger))
+        to_do = sum(stats.rows_to_do(run.ledger) for run in runs)
+        fates = (fate for run in runs for fate in stats.row_texts(run.ledger))
+        sample = [(fate.outcome.line, fate.outcome.uuid, fate.fields) for fate in islice(fates, 5)]
+        for run in runs:
+            run.close()
     if why:
         screen.error(why)
         raise typer.Exit(Exit.MANIFEST)
     if asked.settings.json_summary:
-        screen.out_json({"schema": 1, "exit_code": 0, "dry_run": True, "to_send": to_do, "counts": counts})
+        screen.out_json({"schema": 1, "exit_code": 0, "dry_run": True, "to_send": to_do, "counts": dict(counts)})
         return
     for line, uuid, fields in sample:
         changes = ", ".join(f"{name}={diff.show(value)}" for name, value in fields.items())
         screen.out(screen.one_line(f"line {line}: {uuid}: {changes}"))
     invalid = f", {counts['invalid']:,} invalid" if counts["invalid"] else ""
-    screen.out(f"{count(to_do, 'row')} would be sent{invalid}; nothing was sent (dry run)")
+    where = f" to {count(len(runs), 'target')}" if asked.settings.target_names else ""
+    screen.out(f"{count(to_do, 'row')} would be sent{where}{invalid}; nothing was sent (dry run)")
+
+
+def show_all_problems(runs: Sequence[OpenRun]) -> None:
+    """Print remarks and the first problems of the runs of one manifest, each once."""
+    for remark in dict.fromkeys(remark for run in runs for remark in remarks(run.ledger)):
+        screen.note(screen.one_line(remark))
+    shown: set[str] = set()
+    for run in runs:
+        show_problems(run.ledger, shown)

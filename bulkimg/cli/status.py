@@ -10,6 +10,7 @@ from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import cause_line
 from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
 from bulkimg.cli.resume import find_any
+from bulkimg.errors import Exit
 from bulkimg.live import status_of
 from bulkimg.words import count
 
@@ -32,6 +33,8 @@ def command(flags: Flags, run: Run = "last") -> None:
 
         whole = status_document(directory)
         screen.out_json(whole) if is_json else show_status(whole)
+        if whole["unreadable"]:
+            raise typer.Exit(Exit.STORAGE)
         return
     found = status_of(directory)
     screen.out_json(found) if is_json else show(found)

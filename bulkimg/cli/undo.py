@@ -98,7 +98,7 @@ def _undo_campaign(known: Campaign, flags: Flags, where: list[str], *, plan: boo
     opened = campaign.anew(known, flags, "undo", create, _NOT_TAKEN_OVER)
     if opened is None:
         return
-    screen.note(screen.one_line(f"undo of campaign {known.campaign_id} ({known.facts.get('manifest')})"))
+    screen.note(screen.one_line(campaign.undoing(opened)))
     if plan:
         campaign.plan_and_exit(opened)
     campaign.execute_and_exit(opened)

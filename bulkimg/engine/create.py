@@ -20,6 +20,7 @@ from bulkimg.engine.run import OpenRun, replaced_tags
 from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, stats, timeline
 from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
+from bulkimg.ledger.rundir import CAMPAIGN
 from bulkimg.ledger.store import NotBegun
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.columns import parse_condition
@@ -328,6 +329,8 @@ def named_run(settings: Settings, *, undo_of: str | None = None, retry_of: str |
         if directory.is_begun_only:
             directory.remove()
             return None
+        if (directory.path / CAMPAIGN).is_file():
+            raise RunRefused(f"{directory.run_id} is the name of a campaign; choose another --run-id")
         try:
             ledger = Ledger.open(directory.ledger, read_only=True)
         except NotBegun:  # we hold it, so no other process is making it
@@ -434,6 +437,8 @@ def create_undo(
     undone.
     """
     with _earlier(earlier) as old:
+        if old.meta("state") == "ready":
+            raise NothingToDo(f"nothing to undo: run {earlier.run_id} has sent nothing")
         if not plans.is_made(old):
             raise RunRefused(
                 f"run {earlier.run_id} was sent with --no-survey, so the old values are not known; it cannot be undone"

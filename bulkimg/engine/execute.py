@@ -86,13 +86,12 @@ class Engine:
         self._is_over = False  # only messages are sent
         self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
         self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock)
+        watching = [one.watch for one in (self._measuring, self._plugging) if one.is_watching]
+        self._watchers = (self.steering.watch, self._recorder.watch, *watching, observe)
 
     def _observe(self, event: Event) -> None:
-        self.steering.watch(event)
-        self._recorder.watch(event)
-        self._measuring.watch(event)
-        self._plugging.watch(event)
-        self._tell(event)
+        for watch in self._watchers:
+            watch(event)
 
     @property
     def target_error(self) -> TargetError | None:

@@ -133,7 +133,7 @@ def _drop_empty_campaign(removed: RunDirectory) -> None:
     place = runs_dir / name
     if not dot or place.is_symlink() or not (place / CAMPAIGN).is_file():
         return
-    if not any(run.run_id.startswith(f"{name}.") for run in list_runs(runs_dir)):
+    if not any(run.run_id.rpartition(".")[0] == name for run in list_runs(runs_dir)):
         shutil.rmtree(place)
 
 

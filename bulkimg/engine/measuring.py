@@ -98,8 +98,13 @@ class Measuring:
             await self._broke(error)
             raise
 
+    @property
+    def is_watching(self) -> bool:
+        """Return whether events matter."""
+        return self._figures is not None or self._settings.otel
+
     def watch(self, event: Event) -> None:
-        """Take note of an event. The engine passes every event."""
+        """Take note of an event. The engine passes every event if `is_watching`."""
         if self._figures:
             if isinstance(event, PlanMade):  # rows that need no sending have their outcome now
                 self._count(self._figures)

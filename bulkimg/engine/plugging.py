@@ -31,10 +31,14 @@ class Plugging:
         for what, why in self._remarks:
             self._observe(PluginWarning(what, why))
 
+    @property
+    def is_watching(self) -> bool:
+        """Return whether a plugin observes events."""
+        return bool(self._threads)
+
     def watch(self, event: Event) -> None:
-        """Pass an event on. The engine passes every event."""
-        if self._threads:
-            self._pass(event)
+        """Pass an event on. The engine passes every event if `is_watching`."""
+        self._pass(event)
 
     async def end(self, summary: Summary | None) -> None:
         """Pass the end on, and wait for the hooks, but not for long."""

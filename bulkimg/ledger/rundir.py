@@ -230,5 +230,8 @@ def find_run(runs_dir: Path, name: str) -> RunDirectory:
         return matching[0]
     if not runs:
         raise UsageError(f"there are no runs in {runs_dir}; choose another directory with --runs-dir")
+    if "/" not in name and (runs_dir / name / CAMPAIGN).is_file():
+        ids = ", ".join(run.run_id for run in matching) or "which are not there any more"
+        raise UsageError(f"{name!r} is a campaign of several runs; name one of them: {ids}")
     what = "is the beginning of several runs" if matching else "is not a run"
     raise UsageError(f"{name!r} {what} in {runs_dir}; list them with bulkimg runs")

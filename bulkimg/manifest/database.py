@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from bulkimg.credentials import CREDENTIAL_VARIABLES, read_private, run_command
-from bulkimg.errors import UsageError
+from bulkimg.errors import UsageError, not_installed
 from bulkimg.manifest.statement import Dialect
 from bulkimg.query import SqlSource
 from bulkimg.values import expanded
@@ -113,15 +113,8 @@ def library(where: str) -> Any:
     try:
         import sqlalchemy
     except ImportError:
-        raise _missing(where, "SQLAlchemy") from None
+        raise not_installed(where, "SQLAlchemy", "sql") from None
     return sqlalchemy
-
-
-def _missing(where: str, what: str) -> UsageError:
-    return UsageError(
-        f"{where} needs {what}, which is not installed; install bulkimg with its extra, "
-        f"in its checkout: uv tool install '.[sql]' (or pip install {what} in bulkimg's environment)"
-    )
 
 
 class ReadOnly(NamedTuple):
@@ -164,7 +157,7 @@ def connect(address: Address, source: SqlSource) -> ReadOnly:
         engine = create_engine(address.url, poolclass=NullPool, hide_parameters=True, **make)
         connection = engine.connect()
     except ImportError:
-        raise _missing(where, "PyMySQL" if address.dialect == "mysql" else "psycopg") from None
+        raise not_installed(where, "PyMySQL" if address.dialect == "mysql" else "psycopg", "sql") from None
     except (SQLAlchemyError, OSError, ValueError, TypeError, RuntimeError) as error:
         name, why = NAMES[address.dialect], address.reason(error)
         fix = "check that it is up, and the address, user and password"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from bulkimg.errors import ManifestRefused, UsageError
+from bulkimg.errors import ManifestRefused, UsageError, not_installed
 from bulkimg.manifest.formats import other_format
 from bulkimg.manifest.source import LONGEST_MAGIC, MAX_LINE, Unreadable
 from bulkimg.manifest.tabular import Record
@@ -144,10 +144,7 @@ def _library(name: str) -> ModuleType:
     try:
         import duckdb
     except ImportError:
-        raise UsageError(
-            f"{name}: Parquet needs duckdb, which is not installed; install bulkimg with its extra, "
-            "in its checkout: uv tool install '.[parquet]' (or pip install duckdb in bulkimg's environment)"
-        ) from None
+        raise not_installed(f"{name}: Parquet", "duckdb", "parquet") from None
     return duckdb
 
 

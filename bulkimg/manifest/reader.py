@@ -467,7 +467,20 @@ def _with_bad_cells(row: Row, record: Record, bound: _Bound) -> Row:
     others = () if is_blank_otherwise else [problem for problem in row.problems if problem.column not in bad]
     row.problems = (*(problem for _, problem in record.bad), *others)
     row.warnings = tuple(warning for warning in row.warnings if warning.column not in bad)
+    row.cells = _still_refused(record, bound)
     return row
+
+
+def _still_refused(record: Record, bound: _Bound) -> tuple[str, ...]:
+    """Return the cells as a workbook of results keeps them: the bad ones end with a NUL, which no field accepts.
+
+    Their texts alone do not say why they were refused: "46327" was a date, and would be taken as a name.
+    """
+    places = {at if at >= 0 else bound.uuid for at, _ in record.bad}
+    marked = (("?" if is_blank(cell) else cell) + "\0" for cell in record.cells)  # a NUL alone would be blank
+    return tuple(
+        mark if at in places else cell for at, (cell, mark) in enumerate(zip(record.cells, marked, strict=True))
+    )
 
 
 def _as_text(value: Any) -> str:

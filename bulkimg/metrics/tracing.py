@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from bulkimg import __version__
-from bulkimg.errors import UsageError
+from bulkimg.errors import UsageError, not_installed
 from bulkimg.metrics.collector import EXPORTER, check_variables, deliver, make_exporter, shown
 from bulkimg.metrics.overheard import culprits, overheard
 from bulkimg.model import (
@@ -43,10 +43,7 @@ def check_tracing() -> None:
                 import_module(name)
         _AT_IMPORT.extend(said)
     except ImportError:
-        raise UsageError(
-            "--otel: the packages of OpenTelemetry are not installed; install bulkimg with its extra metrics, "
-            "such as pipx install '.[metrics]', or leave --otel out"
-        ) from None
+        raise not_installed("--otel", "opentelemetry-exporter-otlp-proto-http", "metrics") from None
     except ValueError as error:  # some variables are read when the packages are imported
         raise _unusable(error) from None
     check_variables(os.environ)

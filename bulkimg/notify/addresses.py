@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from bulkimg.credentials import read_private, run_command
-from bulkimg.errors import UsageError
+from bulkimg.errors import UsageError, not_installed
 from bulkimg.model import NotifyFailed
 from bulkimg.notifications import NotifyRule
 from bulkimg.notify import by_apprise, healthchecks, webhook
@@ -126,7 +126,4 @@ def _check_apprise(text: str, source: str) -> None:
     if not all(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", line) for line in text.split("\n")):
         raise UsageError(f"{source} does not hold addresses of apprise; write one a line, such as scheme://…")
     if not by_apprise.is_installed():
-        raise UsageError(
-            f"{source} needs apprise, which is not installed; install bulkimg with its extra, "
-            "in its checkout: uv tool install '.[notify]' (or pip install apprise in bulkimg's environment)"
-        )
+        raise not_installed(source, "apprise", "notify")

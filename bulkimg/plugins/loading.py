@@ -56,6 +56,13 @@ def load(names: Sequence[str], hide: Hide = str) -> tuple[Plugin, ...]:
     return tuple(_loaded(name, installed, hide) for name in names)
 
 
+def refuse_missing(names: Sequence[str]) -> None:
+    """Raise UsageError for a plugin that is missing or double. Nothing is imported."""
+    installed = _installed() if names else {}
+    for name in names:
+        _entry(name, installed)
+
+
 def _installed() -> dict[str, list[EntryPoint]]:
     """Return the entry points of all installed packages by name. Nothing is imported."""
     found: dict[str, list[EntryPoint]] = {}
@@ -70,16 +77,21 @@ def _installed() -> dict[str, list[EntryPoint]]:
     return found
 
 
-def _loaded(name: str, installed: dict[str, list[EntryPoint]], hide: Hide) -> Plugin:
+def _entry(name: str, installed: dict[str, list[EntryPoint]]) -> EntryPoint:
     found = installed.get(name, [])
     if not found:
         raise UsageError(f"plugin {name!r} is not installed{_others(name, installed)}")
     if len(found) > 1:
         packages = " and ".join(" ".join(_package(entry)) for entry in found)
         raise UsageError(f"plugin {name}: {packages} have an entry point of this name; keep one of them")
-    package, version = _package(found[0])
+    return found[0]
+
+
+def _loaded(name: str, installed: dict[str, list[EntryPoint]], hide: Hide) -> Plugin:
+    entry = _entry(name, installed)
+    package, version = _package(entry)
     label = f"plugin {name} ({package} {version})"
-    thing = _imported(found[0], label, hide)
+    thing = _imported(entry, label, hide)
     try:
         _check(thing, label)
         manager = pluggy.PluginManager(PROJECT)

@@ -216,6 +216,8 @@ class CampaignStatusDocument(_CampaignPart):
     targets: Sequence[TargetStatus]
     removed: Sequence[str]
     """Runs that were removed since."""
+    unreadable: Sequence[str] = ()
+    """Targets whose run cannot be read, each with the reason; they are in no count."""
     next: str | None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from bulkimg.errors import UsageError
+from bulkimg.errors import UsageError, not_installed
 from bulkimg.ledger import Ledger, RunDirectory
 from bulkimg.ledger.files import replacing_bytes
 from bulkimg.ledger.store import storage_errors
@@ -28,10 +28,7 @@ def check_library(option: str, kind: str) -> None:
     try:
         import_module("duckdb")  # imported only where Parquet is asked for
     except ImportError:
-        raise UsageError(
-            f"{option}: Parquet needs duckdb, which is not installed; install bulkimg with its extra, in its checkout: "
-            "uv tool install '.[parquet]' (or pip install duckdb in bulkimg's environment)"
-        ) from None
+        raise not_installed(f"{option}: Parquet", "duckdb", "parquet") from None
 
 
 def check_size(option: str, kind: str, rows: int, columns: Sequence[str] | None) -> None:

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bulkimg.credentials import CREDENTIAL_VARIABLES, NAMES, PROFILE_KEYS, missing_parts, too_open
+from bulkimg.engine.together import check_together
 from bulkimg.errors import UsageError
 from bulkimg.layers import (
     Layer,
@@ -21,6 +22,8 @@ from bulkimg.layers import (
     read_toml,
     variables,
 )
+from bulkimg.manifest.statement import Dialect, check
+from bulkimg.plugins.loading import refuse_missing
 from bulkimg.schedule.access import READ, RUN, WRITE, User, refusal, this_user
 from bulkimg.schedule.job import Job, Kind, file_name, parse_credentials
 from bulkimg.settings import Settings
@@ -51,6 +54,9 @@ def read_job(
         found.append(job)
         said = [*_reasons(job, kind, secrets, environ)]
         reasons += [f"target {target}: {reason}" for reason in said] if target and len(targets) > 1 else said
+    reasons += [*_of_targets_together(dict(zip(targets, (job.settings for job in found), strict=True)))]
+    if kind != "k8s":
+        reasons += [*_of_plugins(found[0].settings)]
     if reasons:
         raise UsageError("\n".join(dict.fromkeys(reasons)))
     also = tuple(path for job in found[1:] for path in job.read_paths)
@@ -84,7 +90,12 @@ def _job(
         given,
         tuple(program),
         config_file(environ).absolute() if profile else None,
-        (*_only_here(environ), *_of_short_life(given), *_of_no_manifest(settings)),
+        (
+            *_only_here(environ),
+            *_of_short_life(given),
+            *_of_no_manifest(settings),
+            *_of_plugins_elsewhere(settings, kind, environ),
+        ),
         user or (this_user() if kind == "cron" else None),
     )
     return job, secrets
@@ -94,6 +105,7 @@ def _reasons(job: Job, kind: Kind, secrets: Mapping[str, Any], environ: Mapping[
     """Yield every reason why the job would fail."""
     yield from _of_the_target(job, kind, environ)
     yield from _of_the_manifest(job, kind)
+    yield from _of_the_query(job)
     yield from _of_credentials(job, kind, secrets, environ)
     yield from _of_odd_names(job)
     if kind != "k8s":
@@ -119,6 +131,14 @@ def _of_no_manifest(settings: Settings) -> Iterator[str]:
         yield f"{path}: does not exist yet; until it does, the job is refused (exit 3) and sends nothing"
 
 
+def _of_plugins_elsewhere(settings: Settings, kind: Kind, environ: Mapping[str, str]) -> Iterator[str]:
+    if settings.plugins and kind == "k8s":
+        names = ", ".join(settings.plugins)
+        yield f"plugins {names}: the container has only what is in its image; build one with their packages, and give --image"
+    elif settings.plugins and environ.get("PYTHONPATH"):
+        yield "PYTHONPATH is set in this shell only; the job finds plugins in bulkimg's own environment, so install them there"
+
+
 # -- reasons ------------------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +152,14 @@ def _of_the_target(job: Job, kind: Kind, environ: Mapping[str, str]) -> Iterator
     elif job.settings.endpoint is None:
         here = " (BULKIMG_ENDPOINT is set in this shell only)" if environ.get("BULKIMG_ENDPOINT") else ""
         yield f'{job.path}: has no endpoint{here}; add endpoint = "https://HOST:PORT" in [target]'
+
+
+def _of_targets_together(targets: Mapping[str, Settings]) -> Iterator[str]:
+    """Refuse targets that cannot be one campaign. One without an endpoint has its own reason."""
+    try:
+        check_together({name: settings for name, settings in targets.items() if name and settings.endpoint})
+    except UsageError as error:
+        yield str(error)
 
 
 def _of_the_manifest(job: Job, kind: Kind) -> Iterator[str]:
@@ -150,6 +178,41 @@ def _of_the_manifest(job: Job, kind: Kind) -> Iterator[str]:
         )
     elif kind == "k8s" and not is_inside:
         yield f"{where}: the manifest {given!r} is not in the job's folder, which is all that the container gets; move it to {job.folder}"
+
+
+def _of_the_query(job: Job) -> Iterator[str]:
+    """Refuse a query that is not there, and one that no database would take as a query."""
+    if job.settings.source is None:
+        return
+    path = job.settings.source.sql_file
+    if not _is_there(path):
+        yield f"{path}: does not exist; write the query there, or correct sql_file in [source]"
+        return
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError:
+        return  # who may read it is another check
+    except UnicodeDecodeError:
+        yield f"{path}: the query is not UTF-8; save it as UTF-8"
+        return
+    if all(refused := [_refused(text, dialect, str(path)) for dialect in get_args(Dialect)]):
+        yield refused[0]
+
+
+def _refused(text: str, dialect: Dialect, name: str) -> str:
+    try:
+        check(text, dialect, name)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def _of_plugins(settings: Settings) -> Iterator[str]:
+    """Refuse a plugin that is not installed. None is imported: this may be root's process."""
+    try:
+        refuse_missing(settings.plugins)
+    except UsageError as error:
+        yield str(error)
 
 
 def _raw(path: Path, key: str) -> Any:

@@ -245,7 +245,7 @@ CAMPAIGN = (
     Bug("a row goes to its own target only", "campaign.create._homes", "places.get(row.target, ()) if row.target else (0,)", "everywhere", "tests/campaign"),
     Bug("a row without a target is not lost", "campaign.create._homes", "places.get(row.target, ()) if row.target else (0,)", "places.get(row.target, ())", "tests/campaign"),
     Bug("a row for an unknown target is a problem", "Columns.target_of", "name in self._target_names", "True", "tests/campaign"),
-    Bug("two targets are two servers", "campaign.create.check_together", "(other := by_target.setdefault(settings.target, name)) != name", "False", "tests/campaign"),
+    Bug("two targets are two servers", "engine.together.check_together", "(other := by_target.setdefault(settings.target, name)) != name", "False", "tests/campaign"),
     Bug("a dead target stops no other", "campaign.execute.Execution._one", "self._stop_on_failure and self._ended[name].exit_code and (not self._sides.is_stopping)", "self._ended[name].exit_code", "tests/campaign"),
     Bug("one question before anything is sent anywhere", "Together.approve", "", "return True", "tests/campaign"),
     Bug("the exit code is the worst", "totals.worst", "code in found", "True", "tests/campaign"),
@@ -271,7 +271,7 @@ TABLES = (
 
 PLUGINS = (
     Bug("only a plugin that is named is imported", "loading.load", "tuple((_loaded(name, installed, hide) for name in names))", "tuple([_loaded(name, installed, hide) for name in installed])[:len(names)]"),
-    Bug("two packages with one plugin's name are refused", "loading._loaded", "len(found) > 1", "False"),
+    Bug("two packages with one plugin's name are refused", "loading._entry", "len(found) > 1", "False"),
     Bug("a plugin that calls sys.exit ends no run", "loading.Plugin.call", "BaseException", "Exception"),
     Bug("what a plugin says shows no credential", "plugins.environment_redactor", "redactor.add_secret(...)", "None", "tests/plugins/test_rows.py -k credential"),
     Bug("a plugin cannot lead a change to another image", "plugins.rows._KEPT", "", "('line', 'expects', 'cells')"),

@@ -319,7 +319,7 @@ def test_old_campaigns_are_removed_run_by_run_and_then_as_a_whole(ready: Cli) ->
     assert ready("status", "n3", "--json").json()["rows"] == 20
 
 
-def test_a_job_with_several_targets_is_scheduled(ready: Cli) -> None:
+def test_a_job_with_several_targets_is_scheduled(ready: Cli, servers: dict[str, Server]) -> None:
     for name, text in (("account", "admin"), ("password", "password")):
         (ready.place / ready.write(name, text)).chmod(0o600)
     given = [word for name in ("account", "password") for word in ("--credential", f"{name}={ready.place / name}")]
@@ -329,6 +329,29 @@ def test_a_job_with_several_targets_is_scheduled(ready: Cli) -> None:
     said = ready("schedule", "job.toml", "--when", "02:30", "--as", "cron", *given, code=2).err
     assert "target moon: " in said
     assert "has no endpoint" in said
+    eu = servers["eu"].url
+    for text, why in (
+        (job({"eu": eu, "us": eu}), "targets eu and us are both"),
+        (job({"eu": eu, "us": servers["us"].url}) + '[results]\npath = "one.csv"\n', "every target would replace it"),
+    ):
+        ready.write("job.toml", text)
+        assert why in ready("schedule", "job.toml", "--when", "02:30", "--as", "cron", *given, code=2).err
+
+
+def test_check_and_dry_run_read_the_rows_as_the_run_will(ready: Cli, servers: dict[str, Server]) -> None:
+    image = sorted(servers["eu"].images())[0]
+    ready.write("m.csv", f"uuid,region,name\n{image},eu,a\n{image},us,b\n")
+    assert ready("check", "job.toml").err.startswith("m.csv: 2 rows for 3 targets, all valid")
+    assert ready("run", "job.toml", "--dry-run").out.endswith(
+        "2 rows would be sent to 3 targets; nothing was sent (dry run)\n"
+    )
+    ready.write(
+        "job.toml", (ready.place / "job.toml").read_text().replace('target_column = "region"', "every_target = true")
+    )
+    ready.write("m.csv", f"uuid,_region,name\n{image},eu,a\n")
+    assert ready("run", "job.toml", "--dry-run", "--json").json()["to_send"] == 3
+    ready.write("m.csv", f"uuid,name\n{image},\nx,y\n")
+    assert ready("check", "job.toml", code=3).out.count("uuid 'x'") == 1
 
 
 def test_last_names_the_campaign_or_asks_which_run(ready: Cli) -> None:
@@ -342,6 +365,13 @@ def test_last_names_the_campaign_or_asks_which_run(ready: Cli) -> None:
         assert "Traceback" not in done.err
 
 
+def test_what_takes_one_run_names_the_runs_of_a_campaign(ready: Cli) -> None:
+    ready("plan", "job.toml", "--run-id", "o1")
+    for command in ("results", "verify", "watch"):
+        why = ready(command, "o1", code=2).err
+        assert "'o1' is a campaign of several runs; name one of them: o1.asia, o1.eu, o1.us" in why
+
+
 def test_a_damaged_campaign_file_says_how_to_go_on(ready: Cli) -> None:
     ready("plan", "job.toml", "--run-id", "x1")
     path: Path = ready.place / "runs/x1/campaign.json"
@@ -349,3 +379,70 @@ def test_a_damaged_campaign_file_says_how_to_go_on(ready: Cli) -> None:
         path.write_text(text)
         assert "name its runs one by one: x1.TARGET" in ready("status", "x1", code=8).err
     assert ready("status", "x1.eu").code == 0
+
+
+def test_a_name_is_that_of_its_own_campaign_and_of_no_longer_one(ready: Cli) -> None:
+    ready("plan", "job.toml", "--run-id", "move-10")
+    done = ready("run", "job.toml", "--run-id", "move-1")
+    assert "resuming" not in done.err
+    assert ready("status", "move-10", "--json").json()["state"] == "planned"
+
+
+def test_a_refused_campaign_leaves_its_name(ready: Cli) -> None:
+    text = (ready.place / "m.csv").read_text()
+    ready.write("m.csv", text.replace(",asia,", ",aisa,", 1))
+    ready("run", "job.toml", "--run-id", "r1", code=3)
+    ready.write("m.csv", text)
+    ready("run", "job.toml", "--run-id", "r1")
+
+
+def test_what_a_killed_process_left_of_a_creation_does_not_keep_the_name(ready: Cli) -> None:
+    ready("plan", "job.toml", "--run-id", "k1")
+    (ready.place / "runs/k1/campaign.json").unlink()
+    (ready.place / "runs/k1/report.html").unlink(missing_ok=True)
+    assert "already exists" in ready("run", "job.toml", "--run-id", "k1", code=7).err, "its runs have plans"
+    for name in NAMES:
+        for path in (ready.place / f"runs/k1.{name}").iterdir():
+            path.unlink()
+    ready("run", "job.toml", "--run-id", "k1")
+
+
+def test_standard_input_can_be_given_again_under_the_same_name(ready: Cli) -> None:
+    ready.write("job.toml", (ready.place / "job.toml").read_text().replace("m.csv", "-"))
+    text = (ready.place / "m.csv").read_text()
+    ready("plan", "job.toml", "--run-id", "s1", stdin=text)
+    assert "resuming campaign s1" in ready("run", "job.toml", "--run-id", "s1", stdin=text).err
+
+
+def test_a_campaign_with_a_dead_target_is_undone_where_it_sent(ready: Cli, servers: dict[str, Server]) -> None:
+    tables = {name: server.table() for name, server in servers.items()}
+    urls = {name: server.url for name, server in servers.items()}
+    ready.write("dead.toml", job(urls | {"us": DEAD}))
+    ready("run", "dead.toml", "--run-id", "d2", "--max-outage", "1s", code=5)
+    ready("undo", "d2")
+    assert {name: server.table() for name, server in servers.items()} == tables
+
+
+def test_a_damaged_ledger_stops_no_other_target(ready: Cli, servers: dict[str, Server]) -> None:
+    tables = {name: server.table() for name, server in servers.items()}
+    ready("run", "job.toml", "--run-id", "b1")
+    (ready.place / "runs/b1.us/run.db").write_bytes(b"no ledger" * 1000)
+    ready("undo", "b1", "--run-id", "ub", code=8)
+    assert servers["eu"].table() == tables["eu"]
+    assert servers["asia"].table() == tables["asia"]
+    assert servers["us"].table() != tables["us"]
+
+
+def test_no_target_replaces_the_results_of_another(ready: Cli) -> None:
+    ready("plan", "job.toml", "--run-id", "o1")
+    assert "{target}" in ready("apply", "o1", "--results", "r.csv", code=2).err
+    ready("apply", "o1", "--results", "r-{target}.csv")
+    assert {path.name for path in ready.place.glob("r-*")} == {f"r-{name}.csv" for name in NAMES}
+    assert "{target}" in ready("undo", "o1", "--results", "r.csv", code=2).err
+    assert "--metrics-listen" in ready("undo", "o1", "--metrics-listen", "127.0.0.1:0", code=2).err
+
+
+def test_an_id_without_room_for_a_target_is_refused(ready: Cli) -> None:
+    assert "is too long" in ready("run", "job.toml", "--run-id", "n" * 98, code=2).err
+    ready("run", "job.toml", "--run-id", "n" * 95)
+    assert ready("status", "n" * 95, "--json").json()["exit_code"] == 0

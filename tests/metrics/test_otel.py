@@ -339,7 +339,8 @@ def test_without_the_packages_it_says_how_to_install_them(cli: Cli, server: Serv
     path = os.pathsep.join([str(cli.place / "hidden"), cli.env()["PYTHONPATH"]])
     said = cli.at(server)("run", "m.csv", "--otel", code=2, PYTHONPATH=path).err
     assert said.startswith(
-        "bulkimg: --otel: the packages of OpenTelemetry are not installed; install bulkimg with its extra"
+        "bulkimg: --otel needs opentelemetry-exporter-otlp-proto-http, which is not installed; install bulkimg with its extra"
     )
+    assert "'.[metrics]'" in said
     assert said.count("\n") == 1
     assert len(server.requests()) == before

@@ -204,6 +204,7 @@ def test_the_own_columns_come_first_and_are_the_same_texts(tmp_path: Path) -> No
     assert [row[:4] for row in sheet[1:]] == cells
 
 
+TRAPS = "samples/traps.xlsx"
 MISTAKES = "\n".join([
     "uuid,name,platform,userTags",
     f"{uuid(1)},web,Linux,a;b",
@@ -452,3 +453,16 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     part = xlsx._Part(lambda data: written.append(len(data)), is_large=False)
     xlsx._write_sheet(part, Sheet("results", lambda: iter(lines), (10.0,)), is_first=True)
     assert max(written) < 100_000 < sum(written)
+
+
+def test_a_cell_that_was_refused_for_its_kind_is_no_text_that_is_taken_later(tmp_path: Path) -> None:
+    """Its text alone does not say that it was a date, an error or in a hidden row."""
+    rows = list(Manifest(TRAPS, Settings(sheet="Images")).rows())
+    ledger, directory = run_of(tmp_path, "traps.xlsx", Path(TRAPS).read_bytes(), sheet="Images")
+    write_table(ledger, directory, tmp_path / "x.xlsx", "xlsx", held=True)
+    ledger.close()
+    again = list(Manifest(str(tmp_path / "x.xlsx"), Settings()).rows())
+    assert [bool(row.problems) for row in again] == [bool(row.problems) for row in rows]
+    assert sum(bool(row.problems) for row in again) == 11
+    dated = next(cells for cells in texts(tmp_path / "x.xlsx") if "DATE_CELL" in cells)
+    assert dated[:2] == ["f72f2bb83586fca7fa0b85188296f5ea", "46327\0"]

@@ -24,9 +24,16 @@ class Job:
     def file(self) -> Path:
         return self.cli.place / "job.toml"
 
-    def write(self, more: str = "", *, manifest: str = "m.csv", target: str = f'endpoint = "{ENDPOINT}"') -> None:
+    def write(
+        self,
+        more: str = "",
+        *,
+        manifest: str = "m.csv",
+        target: str = f'endpoint = "{ENDPOINT}"',
+        plugins: str = "[]",
+    ) -> None:
         self.cli.write("m.csv", f"uuid,name\n{'0' * 31}1,x\n")
-        text = f'[job]\nname = "{self.name}"\nmanifest = "{manifest}"\n[target]\n{target}\n{more}'
+        text = f'[job]\nname = "{self.name}"\nmanifest = "{manifest}"\nplugins = {plugins}\n[target]\n{target}\n{more}'
         self.cli.write("job.toml", text)
         for name in ("account", "password", "session"):
             self.cli.write(name, f"{name}-secret\n")

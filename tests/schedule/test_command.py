@@ -79,6 +79,7 @@ def test_a_time_that_cannot_be_is_refused_with_a_fix(job: Job, when: str, kind: 
         ({"more": "[rum]\nyes = true\n"}, {}, r"job.toml:\d+: unknown table"),
         ({"more": '[run]\nrate = "fast"\n'}, {}, r"job.toml:\d+"),
         ({"more": '[[hook]]\nat = "before-run"\nrun = ["no-such-program-anywhere"]\n'}, {}, "write its whole path"),
+        ({"plugins": '["no-such-plugin"]'}, {}, "'no-such-plugin' is not installed .*install its package"),
     ],
 )  # fmt: skip
 def test_a_job_that_would_fail_at_night_is_refused(
@@ -131,6 +132,33 @@ def test_a_profile_with_a_command_is_enough(job: Job) -> None:
 
 def test_options_of_this_shell_are_said_to_be_missing_at_night(job: Job) -> None:
     assert "BULKIMG_RATE is set in this shell only" in job.schedule(kind="cron", BULKIMG_RATE="5/s").err
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        (None, "q.sql: does not exist; write the query there"),
+        ("DELETE FROM image", "DELETE is not a query; write one statement that only reads"),
+        ("SELECT 1; SELECT 2", "a second statement begins here"),
+    ],
+)
+def test_a_query_that_no_database_would_take_is_refused(job: Job, query: str | None, why: str) -> None:
+    place = job.cli.place
+    (place / "job.toml").write_text(
+        '[source]\nsql_file = "q.sql"\nurl_file = "url"\n[target]\nendpoint = "http://127.0.0.1:9"\n'
+    )
+    (place / "url").write_text("sqlite:///x.db\n")
+    (place / "url").chmod(0o600)
+    if query:
+        (place / "q.sql").write_text(query)
+    assert why in job.schedule(kind="cron", code=2).err
+    (place / "q.sql").write_text("SELECT uuid, name FROM image -- `#` and \\' as MySQL has them\n")
+    assert "next time" in job.schedule(kind="cron").err
+
+
+def test_what_an_image_must_have_for_a_plugin_is_said(job: Job) -> None:
+    job.write(plugins='["house-names"]')
+    assert "build one with their packages, and give --image" in job.schedule(kind="k8s").err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
