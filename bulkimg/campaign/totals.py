@@ -62,6 +62,7 @@ def summary_document(
     for one in ended.values():
         counts.update(one.summary.counts if one.summary else {})
     commands = [one.summary.details["next"] for one in ended.values() if one.summary]
+    run_ids = {member.target: member.run_id for member in campaign.members}
     begun_all = all(one.summary or one.error for one in ended.values())
     next_command = following(campaign, commands) if begun_all else f"bulkimg resume {campaign.words}"
     if next_command is None and any(one.error for one in ended.values()):
@@ -75,7 +76,7 @@ def summary_document(
             "targets": [
                 {
                     "target": name,
-                    "run_id": next(member.run_id for member in campaign.members if member.target == name),
+                    "run_id": run_ids.get(name, ""),
                     "exit_code": one.exit_code,
                     "error": str(one.error or ""),
                     "summary": run_document(one.summary) if one.summary else None,

@@ -168,6 +168,7 @@ class TargetEnd(_Part):
 
     target: str
     run_id: str
+    """Empty where no run could be made."""
     exit_code: int
     error: str
     """Why the run could not be executed; empty where it has a summary."""
