@@ -54,7 +54,7 @@ def walk() -> list[Line]:
     """Return the figures of a row that is answered 200."""
     found = {what: cells[2] for what, cells in rows_of("The walk of one row").items()}
     return [
-        at_most(f"{what} that a clean row crosses", aim, found[what])
+        at_most(f"{what} of a clean row, from claim to durable outcome", aim, found[f"{what} to the durable outcome"])
         for what, aim in (("files", 20), ("calls", 45), ("callbacks", 3))
     ]
 
