@@ -97,7 +97,7 @@ def table(counts: Sequence[int]) -> str:
         "## Formats",
         "",
         f"`python -m tests.bench.formats --rows {' '.join(map(str, counts))}`; {machine()}. One process each: in is "
-        "`bulkimg check`, out is `bulkimg results` (19 columns). Rows a second are of processor time.",
+        "`bulkimg check`, out is `bulkimg results` (19 columns). Rows a second are of processor time. A cell of each row has a comma, so that CSV quotes it.",
         "",
         "| rows | | format | rows/s | processor, s | wall, s | peak memory, MB | file, MB |",
         "|---|---|---|---|---|---|---|---|",
