@@ -86,7 +86,7 @@ class Together:
             self._all_here.set()
 
     def cancel(self) -> None:
-        """End a question that nobody will answer."""
+        """End a question that is not needed any more."""
         if self._answer and not self._answer.done():
             self._answer.cancel()
 

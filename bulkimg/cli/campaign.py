@@ -160,17 +160,8 @@ def _refuse(opened: Opened, why: str) -> NoReturn:
 
 def again(known: Campaign, flags: Flags, *, planned: bool = False) -> Opened:
     """Reopen the runs of a campaign that are not finished. `planned`: nothing was sent of them yet."""
-    opened = Opened(known, CommandContext(flags).settings, {}, {})
-    contexts: dict[str, CommandContext] = {}
-    for name, directory in known.runs().items():
-        try:
-            contexts[name] = CommandContext(flags, stored=stored_settings(directory))
-        except (RunRefused, StorageError) as error:  # its ledger is damaged; the others are not
-            opened.errors[name] = error
-            continue
-        contexts[name].refuse_dry_run("resume")
-    check_apart({name: context.settings for name, context in contexts.items()})
-    _warn_of_shared(contexts)
+    contexts, errors = _stored(known, flags, "resume")
+    opened = Opened(known, CommandContext(flags).settings, {}, {}, errors)
     for name, context in contexts.items():
         directory, settings = known.runs()[name], context.settings
         own = {"results": own_results(name, settings.results)} if settings.results else {}
@@ -186,6 +177,25 @@ def again(known: Campaign, flags: Flags, *, planned: bool = False) -> Opened:
     return opened
 
 
+def _stored(
+    known: Campaign, flags: Flags, command: str, left_out: tuple[str, ...] = ()
+) -> tuple[dict[str, CommandContext], dict[str, BulkimgError]]:
+    """Return what is asked of each run, from its own options without `left_out`, and why a run cannot be read."""
+    contexts: dict[str, CommandContext] = {}
+    errors: dict[str, BulkimgError] = {}
+    for name, directory in known.runs().items():
+        try:
+            stored = {key: value for key, value in stored_settings(directory).items() if key not in left_out}
+        except (RunRefused, StorageError) as error:  # its ledger is damaged; the others are not
+            errors[name] = error
+            continue
+        contexts[name] = CommandContext(flags, stored=stored)
+        contexts[name].refuse_dry_run(command)
+    check_apart({name: context.settings for name, context in contexts.items()})
+    _warn_of_shared(contexts)
+    return contexts, errors
+
+
 Create = Callable[[RunDirectory, Settings], OpenRun]
 
 
@@ -193,18 +203,7 @@ def anew(known: Campaign, flags: Flags, kind: str, make: Create, not_taken_over:
     """Create a campaign from the runs of an earlier one. Returns None after a message if no run left anything to do."""
     asked, now = CommandContext(flags).settings, time.time()
     place = asked.model_copy(update={"runs_dir": known.path.parent})
-    contexts: dict[str, CommandContext] = {}
-    errors: dict[str, BulkimgError] = {}
-    for name, directory in known.runs().items():
-        try:
-            stored = {key: value for key, value in stored_settings(directory).items() if key not in not_taken_over}
-        except (RunRefused, StorageError) as error:  # its ledger is damaged; the others are not
-            errors[name] = error
-            continue
-        contexts[name] = CommandContext(flags, stored=stored)
-        contexts[name].refuse_dry_run(kind)
-    check_apart({name: context.settings for name, context in contexts.items()})
-    _warn_of_shared(contexts)
+    contexts, errors = _stored(known, flags, kind, not_taken_over)
     credentials = {name: context.credentials() for name, context in contexts.items()}
     path = create.begin_campaign(place, now, known.runs())
     runs: dict[str, OpenRun] = {}
@@ -335,6 +334,16 @@ def _execute(opened: Opened, questions: Questions | None, *, plan_only: bool = F
 
 
 def _questions(opened: Opened) -> Questions:
+    """Return the questions. What is typed before a later question is no answer to it."""
+    asked = False
+
+    async def answered(question: str, shown: str, runs: Mapping[str, OpenRun]) -> bool:
+        nonlocal asked
+        if asked:
+            screen.forget_typed()
+        asked = True
+        return await _answered(question, shown, runs)
+
     async def plans(found: Mapping[str, PlanCounts]) -> bool:
         images = sum(counts.actions["update"] for counts in found.values())
         where = ", ".join(f"{name} {counts.actions['update']:,}" for name, counts in found.items())
@@ -345,12 +354,12 @@ def _questions(opened: Opened) -> Questions:
             verb = "Redo the changes" if undoes.get("undo_of") else "Put the old values back"
             question = f"{what[0].upper()}{what[1:]}. {verb} on {on}?"
         shown = "\n".join(f"{name}: {plan_line(counts)}" for name, counts in found.items())
-        return await _answered(question, shown, {name: opened.runs[name] for name in found})
+        return await answered(question, shown, {name: opened.runs[name] for name in found})
 
     async def canary(name: str, what: CanaryPassed) -> bool:
         run = opened.runs[name]
         question = f"Send the other {stats.rows_to_do(run.ledger):,} to {name} ({run.settings.target})?"
-        return await _answered(
+        return await answered(
             question, f"{name}: canary: {what.rows:,} of {count(what.rows, 'row')} updated", {name: run}
         )
 

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import termios
 import textwrap
 import time
 from collections import deque
@@ -356,6 +357,12 @@ def _terminal() -> int:
         return os.open(os.ttyname(0), os.O_WRONLY | os.O_NOCTTY)
     except OSError:  # in another namespace it has no name
         return os.dup(0)
+
+
+def forget_typed() -> None:
+    """Drop what was typed and not read yet."""
+    with contextlib.suppress(termios.error):  # standard input is no terminal
+        termios.tcflush(0, termios.TCIFLUSH)
 
 
 def typed() -> str:

@@ -104,7 +104,7 @@ def _known(directory: RunDirectory, *, is_ours: bool = False) -> Known | None:
 
 
 def remove(directory: RunDirectory) -> str:
-    """Remove a run that nobody holds. Returns "" or why it was left."""
+    """Remove a run that no process holds. Returns "" or why it was left."""
     try:
         if directory.path.is_symlink():
             return f"{directory.path}: is a link; remove it yourself"

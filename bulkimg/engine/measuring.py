@@ -150,7 +150,7 @@ class Measuring:
         over, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def tell() -> None:
-            with suppress(RuntimeError):  # nobody waits any more
+            with suppress(RuntimeError):  # the run has ended meanwhile
                 loop.call_soon_threadsafe(over.set)
 
         trace.start_sending(tell)
@@ -161,7 +161,7 @@ class Measuring:
 
 
 class _Told:
-    """What is told of a run: its file, its span, and warnings."""
+    """The file, the span and the warnings of a run."""
 
     def __init__(self, run: OpenRun, observe: Observer, now: Callable[[], float]) -> None:
         self._run, self._observe, self._now = run, observe, now

@@ -63,6 +63,24 @@ def work_of(ledger: Ledger) -> Work:
     return Work(target, ledger.meta("manifest_path") or "", settings.get("job_name", ""), ledger.meta("sha256") or "")
 
 
+class _Waiting:
+    """The wait for other runs of the same work. It is said once."""
+
+    def __init__(self, seconds: float, tell: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self._seconds, self._tell, self._clock = seconds, tell, clock
+        self._end = clock() + seconds
+        self._is_said = False
+
+    def pause(self, other: Other) -> float:
+        """Return the seconds until the next look. Raises RunRefused, which names the other run, when the time is over."""
+        if (left := self._end - self._clock()) <= 0:
+            raise other.refusal(self._seconds)
+        if not self._is_said:
+            self._tell(other.waiting)
+            self._is_said = True
+        return min(LOOK_AGAIN, left)
+
+
 @contextmanager
 def alone(
     runs_dir: Path,
@@ -74,26 +92,20 @@ def alone(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[None]:
-    """Enter the block, which creates a run, once no living run does the same work. Nobody else is in it meanwhile.
+    """Enter the block, which creates a run, once no living run does the same work. No other process is in it meanwhile.
 
     Waits up to `wait` seconds for the other run, then raises RunRefused, which names it. `own` is a run that the caller
     holds. Without `work`, overlapping is allowed.
     """
     make_runs_dir(runs_dir)
-    end = clock() + wait
-    is_said = False
+    waiting = _Waiting(wait, tell, clock)
     while True:
         with _entering(runs_dir):
             other = find_other(runs_dir, work, own) if work else None
             if other is None:
                 yield
                 return
-        if (left := end - clock()) <= 0:
-            raise other.refusal(wait)
-        if not is_said:
-            tell(other.waiting)
-            is_said = True
-        sleep(min(LOOK_AGAIN, left))
+        sleep(waiting.pause(other))
 
 
 async def admit(
@@ -110,20 +122,14 @@ async def admit(
     Only now is everything about the work known, such as that two manifests have the same content.
     """
     runs_dir = directory.path.parent
-    end = clock() + wait
-    is_said = False
+    waiting = _Waiting(wait, tell, clock)
     while True:
         with _entering(runs_dir):
             other = find_other(runs_dir, work_of(ledger), directory.path.name, admitted_only=True)
             if other is None:
                 ledger.set_meta(admitted=True)
                 return
-        if (left := end - clock()) <= 0:
-            raise other.refusal(wait)
-        if not is_said:
-            tell(other.waiting)
-            is_said = True
-        await sleep(min(LOOK_AGAIN, left))
+        await sleep(waiting.pause(other))
 
 
 @contextmanager

@@ -196,7 +196,7 @@ def _begin(opened: ReadOnly, address: Address, source: SqlSource) -> None:
 
 
 def _postgresql_arguments(timeout: float) -> dict[str, Any]:
-    """Return what libpq is told. A server that vanishes is noticed after 30 s."""
+    """Return the parameters for libpq. A server that vanishes is noticed after 30 s."""
     return {
         "connect_timeout": max(2, round(min(CONNECT, timeout))),  # libpq waits for no less
         "client_encoding": "utf8",

@@ -1,4 +1,4 @@
-"""Read a job for a scheduler, and refuse what would fail when nobody is there to see it."""
+"""Read a job for a scheduler, and refuse what would fail at the scheduled time."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def read_job(
     program: Sequence[str],
     environ: Mapping[str, str],
 ) -> Job:
-    """Read and check a job. Raises UsageError with every reason why it would fail when nobody is there."""
+    """Read and check a job. Raises UsageError with every reason why it would fail at the scheduled time."""
     whole = Path(os.path.normpath(path.absolute()))
     targets = job_layer(whole)[0].options.get("target_names", ("",))
     found: list[Job] = []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.terminal import on_a_terminal
+from tests.cli.terminal import _at_terminal, on_a_terminal
 from tests.conftest import UUID, Cli, Server, sandbox_process
 
 ROWS = 30
@@ -357,6 +357,20 @@ def test_check_and_dry_run_read_the_rows_as_the_run_will(ready: Cli, servers: di
     assert ready("run", "job.toml", "--dry-run", "--json").json()["to_send"] == 3
     ready.write("m.csv", f"uuid,name\n{image},\nx,y\n")
     assert ready("check", "job.toml", code=3).out.count("uuid 'x'") == 1
+
+
+def test_what_is_typed_ahead_answers_no_later_question(
+    ready: Cli, servers: dict[str, Server], request: pytest.FixtureRequest
+) -> None:
+    answers = ["y\ny\n", "n\n", "n\n"]  # a doubled yes to the first question
+
+    def typed(shown: bytes) -> bytes:
+        return answers.pop(0).encode() if answers and shown.endswith(b"] ") else b""
+
+    here = Cli(ready.place, {**ready.environment, "TERM": "xterm", "COLUMNS": "120"})
+    code, shown, _ = _at_terminal(here, ("run", "job.toml", "--order", "one-by-one"), typed)
+    assert code == 7, shown
+    assert changed(servers, request.node.name) == {"eu": 10, "us": 0, "asia": 0}
 
 
 def test_last_names_the_campaign_or_asks_which_run(ready: Cli) -> None:
