@@ -410,7 +410,22 @@ def merge(*layers: Layer) -> Settings:
             f"{labels['endpoint']} {settings.endpoint!r} is unencrypted http to another machine, which "
             f"{labels['require_tls']} forbids; use https://"
         )
-    return settings
+    return _named_apart(settings)
+
+
+def _named_apart(settings: Settings) -> Settings:
+    """Give a shard's run, job and result file names of their own: all shards of an array have the same options."""
+    if settings.shard is None:
+        return settings
+    suffix = settings.shard.suffix
+    own: dict[str, object] = {}
+    if settings.run_id and not settings.run_id.endswith(suffix):
+        own["run_id"] = settings.run_id + suffix
+    if (settings.job_name or settings.metrics_file) and not settings.job_name.endswith(suffix):
+        own["job_name"] = (settings.job_name or "run") + suffix
+    if settings.results and not settings.results.stem.endswith(suffix):
+        own["results"] = settings.results.with_stem(settings.results.stem + suffix)
+    return settings.model_copy(update=own)
 
 
 def resuming(layers: Sequence[Layer], stored: Mapping[str, Any]) -> Settings:

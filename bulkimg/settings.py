@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bulkimg.notifications import Hook, NotifyRule
 from bulkimg.query import SqlSource
+from bulkimg.shard import Shard, parse_shard
 from bulkimg.values import (
     Keep,
     Limit,
@@ -79,6 +80,7 @@ class Settings(BaseModel):
     tags_mode: Literal["add", "replace"] = "add"
     note: str = ""
     run_id: Annotated[str, BeforeValidator(parse_run_id, json_schema_input_type=str)] | None = None
+    shard: Annotated[Shard, BeforeValidator(parse_shard, json_schema_input_type=str)] | None = None
     allow_overlap: bool = False
     lock_wait: Annotated[float, BeforeValidator(parse_wait, json_schema_input_type=str | float)] = 0.0
     # the manifest
@@ -139,6 +141,21 @@ class Settings(BaseModel):
     def job_manifest(self) -> str:
         """Return the name of what a job file gives as the manifest: a file, or the file of a query."""
         return str(self.source.sql_file if self.source else self.manifest)
+
+    @property
+    def own_rate(self) -> float:
+        """Return the requests a second of this run: of a shard, its part of the rate."""
+        return self.rate / self.shard.count if self.shard else self.rate
+
+    @property
+    def own_max_changes(self) -> Limit:
+        """Return the changes that this run may plan: of a shard, its part."""
+        return self.shard.part(self.max_changes) if self.shard else self.max_changes
+
+    @property
+    def own_max_errors(self) -> Limit:
+        """Return the errors after which this run stops: of a shard, its part."""
+        return self.shard.part(self.max_errors) if self.shard else self.max_errors
 
     @property
     def target(self) -> str:

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("resume", "Resume an interrupted run."),
     "retry": ("retry", "Send the rows again that are failed, unknown or unprocessed, as a new run."),
     "undo": ("undo", "Put the old values back where they have not changed since, as a new run."),
+    "merge": ("merge", "Put the runs of all shards together into one run."),
     "verify": ("verify", "Read the images again and list what has drifted since a run."),
     "ctl": ("ctl", "Change a running run: rate=5/s, concurrency=8, pause, go, stop, status."),
     "status": ("status", "Show a run's counts, pace and errors by cause, running or not."),

@@ -52,6 +52,11 @@ EXAMPLES: Mapping[str, Examples] = {
         ("bulkimg retry RUN --retries 10", "with more retries per row"),
         ("bulkimg retry RUN --yes --json", "in a script"),
     ),
+    "merge": (
+        ("bulkimg merge runs/relabel-*-of-4", "one run of the runs of four shards"),
+        ("bulkimg merge RUN RUN --partial", "although shards are missing or not finished"),
+        ("bulkimg merge RUN RUN RUN --results all.xlsx", "with one table of all rows"),
+    ),
     "undo": (
         ("bulkimg undo last", "put the old values back, after a question"),
         ("bulkimg undo RUN --plan", "only show what would be put back"),
@@ -155,6 +160,7 @@ CODES_OF: Mapping[str, Sequence[int]] = {
     "plan": (0, 1, 2, 3, 5, 8, 10, 130),
     **dict.fromkeys(("apply", "resume", "retry", "undo"), _AGAIN),
     "verify": (0, 1, 2, 5, 8),
+    "merge": (0, 1, 2, 7, 8),
     "export": (0, 2, 5, 8),
     "try": (0, 1, 2, 5),
     "doctor": (0, 2, 5),
@@ -224,6 +230,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Server": ("endpoint", "base_path", "profile", "ca_file", "action_key"),
     "Targets": ("targets", "order", "stop_on_failure"),
+    "Fleet": ("shard",),
     "Output": ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose"),
     "Monitoring": ("metrics_file", "metrics_listen", "otel"),
 }  # fmt: skip
@@ -231,7 +238,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 RARE = frozenset({
     "sheet", "hidden_rows", "empty_token", "allow_value", "skip_rows", "max_rows", "tags", "tags_mode", "survey",
     "allow_overlap", "lock_wait", "adaptive", "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file",
-    "action_key", "log_format", "metrics_file", "metrics_listen", "otel", "targets", "order", "stop_on_failure", "plugins",
+    "action_key", "log_format", "metrics_file", "metrics_listen", "otel", "shard", "targets", "order", "stop_on_failure", "plugins",
 })  # fmt: skip
 
 

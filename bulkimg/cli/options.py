@@ -145,6 +145,9 @@ OPTIONS: dict[str, Any] = {
     "lock_wait": _text(
         "--lock-wait", "TIME", "Wait this long for the end of another run of this manifest or job.  [default: 0]"
     ),
+    "shard": _text(
+        "--shard", "I/N", "Send one of N parts of the manifest; auto takes I and N from the variables of an array job."
+    ),
     "skip_rows": _text("--skip-rows", "N", "Leave out the first N rows."),
     "max_rows": _text("--max-rows", "N", "Send at most N rows."),
     "where": _many(
@@ -223,6 +226,7 @@ GUARD = ("max_changes", "allow_field", "canary", "allow_overlap", "lock_wait")
 PLAN = ("survey", "tags", "note", "run_id", *GUARD)
 REPORT = ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose")
 METRICS = ("metrics_file", "metrics_listen", "otel")
+SHARD = ("shard",)
 CAMPAIGN = ("targets", "order", "stop_on_failure")
 SPEECH = ("json", "log_format", "quiet")
 
@@ -319,7 +323,7 @@ class CommandContext:
         if job is not None:
             _speak_as_asked_in(job)
         if stored is not None:
-            others = (*TARGET, *PLAN_SHAPE, "run_id")  # of the stored run, or of another one
+            others = (*TARGET, *PLAN_SHAPE, "run_id", "shard")  # of the stored run, or of another one
             kept = {option: value for option, value in environment.options.items() if option not in others}
             environment = Layer(kept, environment.label)
         layers = [flags_layer(flags), environment]

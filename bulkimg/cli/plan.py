@@ -8,7 +8,7 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.execute import cause_line, execute
-from bulkimg.cli.options import CAMPAIGN, MANIFEST, PACE, PLAN, REPORT, TARGET, Flags, with_options
+from bulkimg.cli.options import CAMPAIGN, MANIFEST, PACE, PLAN, REPORT, SHARD, TARGET, Flags, with_options
 from bulkimg.cli.run import Source, ask_for, begin_or_refuse
 from bulkimg.engine.close import plan_document
 from bulkimg.engine.run import OpenRun
@@ -31,7 +31,7 @@ Detailed = Annotated[
 ]
 
 
-@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *CAMPAIGN, *REPORT)
+@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *CAMPAIGN, *SHARD, *REPORT)
 def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -> None:
     """Read the images and show what would change. `bulkimg apply` sends it."""
     given = source
@@ -101,7 +101,7 @@ def warn_of_plan(summary: Summary, run: OpenRun, counts: PlanCounts | None, *, h
     """Warn of what prevents the plan's apply, and say how to apply it."""
     if counts is None:
         return
-    refused = refusal(counts, run.settings.max_changes, run.settings.allow_field)
+    refused = refusal(counts, run.settings.own_max_changes, run.settings.allow_field)
     if summary.reason:
         screen.note(screen.one_line(f"stopped: {summary.reason}"))
     elif refused:

@@ -18,7 +18,7 @@ def command(run: Run, flags: Flags) -> None:
         if several := campaign.anew(directory, flags, "retry", create_retry, ("results",)):
             campaign.execute_and_exit(several)
         return
-    stored = {key: value for key, value in stored_settings(directory).items() if key != "results"}
+    stored = {key: value for key, value in stored_settings(directory).items() if key not in ("results", "shard")}
     asked = CommandContext(flags, stored=stored)
     asked.refuse_dry_run("retry")
     credentials = asked.credentials()

@@ -18,6 +18,7 @@ from bulkimg.cli.options import (
     PACE,
     PLAN,
     REPORT,
+    SHARD,
     TARGET,
     CommandContext,
     Flags,
@@ -46,7 +47,7 @@ Source = Annotated[
 ]
 
 
-@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *CAMPAIGN, *REPORT, *METRICS, "yes", "dry_run")
+@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *CAMPAIGN, *SHARD, *REPORT, *METRICS, "yes", "dry_run")
 def command(source: Source, flags: Flags) -> None:
     """Check, look at the images, send what differs, and write one outcome for every row."""
     given = source
@@ -96,6 +97,10 @@ def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
             raise UsageError(f"{flag(option)} is for a job file with several targets, and {source} is a manifest")
         return asked, source
     asked = CommandContext(flags, job=Path(source))
+    if asked.settings.target_names and asked.settings.shard:
+        raise UsageError(
+            f"{source} has several targets, and --shard divides a run of one; run one target at a time with a job file each"
+        )
     if not asked.settings.target_names and (option := next((name for name in CAMPAIGN if name in flags), "")):
         raise UsageError(f"{flag(option)} needs several targets, and {source} has no table [targets.NAME]")
     return asked, asked.settings.job_manifest

@@ -45,7 +45,7 @@ _OF_THE_RUN = (
     "plugins",
     "yes",
 )
-_NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows")
+_NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows", "shard")
 
 
 @with_options(*_OF_THE_RUN)

@@ -84,7 +84,7 @@ def finish(
     before = ledger.meta("state")
     if before != "refused":
         # A run that has not begun to send keeps its state, so that resuming it makes the plan, or asks, again.
-        state = "done" if not to_do else before if before in ("ready", "planned") else "stopped"
+        state = "done" if not to_do else before if before in ("ready", "planned", "done") else "stopped"
         ledger.set_meta(state=state, ended_at=ended, exit_code=exit_code, requests=requests, sending_s=sending_seconds)
     following = next_command(run, counts, to_do, stop, reached=reached)
     ledger.set_meta(
@@ -109,7 +109,7 @@ def finish(
             "ended_at": iso_utc(ended),
             "duration_s": round(ended - started, 3),
             "pace": {
-                "rate_cap": "unlimited" if math.isinf(run.settings.rate) else run.settings.rate,
+                "rate_cap": "unlimited" if math.isinf(run.settings.rate) else run.settings.own_rate,
                 "concurrency": run.settings.concurrency,
                 "puts": puts,
                 "requests": requests,
@@ -191,8 +191,8 @@ def _write_plan(run: OpenRun) -> None:
     directory = run.directory
     files.write_plan(run.ledger, directory.path / "plan.csv")
     counts, settings = plans.counts(run.ledger), run.settings
-    refused = guarded(counts, settings.max_changes, settings.allow_field) or too_many_missing(
-        counts, settings.max_errors
+    refused = guarded(counts, settings.own_max_changes, settings.allow_field) or too_many_missing(
+        counts, settings.own_max_errors
     )
     from bulkimg.report.plan_page import write_plan_page  # imported only now: most runs draw no plan
 
@@ -217,9 +217,9 @@ def next_command(
     state, words = run.ledger.meta("state"), run.directory.words
     if state == "refused" or (stop is not None and not stop.resumable):
         return None
-    if state == "planned" and guarded(plans.counts(run.ledger), run.settings.max_changes, run.settings.allow_field):
+    if state == "planned" and guarded(plans.counts(run.ledger), run.settings.own_max_changes, run.settings.allow_field):
         return None
-    if to_do:
+    if to_do and state != "done":  # in a merged run, only the shard's own run can be resumed
         # A run keeps its endpoint. If that was wrong, the same command again takes the right one.
         wrong_endpoint = stop is not None and (stop.elsewhere or not reached or state == "ready")
         if stop is not None and stop.exit_code is Exit.TARGET and wrong_endpoint and run.command:

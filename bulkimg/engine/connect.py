@@ -52,7 +52,7 @@ class Server:
 def pace_of(settings: Settings, runtime: Runtime, concurrency: int, *, adapts: bool = False) -> Pace:
     """Return the pace that these settings ask for."""
     return Pace(
-        settings.rate,
+        settings.own_rate,
         concurrency,
         max_outage=settings.max_outage,
         adapts=adapts,
@@ -90,7 +90,8 @@ async def connected(
         breaker.on_closed = lambda seconds: observe(Reopened(seconds))
         breaker.on_give_up = give_up
         reader = Reader(api, breaker, runtime, settings.retries, lambda kind, why: observe(Unreadable(kind, why)))
-        with pace.rate.shared(ports.slots(settings.target)):
+        parts = settings.shard.count if settings.shard else 1
+        with pace.rate.shared(ports.slots(settings.target), parts):
             yield Server(transport, auth, api, reader)
     finally:
         await transport.close()

@@ -32,7 +32,7 @@ from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import nearest, parse_conditions
 
 _IDENTITY = ("manifest_path", "sha256", "query_sha256")  # of what a run was made from
-_LIMITS = ("max_errors", "max_changes", "window")
+_LIMITS = ("max_errors", "max_changes", "window", "shard")
 
 
 def create_run(
@@ -59,7 +59,7 @@ def create_run(
         about = about_source(manifest, path)
         run = begin_run(settings, Parts(attendants, plugins), now, work, tell, **about, plan_only=plan_only)
         with removing_if_refused([run]):
-            load_rows(run.ledger, manifest)
+            load_rows(run.ledger, manifest, settings.shard, skip_invalid=settings.skip_invalid)
             check_results_size(run.ledger, settings)
     run.ledger.set_meta(state="ready")
     return run
@@ -103,7 +103,9 @@ class Parts(NamedTuple):
 
 def work_on(settings: Settings, path: str) -> Work | None:
     """Return what no other run may do at the same time, or None if others may. `path` is the manifest's, or ""."""
-    return None if settings.allow_overlap else Work(settings.target, path, settings.job_name, "")
+    if settings.allow_overlap:
+        return None
+    return Work(settings.target, path, settings.job_name, "", str(settings.shard or ""))
 
 
 def begin_run(

@@ -85,7 +85,8 @@ class Engine:
         self._plugging = Plugging(run.plugins, self._observe, credentials, plan_only=plan_only)
         self._is_over = False  # only messages are sent
         self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
-        self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock)
+        parts = run.settings.shard.count if run.settings.shard else 1
+        self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock, parts)
         watching = [one.watch for one in (self._measuring, self._plugging) if one.is_watching]
         self._watchers = (self.steering.watch, self._recorder.watch, *watching, observe)
 

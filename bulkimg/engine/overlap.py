@@ -29,11 +29,18 @@ class Work(NamedTuple):
     manifest: str  # absolute path
     job: str
     sha256: str
+    shard: str = ""  # as `2/4`
 
     def is_like(self, other: "Work") -> bool:
         """Return whether both would change the same images."""
-        same = zip(self[1:], other[1:], strict=True)
-        return self.target == other.target and any(mine and mine == theirs for mine, theirs in same)
+        if self.target != other.target or self._is_beside(other):
+            return False
+        return any(mine and mine == theirs for mine, theirs in zip(self[1:4], other[1:4], strict=True))
+
+    def _is_beside(self, other: "Work") -> bool:
+        """Return whether both are shards of one division, and not the same one."""
+        mine, theirs = self.shard.partition("/"), other.shard.partition("/")
+        return self.shard != other.shard and bool(self.shard and other.shard) and mine[2] == theirs[2]
 
 
 class Other(NamedTuple):
@@ -60,7 +67,13 @@ def work_of(ledger: Ledger) -> Work:
     """Return the work of this ledger's run."""
     settings = ledger.meta("settings", {})
     target = f"{settings.get('endpoint')}{settings.get('base_path')}"
-    return Work(target, ledger.meta("manifest_path") or "", settings.get("job_name", ""), ledger.meta("sha256") or "")
+    return Work(
+        target,
+        ledger.meta("manifest_path") or "",
+        settings.get("job_name", ""),
+        ledger.meta("sha256") or "",
+        settings.get("shard", ""),
+    )
 
 
 class _Waiting:

@@ -57,12 +57,12 @@ class Planning:
         if self._checksum is not None and not counts.digest.startswith(self._checksum.lower()):
             why = f"--checksum {self._checksum}: the plan has another checksum ({counts.digest}), so nothing was sent; review it again"
             return Ending(Exit.REFUSED, why, resumable=False)
-        if why := too_many_missing(counts, settings.max_errors):
+        if why := too_many_missing(counts, settings.own_max_errors):
             return Ending(Exit.ERROR_LIMIT, why, resumable=False)
         self.missing = counts.actions["missing"]
         if self._plan_only or not counts.actions["update"]:
             return None
-        if refused := refusal(counts, settings.max_changes, settings.allow_field):
+        if refused := refusal(counts, settings.own_max_changes, settings.allow_field):
             return Ending(Exit.REFUSED, f"{refused}; review {plan_page(self._run)}", resumable=False)
         return await approved(PlanMade(counts), self._approve, self._interrupt)
 

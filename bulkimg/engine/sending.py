@@ -112,7 +112,7 @@ class Sending:
         settings = self._run.settings
         return Policy(
             settings.retries,
-            settings.max_errors,
+            settings.own_max_errors,
             settings.job_timeout,
             settings.timeout,
             settings.tags,

@@ -35,8 +35,10 @@ class Steering:
         allow: Callable[[int], None],
         keep: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
+        parts: int = 1,
     ) -> None:
         self._pace = pace
+        self._parts = parts  # of a shard: the kept rate is that of all shards
         self._observe = observe
         self._stop = stop
         self._allow = allow
@@ -71,7 +73,7 @@ class Steering:
                 case "rate":
                     self._pace.rate.set(value)
                     self._observe(Adjusted("rate", rate_text(value)))
-                    self._keep(rate=value)
+                    self._keep(rate=value * self._parts)
                 case "concurrency":
                     self._pace.set_concurrency(value)
                     self._observe(Adjusted("concurrency", str(value)))

@@ -131,8 +131,14 @@ def merge_duplicates(ledger: Ledger, named: Callable[[Problem], Problem] = lambd
             ).fetchall()
             merged += _merge(db, uuid.hex(), found, named)
         db.execute("DROP INDEX IF EXISTS row_uuid")
-        db.execute("CREATE INDEX row_leader ON row (leader) WHERE leader IS NOT NULL")
+    index_leaders(ledger)
     return merged
+
+
+def index_leaders(ledger: Ledger) -> None:
+    """Make the index that leads from an outcome to the rows that are merged into its row."""
+    with ledger.transaction() as db:
+        db.execute("CREATE INDEX row_leader ON row (leader) WHERE leader IS NOT NULL")
 
 
 def _merge(
@@ -171,6 +177,21 @@ def _union(changes: Sequence[Fields]) -> tuple[Fields, str]:
                 return union, name
             union.setdefault(name, value)
     return union, ""
+
+
+def keep_shard(ledger: Ledger, holds: Callable[[bytes | str], bool]) -> int:
+    """Remove the rows of other shards. The others keep their ordinals, so that the shards' runs can be put together.
+
+    `holds` gets a uuid as the table holds it. Returns the number of rows that are merged into others.
+    """
+    with ledger.transaction() as db:
+        ledger.set_meta(rows_of_all=db.execute("SELECT count(*) FROM row").fetchone()[0])
+        db.create_function("is_ours", 1, lambda uuid: holds("" if uuid is None else uuid), deterministic=True)
+        db.execute("DELETE FROM row WHERE NOT is_ours(uuid)")
+        db.execute("DELETE FROM problem WHERE ordinal NOT IN (SELECT ordinal FROM row)")
+        merged: int = db.execute("SELECT count(*) FROM row WHERE leader IS NOT NULL").fetchone()[0]
+    ledger.compact()
+    return merged
 
 
 def settle_empty(ledger: Ledger) -> None:

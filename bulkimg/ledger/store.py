@@ -178,9 +178,13 @@ class Ledger:
         """Let commits return before they reach the disk, for data that can be read again from the manifest."""
         self.db.execute("PRAGMA synchronous=NORMAL")
 
+    def compact(self) -> None:
+        """Give the space of deleted rows back to the disk."""
+        self._do("VACUUM")
+
     def strict(self) -> None:
         """Make every commit durable when it returns, with what was written since `relax`."""
-        self._pragmas("synchronous=FULL", "wal_checkpoint(TRUNCATE)")
+        self._do("PRAGMA synchronous=FULL", "PRAGMA wal_checkpoint(TRUNCATE)")
 
     def checkpoint(self) -> None:
         """Move all commits into run.db itself, unless a reader prevents it.
@@ -195,11 +199,11 @@ class Ledger:
                 self._failure = error
                 raise
 
-    def _pragmas(self, *pragmas: str) -> None:
+    def _do(self, *statements: str) -> None:
         try:
             with storage_errors(self.path):
-                for pragma in pragmas:
-                    self.db.execute(f"PRAGMA {pragma}")
+                for statement in statements:
+                    self.db.execute(statement)
         except StorageError as error:
             self._failure = error
             raise

@@ -28,7 +28,7 @@ from bulkimg.process import event_loop
 from bulkimg.settings import Settings
 
 T = TypeVar("T")
-_NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows")
+_NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows", "shard")
 
 
 def _wait_for(call: Coroutine[Any, Any, T]) -> T:
@@ -102,7 +102,7 @@ async def aresume(run: str, *, credentials: Credentials | None = None, **options
 
 async def aretry(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
     """Run the failed, unknown or unprocessed rows again in a new run. Raises RunRefused if there are none."""
-    directory, asked = _earlier(run, options, credentials, without=("results",))
+    directory, asked = _earlier(run, options, credentials, without=("results", "shard"))
     begun = Carrying(lambda: _something(create_retry, directory, _at(asked.settings, directory)), asked.credentials)
     return await carried_out(begun)
 

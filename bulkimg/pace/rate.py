@@ -38,6 +38,7 @@ class RateLimiter:
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._own = OwnSlots()
         self._theirs: Slots | None = None  # shared with other processes
+        self._parts = 1.0  # the rate of all of them together, as a multiple of this one's
         self._clock = clock
         self._throttler = Throttler(rate_limit=1)
         self._turn = asyncio.Lock()
@@ -59,13 +60,16 @@ class RateLimiter:
             self._apply()
 
     @contextmanager
-    def shared(self, slots: Slots) -> Iterator[None]:
-        """Share these slots with other processes within the block. They are closed at its end."""
-        self._theirs = slots
+    def shared(self, slots: Slots, parts: float = 1.0) -> Iterator[None]:
+        """Share these slots with other processes within the block. They are closed at its end.
+
+        `parts`: this rate is one of so many equal parts, and all processes together may use the whole.
+        """
+        self._theirs, self._parts = slots, parts
         try:
             yield
         finally:
-            self._theirs = None
+            self._theirs, self._parts = None, 1.0
             slots.close()
 
     @property
@@ -89,9 +93,9 @@ class RateLimiter:
         if math.isinf(self._present):
             return
         async with self._turn:
-            for slots in (self._own, self._theirs):
+            for slots, parts in ((self._own, 1.0), (self._theirs, self._parts)):
                 while slots and not math.isinf(self._present):
-                    seconds = slots.take(self._clock(), STRETCH / self._present)
+                    seconds = slots.take(self._clock(), STRETCH / (self._present * parts))
                     if not seconds:
                         break
                     await self._sleep_or_change(seconds)

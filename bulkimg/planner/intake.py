@@ -2,15 +2,27 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from bulkimg.ledger import Ledger
-from bulkimg.ledger.intake import add_problems, add_rows, add_warnings, batches, merge_duplicates, settle_empty
+from bulkimg.ledger import Ledger, stats
+from bulkimg.ledger.intake import (
+    add_problems,
+    add_rows,
+    add_warnings,
+    batches,
+    keep_shard,
+    merge_duplicates,
+    settle_empty,
+)
 from bulkimg.manifest import Manifest
 from bulkimg.model import Row, SoundRow
+from bulkimg.shard import Shard
 
 
-def load_rows(ledger: Ledger, manifest: Manifest) -> None:
-    """Read every row into the ledger. Afterwards its header knows the manifest's columns, digest and peculiarities."""
-    loading = _Loading(ledger)
+def load_rows(ledger: Ledger, manifest: Manifest, shard: Shard | None = None, *, skip_invalid: bool = False) -> None:
+    """Read every row into the ledger. Afterwards its header knows the manifest's columns, digest and peculiarities.
+
+    Of a sound manifest only the rows of the shard stay. Every shard reads all rows, so that all refuse the same manifests.
+    """
+    loading = _Loading(ledger, shard, skip_invalid=skip_invalid)
     for batch in batches(manifest.stored_rows()):
         loading.add(batch)
     loading.end(manifest)
@@ -41,8 +53,9 @@ def load_split(ledgers: Sequence[Ledger], manifest: Manifest, homes: Callable[[R
 class _Loading:
     """The loading of one ledger."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, shard: Shard | None = None, *, skip_invalid: bool = False) -> None:
         self._ledger = ledger
+        self._shard, self._skip_invalid = shard, skip_invalid
         self._next, self._empty = 1, 0
         ledger.relax()  # the manifest can be read again
 
@@ -58,6 +71,8 @@ class _Loading:
         add_problems(ledger, manifest.problems)
         add_warnings(ledger, manifest.warnings)
         merged = merge_duplicates(ledger, manifest.named)
+        if self._shard and self._may_be_sent():
+            merged = keep_shard(ledger, self._shard.holds)
         if self._empty:
             settle_empty(ledger)
         ledger.strict()
@@ -74,3 +89,7 @@ class _Loading:
                 remarks=manifest.remarks,
             )
         ledger.keep_checksums()
+
+    def _may_be_sent(self) -> bool:
+        problems, _, fatal = stats.problem_counts(self._ledger)
+        return not fatal and (not problems or self._skip_invalid)
