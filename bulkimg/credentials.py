@@ -47,6 +47,17 @@ class AccessKey:
 
 Credentials = Session | Account | AccessKey
 
+
+def identity_of(credentials: Credentials) -> str:
+    """Return `account NAME` or `access key ID`, or "" for a session, which does not show its account."""
+    match credentials:
+        case Account(name):
+            return f"account {name}"
+        case AccessKey(key_id):
+            return f"access key {key_id}"
+    return ""
+
+
 # Our name of each secret or name: its environment variable, and its key in a profile.
 _VARIABLES = {
     "session": "BULKIMG_SESSION",

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 # Upper bounds of the buckets in seconds, ten for each power of ten (the R10 series of ISO 3): a percentile is at most a
 # quarter too high. They hold every bound that Prometheus histograms usually have, such as 0.005 and 2.5.
@@ -40,6 +40,22 @@ class Meter:
             bucket = bisect_left(BOUNDS, seconds)
             self.latency[bucket] = self.latency.get(bucket, 0) + 1
             self.latency_sum += seconds
+
+    def take_in(
+        self,
+        requests: Iterable[tuple[str, str, int]],
+        latency: Iterable[tuple[int, int]],
+        seconds: float,
+        clock: float,
+    ) -> None:
+        """Add what another process counted since the last time: (kind, result, number), and (bucket, number)."""
+        if clock >= self.due:
+            self.on_due(clock)
+        for kind, result, number in requests:
+            self.requests[kind, result] = self.requests.get((kind, result), 0) + number
+        for bucket, number in latency:
+            self.latency[bucket] = self.latency.get(bucket, 0) + number
+        self.latency_sum += seconds
 
     def by_kind(self) -> Counter[str]:
         """Return the number of requests by kind."""

@@ -465,6 +465,14 @@ class PluginWarning:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerChanged:
+    """A worker of the cluster joined, left, is lost or was refused: `what` says which."""
+
+    worker: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """No new row starts; rows in flight finish."""
 
@@ -503,6 +511,7 @@ Event = (
     | PluginWarning
     | ReportFailed
     | Stopping
+    | WorkerChanged
     | Summary
 )
 Observer = Callable[[Event], None]

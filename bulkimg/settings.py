@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from bulkimg.notifications import Hook, NotifyRule
+from bulkimg.place import Place, parse_cluster, parse_desk
 from bulkimg.query import SqlSource
 from bulkimg.shard import Shard, parse_shard
 from bulkimg.values import (
@@ -80,6 +81,8 @@ class Settings(BaseModel):
     tags_mode: Literal["add", "replace"] = "add"
     note: str = ""
     run_id: Annotated[str, BeforeValidator(parse_run_id, json_schema_input_type=str)] | None = None
+    cluster: Annotated[Place, BeforeValidator(parse_cluster, json_schema_input_type=str)] | None = None
+    desk: Annotated[tuple[str, int], BeforeValidator(parse_desk, json_schema_input_type=str)] | None = None
     shard: Annotated[Shard, BeforeValidator(parse_shard, json_schema_input_type=str)] | None = None
     allow_overlap: bool = False
     lock_wait: Annotated[float, BeforeValidator(parse_wait, json_schema_input_type=str | float)] = 0.0

@@ -20,7 +20,7 @@ from bulkimg.runtime import Runtime
 from bulkimg.zstack import ImageApi
 from bulkimg.zstack.wire import new_job_uuid
 
-_ERRORS = (Status.FAILED, Status.UNKNOWN, Status.DRIFTED)
+ERRORS = (Status.FAILED, Status.UNKNOWN, Status.DRIFTED)
 _RENAMED = (Status.UPDATED, Status.DRIFTED, Status.UNKNOWN)  # the name that was read before may be another one now
 
 
@@ -342,7 +342,7 @@ class Loop:
         as_sent = verdict.after is claim.fields  # a clean row repeats the manifest's words, and none of the server's
         if not as_sent:
             verdict = self._redacted(row, verdict)
-        too_many = self._errors.note(error=status in _ERRORS)
+        too_many = self._errors.note(error=status in ERRORS)
         sent = bool(claim.attempt)
         before = (
             {name: claim.before[name] for name in claim.fields if name in claim.before}

@@ -8,7 +8,7 @@ import typer
 from bulkimg.campaign import Campaign
 from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit
-from bulkimg.cli.options import GUARD, METRICS, PACE, REPORT, CommandContext, Flags, with_options
+from bulkimg.cli.options import CLUSTER, GUARD, METRICS, PACE, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find_any
 from bulkimg.engine.create import resume_run, stored_settings
 from bulkimg.errors import UsageError
@@ -24,7 +24,7 @@ Checksum = Annotated[
 ]
 
 
-@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, *METRICS, "plugins", "yes")
+@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, *CLUSTER, "note", *REPORT, *METRICS, "plugins", "yes")
 def command(run: Run, flags: Flags, checksum: Checksum = None) -> None:
     """Every image is looked at once more just before it is changed; one that has changed since the plan is a conflict."""
     if checksum is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", checksum):

@@ -12,6 +12,7 @@ import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.progress import Watcher
+from bulkimg.cluster import ports_of
 from bulkimg.credentials import Credentials
 from bulkimg.engine.close import plan_page, summary_document
 from bulkimg.engine.execute import Engine
@@ -56,7 +57,7 @@ def execute(run: OpenRun, credentials: Credentials, **how: Any) -> Summary:
         allow_files(run.settings.concurrency)
         prints = screen.prints_of_plugins(run.settings.plugins)
         with prints, asyncio.Runner(loop_factory=event_loop()) as runner:
-            engine = Engine(run, credentials, watcher, allow=allow_files, **how)
+            engine = Engine(run, credentials, watcher, ports_of(run.settings, credentials), allow=allow_files, **how)
             watcher.follow(lambda: engine.live)
 
             def status() -> None:

@@ -230,7 +230,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Server": ("endpoint", "base_path", "profile", "ca_file", "action_key"),
     "Targets": ("targets", "order", "stop_on_failure"),
-    "Fleet": ("shard",),
+    "Fleet": ("shard", "cluster", "desk"),
     "Output": ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose"),
     "Monitoring": ("metrics_file", "metrics_listen", "otel"),
 }  # fmt: skip
@@ -238,7 +238,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
 RARE = frozenset({
     "sheet", "hidden_rows", "empty_token", "allow_value", "skip_rows", "max_rows", "tags", "tags_mode", "survey",
     "allow_overlap", "lock_wait", "adaptive", "timeout", "job_timeout", "window", "max_outage", "base_path", "ca_file",
-    "action_key", "log_format", "metrics_file", "metrics_listen", "otel", "shard", "targets", "order", "stop_on_failure", "plugins",
+    "action_key", "log_format", "metrics_file", "metrics_listen", "otel", "shard", "cluster", "desk", "targets", "order", "stop_on_failure", "plugins",
 })  # fmt: skip
 
 

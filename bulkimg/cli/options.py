@@ -148,6 +148,12 @@ OPTIONS: dict[str, Any] = {
     "shard": _text(
         "--shard", "I/N", "Send one of N parts of the manifest; auto takes I and N from the variables of an array job."
     ),
+    "cluster": _text(
+        "--cluster",
+        "WHERE",
+        "Send with the workers of a Dask cluster: local:N, tls://HOST:8786, or a scheduler file. Needs the extra dask.",
+    ),
+    "desk": _text("--desk", "HOST:PORT", "Where the workers of --cluster reach this process."),
     "skip_rows": _text("--skip-rows", "N", "Leave out the first N rows."),
     "max_rows": _text("--max-rows", "N", "Send at most N rows."),
     "where": _many(
@@ -227,6 +233,7 @@ PLAN = ("survey", "tags", "note", "run_id", *GUARD)
 REPORT = ("results", "runs_dir", "progress", "json", "log_format", "quiet", "verbose")
 METRICS = ("metrics_file", "metrics_listen", "otel")
 SHARD = ("shard",)
+CLUSTER = ("cluster", "desk")
 CAMPAIGN = ("targets", "order", "stop_on_failure")
 SPEECH = ("json", "log_format", "quiet")
 

@@ -8,7 +8,18 @@ import typer
 from bulkimg.campaign import Campaign, campaign_of, find_campaign
 from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import execute_and_exit
-from bulkimg.cli.options import GUARD, METRICS, PACE, REPORT, SPEECH, CommandContext, Flags, user_path, with_options
+from bulkimg.cli.options import (
+    CLUSTER,
+    GUARD,
+    METRICS,
+    PACE,
+    REPORT,
+    SPEECH,
+    CommandContext,
+    Flags,
+    user_path,
+    with_options,
+)
 from bulkimg.engine.create import edited_manifest, resume_run, stored_settings
 from bulkimg.errors import RunRefused, UsageError
 from bulkimg.ledger import RunDirectory, find_run
@@ -50,7 +61,7 @@ def runs_dir(flags: Flags) -> Path:
     return CommandContext({key: flags[key] for key in ("runs_dir", *SPEECH) if key in flags}).settings.runs_dir
 
 
-@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, "note", *REPORT, *METRICS, "plugins", "yes")
+@with_options("profile", "ca_file", "action_key", *PACE, *GUARD, *CLUSTER, "note", *REPORT, *METRICS, "plugins", "yes")
 def command(run: Run, flags: Flags) -> None:
     """Rows of unknown fate are asked about first; at most they are sent once more."""
     found = find_any(run, flags)

@@ -3,12 +3,12 @@
 from bulkimg.campaign import Campaign
 from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit, nothing_to_do
-from bulkimg.cli.options import METRICS, PACE, PLAN, REPORT, CommandContext, Flags, with_options
+from bulkimg.cli.options import CLUSTER, METRICS, PACE, PLAN, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find_any
 from bulkimg.engine.create import NothingToDo, create_retry, named_run, resume_run, stored_settings
 
 
-@with_options("profile", "ca_file", "action_key", *PACE, *PLAN, *REPORT, *METRICS, "plugins", "yes")
+@with_options("profile", "ca_file", "action_key", *PACE, *PLAN, *CLUSTER, *REPORT, *METRICS, "plugins", "yes")
 def command(run: Run, flags: Flags) -> None:
     """Its results hold these rows only, under their old line numbers."""
     directory = find_any(run, flags)

@@ -13,6 +13,7 @@ from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit, show
 from bulkimg.cli.options import (
     CAMPAIGN,
+    CLUSTER,
     MANIFEST,
     METRICS,
     PACE,
@@ -47,7 +48,7 @@ Source = Annotated[
 ]
 
 
-@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *CAMPAIGN, *SHARD, *REPORT, *METRICS, "yes", "dry_run")
+@with_options(*TARGET, *PACE, *MANIFEST, *PLAN, *CAMPAIGN, *SHARD, *CLUSTER, *REPORT, *METRICS, "yes", "dry_run")
 def command(source: Source, flags: Flags) -> None:
     """Check, look at the images, send what differs, and write one outcome for every row."""
     given = source
@@ -97,9 +98,11 @@ def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
             raise UsageError(f"{flag(option)} is for a job file with several targets, and {source} is a manifest")
         return asked, source
     asked = CommandContext(flags, job=Path(source))
-    if asked.settings.target_names and asked.settings.shard:
+    if asked.settings.target_names and (
+        option := next((o for o in (*SHARD, *CLUSTER) if getattr(asked.settings, o)), "")
+    ):
         raise UsageError(
-            f"{source} has several targets, and --shard divides a run of one; run one target at a time with a job file each"
+            f"{source} has several targets, and {flag(option)} is for a run of one; give each target a job file of its own"
         )
     if not asked.settings.target_names and (option := next((name for name in CAMPAIGN if name in flags), "")):
         raise UsageError(f"{flag(option)} needs several targets, and {source} has no table [targets.NAME]")

@@ -7,7 +7,7 @@ import typer
 from bulkimg.campaign import Campaign, campaign_of
 from bulkimg.cli import complete, screen
 from bulkimg.cli.execute import execute, execute_and_exit, nothing_to_do, undoing
-from bulkimg.cli.options import METRICS, PACE, REPORT, CommandContext, Flags, with_options
+from bulkimg.cli.options import CLUSTER, METRICS, PACE, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.plan import show_plan
 from bulkimg.cli.resume import Run, find_any, runs_dir
 from bulkimg.engine.create import NothingToDo, create_undo, named_run, resume_run, rows_left, stored_settings
@@ -40,6 +40,7 @@ _OF_THE_RUN = (
     "run_id",
     "allow_overlap",
     "lock_wait",
+    *CLUSTER,
     *REPORT,
     *METRICS,
     "plugins",

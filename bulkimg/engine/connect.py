@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bulkimg.applier import Paced
 from bulkimg.credentials import Credentials
+from bulkimg.engine.carrying import Carriers, ThisProcess
 from bulkimg.engine.control import Handler, listening
 from bulkimg.ledger import OwnThread, WriterThread
 from bulkimg.meter import Meter
@@ -28,14 +29,15 @@ def _http_client(settings: Settings, now: Callable[[], float]) -> Client:
 class Ports:
     """What a run uses of its machine.
 
-    These are the clock and random generator, the network, the writer thread, the rate that processes share, and the
-    orders of `bulkimg ctl`. A simulation passes its own.
+    These are the clock and random generator, the network, the writer thread, the rate that processes share, who carries
+    the rows, and the orders of `bulkimg ctl`. A simulation passes its own.
     """
 
     runtime: Runtime = field(default_factory=Runtime)
     connect: Callable[[Settings, Callable[[], float]], Client] = _http_client
     writer_thread: Callable[[], WriterThread] = OwnThread
     slots: Callable[[str], Slots] = shared_slots
+    carriers: Callable[[], Carriers] = ThisProcess
     listen: Callable[[Path, Handler], AbstractAsyncContextManager[str]] = listening
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from bulkimg import __version__
 from bulkimg.cells import write_cell
+from bulkimg.engine.carrying import check_cluster
 from bulkimg.engine.measuring import check_metrics
 from bulkimg.engine.overlap import Work, alone, work_of
 from bulkimg.engine.plugins import NO_PLUGINS, Plugins, load_observers, load_plugins, with_earlier, with_new
@@ -71,6 +72,7 @@ def check_start(source: str, settings: Settings, *, plan_only: bool = False) -> 
     attendants = Attendants() if plan_only else attendants_of(settings)
     if not plan_only:
         check_metrics(settings)
+        check_cluster(settings)
     return attendants
 
 
@@ -234,7 +236,7 @@ def kept_options(settings: Settings) -> dict[str, Any]:
     """Return the options as Settings accepts them again, with the whole target."""
     how_it_is_shown = {
         "runs_dir", "progress", "json_summary", "log_format", "verbose", "quiet", "yes", "dry_run", "run_id",
-        "allow_overlap", "lock_wait", "encoding_is_configured", "metrics_file", "metrics_listen", "otel",
+        "allow_overlap", "lock_wait", "encoding_is_configured", "metrics_file", "metrics_listen", "otel", "cluster", "desk",
         "targets", "target_names", "target_column", "every_target", "order", "stop_on_failure",
     }  # fmt: skip
     kept = settings.model_dump(
@@ -303,6 +305,7 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
     check_outputs(ledger.meta("manifest") or "", settings)
     check_results_size(ledger, settings)
     check_metrics(settings)
+    check_cluster(settings)
     attendants = Attendants() if state == "done" else attendants_of(settings)
     plugins = NO_PLUGINS if state == "done" else _observers(ledger, settings)
     return OpenRun(directory, ledger, settings, attendants=attendants, plugins=plugins)
@@ -518,6 +521,7 @@ def _begin_from(
     check_outputs(old.meta("manifest") or "", settings)
     attendants = attendants_of(settings)
     check_metrics(settings)
+    check_cluster(settings)
     plugins = replace(load_observers(settings.plugins, old.meta("plugins", [])), remarks=())  # it begins with them
     if records := with_earlier(old.meta("plugins", []), plugins):
         header["plugins"] = records

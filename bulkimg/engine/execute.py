@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bulkimg.applier import Ending
-from bulkimg.credentials import AccessKey, Account, Credentials
+from bulkimg.credentials import Credentials, identity_of
 from bulkimg.engine.attending import Attending
+from bulkimg.engine.carrying import Equipment
 from bulkimg.engine.close import broken_off, conclude, draw, finish, summary_document, write_table
 from bulkimg.engine.connect import Ports, Server, connected, pace_of
 from bulkimg.engine.create import kept_options
@@ -84,7 +85,8 @@ class Engine:
             self._measuring = Measuring(run, self.pace, meter, observe, runtime.now, plan_only=plan_only)
         self._plugging = Plugging(run.plugins, self._observe, credentials, plan_only=plan_only)
         self._is_over = False  # only messages are sent
-        self._sending = Sending(run, self.pace, self._observe, ports, self._interrupt, approve, self._recorder)
+        self._carriers = ports.carriers()
+        self._sending = Sending(run, self._observe, ports, self._interrupt, approve, self._recorder, self._carriers)
         parts = run.settings.shard.count if run.settings.shard else 1
         self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock, parts)
         watching = [one.watch for one in (self._measuring, self._plugging) if one.is_watching]
@@ -172,7 +174,9 @@ class Engine:
             return await self._end(finish(run, None, self._runtime.now()))
         if stop := await self._begin():
             return await self._end(finish(run, stop, self._runtime.now()))
+        equipment = Equipment(run, self.pace, self._recorder.meter, self._observe, self._runtime, self._spelling())
         async with (
+            self._carriers.opened(equipment),
             connected(
                 settings,
                 self._credentials,
@@ -275,6 +279,8 @@ class Engine:
         return asked if asked != "auto" else str(self._run.ledger.meta("action_key", "auto"))
 
     async def _work(self, server: Server) -> Ending | None:
+        if stop := await self._interrupt.until_stopped(self._carriers.ready()):
+            return stop
         if stop := await self._interrupt.until_stopped(server.auth.open()):
             return stop
         self._measuring.surveying()
@@ -303,12 +309,7 @@ class Engine:
 
 def _check_identity(ledger: Ledger, credentials: Credentials) -> None:
     """Check that a run is resumed with the account that began it, as far as the credentials show the account."""
-    who = {Account: "account ", AccessKey: "access key "}.get(type(credentials), "")
-    if isinstance(credentials, Account):
-        who += credentials.name
-    elif isinstance(credentials, AccessKey):
-        who += credentials.key_id
-    before = ledger.meta("identity", "")
+    who, before = identity_of(credentials), ledger.meta("identity", "")
     if who and before and who != before:
         raise RunRefused(
             f"this run was started as {before}, but the credentials now are for {who}; use those of {before}, or start a new run"

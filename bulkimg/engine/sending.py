@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from bulkimg.applier import Ending, Loop, Policy
+from bulkimg.applier import Ending, Policy
+from bulkimg.engine.carrying import LEASES_OVER, Carrier, Carriers, policy_of
 from bulkimg.engine.connect import Ports
 from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
@@ -15,7 +16,6 @@ from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
 from bulkimg.ledger import LiveResults, Writer, plans, stats, write_results
 from bulkimg.model import CanaryPassed, Observer, Settled, Started
-from bulkimg.pace import Pace
 from bulkimg.planner import Reader
 from bulkimg.zstack import ImageApi
 
@@ -29,16 +29,16 @@ class Sending:
     def __init__(
         self,
         run: OpenRun,
-        pace: Pace,
         observe: Observer,
         ports: Ports,
         interrupt: Interrupt,
         approve: Approve | None,
         recorder: Recorder,
+        carriers: Carriers,
     ) -> None:
         self._run = run
+        self._carriers = carriers
         self._recorder = recorder
-        self._pace = pace
         self._observe = observe
         self._runtime = ports.runtime
         self._ports = ports
@@ -46,7 +46,7 @@ class Sending:
         self._approve = approve
         self._writer: Writer | None = None
         self._keeping: set[asyncio.Task[None]] = set()
-        self.runner: Loop | None = None
+        self.runner: Carrier | None = None
         self.seconds = 0.0
 
     def keep(self, **options: Any) -> None:
@@ -85,6 +85,10 @@ class Sending:
         self._observe(Started(run.directory.run_id, str(run.directory.path), target, pending, rows))
         if not pending:
             return None
+        if run.ledger.meta("leased") and (
+            stop := await self._interrupt.until_stopped(self._runtime.sleep(LEASES_OVER))
+        ):
+            return stop  # the workers of an earlier process may begin a request until then
         run.live = live = LiveResults(paths, in_order=afresh)
         writer = Writer(
             run.ledger,
@@ -95,7 +99,7 @@ class Sending:
         )
         self._writer = writer
         self._recorder.begin(writer)
-        policy = self._policy(errors_before)
+        policy = policy_of(run.settings, errors_before)
         try:
             with hours:
                 stop = await self._canary(writer, api, reader, policy)
@@ -108,23 +112,11 @@ class Sending:
         writer.raise_failure()
         return stop
 
-    def _policy(self, errors_before: int) -> Policy:
-        settings = self._run.settings
-        return Policy(
-            settings.retries,
-            settings.own_max_errors,
-            settings.job_timeout,
-            settings.timeout,
-            settings.tags,
-            replace_tags=settings.tags_mode == "replace",
-            errors_before=errors_before,
-        )
-
     async def _carry(
         self, writer: Writer, api: ImageApi, reader: Reader, policy: Policy, only: Sequence[int] | None = None
     ) -> Ending | None:
         """Send all rows, or only these ordinals."""
-        runner = Loop(writer, api, reader, self._pace, policy, self._observe, self._runtime, only=only)
+        runner = self._carriers.carrier(writer, api, reader, policy, only)
         self.runner = runner
         if stop := self._interrupt.stop:
             runner.stop(stop.exit_code, stop.why)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from bulkimg.cluster import ports_of
 from bulkimg.credentials import Credentials
 from bulkimg.engine.close import refusal, refuse
 from bulkimg.engine.create import create_run, named_run, refuse_other_work, resume_run, stored_settings
@@ -184,6 +185,7 @@ class Carrying:
             opened,
             self._credentials,
             observe,
+            ports_of(opened.settings, self._credentials),
             approve=_awaited(self._approve) if self._approve else None,
             checksum=self._checksum,
             plan_only=self._plan_only,

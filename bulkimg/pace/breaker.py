@@ -137,6 +137,16 @@ class CircuitBreaker:
                 pass
         return 0
 
+    def trip(self, why: str) -> None:
+        """Open because another process has found the server down."""
+        if not self.is_open:
+            self._open_for_outage(why)
+
+    def blame_outage(self) -> None:
+        """Count the undecided failures as an outage's, because another process has found the server down."""
+        self._in_a_row = 0
+        self._condemn()
+
     def cause_of(self, failure: int) -> FailureCause:
         """Return the cause of a failure. It is the row as soon as a request that was sent later succeeds."""
         if failure in self._outages:

@@ -73,13 +73,14 @@ class RateLimiter:
             slots.close()
 
     @property
-    def _present(self) -> float:
+    def present(self) -> float:
+        """Return the requests a second that are allowed now: after an outage less than `per_second`."""
         if self._share == 1:
             return self.per_second
         return self._share * (UNLIMITED if math.isinf(self.per_second) else self.per_second)
 
     def _apply(self) -> None:
-        present = self._present
+        present = self.present
         self.is_unlimited = math.isinf(present)
         if not math.isinf(present):
             self._throttler.rate_limit, self._throttler.period = guard(present)
@@ -90,16 +91,16 @@ class RateLimiter:
 
     async def admit(self) -> None:
         """Return when one more request may go out. A cancelled waiter uses no slot."""
-        if math.isinf(self._present):
+        if math.isinf(self.present):
             return
         async with self._turn:
             for slots, parts in ((self._own, 1.0), (self._theirs, self._parts)):
-                while slots and not math.isinf(self._present):
-                    seconds = slots.take(self._clock(), STRETCH / (self._present * parts))
+                while slots and not math.isinf(self.present):
+                    seconds = slots.take(self._clock(), STRETCH / (self.present * parts))
                     if not seconds:
                         break
                     await self._sleep_or_change(seconds)
-            if not math.isinf(self._present):
+            if not math.isinf(self.present):
                 await self._throttler.acquire()
 
     async def _sleep_or_change(self, seconds: float) -> None:

@@ -24,6 +24,7 @@ from bulkimg.model import (
     Stopping,
     Surveyed,
     Unreadable,
+    WorkerChanged,
 )
 from bulkimg.words import count
 
@@ -113,6 +114,8 @@ def _of_control(event: Event) -> str:
             return f"bulkimg ctl is not available for this run: {why}"
         case NotifyFailed(what, why) | MetricsFailed(what, why) | ReportFailed(what, why) | PluginWarning(what, why):
             return f"{what}: {why}; the run and its exit code are not affected"
+        case WorkerChanged(worker, what):
+            return f"worker {worker} {what}"
         case Stopping(why):
             return f"stopping ({why}): waiting for rows in flight"
     return ""

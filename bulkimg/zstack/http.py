@@ -13,7 +13,7 @@ import math
 import os
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,7 @@ class HttpClient:
         self._idle: deque[tuple[float, Connection]] = deque()  # since when; the newest is used first
         self._deadlines: dict[ResponseHandler, float] = {}  # of the requests without an answer
         self._alarm: asyncio.TimerHandle | None = None  # one for all of them: it rings at the earliest deadline
+        self.before_writing: Callable[[], Awaitable[None]] | None = None  # awaited when a request has its connection
 
     async def send(self, request: bytes) -> Answer:
         """Send one request (wire.py formats it). Return its answer, or why there is none."""
@@ -61,6 +62,8 @@ class HttpClient:
         sent = False
         try:
             connection = self._unused() or await self._connect()
+            if self.before_writing:
+                await self.before_writing()
             sent = True
             return await self._exchange(connection, request, deadline)
         except Exception as error:

@@ -1,0 +1,16 @@
+"""Send one run's rows with several processes. One process, the desk, owns the ledger; the workers hold leases."""
+
+from functools import partial
+
+from bulkimg.credentials import Credentials
+from bulkimg.engine.connect import Ports
+from bulkimg.settings import Settings
+
+
+def ports_of(settings: Settings, credentials: Credentials) -> Ports:
+    """Return what a run uses of its machine: with `--cluster`, the workers of a cluster carry its rows."""
+    if settings.cluster is None:
+        return Ports()
+    from bulkimg.cluster.dask import DaskCarriers  # imported only now: it takes half a second
+
+    return Ports(carriers=partial(DaskCarriers, settings.cluster, credentials, settings.desk))

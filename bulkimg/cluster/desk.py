@@ -1,0 +1,404 @@
+"""The desk: the only writer of the ledger, and the owner of gate, retry budget and rate. Workers ask, the desk answers.
+
+Every row that a worker holds has a durable attempt. What a lost worker held may have been sent, so it is handed out again
+as after a crash: the server is asked about it before anything is sent (docs/dev/adr/0019).
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from bulkimg import __version__
+from bulkimg.applier import Ending, Policy
+from bulkimg.applier.errorwatch import ErrorWatch
+from bulkimg.applier.loop import ERRORS
+from bulkimg.cluster.gate import Gate
+from bulkimg.cluster.members import Crew, Member
+from bulkimg.cluster.messages import GRACE, LEASE, Lease, Message, outcome_of
+from bulkimg.cluster.shares import Shares, wanted
+from bulkimg.engine.carrying import Equipment, policy_of
+from bulkimg.errors import Exit, TargetError, UsageError
+from bulkimg.ledger import Writer
+from bulkimg.model import Claim, Outcome, Retrying, Stopping, WorkerChanged
+from bulkimg.zstack.wire import new_job_uuid
+
+HELD_UP = 1.0  # seconds between two looks at the leases that show that this process was held up
+TICK = 0.1  # seconds between two looks at the leases
+KEPT = 2.0  # seconds between two records of the workers
+TRIAL_RATE = 1.0  # requests a second while one worker tries whether the server is well again
+FIRST_WORKER = 60.0  # seconds until the first worker has to be here
+NO_WORKER = 60.0  # seconds without any worker until the run stops
+FAREWELL = 5.0  # seconds in which workers log out
+MOST_ROWS = 500  # of one message
+
+
+class Hall:
+    """Where workers join, for the whole run. Rows are given out while a desk is open in it."""
+
+    def __init__(self, own: Equipment, *, origin: str, account: str) -> None:
+        self._own = own
+        self._action_key = own.action_key
+        self._origin, self._account = origin, account
+        self._runtime, self._pace = own.runtime, own.pace
+        self.crew = Crew(own.pace.limit.most)
+        own.pace.limit = self.crew  # type: ignore[assignment] # what status, report and metrics read of it
+        self.gate = Gate(own.pace.breaker)
+        self._shares = Shares()
+        self._shares.grant("the desk itself", math.inf, math.inf, 0, own.runtime.clock(), own.runtime.clock())
+        self._handlers: dict[str, Callable[[Member, str, Message], Awaitable[dict[str, Any]]]] = {
+            "renew": self._renew,
+            "claim": self._claim,
+            "write": self._write,
+            "leave": self._leave,
+        }
+        self.desk: Desk | None = None
+        self.is_over = False
+        self._refused: list[str] = []
+        self._looked_at = own.runtime.clock()
+        self._changed = asyncio.Event()  # somebody has joined or was refused
+
+    # -- workers --------------------------------------------------------------------------------------------------------
+
+    async def first_worker(self) -> None:
+        """Return when the first worker is here. Raises UsageError where it is refused, TargetError where none comes."""
+        try:
+            async with asyncio.timeout(FIRST_WORKER):
+                while not self.crew.here:
+                    if self._refused:
+                        raise UsageError(f"no worker of the cluster can work for this run: {self._refused[0]}")
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise TargetError(
+                f"no worker of the cluster came within {FIRST_WORKER:g} s, so nothing was sent; check that it has workers, "
+                "that bulkimg is installed there, and that they can reach this machine (--desk HOST:PORT)"
+            ) from None
+
+    def refuse(self, worker: str, why: str) -> None:
+        """Take note that a worker cannot work for this run."""
+        self._refused.append(why)
+        self._tell(worker, f"was refused: {why}")
+        self._changed.set()
+
+    async def handle(self, op: str, message: Message) -> dict[str, Any]:
+        """Obey one message of a worker, and return the answer. A message that comes again gets the same answer."""
+        if op == "join":
+            return self._join(message)
+        member = self.crew.get(str(message.get("worker")))
+        if member is None or op not in self._handlers:
+            return {"gone": True}
+        number, earlier = member.answered.get(op, (0, None))
+        if message["number"] != number:
+            earlier = asyncio.ensure_future(self._handlers[op](member, str(message["worker"]), message))
+            member.answered[op] = (message["number"], earlier)
+        answer: dict[str, Any] = await asyncio.shield(earlier)
+        return answer
+
+    def _join(self, message: Message) -> dict[str, Any]:
+        name = f"{message['host']}:{message['pid']}"
+        if why := self._unfit(message):
+            self.refuse(name, why)
+            return {"refused": why}
+        ends = self._runtime.clock() + LEASE
+        key = self.crew.add(Member(name, message["host"], message["pid"], self._runtime.now(), ends))
+        self._tell(name, "joined")
+        self._changed.set()
+        return {"worker": key, "action_key": self._action_key, "policy": asdict(policy_of(self._own.run.settings, 0))}
+
+    def _unfit(self, message: Message) -> str:
+        """Return why this worker must not work for the run, or ""."""
+        who = f"the worker on {message['host']}"
+        if message["version"] != __version__:
+            return f"{who} has bulkimg {message['version']}, this is {__version__}; install the same version"
+        if message["origin"] != self._origin:
+            return f"{who} is set up for {message['origin']}, but the run is for {self._origin}; change its BULKIMG_ENDPOINT or profile"
+        if self._account and message["account"] and message["account"] != self._account:
+            return f"{who} has the credentials of {message['account']}, but the run is of {self._account}; give it the same account"
+        return ""
+
+    def know_key(self, key: str) -> None:
+        """Tell workers that join from now on how the server spells the action key."""
+        self._action_key = key
+
+    def _tell(self, worker: str, what: str) -> None:
+        self._own.observe(WorkerChanged(worker, what))
+
+    # -- leases ---------------------------------------------------------------------------------------------------------
+
+    async def _renew(self, member: Member, key: str, message: Message) -> dict[str, Any]:
+        self._take_in(member, key, message)
+        now = self._runtime.clock()
+        here, cap = self.crew.here, self._pace.rate.present
+        share, stopping = wanted(cap, here.index(member), len(here)), self._is_stopping
+        sends = (self.desk is not None or self.is_over) and self.gate.may_send(key)
+        if not sends:
+            share = 0.0
+        elif self.gate.is_shut:
+            share = min(share, TRIAL_RATE)
+        member.ends = now + LEASE
+        number, member.rate = self._shares.grant(key, cap, share, message["holding"], member.ends, now)
+        retries = self._retries(message) if sends and not self.gate.is_shut else 0
+        most = 1 if self.gate.is_shut else max(1, self.crew.most // len(here))
+        rate = None if math.isinf(member.rate) else member.rate
+        lease = Lease(number, LEASE, rate, most, self._pace.is_paused, self.gate.is_shut, retries, stopping)
+        return {"lease": lease._asdict()}
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self.desk is not None and self.desk.is_stopping
+
+    def _take_in(self, member: Member, key: str, message: Message) -> None:
+        """Count what the worker did, and hear of trouble."""
+        meter, clock = self._own.meter, self._runtime.clock()
+        meter.take_in(message["requests"], message["latency"], message["latency_sum"], clock)
+        self._pace.requests += message["made"]
+        member.requests += message["made"]
+        member.in_flight, member.limit = message["in_flight"], message["limit"]
+        if message["baseline"] is not None:
+            self.crew.baseline = message["baseline"]
+        for ordinal, uuid, code, after in message["retrying"]:
+            self._own.observe(Retrying(ordinal, uuid, code, after))
+        if message["trouble"]:
+            self.gate.trouble(key, *message["trouble"])
+        elif any(result == "ok" and number for _, result, number in message["requests"]):
+            self.gate.well(key)
+        elif self.gate.is_shut and clock >= member.ends - LEASE / 2:
+            self.gate.pass_on(key)  # it has nothing to send
+
+    def _retries(self, message: Message) -> int:
+        budget = self._pace.budget
+        return sum(budget.take(nothing_else=message["nothing_else"]) for _ in range(min(message["retries"], 10)))
+
+    # -- rows -----------------------------------------------------------------------------------------------------------
+
+    async def _claim(self, member: Member, key: str, message: Message) -> dict[str, Any]:
+        if self.is_over:
+            return {"over": True}
+        if self.desk is None or self.desk.is_stopping or self._runtime.clock() >= member.ends or not member.rate:
+            return {"wait": self.desk is None or not self.desk.is_stopping}
+        soon = MOST_ROWS if math.isinf(member.rate) else max(1, int(member.rate * LEASE))
+        rows = await self.desk.take(member, min(message["limit"], soon, MOST_ROWS))
+        return {"rows": [list(row) for row in rows]}
+
+    async def _write(self, member: Member, key: str, message: Message) -> dict[str, Any]:
+        if self.desk is None:
+            return {"gone": True}
+        await self.desk.write(member, message["ops"])
+        return {}
+
+    async def _leave(self, member: Member, key: str, message: Message) -> dict[str, Any]:
+        self._end(member, key, "left", message["why"])
+        return {}
+
+    def _end(self, member: Member, key: str, state: str, why: str) -> None:
+        member.state, member.why = state, why
+        self.gate.pass_on(key)
+        if state == "left":
+            self._shares.end(key, self._runtime.clock())
+        if self.desk:
+            self.desk.take_back(member)
+            if state == "left" and why and not self.crew.here:
+                self.desk.stop(Exit.TARGET, why)
+        if state == "lost" or why:
+            self._tell(member.name, f"{'is lost' if state == 'lost' else 'left'}: {why}")
+
+    def find_lost(self) -> None:
+        """Take back the rows of the workers whose leases have ended without another.
+
+        Not after this process itself was held up: what workers have sent meanwhile is read first.
+        """
+        now = self._runtime.clock()
+        held_up, self._looked_at = now - self._looked_at > HELD_UP, now
+        if held_up:
+            return
+        for key, member in self.crew.items():
+            if member.is_here and now > member.ends + GRACE:
+                self._end(member, key, "lost", "no sign of life; what it may have sent is asked about")
+
+    async def close(self) -> None:
+        """Let the workers log out, then end."""
+        self.is_over = True
+        until = self._runtime.clock() + FAREWELL
+        while self.crew.here and self._runtime.clock() < until:
+            await self._runtime.sleep(TICK)
+        await self.gate.close()
+
+
+class Desk:
+    """Gives the rows of one ledger to the workers of a hall, and writes down what they report. `only`: these ordinals."""
+
+    def __init__(self, hall: Hall, own: Equipment, store: Writer, policy: Policy, only: Sequence[int] | None) -> None:
+        self._hall = hall
+        self._own = own
+        self._store = store
+        self._drain = policy.drain_timeout
+        self._errors = ErrorWatch(policy.max_errors, policy.errors_before)
+        self._only = only
+        self._runtime = own.runtime
+        self._cursor = 0
+        self._exhausted = False
+        self._claiming = asyncio.Lock()
+        self._doubtful: deque[Claim] = deque()  # of lost workers
+        self._unsent: set[int] = set()  # ordinals of rows that were given back
+        self._ending: Ending | None = None
+        self._drained_at = math.inf
+        self._at_once = False
+        self._failure: BaseException | None = None
+
+    # -- as the send loop of one process --------------------------------------------------------------------------------
+
+    async def run(self) -> Ending | None:
+        """Return when every row is settled, or a stop has drained. Raises StorageError."""
+        self._hall.desk = self
+        await self._store.ask(lambda ledger: ledger.set_meta(leased=True))
+        alone_since, kept_at = self._runtime.clock(), -math.inf
+        try:
+            while not self._is_done():
+                await self._runtime.sleep(TICK)
+                now = self._runtime.clock()
+                self._hall.find_lost()
+                if self._hall.crew.here:
+                    alone_since = now
+                elif now - alone_since > NO_WORKER:
+                    self.stop(Exit.TARGET, "no worker of the cluster is left")
+                if now >= kept_at + KEPT:
+                    kept_at = now
+                    self._keep_workers()
+            if self._failure:
+                raise self._failure
+            self._keep_workers()
+            if not self._at_once:
+                await self._store.ask(lambda ledger: ledger.set_meta(leased=False))
+            return self._ending
+        finally:
+            self._hall.desk = None
+
+    def _is_done(self) -> bool:
+        if self._failure or self._at_once:
+            return True
+        if any(member.held for member in self._hall.crew):
+            return False
+        if self._ending:
+            return True
+        return self._exhausted and not self._doubtful and not self._unsent and not self._claiming.locked()
+
+    def stop(self, exit_code: Exit, why: str) -> None:
+        """Give out no more rows. Workers finish what is in flight within the drain time."""
+        if self._ending:
+            return
+        self._ending = Ending(exit_code, why)
+        self._own.observe(Stopping(why))
+        asyncio.get_running_loop().call_later(self._drain + LEASE, self.stop_now)
+
+    @property
+    def is_stopping(self) -> bool:
+        return self._ending is not None
+
+    def stop_now(self) -> None:
+        """End at once. Rows that workers hold stay open in the ledger."""
+        self._ending = self._ending or Ending(Exit.INTERRUPTED, "stopped")
+        self._at_once = True
+
+    def fail(self, error: BaseException) -> None:
+        """End at once, and let run() raise."""
+        self._failure = self._failure or error
+        self._ending = self._ending or Ending(Exit.STORAGE, str(error))
+
+    # -- rows out -------------------------------------------------------------------------------------------------------
+
+    async def take(self, member: Member, limit: int) -> list[Claim]:
+        """Return rows for a worker, whose attempts are durable. It holds them from now on."""
+        if not limit:
+            return []
+        async with self._claiming:
+            rows = await self._next(limit)
+            for row in rows:
+                if member.is_here:
+                    member.held[row.ordinal] = row
+                else:  # it was lost meanwhile
+                    self._doubtful.append(_interrupted(row))
+        return rows
+
+    async def _next(self, limit: int) -> list[Claim]:
+        if self._ending:
+            return []
+        if self._doubtful:
+            return [self._doubtful.popleft() for _ in range(min(limit, len(self._doubtful)))]
+        if self._unsent:
+            chosen = sorted(self._unsent)[:limit]
+            self._unsent.difference_update(chosen)
+            return await self._claimed(0, limit, chosen)
+        if self._exhausted:
+            return []
+        rows = await self._claimed(self._cursor, limit, self._only)
+        self._exhausted = not rows
+        self._cursor = rows[-1].ordinal if rows else self._cursor
+        return rows
+
+    async def _claimed(self, after: int, limit: int, only: Sequence[int] | None) -> list[Claim]:
+        return await self._store.claim(after, limit, lambda: new_job_uuid(self._runtime.rng), self._runtime.now(), only)
+
+    def take_back(self, member: Member) -> None:
+        """Take the rows of a worker that has ended its work on them. Those that were not given back may have been sent."""
+        for ordinal, row in sorted(member.held.items()):
+            if ordinal in member.given_back:
+                self._unsent.add(ordinal)
+            else:
+                self._doubtful.append(_interrupted(row))
+        member.held.clear()
+        member.given_back.clear()
+
+    # -- what became of them --------------------------------------------------------------------------------------------
+
+    async def write(self, member: Member, ops: Sequence[Sequence[Any]]) -> None:
+        """Write what a worker reports of the rows that it holds. Returns when all of it is durable."""
+        await asyncio.gather(*[self._written(member, *op) for op in ops])
+
+    async def _written(self, member: Member, kind: str, *what: Any) -> None:
+        match kind:
+            case "settle":
+                await self._settled(member, outcome_of(what[0]), as_sent=what[1])
+            case "again":
+                ordinal, attempt, job_uuid, now = what
+                if row := member.held.get(ordinal):
+                    row = member.held[ordinal] = row._replace(attempt=attempt, job_uuid=job_uuid, interrupted=False)
+                    await self._store.claim_again(row, now)
+            case "close":
+                ordinal, fate, code, http_status = what
+                if row := member.held.get(ordinal):
+                    await self._store.close_attempt(row, fate, code, http_status)
+            case "ended":
+                self.take_back(member)
+            case "release":
+                await self._released(member, what[0])
+            case "key":
+                self._hall.know_key(what[0])
+                self._store.remember_key(what[0])
+
+    async def _settled(self, member: Member, outcome: Outcome, *, as_sent: bool) -> None:
+        if outcome.ordinal not in member.held:
+            return
+        too_many = self._errors.note(error=outcome.status in ERRORS)
+        await self._store.settle(outcome, as_sent=as_sent)
+        member.held.pop(outcome.ordinal, None)
+        member.given_back.discard(outcome.ordinal)
+        member.rows += 1
+        if too_many:
+            self.stop(Exit.ERROR_LIMIT, too_many)
+
+    async def _released(self, member: Member, ordinals: Sequence[int]) -> None:
+        """Take back the attempts. The worker may settle the rows yet, because their images have changed."""
+        rows = [row for ordinal in ordinals if (row := member.held.get(ordinal))]
+        await self._store.release(rows)
+        member.given_back.update(row.ordinal for row in rows)
+
+    def _keep_workers(self) -> None:
+        workers = [member.as_document() for member in self._hall.crew]
+        self._store.note(lambda ledger: ledger.set_meta(workers=workers))
+
+
+def _interrupted(row: Claim) -> Claim:
+    return row._replace(interrupted=True, doubtful=True)

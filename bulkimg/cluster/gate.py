@@ -1,0 +1,70 @@
+"""Close the one gate of all workers when the server is in trouble, and open it by one worker's trial."""
+
+import asyncio
+from collections.abc import Hashable
+
+from bulkimg.pace import WELL, Health, State
+from bulkimg.pace.breaker import CircuitBreaker
+from bulkimg.pace.pace import NOBODY
+
+
+class Gate:
+    """The circuit breaker of the desk, fed with what the workers report. A closed gate gives no leases but the trial's."""
+
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self._breaker = breaker
+        self._epoch: int | None = None  # of the trial
+        self._tester: Hashable | None = None  # the worker that has it
+        self._reopening: asyncio.Task[None] | None = None
+
+    @property
+    def is_shut(self) -> bool:
+        return self._breaker.is_open
+
+    def may_send(self, worker: Hashable) -> bool:
+        """Return whether this worker may get a lease. While the gate is shut one may, for the trial."""
+        if not self._breaker.is_open:
+            return True
+        if self._epoch is not None and self._tester is None:
+            self._tester = worker
+        return self._epoch is not None and self._tester == worker
+
+    def trouble(self, worker: Hashable, why: str, seconds: float | None) -> None:
+        """Take note that a worker found the server in trouble. `seconds` is what the server asks to wait, else None."""
+        health = Health(State.SICK, why) if seconds is None else Health(State.ASKED, why, seconds)
+        if self._tester == worker and self._epoch is not None:
+            epoch, self._epoch, self._tester = self._epoch, None, None
+            self._breaker.record(epoch, health)
+        elif self._breaker.is_open:
+            return
+        elif seconds is None:
+            self._breaker.trip(why)
+        else:
+            self._breaker.record(NOBODY, health)
+        self._reopen()
+
+    def well(self, worker: Hashable) -> None:
+        """Take note that the server has answered a worker."""
+        if self._tester == worker and self._epoch is not None:
+            epoch, self._epoch, self._tester = self._epoch, None, None
+            self._breaker.record(epoch, WELL)
+
+    def pass_on(self, worker: Hashable) -> None:
+        """Let another worker have the trial: this one is gone, or has nothing to send."""
+        if self._tester == worker:
+            self._tester = None
+
+    def _reopen(self) -> None:
+        if self._breaker.is_open and (self._reopening is None or self._reopening.done()):
+            self._reopening = asyncio.ensure_future(self._wait_for_trial())
+
+    async def _wait_for_trial(self) -> None:
+        epoch = await self._breaker.passed()
+        if self._breaker.is_trial(epoch):
+            self._epoch = epoch
+
+    async def close(self) -> None:
+        """End the waiting."""
+        if self._reopening:
+            self._reopening.cancel()
+            await asyncio.gather(self._reopening, return_exceptions=True)

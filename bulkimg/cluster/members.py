@@ -1,0 +1,91 @@
+"""The workers as the desk knows them, and the rows that each holds."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bulkimg.model import Claim
+
+
+@dataclass(slots=True)
+class Member:
+    """One worker, from joining to its end. Times are seconds of the desk's clock; `joined_at` is since the epoch."""
+
+    name: str
+    host: str
+    pid: int
+    joined_at: float
+    ends: float = -math.inf  # of its newest lease
+    held: dict[int, Claim] = field(default_factory=dict)  # by ordinal
+    given_back: set[int] = field(
+        default_factory=set
+    )  # those of which nothing was sent and whose attempts are taken back
+    answered: dict[str, tuple[int, Any]] = field(default_factory=dict)  # number and reply of its last message, by kind
+    state: str = "working"  # then left or lost
+    why: str = ""
+    rows: int = 0  # that it has settled
+    requests: int = 0
+    in_flight: int = 0
+    limit: int = 0
+    rate: float = 0.0
+
+    @property
+    def is_here(self) -> bool:
+        return self.state == "working"
+
+    def as_document(self) -> dict[str, Any]:
+        """Return what people see of it."""
+        return {
+            "name": self.name,
+            "host": self.host,
+            "pid": self.pid,
+            "state": self.state,
+            "why": self.why,
+            "joined_at": self.joined_at,
+            "rows": self.rows,
+            "requests": self.requests,
+            "in_flight": self.in_flight if self.is_here else 0,
+            "rate": None if math.isinf(self.rate) else self.rate,
+        }
+
+
+class Crew:
+    """All workers of a run. As the limit of the desk's pace it says how many rows they have in flight together."""
+
+    adapts = False
+
+    def __init__(self, most: int) -> None:
+        self._members: dict[str, Member] = {}
+        self.most = most
+        self.baseline: float | None = None
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def add(self, member: Member) -> str:
+        """Add a worker. Returns its id."""
+        key = f"w{len(self._members) + 1}"
+        self._members[key] = member
+        return key
+
+    def get(self, key: str) -> Member | None:
+        """Return the worker of this id if it is still here."""
+        member = self._members.get(key)
+        return member if member and member.is_here else None
+
+    def items(self) -> list[tuple[str, Member]]:
+        return list(self._members.items())
+
+    @property
+    def here(self) -> list[Member]:
+        return [member for member in self._members.values() if member.is_here]
+
+    @property
+    def in_flight(self) -> int:
+        return sum(member.in_flight for member in self.here)
+
+    @property
+    def value(self) -> int:
+        """Return how many rows may be in flight now."""
+        return sum(member.limit for member in self.here) or self.most
