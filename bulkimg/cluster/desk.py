@@ -30,6 +30,7 @@ TICK = 0.1  # seconds between two looks at the leases
 KEPT = 2.0  # seconds between two records of the workers
 TRIAL_RATE = 1.0  # requests a second while one worker tries whether the server is well again
 FIRST_WORKER = 60.0  # seconds until the first worker has to be here
+OTHERS = 3.0  # seconds for the other workers, when the first one was refused
 NO_WORKER = 60.0  # seconds without any worker until the run stops
 FAREWELL = 5.0  # seconds in which workers log out
 MOST_ROWS = 500  # of one message
@@ -67,10 +68,12 @@ class Hall:
         try:
             async with asyncio.timeout(FIRST_WORKER):
                 while not self.crew.here:
-                    if self._refused:
-                        raise UsageError(f"no worker of the cluster can work for this run: {self._refused[0]}")
                     self._changed.clear()
                     await self._changed.wait()
+                    if self._refused and not self.crew.here:
+                        await self._runtime.sleep(OTHERS)
+                    if self._refused and not self.crew.here:
+                        raise UsageError(f"no worker of the cluster can work for this run: {self._refused[0]}")
         except TimeoutError:
             raise TargetError(
                 f"no worker of the cluster came within {FIRST_WORKER:g} s, so nothing was sent; check that it has workers, "
@@ -86,10 +89,10 @@ class Hall:
     async def handle(self, op: str, message: Message) -> dict[str, Any]:
         """Obey one message of a worker, and return the answer. A message that comes again gets the same answer."""
         if op == "join":
-            return self._join(message)
+            return {"gone": True, "over": True} if self.is_over else self._join(message)
         member = self.crew.get(str(message.get("worker")))
         if member is None or op not in self._handlers:
-            return {"gone": True}
+            return {"gone": True, "over": self.is_over}
         number, earlier = member.answered.get(op, (0, None))
         if message["number"] != number:
             earlier = asyncio.ensure_future(self._handlers[op](member, str(message["worker"]), message))

@@ -230,7 +230,7 @@ class Worker:
                 await self._runtime.sleep(TRY_AGAIN)
                 continue
             if reply.get("gone"):
-                raise DeskGone(may_rejoin=True)
+                raise DeskGone(may_rejoin=not reply.get("over"))
             return reply
 
     async def close(self) -> None:
