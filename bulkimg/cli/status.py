@@ -12,6 +12,7 @@ from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
 from bulkimg.cli.resume import find_any
 from bulkimg.errors import Exit
 from bulkimg.live import status_of
+from bulkimg.report.sentences import worker_lines
 from bulkimg.words import count
 
 Run = Annotated[
@@ -52,6 +53,8 @@ def show(found: Mapping[str, Any]) -> None:
         screen.out(screen.table(lines) or "no rows")
         pace = f", {found['rows_per_s']}/s over the last minute of work" if found["rows_per_s"] else ""
         screen.out(f"{found['settled']:,} of {count(found['rows'], 'row')} settled{pace}")
+    for line in worker_lines(found["workers"]):
+        screen.out(screen.one_line(f"  {line}"))
     for cause in found["causes"]:
         screen.out(screen.one_line(f"  {cause_line(cause)}"))
     if found["next"]:

@@ -56,6 +56,11 @@ class Hall:
             "leave": self._leave,
         }
         self.desk: Desk | None = None
+        # of earlier processes of this run
+        self.earlier: list[dict[str, Any]] = [
+            one | {"state": "lost" if one["state"] == "working" else one["state"], "in_flight": 0}
+            for one in own.run.ledger.meta("workers", [])
+        ]
         self.is_over = False
         self._refused: list[str] = []
         self._looked_at = own.runtime.clock()
@@ -272,7 +277,7 @@ class Desk:
                     self._keep_workers()
             if self._failure:
                 raise self._failure
-            self._keep_workers()
+            self._keep_workers(over=True)
             if not self._at_once:
                 await self._store.ask(lambda ledger: ledger.set_meta(leased=False))
             return self._ending
@@ -398,8 +403,8 @@ class Desk:
         await self._store.release(rows)
         member.given_back.update(row.ordinal for row in rows)
 
-    def _keep_workers(self) -> None:
-        workers = [member.as_document() for member in self._hall.crew]
+    def _keep_workers(self, *, over: bool = False) -> None:
+        workers = self._hall.earlier + [member.as_document(over=over) for member in self._hall.crew]
         self._store.note(lambda ledger: ledger.set_meta(workers=workers))
 
 

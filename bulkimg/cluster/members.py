@@ -34,18 +34,19 @@ class Member:
     def is_here(self) -> bool:
         return self.state == "working"
 
-    def as_document(self) -> dict[str, Any]:
-        """Return what people see of it."""
+    def as_document(self, *, over: bool = False) -> dict[str, Any]:
+        """Return what people see of it. `over`: there are no more rows, so it leaves."""
+        works = self.is_here and not over
         return {
             "name": self.name,
             "host": self.host,
             "pid": self.pid,
-            "state": self.state,
+            "state": "left" if over and self.is_here else self.state,
             "why": self.why,
             "joined_at": self.joined_at,
             "rows": self.rows,
             "requests": self.requests,
-            "in_flight": self.in_flight if self.is_here else 0,
+            "in_flight": self.in_flight if works else 0,
             "rate": None if math.isinf(self.rate) else self.rate,
         }
 

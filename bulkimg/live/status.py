@@ -70,6 +70,8 @@ def _report(
             "started_at": iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or time.time()),
             "exit_code": ledger.meta("exit_code"),
             "plugins": ledger.meta("plugins", []),
+            "workers": ledger.meta("workers", []),
+            "shards": ledger.meta("shards", []),
             "next": None if held else insight.following(ledger, directory),
         }
     ).as_json()

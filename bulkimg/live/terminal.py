@@ -10,9 +10,11 @@ from rich.text import Text
 from bulkimg.live.watching import Look
 from bulkimg.model import Sample, iso_utc
 from bulkimg.report.difference import clean
+from bulkimg.report.sentences import worker_lines
 from bulkimg.words import clock_text, count, rate_text
 
 CAUSES = 5
+WORKERS = 8  # lines
 BAR = 60  # cells at most
 PICTURE = 120  # seconds of the sparkline at most
 _HEIGHTS = "▁▂▃▄▅▆▇█"
@@ -33,6 +35,7 @@ def frame(look: Look, width: int, cause_line: CauseLine, *, ascii_only: bool = F
         *_progress(look, width, ascii_only=ascii_only),
         *_counts(status, width),
         *_pace(look, width, ascii_only=ascii_only, now=now or time.time()),
+        *(Text(one_line(line)) for line in worker_lines(status["workers"], WORKERS)),
         *(Text(one_line(f"{iso_utc(event.at)[11:19]}  {event.text}"), "dim") for event in look.events),
         *(Text(one_line(cause_line(cause)), "yellow") for cause in status["causes"][:CAUSES]),
     ]

@@ -132,6 +132,26 @@ class PluginUsed(_Part):
     hooks: Sequence[str]
 
 
+class WorkerUsed(_Part):
+    """A worker of `--cluster`."""
+
+    name: str
+    """Host and process, as `HOST:PID`."""
+    host: str
+    pid: int
+    state: Literal["working", "left", "lost"]
+    """`lost`: its lease ended without a word, and what it held was asked about."""
+    why: str
+    joined_at: float
+    """Seconds since the epoch."""
+    rows: int
+    """Rows that got their outcome from it."""
+    requests: int
+    in_flight: int
+    rate: float | None
+    """Its share of the rate in requests a second; null for unlimited."""
+
+
 class StatusDocument(Document):
     """A run now: `status --json`, and each element of `runs --json`."""
 
@@ -160,6 +180,10 @@ class StatusDocument(Document):
     started_at: str
     exit_code: int | None
     plugins: Sequence[PluginUsed] = ()
+    workers: Sequence[WorkerUsed] = ()
+    """With `--cluster`: its workers, as they were at most two seconds ago."""
+    shards: Sequence[str] = ()
+    """Of a merged run: the shards and their runs, such as `2/4 RUN`."""
     next: str | None
 
 

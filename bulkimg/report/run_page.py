@@ -32,6 +32,7 @@ CHANGES = 200
 SLOWEST = 20
 LONGEST = 160  # characters of a value; the ledger and results.jsonl have all of it
 ROOM = 90_000  # characters for the differences, so that the page stays below 300 kB
+MOST_WORKERS = 100
 MOST_LINES = 60  # events in the list
 
 
@@ -73,6 +74,8 @@ class Report:
     changes: Sequence[tuple[insight.Changed, list[list[Any]]]]
     changed: int
     slowest: Sequence[insight.Slow]
+    workers: Sequence[Mapping[str, Any]]
+    more_workers: int
     facts: Sequence[tuple[str, str | Markup]]
     comparison: Sequence[tuple[str, str, str]]
     other: str
@@ -165,6 +168,7 @@ def _moving(
     shape = in_time(timeline.samples(ledger), timeline.events(ledger))
     verdict, tone = _verdict(ledger, state, counts, stats.rows_in_all(ledger))
     is_final = not held and state in ("done", "stopped", "refused", "planned")
+    workers = sorted(ledger.meta("workers", []), key=lambda worker: -worker["rows"])
     lines, waits = (shape.lines, shape.waits) if shape else ((), ())
     return {
         "state": state,
@@ -183,6 +187,8 @@ def _moving(
         "more_waits": max(0, len(waits) - MOST_LINES),
         "waited": duration(shape.waited) if shape else "",
         "changed": counts[Status.UPDATED] + counts[Status.DRIFTED],
+        "workers": workers[:MOST_WORKERS],
+        "more_workers": max(0, len(workers) - MOST_WORKERS),
         "facts": list(_facts(ledger, directory, shape)),
     }
 
@@ -309,6 +315,7 @@ def _facts(ledger: Ledger, directory: RunDirectory, shape: Timeline | None) -> I
         ("Manifest SHA-256", code(meta("sha256"))),
         ("Undo of", code(meta("undo_of"))),
         ("Retry of", code(meta("retry_of"))),
+        ("Shards", ", ".join(meta("shards", []))),
         ("Job", settings.get("job_name")),
         ("Started by", "@".join(str(by[key]) for key in ("user", "host") if by.get(key))),
         ("Started at", moment(begun) if begun else None),

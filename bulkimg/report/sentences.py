@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from bulkimg.model import (
     Action,
@@ -26,7 +27,7 @@ from bulkimg.model import (
     Unreadable,
     WorkerChanged,
 )
-from bulkimg.words import count
+from bulkimg.words import count, rate_text
 
 SURVEY_EVERY = 5.0  # seconds between two sentences about the survey
 SAY_AGAIN = 2.0  # a wait for the same reason is reported again when it is this many times longer
@@ -40,6 +41,23 @@ def plan_line(counts: PlanCounts) -> str:
     if counts.actions[Action.UPDATE]:
         said[0] += f" ({', '.join(f'{name} {number:,}' for name, number in counts.fields.items())})"
     return f"plan: {', '.join(said) or 'nothing to do'}"
+
+
+MOST_WORKERS = 20  # lines
+
+
+def worker_lines(workers: Sequence[Mapping[str, Any]], most: int = MOST_WORKERS) -> Iterator[str]:
+    """Yield a line for each worker of a cluster, those that work first, and how many are left out."""
+    found = sorted(workers, key=lambda worker: worker["state"] != "working")
+    for worker in found[:most]:
+        rows, rate = count(worker["rows"], "row"), worker["rate"]
+        said = f"worker {worker['name']}: {rows}, {count(worker['requests'], 'request')}"
+        if worker["state"] == "working":
+            yield f"{said}, {worker['in_flight']} in flight, {'no cap' if rate is None else f'cap {rate_text(rate)}'}"
+        else:
+            yield f"{said}, {worker['state']}"
+    if len(found) > most:
+        yield f"… and {len(found) - most} more workers"
 
 
 def level(event: Event) -> int:
