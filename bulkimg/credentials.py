@@ -7,7 +7,7 @@ import os
 import shlex
 import stat
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -82,13 +82,12 @@ PROFILE_KEYS = (
 )
 
 
-def find_credentials(environ: Mapping[str, str], profile: Mapping[str, Any]) -> Credentials:
-    """Return the one kind of credentials that is set. Raises UsageError for none, an incomplete one, or several.
+RunCommand = Callable[[Any, str], str]
 
-    The first place that has any wins as a whole, so a session in the environment is not mixed with a profile's account.
-    systemd sets `$CREDENTIALS_DIRECTORY`; it holds files such as `bulkimg.session`.
-    """
-    return _one_kind(_gathered(environ, profile))
+
+def find_credentials(environ: Mapping[str, str], profile: Mapping[str, Any]) -> Credentials:
+    """Return the one kind of credentials that is set. Raises UsageError for none, an incomplete one, or several."""
+    return one_kind(gather(environ, profile))
 
 
 def missing_parts(names: Collection[str]) -> tuple[list[str], list[str]]:
@@ -101,22 +100,27 @@ def missing_parts(names: Collection[str]) -> tuple[list[str], list[str]]:
     return list(kinds), missing
 
 
-def account_without_password(environ: Mapping[str, str], profile: Mapping[str, Any]) -> str:
+def account_without_password(found: Mapping[str, str]) -> str:
     """Return the account's name if only its password is missing, else ""."""
-    found = _gathered(environ, profile)
     return found["account"] if found.keys() == {"account"} else ""
 
 
-def _gathered(environ: Mapping[str, str], profile: Mapping[str, Any]) -> dict[str, str]:
+def gather(environ: Mapping[str, str], profile: Mapping[str, Any], run: RunCommand | None = None) -> dict[str, str]:
+    """Return the parts that are set, by our names. `run` runs the profile's commands.
+
+    The first place that has a secret wins as a whole, so a session in the environment is not mixed with a profile's
+    account. systemd sets `$CREDENTIALS_DIRECTORY`; it holds files such as `bulkimg.session`.
+    """
     place = environ.get("CREDENTIALS_DIRECTORY", "")
     found = {name: value for name in _VARIABLES if (value := _from_environment(name, environ, place))}
-    for others in (partial(_from_directory, place), partial(_from_profile, profile, place)):
+    for others in (partial(_from_directory, place), partial(_from_profile, profile, place, run or run_command)):
         if not _SECRETS & found.keys():  # a name may be in one place and its secret in the next
             found = {**others(), **found}
     return found
 
 
-def _one_kind(found: Mapping[str, str]) -> Credentials:
+def one_kind(found: Mapping[str, str]) -> Credentials:
+    """Return the one kind of credentials that these parts make. Raises UsageError for none, an incomplete one, or several."""
     kinds = [kind for kind in _KINDS if kind in found]
     if len(kinds) > 1:
         both = " and ".join(_VARIABLES[kind] for kind in kinds)
@@ -176,7 +180,7 @@ def _is_there(path: Path, source: str) -> bool:
     return True
 
 
-def _from_profile(profile: Mapping[str, Any], place: str) -> dict[str, str]:
+def _from_profile(profile: Mapping[str, Any], place: str, run: RunCommand) -> dict[str, str]:
     found = {}
     for name in _VARIABLES:
         if name in profile:
@@ -191,7 +195,7 @@ def _from_profile(profile: Mapping[str, Any], place: str) -> dict[str, str]:
             source = f"{name}_file"
             found[name] = _fit(name, read_private(_path(path, source), source, place), f"{source} {path}")
         elif (command := profile.get(f"{name}_command")) is not None:
-            found[name] = _fit(name, run_command(command, f"{name}_command"), f"{name}_command")
+            found[name] = _fit(name, run(command, f"{name}_command"), f"{name}_command")
     return found
 
 
@@ -253,6 +257,19 @@ def too_open(found: os.stat_result, path: Path, place: str) -> str:
 
 def _lies_in(path: Path, place: str) -> bool:
     return bool(place) and path.resolve().is_relative_to(Path(place).resolve())
+
+
+def running_once() -> RunCommand:
+    """Return a `run_command` that runs each command once, however often it is asked for."""
+    printed: dict[str, str] = {}
+
+    def run(command: Any, source: str) -> str:
+        words = repr(command)
+        if words not in printed:
+            printed[words] = run_command(command, source)
+        return printed[words]
+
+    return run
 
 
 def run_command(command: Any, source: str, env: Mapping[str, str] | None = None) -> str:

@@ -20,12 +20,13 @@ from bulkimg.engine.create import (
     removing_if_refused,
     work_on,
 )
+from bulkimg.engine.overlap import entering
 from bulkimg.engine.plugins import load_plugins
 from bulkimg.engine.run import OpenRun
-from bulkimg.engine.together import check_together, own_results
+from bulkimg.engine.together import check_together, lock_order, own_results
 from bulkimg.errors import RunRefused, UsageError
 from bulkimg.ledger import Ledger, RunDirectory
-from bulkimg.ledger.rundir import new_id
+from bulkimg.ledger.rundir import make_runs_dir, new_id
 from bulkimg.ledger.store import NotBegun
 from bulkimg.manifest import Manifest
 from bulkimg.model import Row, iso_utc
@@ -63,21 +64,22 @@ def create_campaign(
         at = now()
         place = begin_campaign(asked, at, own)
         about = about_source(manifest, path)
-        runs: dict[str, OpenRun] = {}
+        made: dict[str, OpenRun] = {}
         try:
-            with removing_if_refused(runs.values()):
-                for name, settings in own.items():
-                    named = settings.model_copy(update={"run_id": member_id(place, name)})
-                    work = None if plan_only else work_on(settings, path)
+            with removing_if_refused(made.values()):
+                for name in lock_order(own):
+                    named = own[name].model_copy(update={"run_id": member_id(place.path, name)})
+                    work = None if plan_only else work_on(named, path)
                     parts = Parts(attendants[name], plugins)
-                    runs[name] = begin_run(named, parts, lambda: at, work, tell, **about, plan_only=plan_only)
+                    made[name] = begin_run(named, parts, lambda: at, work, tell, **about, plan_only=plan_only)
+                runs = {name: made[name] for name in own}
                 _load(runs, manifest, asked)
-            return tie(place, runs, at, kind="run", job=job, manifest=source), runs
+            return tie(place.path, runs, at, kind="run", job=job, manifest=source), runs
         except (UsageError, RunRefused):  # its runs are removed already
             drop(place)
             raise
         except BaseException:
-            discard(place, runs.values())
+            discard(place, made.values())
             raise
 
 
@@ -114,10 +116,11 @@ def _load(runs: Mapping[str, OpenRun], manifest: Manifest, asked: Settings) -> N
         run.ledger.set_meta(state="ready")
 
 
-def begin_campaign(settings: Settings, now: float, names: Collection[str]) -> Path:
-    """Make the directory of a campaign, named by --run-id or by the time. `tie` completes it once its runs exist.
+def begin_campaign(settings: Settings, now: float, names: Collection[str]) -> RunDirectory:
+    """Make and lock the directory of a campaign, named by --run-id or by the time. `tie` completes it once its runs exist.
 
-    `names` are its targets. Raises UsageError if the id leaves no room for their names.
+    `names` are its targets. Raises UsageError if the id leaves no room for their names, RunRefused if another process is
+    making or executing a campaign of that name.
     """
     path = settings.runs_dir / (settings.run_id or new_id(now))
     for name in names:
@@ -128,31 +131,50 @@ def begin_campaign(settings: Settings, now: float, names: Collection[str]) -> Pa
             raise UsageError(
                 f"--run-id {path.name}: is too long to add the name of a target; use up to {room} characters"
             ) from None
-    free_name(settings.runs_dir, path.name, names)
-    return directory.make_directory(settings.runs_dir, path.name)
+    make_runs_dir(settings.runs_dir)
+    with entering(settings.runs_dir):
+        _free_name(path, names)
+        return directory.hold(directory.make_directory(settings.runs_dir, path.name))
 
 
-def free_name(runs_dir: Path, campaign_id: str, names: Collection[str]) -> None:
-    """Remove a campaign of this name of which nothing was planned or sent, so that a new one may have the name.
+def resumable(settings: Settings, names: Collection[str]) -> Campaign | None:
+    """Return the campaign that --run-id names, or None if a new one may have the name. `names` are the new one's targets.
+
+    A campaign of which nothing was planned or sent loses its name to the new one. Raises RunRefused if a process is
+    making or executing it.
+    """
+    if not settings.run_id or not (settings.runs_dir / settings.run_id).is_dir():
+        return None
+    with entering(settings.runs_dir):
+        _free_name(settings.runs_dir / settings.run_id, names)
+    return directory.named_campaign(settings.runs_dir, settings.run_id)
+
+
+def _free_name(path: Path, names: Collection[str]) -> None:
+    """Remove a campaign of which nothing was planned or sent, so that a new one may have its name.
 
     Its process was killed while it was being made, its manifest was refused, or no server was reached. Raises RunRefused
-    if a process holds one of its runs. A campaign whose runs may have sent something stays.
+    if a process holds it or one of its runs. A campaign whose runs may have sent something stays.
     """
-    path = runs_dir / campaign_id
-    known = directory.named_campaign(runs_dir, campaign_id)
-    if path.is_dir() and not known and any(path.iterdir()):
+    if not path.is_dir():
+        return
+    known = directory.named_campaign(path.parent, path.name)
+    if not known and any(path.iterdir()):
         return  # something else; make_directory refuses the name
-    ids = [member.run_id for member in known.members] if known else [f"{campaign_id}.{name}" for name in names]
-    found = [RunDirectory(runs_dir / run_id) for run_id in ids if (runs_dir / run_id).is_dir()]
-    if (known or path.is_dir()) and all(map(_sent_nothing, found)):
-        for run in found:
-            run.hold()
-            try:
-                run.remove()
-            finally:
-                run.release()
-        if path.is_dir():
+    ids = [member.run_id for member in known.members] if known else [member_id(path, name) for name in names]
+    found = [RunDirectory(path.parent / run_id) for run_id in ids if (path.parent / run_id).is_dir()]
+    lock = directory.hold(path)
+    try:
+        if all(map(_sent_nothing, found)):
+            for run in found:
+                run.hold()
+                try:
+                    run.remove()
+                finally:
+                    run.release()
             shutil.rmtree(path)
+    finally:
+        lock.release()
 
 
 def _sent_nothing(run: RunDirectory) -> bool:
@@ -188,20 +210,21 @@ def tie(path: Path, runs: Mapping[str, OpenRun], now: float, **facts: str | None
     return campaign
 
 
-def discard(path: Path, runs: Collection[OpenRun]) -> None:
+def discard(place: RunDirectory, runs: Collection[OpenRun]) -> None:
     """Remove new runs, and the directory of the campaign that they were made for. Nothing of them was planned or sent."""
     for run in runs:
         with suppress(OSError):
             run.ledger.close()
             run.directory.remove()
         run.directory.release()
-    drop(path)
+    drop(place)
 
 
-def drop(path: Path) -> None:
+def drop(place: RunDirectory) -> None:
     """Remove the directory of a campaign that got no runs."""
     with suppress(OSError):
-        path.rmdir()
+        place.path.rmdir()
+    place.release()
 
 
 def own_settings(name: str, settings: Settings, job: str) -> Settings:

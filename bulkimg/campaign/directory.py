@@ -14,7 +14,7 @@ from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import RunDirectory, list_runs
 from bulkimg.ledger.files import write_json
 from bulkimg.ledger.rundir import CAMPAIGN as FILE
-from bulkimg.ledger.rundir import make_durable, make_private, make_runs_dir
+from bulkimg.ledger.rundir import make_durable, make_private
 from bulkimg.values import parse_run_id
 
 
@@ -60,7 +60,6 @@ class Campaign:
 def make_directory(runs_dir: Path, campaign_id: str) -> Path:
     """Make the directory of a new campaign. Raises RunRefused if there is a campaign or run of that name."""
     path = runs_dir / campaign_id
-    make_runs_dir(runs_dir)
     try:
         make_private(path)
         make_durable(runs_dir)
@@ -71,6 +70,14 @@ def make_directory(runs_dir: Path, campaign_id: str) -> Path:
             f"{path}: cannot be created: {error.strerror}; choose another directory with --runs-dir"
         ) from None
     return path
+
+
+def hold(path: Path) -> RunDirectory:
+    """Lock a campaign for this process until `release` or the end of the process. Its runs have locks of their own.
+
+    Raises RunRefused if another process is making or executing it.
+    """
+    return RunDirectory(path).hold("campaign")
 
 
 def write(campaign: Campaign) -> None:

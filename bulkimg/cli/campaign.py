@@ -1,40 +1,39 @@
 """Execute a job with several targets: one manifest, an ordinary run for each target, one question, one end."""
 
 import asyncio
-import os
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
-from bulkimg.campaign import Campaign, create, named_campaign
+from bulkimg.campaign import Campaign, create
+from bulkimg.campaign.directory import hold
 from bulkimg.campaign.execute import Ended, Execution, Questions, Sides
-from bulkimg.campaign.totals import status_document, summary_document
+from bulkimg.campaign.totals import status_document, summary_document, worst
 from bulkimg.cli import screen
 from bulkimg.cli.execute import cause_line, counts_line, difference, line_typed, nothing_to_do, typed, with_signals
 from bulkimg.cli.options import CommandContext, Flags
 from bulkimg.cli.plan import print_plan, read_plan, warn_of_plan
 from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.cli.progress import Bars, Watcher, kind_of
-from bulkimg.credentials import CREDENTIAL_VARIABLES, NAMES, Credentials
+from bulkimg.cli.targets import credentials_of, read_targets, warn_of_shared
+from bulkimg.credentials import Credentials
 from bulkimg.engine.close import refusal, refuse
 from bulkimg.engine.create import NothingToDo, edited_manifest, resume_run, stored_settings
 from bulkimg.engine.execute import Engine
 from bulkimg.engine.planning import Approve
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.steering import in_words
-from bulkimg.engine.together import check_apart, own_results
-from bulkimg.errors import BulkimgError, Exit, RunRefused, StorageError, UsageError
+from bulkimg.engine.together import check_apart, lock_order, own_results
+from bulkimg.errors import BulkimgError, Exit, RunRefused, StorageError
 from bulkimg.ledger import RunDirectory, stats
 from bulkimg.model import CanaryPassed, PlanCounts, iso_utc
 from bulkimg.process import allow_files, event_loop, leave_no_core
 from bulkimg.report import plan_line
 from bulkimg.settings import Settings
-from bulkimg.values import parse_endpoint
 from bulkimg.words import count
 
 
@@ -55,20 +54,17 @@ class Opened:
 def begin(asked: CommandContext, flags: Flags, job: Path, source: str, *, plan_only: bool = False) -> Opened:
     """Create the runs of a job, or reopen those that --run-id names. Otherwise show the problems and exit."""
     settings = asked.settings
-    names = create.chosen(settings)
-    contexts = {name: _context(flags, job, name) for name in names}
-    credentials = {name: context.credentials() for name, context in contexts.items()}
-    _warn_of_shared(contexts)
-    if settings.run_id and (known := _resumable(settings, names)):
-        _refuse_other_work(known, source, names)
-        if status_document(known)["state"] == "done":
-            raise RunRefused(
-                f"campaign {known.campaign_id} is finished and cannot be resumed; choose another --run-id, or see "
-                f"bulkimg status {known.words}"
-            )
-        screen.note(f"resuming campaign {known.campaign_id}")
-        return again(known, flags)
+    contexts = read_targets(settings, flags, job)
+    names = tuple(contexts)
+    credentials = credentials_of(contexts)
+    warn_of_shared(contexts)
     targets = {name: context.settings for name, context in contexts.items()}
+    if known := _named(settings, names, "run", None):
+        options, errors = _options(known)
+        _refuse_other_work(known, source, targets, options)
+        screen.note(f"resuming campaign {known.campaign_id}")
+        resumed = {name: create.own_settings(name, contexts[name].resuming(options[name]), str(job)) for name in options}
+        return _again(known, Opened(known, settings, {}, credentials, errors), resumed)
     made, runs = create.create_campaign(
         source, settings, targets, str(job.absolute()), plan_only=plan_only, tell=screen.note
     )
@@ -80,61 +76,46 @@ def begin(asked: CommandContext, flags: Flags, job: Path, source: str, *, plan_o
     return opened
 
 
-def _resumable(settings: Settings, names: tuple[str, ...]) -> Campaign | None:
-    """Return the campaign that --run-id names, or None if a new one may have the name."""
-    create.free_name(settings.runs_dir, str(settings.run_id), names)
-    return named_campaign(settings.runs_dir, str(settings.run_id))
+def _named(settings: Settings, names: Collection[str], kind: str, of: str | None) -> Campaign | None:
+    """Return the campaign that --run-id names if it can be resumed, or None if a new one may have the name.
 
-
-def _context(flags: Flags, job: Path, name: str) -> CommandContext:
-    try:
-        context = CommandContext(flags, job=job, target=name)
-        context.require_endpoint()
-        _refuse_foreign(context)
-    except UsageError as error:
-        raise UsageError(f"target {name}: {error}") from None
-    return context
-
-
-def _refuse_foreign(context: CommandContext) -> None:
-    """Raise UsageError if the profile is for another server: its credentials must not go there."""
-    own, endpoint = context.profile_endpoint, context.settings.endpoint
-    if own is None:
-        return
-    try:
-        is_same = parse_endpoint(own) == endpoint
-    except ValueError:
-        is_same = False
-    if not is_same:
-        raise UsageError(
-            f"profile {context.profile} is for {own}, and the target is {endpoint}; use a profile for that server, so that "
-            "its credentials go nowhere else"
+    `kind` and `of` are what it must be and the campaign that it must retry or undo. Raises RunRefused like a single run.
+    """
+    known = create.resumable(settings, names)
+    if known is None:
+        return None
+    if status_document(known)["state"] == "done":
+        raise RunRefused(
+            f"campaign {known.campaign_id} is finished and cannot be resumed; choose another --run-id, or see "
+            f"bulkimg status {known.words}"
         )
+    if (known.kind, known.facts.get("of")) != (kind, of):
+        raise RunRefused(
+            f"campaign {known.campaign_id} does different work; choose another --run-id, or finish it with "
+            f"bulkimg resume {known.words}"
+        )
+    return known
 
 
-def _warn_of_shared(contexts: Mapping[str, CommandContext]) -> None:
-    """Warn if several targets get the same credentials."""
-    if len(contexts) < 2:
-        return
-    place = os.environ.get("CREDENTIALS_DIRECTORY")
-    given = [name for variable in CREDENTIAL_VARIABLES for name in (variable, f"{variable}_FILE")]
-    own = "give each target a profile to use its own"
-    if any(map(os.environ.get, given)) or (place and any(Path(place, f"bulkimg.{name}").exists() for name in NAMES)):
-        screen.warning(f"the credentials in the environment are used for all {len(contexts)} targets; {own}")
-        return
-    for profile, targets in Counter(context.profile for context in contexts.values()).items():
-        if targets > 1:
-            screen.warning(f"the credentials of profile {profile} are used for {targets} targets; {own}")
+def _refuse_other_work(
+    known: Campaign, source: str, targets: Mapping[str, Settings], options: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raise RunRefused if the campaign of that name has other targets, other servers or another manifest.
 
-
-def _refuse_other_work(known: Campaign, source: str, names: tuple[str, ...]) -> None:
-    """Raise RunRefused if the campaign of that name has other targets or another manifest."""
-    if set(names) != {member.target for member in known.members}:
+    `options` are those that its runs began with.
+    """
+    if set(targets) != {member.target for member in known.members}:
         raise RunRefused(
             f"campaign {known.campaign_id} has the targets {', '.join(member.target for member in known.members)}; "
             "choose another --run-id"
         )
-    for run in list(known.runs().values())[:1]:  # all have the same manifest, and standard input can be read only once
+    runs = known.runs()
+    for name, stored in options.items():
+        if (begun := f"{stored.get('endpoint')}{stored.get('base_path')}") != targets[name].target:
+            raise RunRefused(
+                f"run {runs[name].run_id} was started against {begun}, not {targets[name].target}; choose another --run-id"
+            )
+    for run in [runs[name] for name in options][:1]:  # all have the same manifest, and standard input can be read only once
         if edited := edited_manifest(run, source):
             raise RunRefused(
                 f"{edited}: not the manifest of campaign {known.campaign_id}; choose another --run-id, or send the rest "
@@ -161,77 +142,114 @@ def _refuse(opened: Opened, why: str) -> NoReturn:
 def again(known: Campaign, flags: Flags, *, planned: bool = False) -> Opened:
     """Reopen the runs of a campaign that are not finished. `planned`: nothing was sent of them yet."""
     contexts, errors = _stored(known, flags, "resume")
-    opened = Opened(known, CommandContext(flags).settings, {}, {}, errors)
-    for name, context in contexts.items():
-        directory, settings = known.runs()[name], context.settings
-        own = {"results": own_results(name, settings.results)} if settings.results else {}
+    settings = {name: context.settings for name, context in contexts.items()}
+    opened = Opened(known, CommandContext(flags).settings, {}, credentials_of(contexts), errors)
+    return _again(known, opened, settings, planned=planned)
+
+
+def _again(known: Campaign, opened: Opened, settings: Mapping[str, Settings], *, planned: bool = False) -> Opened:
+    """Lock the campaign, and reopen its runs with these settings. What cannot be reopened is an error of its target."""
+    hold(known.path)
+    runs = known.runs()
+    for name, each in settings.items():
+        own = {"results": own_results(name, each.results)} if each.results else {}
         try:
-            run = resume_run(directory, _placed(settings.model_copy(update=own), directory), planned=planned)
+            opened.runs[name] = resume_run(runs[name], _placed(each.model_copy(update=own), runs[name]), planned=planned)
         except (RunRefused, StorageError) as error:
             opened.errors[name] = error
-            continue
-        opened.runs[name] = run
-        opened.credentials[name] = context.credentials()
     if not opened.runs:
         raise next(iter(opened.errors.values()), RunRefused(f"campaign {known.campaign_id} has no runs any more"))
     return opened
 
 
-def _stored(
-    known: Campaign, flags: Flags, command: str, left_out: tuple[str, ...] = ()
-) -> tuple[dict[str, CommandContext], dict[str, BulkimgError]]:
-    """Return what is asked of each run, from its own options without `left_out`, and why a run cannot be read."""
-    contexts: dict[str, CommandContext] = {}
+def _options(
+    known: Campaign, left_out: Collection[str] = ()
+) -> tuple[dict[str, dict[str, Any]], dict[str, BulkimgError]]:
+    """Return the options that each run began with, without `left_out`, and why a run cannot be read."""
+    options: dict[str, dict[str, Any]] = {}
     errors: dict[str, BulkimgError] = {}
     for name, directory in known.runs().items():
         try:
-            stored = {key: value for key, value in stored_settings(directory).items() if key not in left_out}
+            options[name] = {key: value for key, value in stored_settings(directory).items() if key not in left_out}
         except (RunRefused, StorageError) as error:  # its ledger is damaged; the others are not
             errors[name] = error
-            continue
-        contexts[name] = CommandContext(flags, stored=stored)
-        contexts[name].refuse_dry_run(command)
+    return options, errors
+
+
+def _stored(
+    known: Campaign, flags: Flags, command: str, left_out: Collection[str] = ()
+) -> tuple[dict[str, CommandContext], dict[str, BulkimgError]]:
+    """Return what is asked of each run, from its own options without `left_out`, and why a run cannot be read."""
+    options, errors = _options(known, left_out)
+    contexts = {name: CommandContext(flags, stored=stored) for name, stored in options.items()}
+    for context in contexts.values():
+        context.refuse_dry_run(command)
     check_apart({name: context.settings for name, context in contexts.items()})
-    _warn_of_shared(contexts)
+    warn_of_shared(contexts)
     return contexts, errors
 
 
 Create = Callable[[RunDirectory, Settings], OpenRun]
 
 
-def anew(known: Campaign, flags: Flags, kind: str, make: Create, not_taken_over: tuple[str, ...]) -> Opened | None:
-    """Create a campaign from the runs of an earlier one. Returns None after a message if no run left anything to do."""
+def anew(known: Campaign, flags: Flags, kind: str, make: Create, not_taken_over: Collection[str]) -> Opened | None:
+    """Create a campaign from the runs of an earlier one, or reopen the one that --run-id names.
+
+    Returns None after a message if no run left anything to do.
+    """
     asked, now = CommandContext(flags).settings, time.time()
     place = asked.model_copy(update={"runs_dir": known.path.parent})
+    if named := _named(place, known.runs(), kind, known.campaign_id):
+        screen.note(f"resuming campaign {named.campaign_id}")
+        return again(named, flags)
     contexts, errors = _stored(known, flags, kind, not_taken_over)
-    credentials = {name: context.credentials() for name, context in contexts.items()}
-    path = create.begin_campaign(place, now, known.runs())
+    opened = Opened(known, asked, {}, credentials_of(contexts), errors)
+    lock = create.begin_campaign(place, now, known.runs())
     runs: dict[str, OpenRun] = {}
-    said: list[str] = []
     try:
-        for name, context in contexts.items():
-            directory = known.runs()[name]
-            own = create.own_settings(name, _placed(context.settings, directory), "").model_copy(
-                update={"run_id": create.member_id(path, name), "job_name": context.settings.job_name}
-            )
-            try:
-                runs[name] = make(directory, own)
-            except NothingToDo as nothing:
-                said.append(str(nothing))
-            except StorageError as error:
-                errors[name] = error
+        said = _make(known, lock.path, {name: context.settings for name, context in contexts.items()}, make, opened, runs)
         if not runs and errors:
             raise next(iter(errors.values()))
         if not runs:
-            create.drop(path)
-            nothing_to_do("; ".join(said) or f"campaign {known.campaign_id} has no runs any more")
+            create.drop(lock)
+            _say_nothing_to_do(known, said)
             return None
+        opened.runs |= {name: runs[name] for name in contexts if name in runs}
         facts = {"job": known.facts.get("job"), "manifest": known.facts.get("manifest")}
-        made = create.tie(path, runs, now, kind=kind, of=known.campaign_id, **facts)
+        opened.campaign = create.tie(lock.path, opened.runs, now, kind=kind, of=known.campaign_id, **facts)
     except BaseException:
-        create.discard(path, runs.values())
+        create.discard(lock, runs.values())
         raise
-    return Opened(made, asked, runs, credentials, errors)
+    for name, nothing in said.items():
+        screen.note(screen.one_line(f"{name}: {nothing}"))
+    return opened
+
+
+def _make(
+    known: Campaign, path: Path, settings: Mapping[str, Settings], make: Create, opened: Opened, runs: dict[str, OpenRun]
+) -> dict[str, NothingToDo]:
+    """Make a run from each run of a campaign. Returns those that left nothing to do, by target."""
+    directories, said = known.runs(), {}
+    for name in lock_order(settings):
+        own = create.own_settings(name, _placed(settings[name], directories[name]), "").model_copy(
+            update={"run_id": create.member_id(path, name), "job_name": settings[name].job_name}
+        )
+        try:
+            runs[name] = make(directories[name], own)
+        except NothingToDo as nothing:
+            said[name] = nothing
+        except StorageError as error:
+            opened.errors[name] = error
+    return said
+
+
+def _say_nothing_to_do(known: Campaign, said: Mapping[str, NothingToDo]) -> None:
+    """Say why there is no new campaign. Exits with the worst exit code if rows were left before."""
+    code = Exit(worst(nothing.exit_code for nothing in said.values()))
+    texts = [str(said[member.target]) for member in known.members if member.target in said]
+    nothing_to_do("; ".join(texts) or f"campaign {known.campaign_id} has no runs any more", code)
+    if code:
+        raise typer.Exit(code)
 
 
 def _placed(settings: Settings, directory: RunDirectory) -> Settings:

@@ -23,7 +23,7 @@ def command(source: Source, flags: Flags) -> None:
     given = source
     asked, source = ask_for(source, flags)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        runs = offline_runs(source, asked, place)
+        runs = offline_runs(given, source, asked, flags, place)
         try:
             found = _Found(runs)
             exit_code = Exit.MANIFEST if found.problems else Exit.OK

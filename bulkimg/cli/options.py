@@ -18,8 +18,10 @@ from bulkimg.credentials import (
     PROFILE_KEYS,
     Account,
     Credentials,
+    RunCommand,
     account_without_password,
-    find_credentials,
+    gather,
+    one_kind,
 )
 from bulkimg.errors import UsageError
 from bulkimg.layers import (
@@ -369,12 +371,12 @@ class CommandContext:
         """Return the settings to resume a run that was named again."""
         return resuming(self._layers, stored)
 
-    def credentials(self) -> Credentials:
+    def credentials(self, run: RunCommand | None = None) -> Credentials:
         """Return the credentials. Raises UsageError for none, an incomplete one, or two kinds.
 
-        Warns if others may read the password on the way.
+        Warns if others may read the password on the way. `run` runs the profile's commands.
         """
-        found = self._found()
+        found = self._found(run)
         if isinstance(found, Account) and self.settings.is_readable_on_the_way:
             screen.warning(
                 f"the password is sent to {self.settings.endpoint} over plain http, where others on the network can read it; "
@@ -382,12 +384,13 @@ class CommandContext:
             )
         return found
 
-    def _found(self) -> Credentials:
+    def _found(self, run: RunCommand | None) -> Credentials:
         """Find the credentials, and ask for a missing password if a person can type it."""
-        account = account_without_password(os.environ, self._secrets)
+        found = gather(os.environ, self._secrets, run)  # once: a command may ask a person or cost a call of a vault
+        account = account_without_password(found)
         if account and screen.can_ask() and not self.settings.yes:
             return Account(account, screen.secret(f"Password of {account} on {self.settings.endpoint}: "))
-        return find_credentials(os.environ, self._secrets)
+        return one_kind(found)
 
     def refuse_dry_run(self, command: str) -> None:
         """Refuse a dry run from the environment or a profile: it must not be ignored."""

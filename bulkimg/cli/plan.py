@@ -1,14 +1,13 @@
 """`bulkimg plan`: a run that stops at its plan. It also prints plans."""
 
 from itertools import islice
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bulkimg.cli import screen
 from bulkimg.cli.execute import cause_line, execute
-from bulkimg.cli.options import CAMPAIGN, MANIFEST, PACE, PLAN, REPORT, SHARD, TARGET, Flags, with_options
+from bulkimg.cli.options import CAMPAIGN, MANIFEST, PACE, PLAN, REPORT, SHARD, TARGET, Flags, user_path, with_options
 from bulkimg.cli.run import Source, ask_for, begin_or_refuse
 from bulkimg.engine.close import plan_document
 from bulkimg.engine.run import OpenRun
@@ -40,7 +39,7 @@ def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -
     if asked.settings.target_names:
         from bulkimg.cli import campaign
 
-        opened = campaign.begin(asked, flags, Path(given), source, plan_only=True)
+        opened = campaign.begin(asked, flags, user_path(given), source, plan_only=True)
         campaign.plan_and_exit(opened, detailed=detailed_exitcode)
     run, credentials = begin_or_refuse(asked, source, plan_only=True)
     summary = execute(run, credentials, plan_only=True)

@@ -25,6 +25,9 @@ def command(run: Run, flags: Flags) -> None:
     try:
         settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
         named = named_run(settings, retry_of=directory.run_id)
+        if named:
+            own = CommandContext(flags, stored=stored_settings(named)).settings
+            settings = own.model_copy(update={"runs_dir": directory.path.parent})
         with screen.prints_of_plugins(settings.plugins):
             opened = resume_run(named, settings) if named else create_retry(directory, settings)
     except NothingToDo as nothing:

@@ -54,12 +54,12 @@ def command(source: Source, flags: Flags) -> None:
     given = source
     asked, source = ask_for(source, flags)
     if asked.settings.dry_run:
-        _dry_run(source, asked)
+        _dry_run(given, source, asked, flags)
         return
     if asked.settings.target_names:
         from bulkimg.cli import campaign  # imported only now: most runs have one target
 
-        campaign.execute_and_exit(campaign.begin(asked, flags, Path(given), source))
+        campaign.execute_and_exit(campaign.begin(asked, flags, user_path(given), source))
     run, credentials = begin_or_refuse(asked, source)
     execute_and_exit(run, credentials)
 
@@ -122,23 +122,27 @@ def _refuse(run: OpenRun, why: str) -> NoReturn:
     raise typer.Exit(Exit.MANIFEST)
 
 
-def offline_runs(source: str, asked: CommandContext, place: str) -> list[OpenRun]:
-    """Load the manifest in a temporary place: one run, or one for each target. Nobody is notified, no hook runs."""
+def offline_runs(given: str, source: str, asked: CommandContext, flags: Flags, place: str) -> list[OpenRun]:
+    """Load the manifest in a temporary place: one run, or one for each target. Nobody is notified, no hook runs.
+
+    `given` is what the command line names: a job file, or the manifest `source` itself.
+    """
     update = {"runs_dir": Path(place), "results": None, "notify": (), "hooks": ()}
     settings = asked.settings.model_copy(update=update)
     with screen.prints_of_plugins(settings.plugins):
         if not settings.target_names:
             return [create_run(source, settings)]
         from bulkimg.campaign import create  # imported only now: most runs have one target
+        from bulkimg.cli.targets import read_targets
 
-        return create.load_offline(source, settings, create.chosen(settings))
+        return create.load_offline(source, settings, list(read_targets(settings, flags, user_path(given), offline=True)))
 
 
-def _dry_run(source: str, asked: CommandContext) -> None:
+def _dry_run(given: str, source: str, asked: CommandContext, flags: Flags) -> None:
     """Check the manifest offline in a temporary place, and show what it asks for. `bulkimg plan` reads the images."""
     check_outputs(source, asked.settings)
     with tempfile.TemporaryDirectory(prefix="bulkimg-") as place:
-        runs = offline_runs(source, asked, place)
+        runs = offline_runs(given, source, asked, flags, place)
         why = refusal(*runs)
         show_all_problems(runs)
         counts: Counter[str] = Counter()

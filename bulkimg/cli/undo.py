@@ -64,21 +64,10 @@ def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -
         nothing_to_do(*said)
         raise typer.Exit(said[1])
     credentials = asked.credentials()
-    if left := rows_left(directory):
-        unended = (
-            f"run {directory.run_id} has not ended ({count(left, 'row')} without an outcome): what it may have sent is found by "
-            f"reading the images, and bulkimg resume {directory.words} would still send the rest"
-        )
-    opened = _begin(directory, asked, where)
+    opened = _begin(directory, asked, flags, where)
     if opened is None:
         return
-    if left:
-        screen.note(unended)
-    if left_out := stats.warning_count(opened.ledger):
-        example = next(stats.warnings(opened.ledger))
-        screen.note(
-            screen.one_line(f"{count(left_out, 'field')} left out, such as line {example.line}: {example.text}")
-        )
+    _remark(directory, opened)
     if not plan:
         execute_and_exit(opened, credentials)
     screen.note(screen.one_line(undoing(opened)))
@@ -93,24 +82,44 @@ def _undo_campaign(known: Campaign, flags: Flags, where: list[str], *, plan: boo
 
     def create(directory: RunDirectory, settings: Settings) -> OpenRun:
         if is_last and not where and (said := already_undone(directory.path.parent, directory)):
-            raise NothingToDo(said[0])
+            raise NothingToDo(*said)
         return create_undo(directory, settings, where)
 
     opened = campaign.anew(known, flags, "undo", create, _NOT_TAKEN_OVER)
     if opened is None:
         return
+    undone = known.runs()
+    for target, run in opened.runs.items():
+        if target in undone:
+            _remark(undone[target], run, target)
     screen.note(screen.one_line(campaign.undoing(opened)))
     if plan:
         campaign.plan_and_exit(opened)
     campaign.execute_and_exit(opened)
 
 
-def _begin(directory: RunDirectory, asked: CommandContext, where: list[str]) -> OpenRun | None:
+def _remark(directory: RunDirectory, opened: OpenRun, target: str = "") -> None:
+    """Say if the undone run has not ended, and which fields its undo leaves out. `target` is that of a campaign's run."""
+    about = f"{target}: " if target else ""
+    if left := rows_left(directory):
+        screen.note(
+            f"{about}run {directory.run_id} has not ended ({count(left, 'row')} without an outcome): what it may have sent is "
+            f"found by reading the images, and bulkimg resume {directory.words} would still send the rest"
+        )
+    if left_out := stats.warning_count(opened.ledger):
+        example = next(stats.warnings(opened.ledger))
+        screen.note(
+            screen.one_line(f"{about}{count(left_out, 'field')} left out, such as line {example.line}: {example.text}")
+        )
+
+
+def _begin(directory: RunDirectory, asked: CommandContext, flags: Flags, where: list[str]) -> OpenRun | None:
     """Create the undo of a run. Returns None after a message if the run changed nothing."""
     settings = asked.settings.model_copy(update={"runs_dir": directory.path.parent})
     if named := named_run(settings, undo_of=directory.run_id):
-        with screen.prints_of_plugins(settings.plugins):
-            return resume_run(named, settings)
+        own = CommandContext(flags, stored=stored_settings(named)).settings  # what an undo is asked for is its own
+        with screen.prints_of_plugins(own.plugins):
+            return resume_run(named, own.model_copy(update={"runs_dir": directory.path.parent}))
     try:
         with screen.prints_of_plugins(settings.plugins):
             return create_undo(directory, settings, where)

@@ -18,7 +18,7 @@ from bulkimg.engine.measuring import check_metrics
 from bulkimg.engine.overlap import Work, alone, work_of
 from bulkimg.engine.plugins import NO_PLUGINS, Plugins, load_observers, load_plugins, with_earlier, with_new
 from bulkimg.engine.run import OpenRun, replaced_tags
-from bulkimg.errors import ManifestRefused, RunRefused, StorageError, UsageError
+from bulkimg.errors import Exit, ManifestRefused, RunRefused, StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, new_run, plans, stats, timeline
 from bulkimg.ledger.intake import add_rows, batches, merge_duplicates
 from bulkimg.ledger.rundir import CAMPAIGN
@@ -419,7 +419,11 @@ def rows_left(directory: RunDirectory) -> int:
 
 
 class NothingToDo(Exception):
-    """The earlier run left nothing to retry or undo. It is not an error."""
+    """The earlier run left nothing to retry or undo. It is not an error, but rows may have been left before."""
+
+    def __init__(self, why: str, exit_code: Exit = Exit.OK) -> None:
+        super().__init__(why)
+        self.exit_code = exit_code
 
 
 def create_retry(earlier: RunDirectory, settings: Settings, now: Callable[[], float] = time.time) -> OpenRun:

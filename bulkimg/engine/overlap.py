@@ -113,7 +113,7 @@ def alone(
     make_runs_dir(runs_dir)
     waiting = _Waiting(wait, tell, clock)
     while True:
-        with _entering(runs_dir):
+        with entering(runs_dir):
             other = find_other(runs_dir, work, own) if work else None
             if other is None:
                 yield
@@ -137,7 +137,7 @@ async def admit(
     runs_dir = directory.path.parent
     waiting = _Waiting(wait, tell, clock)
     while True:
-        with _entering(runs_dir):
+        with entering(runs_dir):
             other = find_other(runs_dir, work_of(ledger), directory.path.name, admitted_only=True)
             if other is None:
                 ledger.set_meta(admitted=True)
@@ -146,7 +146,7 @@ async def admit(
 
 
 @contextmanager
-def _entering(runs_dir: Path) -> Iterator[None]:
+def entering(runs_dir: Path) -> Iterator[None]:
     """Hold the kernel's lock of the runs directory. A process that dies leaves it."""
     descriptor = os.open(runs_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:

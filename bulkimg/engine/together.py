@@ -1,7 +1,10 @@
 """Decide whether several targets can be one campaign."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bulkimg.errors import UsageError
 from bulkimg.settings import Settings
@@ -13,12 +16,29 @@ def check_together(targets: Mapping[str, Settings]) -> None:
     """Raise UsageError if the targets cannot be one campaign."""
     by_target: dict[str, str] = {}
     for name, settings in targets.items():
-        if (other := by_target.setdefault(settings.target, name)) != name:
+        if (other := by_target.setdefault(server_of(settings), name)) != name:
             raise UsageError(
                 f"targets {other} and {name} are both {settings.target}, so its images would be changed twice; "
                 "give each its own endpoint (an --endpoint or BULKIMG_ENDPOINT is for all targets)"
             )
     check_apart(targets)
+
+
+def server_of(settings: Settings) -> str:
+    """Return the server and context path in one spelling: `::1` is also `0:0:0:0:0:0:0:1`, and `a.b` is also `a.b.`."""
+    url = urlsplit(settings.endpoint or "")
+    host = (url.hostname or "").rstrip(".")
+    with suppress(ValueError):
+        host = ip_address(host).compressed
+    return f"{url.scheme}://{host}:{url.port}{settings.base_path}"
+
+
+def lock_order(targets: Mapping[str, Settings]) -> list[str]:
+    """Return the targets in the order in which their runs wait for other runs.
+
+    It is the same for every campaign, whatever its targets are called. So no two can each have what the other waits for.
+    """
+    return sorted(targets, key=lambda name: (server_of(targets[name]), name))
 
 
 def check_apart(targets: Mapping[str, Settings]) -> None:

@@ -39,8 +39,8 @@ class RunDirectory:
     def ledger(self) -> Path:
         return self.path / "run.db"
 
-    def hold(self) -> "RunDirectory":
-        """Lock the run for this process until `release` or the end of the process.
+    def hold(self, kind: str = "run") -> "RunDirectory":
+        """Lock the run for this process until `release` or the end of the process. `kind` is what messages call it.
 
         Raises RunRefused if another process holds it, or if another user could write in it.
         """
@@ -50,7 +50,7 @@ class RunDirectory:
             raise RunRefused(f"{self.path}: {why}")
         if not _lock(descriptor):
             os.close(descriptor)
-            raise RunRefused(f"run {self.run_id} is in use by another process; see bulkimg status {self.words}")
+            raise RunRefused(f"{kind} {self.run_id} is in use by another process; see bulkimg status {self.words}")
         self._lock = descriptor
         return self
 
