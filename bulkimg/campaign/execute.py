@@ -1,12 +1,15 @@
 """Execute the runs of a campaign, all at once or one by one. What happens to one run does not happen to another."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from bulkimg.engine.execute import Engine
 from bulkimg.engine.planning import Approve
 from bulkimg.engine.run import OpenRun
+from bulkimg.engine.together import lock_order
 from bulkimg.errors import BulkimgError, Exit
 from bulkimg.model import CanaryPassed, PlanCounts, PlanMade, Summary
 
@@ -91,7 +94,35 @@ class Together:
             self._answer.cancel()
 
 
-Begin = Callable[[str, OpenRun, Approve | None], Engine]
+class Turns:
+    """Let runs pass one after the other, in one order for all campaigns, whichever of them is ready first.
+
+    Runs of one question wait for each other. If two campaigns were admitted in different orders, each could wait for a
+    run of the other.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._passed = {name: asyncio.Event() for name in names}
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """Enter the block when every earlier run has left it or has ended."""
+        for earlier, passed in self._passed.items():
+            if earlier == name:
+                break
+            await passed.wait()
+        try:
+            yield
+        finally:
+            self.ended(name)
+
+    def ended(self, name: str) -> None:
+        """Take note that no other run has to wait for this one any more."""
+        self._passed[name].set()
+
+
+Turn = Callable[[], AbstractAsyncContextManager[None]]
+Begin = Callable[[str, OpenRun, Approve | None, Turn], Engine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +159,14 @@ class Execution:
         self._questions = questions
         self._stop_on_failure = stop_on_failure
         self._together: Together | None = None
+        self._turns: Turns | None = None
         self._ended: dict[str, Ended] = {}
 
     async def in_parallel(self) -> dict[str, Ended]:
         """Execute all at once, and ask once. Returns how each ended; a bug of ours is raised when all have ended."""
         if asks := self._questions:
             self._together = Together(list(self._runs), asks.plans, asks.canary)
+            self._turns = Turns(lock_order({name: run.settings for name, run in self._runs.items()}))
         try:
             found = await asyncio.gather(*map(self._one, self._runs), return_exceptions=True)
         finally:
@@ -155,13 +188,17 @@ class Execution:
             self._ended[name] = Ended()
             return
         try:
-            engine = self._sides.engines[name] = self._begin(name, self._runs[name], self._approve(name))
+            engine = self._sides.engines[name] = self._begin(
+                name, self._runs[name], self._approve(name), self._turn(name)
+            )
             self._ended[name] = Ended(await engine.execute())
         except BulkimgError as error:
             self._ended[name] = Ended(error=error)
         finally:
             if self._together:
                 self._together.ended(name)
+            if self._turns:
+                self._turns.ended(name)
         if self._stop_on_failure and self._ended[name].exit_code and not self._sides.is_stopping:
             self._sides.stop(Exit.TIME_BOX, f"target {name} failed, and --stop-on-failure stops the others")
 
@@ -169,3 +206,6 @@ class Execution:
         if self._together:
             return self._together.approve(name)
         return self._questions.of_one(name) if self._questions else None
+
+    def _turn(self, name: str) -> Turn:
+        return partial(self._turns.turn, name) if self._turns else nullcontext

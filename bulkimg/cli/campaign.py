@@ -11,10 +11,19 @@ import typer
 
 from bulkimg.campaign import Campaign, create
 from bulkimg.campaign.directory import hold
-from bulkimg.campaign.execute import Ended, Execution, Questions, Sides
+from bulkimg.campaign.execute import Ended, Execution, Questions, Sides, Turn
 from bulkimg.campaign.totals import status_document, summary_document, worst
 from bulkimg.cli import screen
-from bulkimg.cli.execute import cause_line, counts_line, difference, line_typed, nothing_to_do, typed, with_signals
+from bulkimg.cli.execute import (
+    cause_line,
+    counts_line,
+    difference,
+    line_typed,
+    nothing_to_do,
+    target_with_account,
+    typed,
+    with_signals,
+)
 from bulkimg.cli.options import CommandContext, Flags
 from bulkimg.cli.plan import print_plan, read_plan, warn_of_plan
 from bulkimg.cli.problems import remarks, show_problems
@@ -63,7 +72,9 @@ def begin(asked: CommandContext, flags: Flags, job: Path, source: str, *, plan_o
         options, errors = _options(known)
         _refuse_other_work(known, source, targets, options)
         screen.note(f"resuming campaign {known.campaign_id}")
-        resumed = {name: create.own_settings(name, contexts[name].resuming(options[name]), str(job)) for name in options}
+        resumed = {
+            name: create.own_settings(name, contexts[name].resuming(options[name]), str(job)) for name in options
+        }
         return _again(known, Opened(known, settings, {}, credentials, errors), resumed)
     made, runs = create.create_campaign(
         source, settings, targets, str(job.absolute()), plan_only=plan_only, tell=screen.note
@@ -115,7 +126,9 @@ def _refuse_other_work(
             raise RunRefused(
                 f"run {runs[name].run_id} was started against {begun}, not {targets[name].target}; choose another --run-id"
             )
-    for run in [runs[name] for name in options][:1]:  # all have the same manifest, and standard input can be read only once
+    for run in [runs[name] for name in options][
+        :1
+    ]:  # all have the same manifest, and standard input can be read only once
         if edited := edited_manifest(run, source):
             raise RunRefused(
                 f"{edited}: not the manifest of campaign {known.campaign_id}; choose another --run-id, or send the rest "
@@ -154,7 +167,9 @@ def _again(known: Campaign, opened: Opened, settings: Mapping[str, Settings], *,
     for name, each in settings.items():
         own = {"results": own_results(name, each.results)} if each.results else {}
         try:
-            opened.runs[name] = resume_run(runs[name], _placed(each.model_copy(update=own), runs[name]), planned=planned)
+            opened.runs[name] = resume_run(
+                runs[name], _placed(each.model_copy(update=own), runs[name]), planned=planned
+            )
         except (RunRefused, StorageError) as error:
             opened.errors[name] = error
     if not opened.runs:
@@ -207,7 +222,9 @@ def anew(known: Campaign, flags: Flags, kind: str, make: Create, not_taken_over:
     lock = create.begin_campaign(place, now, known.runs())
     runs: dict[str, OpenRun] = {}
     try:
-        said = _make(known, lock.path, {name: context.settings for name, context in contexts.items()}, make, opened, runs)
+        said = _make(
+            known, lock.path, {name: context.settings for name, context in contexts.items()}, make, opened, runs
+        )
         if not runs and errors:
             raise next(iter(errors.values()))
         if not runs:
@@ -226,7 +243,12 @@ def anew(known: Campaign, flags: Flags, kind: str, make: Create, not_taken_over:
 
 
 def _make(
-    known: Campaign, path: Path, settings: Mapping[str, Settings], make: Create, opened: Opened, runs: dict[str, OpenRun]
+    known: Campaign,
+    path: Path,
+    settings: Mapping[str, Settings],
+    make: Create,
+    opened: Opened,
+    runs: dict[str, OpenRun],
 ) -> dict[str, NothingToDo]:
     """Make a run from each run of a campaign. Returns those that left nothing to do, by target."""
     directories, said = known.runs(), {}
@@ -318,7 +340,7 @@ def _execute(opened: Opened, questions: Questions | None, *, plan_only: bool = F
     }
     files = sum(run.settings.concurrency + 16 for run in opened.runs.values())
 
-    def begin_one(name: str, run: OpenRun, approve: Approve | None) -> Engine:
+    def begin_one(name: str, run: OpenRun, approve: Approve | None, turn: Turn) -> Engine:
         run.command, run.tell = typed(run), screen.note
         more = files - run.settings.concurrency
         engine = Engine(
@@ -328,6 +350,7 @@ def _execute(opened: Opened, questions: Questions | None, *, plan_only: bool = F
             allow=lambda rows: allow_files(rows + more),
             approve=approve,
             plan_only=plan_only,
+            turn=turn,
         )
         watchers[name].follow(lambda: engine.live)
         return engine
@@ -371,8 +394,9 @@ def _questions(opened: Opened) -> Questions:
             undoes = next(iter(opened.runs.values())).ledger.meta("undoes", {})
             verb = "Redo the changes" if undoes.get("undo_of") else "Put the old values back"
             question = f"{what[0].upper()}{what[1:]}. {verb} on {on}?"
+        targets = "\n".join(f"{name}: {target_with_account(opened.runs[name])}" for name in found)
         shown = "\n".join(f"{name}: {plan_line(counts)}" for name, counts in found.items())
-        return await answered(question, shown, {name: opened.runs[name] for name in found})
+        return await answered(f"{targets}\n{question}", shown, {name: opened.runs[name] for name in found})
 
     async def canary(name: str, what: CanaryPassed) -> bool:
         run = opened.runs[name]

@@ -128,13 +128,17 @@ def difference(run: OpenRun, rows: int = 10) -> Iterator[str]:
 
 
 def _question(run: OpenRun, plan: PlanMade) -> str:
-    images, target = count(plan.counts.actions["update"], "image"), run.settings.target
-    if identity := run.ledger.meta("identity", ""):
-        target = f"{target} as {identity}"
+    images, target = count(plan.counts.actions["update"], "image"), target_with_account(run)
     if what := undoing(run):
         verb = "Redo the changes" if run.ledger.meta("undoes", {}).get("undo_of") else "Put the old values back"
         return f"{what[0].upper()}{what[1:]}. {verb} on {images} of {target}?"
     return f"Change {images} on {target}?"
+
+
+def target_with_account(run: OpenRun) -> str:
+    """Return the server, and the account as far as the credentials show it."""
+    identity = run.ledger.meta("identity", "")
+    return f"{run.settings.target} as {identity}" if identity else run.settings.target
 
 
 def undoing(run: OpenRun) -> str:

@@ -135,7 +135,9 @@ def offline_runs(given: str, source: str, asked: CommandContext, flags: Flags, p
         from bulkimg.campaign import create  # imported only now: most runs have one target
         from bulkimg.cli.targets import read_targets
 
-        return create.load_offline(source, settings, list(read_targets(settings, flags, user_path(given), offline=True)))
+        return create.load_offline(
+            source, settings, list(read_targets(settings, flags, user_path(given), offline=True))
+        )
 
 
 def _dry_run(given: str, source: str, asked: CommandContext, flags: Flags) -> None:

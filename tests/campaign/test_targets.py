@@ -6,66 +6,13 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.campaign.jobs import DEAD, NAMES, ROWS, changed, job, manifest, table
 from tests.cli.terminal import _at_terminal, on_a_terminal
-from tests.conftest import UUID, Cli, Server, sandbox_process
-
-ROWS = 30
-NAMES = ("eu", "us", "asia")
-DEAD = "http://127.0.0.1:9"
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, Server]]:
-    """Three servers with the same images. An account logs in on each."""
-    with (
-        sandbox_process("--images", str(ROWS)) as eu,
-        sandbox_process("--images", str(ROWS)) as us,
-        sandbox_process("--images", str(ROWS)) as asia,
-    ):
-        yield {"eu": eu, "us": us, "asia": asia}
-
-
-@pytest.fixture
-def here(cli: Cli, servers: dict[str, Server]) -> Cli:
-    """A command line with an account of every server."""
-    return Cli(cli.place, {"BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "password"})
-
-
-def manifest(servers: dict[str, Server], text: str) -> str:
-    """Return rows for the targets in turn, with a description of this test."""
-    uuids = sorted(servers["eu"].images())
-    lines = [f"{uuid},{NAMES[at % 3]},{text} {at}" for at, uuid in enumerate(uuids)]
-    return "\n".join(["uuid,region,description", *lines]) + "\n"
-
-
-def job(urls: dict[str, str], rule: str = 'target_column = "region"', more: str = "", name: str = "nightly") -> str:
-    tables = "".join(f'[targets.{target}]\nendpoint = "{url}"\n{more}' for target, url in urls.items())
-    return f'[job]\nname = "{name}"\nmanifest = "m.csv"\n{rule}\n{tables}'
-
-
-@pytest.fixture
-def ready(here: Cli, servers: dict[str, Server], request: pytest.FixtureRequest) -> Cli:
-    here.write("m.csv", manifest(servers, request.node.name))
-    here.write("job.toml", job({name: server.url for name, server in servers.items()}))
-    return here
-
-
-def table(server: Server) -> dict[str, dict[str, object]]:
-    """Return the images. A text that was never there and an empty one are the same to the API."""
-    return {uuid: image | {"description": image.get("description") or ""} for uuid, image in server.table().items()}
-
-
-def changed(servers: dict[str, Server], text: str) -> dict[str, int]:
-    """Return how many images of each server have a description that begins like this."""
-    return {
-        name: sum(str(image.get("description")).startswith(text) for image in server.images().values())
-        for name, server in servers.items()
-    }
+from tests.conftest import UUID, Cli, Server
 
 
 def test_every_row_goes_to_its_own_target_and_nowhere_else(
