@@ -28,10 +28,10 @@ from bulkimg.cli.options import CommandContext, Flags
 from bulkimg.cli.plan import print_plan, read_plan, warn_of_plan
 from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.cli.progress import Bars, Watcher, kind_of
-from bulkimg.cli.targets import credentials_of, read_targets, warn_of_shared
+from bulkimg.cli.targets import credentials_of, read_targets, stored_options, stored_targets, warn_of_shared
 from bulkimg.credentials import Credentials
 from bulkimg.engine.close import refusal, refuse
-from bulkimg.engine.create import NothingToDo, edited_manifest, resume_run, stored_settings
+from bulkimg.engine.create import NothingToDo, edited_manifest, resume_run
 from bulkimg.engine.execute import Engine
 from bulkimg.engine.planning import Approve
 from bulkimg.engine.run import OpenRun
@@ -69,7 +69,7 @@ def begin(asked: CommandContext, flags: Flags, job: Path, source: str, *, plan_o
     warn_of_shared(contexts)
     targets = {name: context.settings for name, context in contexts.items()}
     if known := _named(settings, names, "run", None):
-        options, errors = _options(known)
+        options, errors = stored_options(known)
         _refuse_other_work(known, source, targets, options)
         screen.note(f"resuming campaign {known.campaign_id}")
         resumed = {
@@ -177,26 +177,11 @@ def _again(known: Campaign, opened: Opened, settings: Mapping[str, Settings], *,
     return opened
 
 
-def _options(
-    known: Campaign, left_out: Collection[str] = ()
-) -> tuple[dict[str, dict[str, Any]], dict[str, BulkimgError]]:
-    """Return the options that each run began with, without `left_out`, and why a run cannot be read."""
-    options: dict[str, dict[str, Any]] = {}
-    errors: dict[str, BulkimgError] = {}
-    for name, directory in known.runs().items():
-        try:
-            options[name] = {key: value for key, value in stored_settings(directory).items() if key not in left_out}
-        except (RunRefused, StorageError) as error:  # its ledger is damaged; the others are not
-            errors[name] = error
-    return options, errors
-
-
 def _stored(
     known: Campaign, flags: Flags, command: str, left_out: Collection[str] = ()
 ) -> tuple[dict[str, CommandContext], dict[str, BulkimgError]]:
     """Return what is asked of each run, from its own options without `left_out`, and why a run cannot be read."""
-    options, errors = _options(known, left_out)
-    contexts = {name: CommandContext(flags, stored=stored) for name, stored in options.items()}
+    contexts, errors = stored_targets(known, flags, left_out)
     for context in contexts.values():
         context.refuse_dry_run(command)
     check_apart({name: context.settings for name, context in contexts.items()})
@@ -341,7 +326,7 @@ def _execute(opened: Opened, questions: Questions | None, *, plan_only: bool = F
     files = sum(run.settings.concurrency + 16 for run in opened.runs.values())
 
     def begin_one(name: str, run: OpenRun, approve: Approve | None, turn: Turn) -> Engine:
-        run.command, run.tell = typed(run), screen.note
+        run.command, run.tell, run.turn = typed(run), screen.note, turn
         more = files - run.settings.concurrency
         engine = Engine(
             run,
@@ -350,7 +335,6 @@ def _execute(opened: Opened, questions: Questions | None, *, plan_only: bool = F
             allow=lambda rows: allow_files(rows + more),
             approve=approve,
             plan_only=plan_only,
-            turn=turn,
         )
         watchers[name].follow(lambda: engine.live)
         return engine

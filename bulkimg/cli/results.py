@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from bulkimg.campaign import Campaign
 from bulkimg.cli import complete, screen
 from bulkimg.cli.options import SPEECH, CommandContext, Flags, user_path, with_options
 from bulkimg.cli.report import readable, readably
-from bulkimg.cli.resume import find
+from bulkimg.cli.resume import find_any
 from bulkimg.cli.status import Run
 from bulkimg.errors import UsageError
 from bulkimg.ledger import Ledger, RunDirectory, stats, write_results
@@ -32,10 +33,15 @@ Force = Annotated[bool, typer.Option("--force", help="Replace --out where it exi
 @with_options("runs_dir", *SPEECH)
 def command(flags: Flags, run: Run = "last", kind: As = "", out: Out = "", force: Force = False) -> None:
     """Reads only; never in the way of the run. Rows without an outcome are in it as they are now."""
-    directory = find(run, flags)
+    directory = find_any(run, flags)
     as_json = CommandContext({key: flags[key] for key in SPEECH if key in flags}).settings.json_summary
-    kind = _kind(kind, out)
-    path = _place(directory, kind, out, force=force)
+    if isinstance(directory, Campaign):
+        from bulkimg.cli.campaign_results import write_campaign  # imported only now: most runs have one target
+
+        write_campaign(directory, kind, out, force=force, as_json=as_json)
+        return
+    kind = kind_of(kind, out)
+    path = place_of(directory, kind, out, force=force)
     if path is None and as_json:
         raise UsageError("--json: standard output is the results themselves; give a file with --out")
     if path is None and kind in WHOLE and sys.stdout.isatty():
@@ -45,8 +51,8 @@ def command(flags: Flags, run: Run = "last", kind: As = "", out: Out = "", force
     try:
         with readably(directory):
             ledger.db.execute("BEGIN")  # one state of a living run for all that is read
-            check_size(f"--as {kind}", kind, stats.rows_in_all(ledger), ledger.meta("columns"))
-            _write(ledger, directory, kind, path)
+            check_size_of(ledger, kind)
+            write(ledger, directory, kind, path)
     finally:
         ledger.close()
     if as_json:
@@ -55,7 +61,12 @@ def command(flags: Flags, run: Run = "last", kind: As = "", out: Out = "", force
         screen.out(str(path))
 
 
-def _kind(kind: str, out: str) -> str:
+def check_size_of(ledger: Ledger, kind: str) -> None:
+    """Raise UsageError if a file of this kind cannot hold the rows."""
+    check_size(f"--as {kind}", kind, stats.rows_in_all(ledger), ledger.meta("columns"))
+
+
+def kind_of(kind: str, out: str) -> str:
     """Return the format that --as or the ending of --out says. Raises UsageError for an unknown one, or for two."""
     ending = Path(out).suffix.removeprefix(".") if out not in ("", "-") else ""
     if kind and kind not in KINDS:
@@ -67,7 +78,7 @@ def _kind(kind: str, out: str) -> str:
     return kind or ending or "csv"
 
 
-def _place(directory: RunDirectory, kind: str, out: str, *, force: bool) -> Path | None:
+def place_of(directory: RunDirectory, kind: str, out: str, *, force: bool) -> Path | None:
     """Return where to write, or None for standard output. Raises UsageError if it cannot be, or would replace a file."""
     if out == "-" or not (out or kind in WHOLE):
         return None
@@ -85,7 +96,7 @@ def _place(directory: RunDirectory, kind: str, out: str, *, force: bool) -> Path
     return path
 
 
-def _write(ledger: Ledger, directory: RunDirectory, kind: str, path: Path | None) -> None:
+def write(ledger: Ledger, directory: RunDirectory, kind: str, path: Path | None) -> None:
     """Write the file; for standard output, a private file first: its reader gets all of it or nothing."""
     if path is not None:
         _write_file(ledger, directory, kind, path, f"{os.getpid()}.tmp")

@@ -21,7 +21,7 @@ from bulkimg.cli.options import (
     with_options,
 )
 from bulkimg.engine.create import edited_manifest, resume_run, stored_settings
-from bulkimg.errors import RunRefused, UsageError
+from bulkimg.errors import UsageError
 from bulkimg.ledger import RunDirectory, find_run
 
 Run = Annotated[
@@ -35,7 +35,7 @@ Run = Annotated[
 def find(name: str, flags: Flags) -> RunDirectory:
     """Return the run that RUN names, in the runs directory of flags and environment.
 
-    Raises RunRefused if `last` is a campaign of several runs, UsageError if a name is.
+    Raises UsageError if that is a campaign of several runs.
     """
     if name != "last" and (known := find_campaign(runs_dir(flags), _expanded(name))):
         runs = ", ".join(run.run_id for run in known.runs().values())
@@ -43,7 +43,7 @@ def find(name: str, flags: Flags) -> RunDirectory:
     found = find_run(runs_dir(flags), _expanded(name))
     if name == "last" and (several := campaign_of(found)):
         runs = ", ".join(member.run_id for member in several.members)
-        raise RunRefused(f"the last run is one of campaign {several.campaign_id}; name the one that you mean: {runs}")
+        raise UsageError(f"the last run is one of campaign {several.campaign_id}; name the one that you mean: {runs}")
     return found
 
 

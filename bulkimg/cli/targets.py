@@ -2,15 +2,17 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-from bulkimg.campaign import create
+from bulkimg.campaign import Campaign, create
 from bulkimg.cli import screen
 from bulkimg.cli.options import CommandContext, Flags
 from bulkimg.credentials import CREDENTIAL_VARIABLES, NAMES, Credentials, running_once
+from bulkimg.engine.create import stored_settings
 from bulkimg.engine.together import check_together
-from bulkimg.errors import UsageError
+from bulkimg.errors import BulkimgError, RunRefused, StorageError, UsageError
 from bulkimg.settings import Settings
 from bulkimg.values import parse_endpoint
 
@@ -24,6 +26,28 @@ def read_targets(settings: Settings, flags: Flags, job: Path, *, offline: bool =
     found = {name: context.settings for name, context in contexts.items()}
     check_together({name: each for name, each in found.items() if each.endpoint})
     return contexts
+
+
+def stored_options(
+    known: Campaign, left_out: Collection[str] = ()
+) -> tuple[dict[str, dict[str, Any]], dict[str, BulkimgError]]:
+    """Return the options that each run began with, without `left_out`, and why a run cannot be read."""
+    options: dict[str, dict[str, Any]] = {}
+    errors: dict[str, BulkimgError] = {}
+    for name, directory in known.runs().items():
+        try:
+            options[name] = {key: value for key, value in stored_settings(directory).items() if key not in left_out}
+        except (RunRefused, StorageError) as error:  # its ledger is damaged; the others are not
+            errors[name] = error
+    return options, errors
+
+
+def stored_targets(
+    known: Campaign, flags: Flags, left_out: Collection[str] = ()
+) -> tuple[dict[str, CommandContext], dict[str, BulkimgError]]:
+    """Return what is asked of each run of a campaign now, and why a run cannot be read."""
+    options, errors = stored_options(known, left_out)
+    return {name: CommandContext(flags, stored=stored) for name, stored in options.items()}, errors
 
 
 def credentials_of(contexts: Mapping[str, CommandContext]) -> dict[str, Credentials]:

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import NamedTuple
 
 from bulkimg.applier import Ending
@@ -55,8 +54,7 @@ class Engine:
     """Execute one open run. `stop` and `stop_now` may be called at any time from the same event loop.
 
     `approve` is asked once the plan is made, and again after the canary. Without it everything is approved. `checksum`
-    is the beginning of the digest of the plan that was reviewed. `plan_only` ends before the first PUT. Within `turn` the
-    run waits for other runs of the same work.
+    is the beginning of the digest of the plan that was reviewed. `plan_only` ends before the first PUT.
     """
 
     def __init__(
@@ -70,7 +68,6 @@ class Engine:
         checksum: str | None = None,
         plan_only: bool = False,
         allow: Callable[[int], None] = lambda rows: None,
-        turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         ports = self._ports = ports or Ports()
         runtime = self._runtime = ports.runtime
@@ -78,7 +75,6 @@ class Engine:
         self._credentials = credentials
         self._tell = observe
         self._plan_only = plan_only
-        self._turn = turn
         self._interrupt = Interrupt()
         self.pace = pace_of(run.settings, runtime, run.settings.concurrency, adapts=run.settings.adaptive)
         self._planning = Planning(run, self._observe, self._interrupt, approve, checksum=checksum, plan_only=plan_only)
@@ -214,7 +210,7 @@ class Engine:
         """Wait until no other run of the same work sends, or refuse this one."""
         run, runtime = self._run, self._runtime
         wait = run.settings.lock_wait
-        async with self._turn():
+        async with run.turn():
             await admit(run.directory, run.ledger, wait, tell=run.tell, clock=runtime.clock, sleep=runtime.sleep)
 
     async def _begin(self) -> Ending | None:

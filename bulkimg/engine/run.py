@@ -1,6 +1,7 @@
 """Define a run that this process holds, and the names of its files."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class OpenRun:
     counted: dict[str, Any] = field(default_factory=dict)  # counts and causes at its end, for the report
     command: str = ""  # as typed, for a server that was never reached
     tell: Callable[[str], None] = lambda sentence: None  # what a person must hear before the run begins
+    turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext  # within it, it waits for other runs
 
     def change(self, **options: Any) -> None:
         """Change settings. The caller saves them."""

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Literal, TextIO, TypeVar
@@ -135,6 +135,19 @@ def write_results(
             lines = ledger.db.execute(f"SELECT {column} FROM result {where} ORDER BY ordinal")  # noqa: S608 - constant texts
             while batch := lines.fetchmany(100):
                 file.write("".join(line for (line,) in batch))
+
+
+def write_joined_results(
+    ledgers: Mapping[str, Ledger], path: Path, kind: Literal["csv", "jsonl"], suffix: str = "tmp"
+) -> None:
+    """Write the outcomes of several runs into one file, each row with its target as the last column."""
+    with replacing(path, suffix) as file:
+        file.write(csv_text([(*COLUMNS, "target")]) if kind == "csv" else "")
+        for target, ledger in ledgers.items():  # a target's name needs no quotes
+            end, more = ("\n", f",{target}\n") if kind == "csv" else ("}\n", f',"target":"{target}"}}\n')
+            lines = ledger.db.execute(f"SELECT {kind} FROM result ORDER BY ordinal")  # noqa: S608 - constant texts
+            while batch := lines.fetchmany(100):
+                file.write("".join(line.removesuffix(end) + more for (line,) in batch))
 
 
 def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[str, int]:
