@@ -35,9 +35,9 @@ def command(run: Run, flags: Flags, checksum: Checksum = None) -> None:
     if isinstance(directory, Campaign):
         if checksum is not None:
             raise UsageError("--checksum is for one plan, and a campaign has several; apply its runs one by one")
-        from bulkimg.cli import campaign  # imported only now: most runs have one target
+        from bulkimg.cli.campaign import executing, opening  # imported only now: most runs have one target
 
-        campaign.execute_and_exit(campaign.again(directory, flags, planned=True))
+        executing.execute_and_exit(opening.again(directory, flags, planned=True))
     asked = CommandContext(flags, stored=stored_settings(directory))
     asked.refuse_dry_run("apply")
     credentials = asked.credentials()

@@ -37,10 +37,10 @@ def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -
     asked, source = ask_for(source, flags)
     asked.refuse_dry_run("plan")
     if asked.settings.target_names:
-        from bulkimg.cli import campaign
+        from bulkimg.cli.campaign import executing, opening
 
-        opened = campaign.begin(asked, flags, user_path(given), source, plan_only=True)
-        campaign.plan_and_exit(opened, detailed=detailed_exitcode)
+        opened = opening.begin(asked, flags, user_path(given), source, plan_only=True)
+        executing.plan_and_exit(opened, detailed=detailed_exitcode)
     run, credentials = begin_or_refuse(asked, source, plan_only=True)
     summary = execute(run, credentials, plan_only=True)
     counts = show_plan(summary, run)

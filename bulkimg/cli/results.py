@@ -36,7 +36,7 @@ def command(flags: Flags, run: Run = "last", kind: As = "", out: Out = "", force
     directory = find_any(run, flags)
     as_json = CommandContext({key: flags[key] for key in SPEECH if key in flags}).settings.json_summary
     if isinstance(directory, Campaign):
-        from bulkimg.cli.campaign_results import write_campaign  # imported only now: most runs have one target
+        from bulkimg.cli.campaign.results import write_campaign  # imported only now: most runs have one target
 
         write_campaign(directory, kind, out, force=force, as_json=as_json)
         return

@@ -66,10 +66,10 @@ def command(run: Run, flags: Flags) -> None:
     """Rows of unknown fate are asked about first; at most they are sent once more."""
     found = find_any(run, flags)
     if isinstance(found, Campaign):
-        from bulkimg.cli import campaign  # imported only now: most runs have one target
+        from bulkimg.cli.campaign import executing, opening  # imported only now: most runs have one target
 
         screen.note(f"resuming campaign {found.campaign_id}")
-        campaign.execute_and_exit(campaign.again(found, flags))
+        executing.execute_and_exit(opening.again(found, flags))
     directory = found
     asked = CommandContext(flags, stored=stored_settings(directory))
     asked.refuse_dry_run("resume")

@@ -13,10 +13,10 @@ def command(run: Run, flags: Flags) -> None:
     """Its results hold these rows only, under their old line numbers."""
     directory = find_any(run, flags)
     if isinstance(directory, Campaign):
-        from bulkimg.cli import campaign  # imported only now: most runs have one target
+        from bulkimg.cli.campaign import anew, executing  # imported only now: most runs have one target
 
-        if several := campaign.anew(directory, flags, "retry", create_retry, ("results",)):
-            campaign.execute_and_exit(several)
+        if several := anew.anew(directory, flags, "retry", create_retry, ("results",)):
+            executing.execute_and_exit(several)
         return
     stored = {key: value for key, value in stored_settings(directory).items() if key not in ("results", "shard")}
     asked = CommandContext(flags, stored=stored)

@@ -57,9 +57,9 @@ def command(source: Source, flags: Flags) -> None:
         _dry_run(given, source, asked, flags)
         return
     if asked.settings.target_names:
-        from bulkimg.cli import campaign  # imported only now: most runs have one target
+        from bulkimg.cli.campaign import executing, opening  # imported only now: most runs have one target
 
-        campaign.execute_and_exit(campaign.begin(asked, flags, user_path(given), source))
+        executing.execute_and_exit(opening.begin(asked, flags, user_path(given), source))
     run, credentials = begin_or_refuse(asked, source)
     execute_and_exit(run, credentials)
 
@@ -133,7 +133,7 @@ def offline_runs(given: str, source: str, asked: CommandContext, flags: Flags, p
         if not settings.target_names:
             return [create_run(source, settings)]
         from bulkimg.campaign import create  # imported only now: most runs have one target
-        from bulkimg.cli.targets import read_targets
+        from bulkimg.cli.campaign.targets import read_targets
 
         return create.load_offline(
             source, settings, list(read_targets(settings, flags, user_path(given), offline=True))

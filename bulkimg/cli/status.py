@@ -30,7 +30,7 @@ def command(flags: Flags, run: Run = "last") -> None:
     is_json = CommandContext(flags).settings.json_summary
     if isinstance(directory, Campaign):
         from bulkimg.campaign.totals import status_document  # imported only now: most runs have one target
-        from bulkimg.cli.campaign import show_status
+        from bulkimg.cli.campaign.showing import show_status
 
         whole = status_document(directory)
         screen.out_json(whole) if is_json else show_status(whole)

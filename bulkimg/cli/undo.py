@@ -78,24 +78,24 @@ def command(run: Run, flags: Flags, where: Where = [], plan: PlanOnly = False) -
 
 def _undo_campaign(known: Campaign, flags: Flags, where: list[str], *, plan: bool, is_last: bool) -> None:
     """Undo every run of a campaign that changed something."""
-    from bulkimg.cli import campaign  # imported only now: most runs have one target
+    from bulkimg.cli.campaign import anew, executing, questions  # imported only now: most runs have one target
 
     def create(directory: RunDirectory, settings: Settings) -> OpenRun:
         if is_last and not where and (said := already_undone(directory.path.parent, directory)):
             raise NothingToDo(*said)
         return create_undo(directory, settings, where)
 
-    opened = campaign.anew(known, flags, "undo", create, _NOT_TAKEN_OVER)
+    opened = anew.anew(known, flags, "undo", create, _NOT_TAKEN_OVER)
     if opened is None:
         return
     undone = known.runs()
     for target, run in opened.runs.items():
         if target in undone:
             _remark(undone[target], run, target)
-    screen.note(screen.one_line(campaign.undoing(opened)))
+    screen.note(screen.one_line(questions.undoing(opened)))
     if plan:
-        campaign.plan_and_exit(opened)
-    campaign.execute_and_exit(opened)
+        executing.plan_and_exit(opened)
+    executing.execute_and_exit(opened)
 
 
 def _remark(directory: RunDirectory, opened: OpenRun, target: str = "") -> None:

@@ -1,7 +1,7 @@
 """`bulkimg verify`: compare the images with what a run wanted."""
 
 import asyncio
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
@@ -13,7 +13,7 @@ from bulkimg.cli.resume import Run, find_any
 from bulkimg.credentials import Credentials
 from bulkimg.engine.create import stored_settings
 from bulkimg.engine.look import Drift, drift, reading
-from bulkimg.errors import BulkimgError, Exit
+from bulkimg.errors import Exit
 from bulkimg.ledger import Ledger, RunDirectory, plans
 from bulkimg.planner.diff import show
 from bulkimg.process import event_loop, leave_no_core
@@ -28,68 +28,29 @@ def command(run: Run, flags: Flags) -> None:
     """Changes nothing. Exit 1 when something has drifted."""
     directory = find_any(run, flags)
     if isinstance(directory, Campaign):
-        _campaign(directory, flags)
+        from bulkimg.cli.campaign.verifying import verify_and_exit  # imported only now: most runs have one target
+
+        verify_and_exit(directory, flags)
     asked = CommandContext(flags, stored=stored_settings(directory))
     credentials = asked.credentials()
     leave_no_core()
     with asyncio.Runner(loop_factory=event_loop()) as runner:
-        images, found = runner.run(_look(directory, asked.settings, credentials))
+        images, found = runner.run(look(directory, asked.settings, credentials))
     if asked.settings.json_summary:
-        screen.out_json({"schema": 1, **_document(directory, images, found)})
+        screen.out_json({"schema": 1, **document(directory, images, found)})
     else:
-        _show(directory, images, found)
+        show_drift(directory, images, found)
     raise typer.Exit(Exit.SOME_ROWS_NOT if found else Exit.OK)
 
 
-def _document(directory: RunDirectory, images: int, found: list[Drift]) -> dict[str, Any]:
+def document(directory: RunDirectory, images: int, found: list[Drift]) -> dict[str, Any]:
+    """Return what was found as a JSON object, without its version."""
     code = int(Exit.SOME_ROWS_NOT if found else Exit.OK)
     listed = [item._asdict() for item in found]
     return {"exit_code": code, "run_id": directory.run_id, "images": images, "drifted": listed}
 
 
-def _campaign(known: Campaign, flags: Flags) -> NoReturn:
-    """Verify every run of a campaign, one after the other. A server that cannot be asked prevents no other."""
-    from bulkimg.campaign.totals import worst  # imported only now: most runs have one target
-    from bulkimg.cli.targets import credentials_of, stored_targets, warn_of_shared
-
-    settings = CommandContext(flags).settings
-    contexts, unread = stored_targets(known, flags)
-    warn_of_shared(contexts)
-    credentials, runs = credentials_of(contexts), known.runs()
-    failed: dict[str, BulkimgError] = dict(unread)
-    looked: dict[str, tuple[int, list[Drift]]] = {}
-    leave_no_core()
-    with asyncio.Runner(loop_factory=event_loop()) as runner:
-        for name, context in contexts.items():
-            try:
-                looked[name] = runner.run(_look(runs[name], context.settings, credentials[name]))
-            except BulkimgError as error:
-                failed[name] = error
-    documents = [
-        {
-            "target": name,
-            **_document(run, *looked.get(name, (0, []))),
-            "error": str(failed.get(name, "")),
-            **({"exit_code": int(failed[name].exit_code)} if name in failed else {}),
-        }
-        for name, run in runs.items()
-    ]
-    code = worst(each["exit_code"] for each in documents)
-    if settings.json_summary:
-        images = sum(images for images, _ in looked.values())
-        screen.out_json(
-            {"schema": 1, "exit_code": code, "campaign": known.campaign_id, "images": images, "targets": documents}
-        )
-    else:
-        for name, run in runs.items():
-            if name in failed:
-                screen.error(screen.one_line(f"{name}: {failed[name]}"))
-            else:
-                _show(run, *looked[name])
-    raise typer.Exit(code)
-
-
-async def _look(directory: RunDirectory, settings: Settings, credentials: Credentials) -> tuple[int, list[Drift]]:
+async def look(directory: RunDirectory, settings: Settings, credentials: Credentials) -> tuple[int, list[Drift]]:
     """Return (images read, what has drifted)."""
     watcher = Watcher(settings.model_copy(update={"progress": "none"}))
     ledger = Ledger.open(directory.ledger, read_only=True)
@@ -102,7 +63,8 @@ async def _look(directory: RunDirectory, settings: Settings, credentials: Creden
         ledger.close()
 
 
-def _show(directory: RunDirectory, images: int, found: list[Drift]) -> None:
+def show_drift(directory: RunDirectory, images: int, found: list[Drift]) -> None:
+    """Print what was found."""
     rows: list[tuple[Any, ...]] = [("LINE", "IMAGE", "FIELD", "WANTED", "NOW")]
     for item in found[:MOST]:
         if item.field:

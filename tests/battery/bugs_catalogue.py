@@ -252,7 +252,7 @@ CAMPAIGN = (
     Bug("a bad manifest refuses all targets", "close.refusal", "fatal or (found and (not first.settings.skip_invalid))", "False", "tests/campaign"),
     Bug("--stop-on-failure stops the others", "campaign.execute.Execution._one", "self._stop_on_failure and self._ended[name].exit_code and (not self._sides.is_stopping)", "False", "tests/campaign"),
     Bug("what is typed ahead answers no later question", "screen.forget_typed", "", "pass", "tests/campaign -k typed_ahead"),
-    Bug("a finished campaign is not run again under its name", "cli.campaign.begin", "'done'", "''", "tests/campaign"),
+    Bug("a finished campaign is not run again under its name", "cli.campaign.opening.named", "'done'", "''", "tests/campaign"),
 )  # fmt: skip
 
 TABLES = (
@@ -301,7 +301,7 @@ SOURCES = (
 )  # fmt: skip
 
 SCHEDULE = (
-    Bug("two that start at once never both run", "overlap._entering", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "None", "tests/schedule/test_lock.py -k enter_at_once"),
+    Bug("two that start at once never both run", "overlap.entering", "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)", "None", "tests/schedule/test_lock.py -k enter_at_once"),
     Bug("same content in two files runs once", "overlap.admit", "find_other(runs_dir, work_of(ledger), directory.path.name, admitted_only=True)", "None", "tests/schedule/test_lock.py -k same_content"),
     Bug("the last success of a job is kept", "keeping.removable", "successes.setdefault(run.job, run.directory.run_id)", "None", "tests/schedule/test_keep.py -k last_success_stays"),
     Bug("what is left of a removal is no run", "rundir.list_runs", "entry.is_dir() and not entry.name.startswith(REMAINS)", "entry.is_dir()", "tests/schedule/test_keep.py -k left_of_a_removal"),

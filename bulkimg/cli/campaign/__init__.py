@@ -1,0 +1,1 @@
+"""Commands on a campaign. Imported only where a job or RUN has several targets: most runs have one."""
