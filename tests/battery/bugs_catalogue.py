@@ -245,7 +245,7 @@ CAMPAIGN = (
     Bug("a row goes to its own target only", "campaign.create._homes", "places.get(row.target, ()) if row.target else (0,)", "everywhere", "tests/campaign"),
     Bug("a row without a target is not lost", "campaign.create._homes", "places.get(row.target, ()) if row.target else (0,)", "places.get(row.target, ())", "tests/campaign"),
     Bug("a row for an unknown target is a problem", "Columns.target_of", "name in self._target_names", "True", "tests/campaign"),
-    Bug("two targets are two servers", "engine.together.check_together", "(other := by_target.setdefault(settings.target, name)) != name", "False", "tests/campaign"),
+    Bug("two targets are two servers", "engine.together.check_together", "(other := by_target.setdefault(server_of(settings), name)) != name", "False", "tests/campaign"),
     Bug("a dead target stops no other", "campaign.execute.Execution._one", "self._stop_on_failure and self._ended[name].exit_code and (not self._sides.is_stopping)", "self._ended[name].exit_code", "tests/campaign"),
     Bug("one question before anything is sent anywhere", "Together.approve", "", "return True", "tests/campaign"),
     Bug("the exit code is the worst", "totals.worst", "code in found", "True", "tests/campaign"),
@@ -253,6 +253,11 @@ CAMPAIGN = (
     Bug("--stop-on-failure stops the others", "campaign.execute.Execution._one", "self._stop_on_failure and self._ended[name].exit_code and (not self._sides.is_stopping)", "False", "tests/campaign"),
     Bug("what is typed ahead answers no later question", "screen.forget_typed", "", "pass", "tests/campaign -k typed_ahead"),
     Bug("a finished campaign is not run again under its name", "cli.campaign.opening.named", "'done'", "''", "tests/campaign"),
+    Bug("a named campaign does only its own work again", "cli.campaign.opening.named", "(known.kind, known.facts.get('of')) != (kind, of)", "False", "tests/campaign"),
+    Bug("no two campaigns wait for each other", "engine.together.lock_order", "sorted(targets, key=lambda name: (server_of(targets[name]), name))", "list(targets)", "tests/campaign"),
+    Bug("one process makes and executes a campaign", "campaign.directory.hold", "RunDirectory(path).hold('campaign')", "RunDirectory(path)", "tests/campaign"),
+    Bug("a credential command runs once", "credentials.running_once", "words not in printed", "True", "tests/campaign"),
+    Bug("the question names servers and accounts", "cli.campaign.questions.questions_of", "target_with_account(opened.runs[name])", "''", "tests/campaign"),
 )  # fmt: skip
 
 TABLES = (

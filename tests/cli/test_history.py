@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from bulkimg.engine.create import stored_settings
+from bulkimg.ledger import RunDirectory
 from tests.cli.terminal import on_a_terminal
 from tests.cli.test_commands import manifest, some_images
 from tests.conftest import UUID, Cli, Server, sandbox_process
@@ -83,6 +85,19 @@ def test_a_named_undo_or_retry_is_resumed_and_no_other_run_is_taken_for_it(cli: 
     assert cli.runs() == ["campaign", "back"]
     assert cli.summary()["counts"]["unprocessed"] == 0
     assert "is finished" in here(*back, code=7).err
+
+
+def test_a_named_undo_that_is_resumed_still_takes_tags_away(cli: Cli, server: Server) -> None:
+    here = cli.at(server)
+    cli.write("m.csv", manifest(some_images(server, 20)))
+    here("run", "m.csv", *FAST, "--run-id", "campaign")
+    back = ("undo", "campaign", "--yes", "--run-id", "back")
+    here(*back, "--rate", "10/s", "--max-duration", "600ms", code=6)
+    asked = stored_settings(RunDirectory(cli.place / "runs/back"))
+    here(*back, "--rate", "unlimited", "--max-duration", "1m")
+    kept = stored_settings(RunDirectory(cli.place / "runs/back"))
+    assert kept["tags_mode"] == asked["tags_mode"] == "replace"
+    assert kept["allow_field"] == asked["allow_field"]
 
 
 def test_a_name_whose_process_died_before_its_ledger_is_free(cli: Cli, server: Server) -> None:
