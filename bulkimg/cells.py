@@ -9,6 +9,10 @@ from typing import Any, TextIO
 from bulkimg.blank import is_blank, trim
 from bulkimg.model import CHOICES, FLAGS, SERVER_TRIMS, TAGS, Value
 
+# Results may be fed back as a manifest. What was refused stays refused there until a person corrects it:
+REFUSED_CELL = "\0"  # ends a cell whose text alone does not say why it was refused; no field accepts it
+REFUSED_MANIFEST = "refused_manifest"  # the column of a manifest that was refused as a whole; no option ignores it
+
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})
 

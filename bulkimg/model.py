@@ -161,7 +161,10 @@ def normal_uuid(text: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One error in the manifest. `line` counts from 1 as in an editor. `column` is a header's name or a place."""
+    """One error in the manifest. `line` counts from 1 as in an editor. `column` is a header's name or a place in a line.
+
+    `cell` names a cell, row or sheet of a workbook, such as `Sheet1!B7`.
+    """
 
     line: int
     column: str
@@ -170,11 +173,12 @@ class Problem:
     message: str
     fix: str
     fatal: bool = False  # the manifest cannot be read from here on, so --skip-invalid does not help
+    cell: str = ""
 
     @property
     def text(self) -> str:
         """Return what is wrong, without the place."""
-        subject = " ".join(part for part in (self.column, repr(self.value) if self.value else "") if part)
+        subject = " ".join(part for part in (self.cell, self.column, repr(self.value) if self.value else "") if part)
         return f"{subject}: {self.message}" if subject else self.message
 
 

@@ -4,6 +4,7 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import typer
 
@@ -14,6 +15,7 @@ from bulkimg.cli.run import Source, ask_for, offline_runs
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit
 from bulkimg.ledger import stats
+from bulkimg.report.documents import CheckDocument, FoundProblem
 from bulkimg.words import count
 
 
@@ -67,20 +69,22 @@ def _note(runs: Sequence[OpenRun], given: str, source: str, found: _Found) -> No
         screen.note(screen.one_line(f"next:    {shlex.join(['bulkimg', 'plan', given])}"))
 
 
-def _document(runs: Sequence[OpenRun], source: str, found: _Found, exit_code: Exit) -> dict[str, object]:
+def _document(runs: Sequence[OpenRun], source: str, found: _Found, exit_code: Exit) -> dict[str, Any]:
     meta = runs[0].ledger.meta
     problems = dict.fromkeys(problem for run in runs for problem in stats.problems(run.ledger))
     warnings = dict.fromkeys(warning for run in runs for warning in stats.warnings(run.ledger))
-    return {
-        "schema": 1,
-        "exit_code": int(exit_code),
-        "manifest": source,
-        "sha256": meta("sha256"),
-        "rows": found.rows,
-        "merged": found.merged,
-        "blank_records": meta("blank_records", 0),
-        "rows_with_problems": found.bad,
-        "plugins": meta("plugins", []),
-        "problems": [asdict(problem) for problem in problems],
-        "warnings": [asdict(warning) for warning in warnings],
-    }
+    document = CheckDocument(
+        exit_code=int(exit_code),
+        manifest=source,
+        sha256=meta("sha256"),
+        rows=found.rows,
+        rows_left_out=meta("left_out", 0),
+        merged=found.merged,
+        blank_records=meta("blank_records", 0),
+        remarks=meta("remarks", []),
+        rows_with_problems=found.bad,
+        plugins=meta("plugins", []),
+        problems=[FoundProblem(**asdict(problem)) for problem in problems],
+        warnings=[FoundProblem(**asdict(warning)) for warning in warnings],
+    )
+    return document.as_json()

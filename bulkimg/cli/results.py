@@ -16,6 +16,7 @@ from bulkimg.cli.resume import find_any
 from bulkimg.cli.status import Run
 from bulkimg.errors import UsageError
 from bulkimg.ledger import Ledger, RunDirectory, stats, write_results
+from bulkimg.report.documents import ResultsDocument
 from bulkimg.report.tables import check_library, check_size, write_table
 
 WHOLE = ("xlsx", "parquet")  # files that are made as a whole
@@ -56,7 +57,7 @@ def command(flags: Flags, run: Run = "last", kind: As = "", out: Out = "", force
     finally:
         ledger.close()
     if as_json:
-        screen.out_json({"schema": 1, "exit_code": 0, "run_id": directory.run_id, "results": str(path)})
+        screen.out_json(ResultsDocument(run_id=directory.run_id, results=str(path)).as_json())
     elif path is not None:
         screen.out(str(path))
 

@@ -20,7 +20,7 @@ _EMPTY = blake2b(digest_size=SIZE)
 CHUNK = 64  # records; few, because a row may be as large as its line: 1 MiB
 _IN_ORDER = {
     "rows": "SELECT ordinal, line, uuid, fields, expects, cells, leader, problems FROM row ORDER BY ordinal",
-    "problems": "SELECT ordinal, line, column, value, code, message, fix, fatal FROM problem ORDER BY rowid",
+    "problems": "SELECT ordinal, line, column, value, code, message, fix, fatal, cell FROM problem ORDER BY rowid",
     "plan": "SELECT ordinal, action, before, send, aside FROM plan ORDER BY ordinal",
     "meta": "SELECT key, value FROM meta ORDER BY key",
     "schema": "SELECT type, name, sql FROM sqlite_schema ORDER BY name",

@@ -10,7 +10,7 @@ from typing import IO, Any, BinaryIO, Literal, TextIO, TypeVar
 from pydantic_core import to_json
 
 from bulkimg.blank import is_blank
-from bulkimg.cells import csv_text, harmless, write_cell, write_csv
+from bulkimg.cells import REFUSED_MANIFEST, csv_text, harmless, write_cell, write_csv
 from bulkimg.ledger import plans, stats
 from bulkimg.ledger.lines import result_lines
 from bulkimg.ledger.store import Ledger, storage_errors
@@ -151,13 +151,18 @@ def write_joined_results(
 
 
 def write_fed_back(ledger: Ledger, directory: Path, empty_token: str) -> dict[str, int]:
-    """Write failed.csv and unprocessed.csv as manifests with the manifest's own columns. Returns rows by file name."""
+    """Write failed.csv and unprocessed.csv as manifests with the manifest's own columns. Returns rows by file name.
+
+    Of a manifest that was refused as a whole they have a column more, which is refused until a person deletes it.
+    """
     written: dict[str, int] = {}
     own = ledger.meta("columns")
+    why = stats.problem_of_the_whole(ledger)
+    more = {REFUSED_MANIFEST: harmless(why)} if why else {}
     for name, statuses in FED_BACK.items():
         columns, row_of = _own_columns(own) if own is not None else _field_columns(ledger, statuses, empty_token)
-        rows = _fed_back(row_of, stats.row_texts(ledger, *statuses))
-        written[name] = _write_manifest(directory / name, [*columns, *OURS], rows)
+        rows = _fed_back(row_of, stats.row_texts(ledger, *statuses), [*more.values()])
+        written[name] = _write_manifest(directory / name, [*columns, *more, *OURS], rows)
     return written
 
 
@@ -178,15 +183,17 @@ def _write_manifest(path: Path, header: Sequence[Any], rows: Iterator[Sequence[A
         return 1 + write_csv(file, rows)
 
 
-def _fed_back(row_of: Callable[[stats.RowText], list[str]], row_texts: Iterable[stats.RowText]) -> Iterator[list[str]]:
+def _fed_back(
+    row_of: Callable[[stats.RowText], list[str]], row_texts: Iterable[stats.RowText], more: Sequence[str]
+) -> Iterator[list[str]]:
     for fate in row_texts:
         o = fate.outcome
-        yield [*row_of(fate), o.status.value, o.code, harmless(o.message), harmless(o.hint)]
+        yield [*row_of(fate), *more, o.status.value, o.code, harmless(o.message), harmless(o.hint)]
 
 
 def _own_columns(own: list[str]) -> tuple[list[str], Callable[[stats.RowText], list[str]]]:
     """Return the manifest's columns without the columns that an earlier failed.csv added."""
-    kept = [at for at, name in enumerate(own) if name not in OURS]
+    kept = [at for at, name in enumerate(own) if name not in (*OURS, REFUSED_MANIFEST)]
     return [own[at] for at in kept], lambda fate: [(fate.cells or [])[at] for at in kept]
 
 

@@ -100,14 +100,17 @@ def add_warnings(ledger: Ledger, warnings: Iterable[Problem]) -> None:
 
 def _add_warnings(db: Any, warnings: Iterable[Problem]) -> None:
     for w in warnings:
-        texts = (storable(text) for text in (w.column, w.value, w.code, w.message, w.fix))
-        db.execute("INSERT INTO warning VALUES (?, ?, ?, ?, ?, ?)", (w.line, *texts))
+        texts = (storable(text) for text in (w.column, w.value, w.code, w.message, w.fix, w.cell))
+        db.execute("INSERT INTO warning VALUES (?, ?, ?, ?, ?, ?, ?)", (w.line, *texts))
 
 
 def _add_problems(db: Any, ordinal: int | None, problems: Iterable[Problem]) -> None:
     for p in problems:
         texts = (storable(text) for text in (p.column, p.value, p.code, p.message, p.fix))
-        db.execute("INSERT INTO problem VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (ordinal, p.line, *texts, p.fatal))
+        db.execute(
+            "INSERT INTO problem VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (ordinal, p.line, *texts, p.fatal, storable(p.cell)),
+        )
 
 
 def merge_duplicates(ledger: Ledger, named: Callable[[Problem], Problem] = lambda problem: problem) -> int:

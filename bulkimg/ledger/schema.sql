@@ -31,7 +31,8 @@ CREATE TABLE problem (
   code    TEXT NOT NULL,
   message TEXT NOT NULL,
   fix     TEXT NOT NULL,
-  fatal   INTEGER NOT NULL
+  fatal   INTEGER NOT NULL,
+  cell    TEXT NOT NULL               -- of a workbook, such as Sheet1!B7; else ''
 ) STRICT;
 
 -- Values that are allowed but rarely intended. Added after version 0.1.0, so an older ledger has no such table.
@@ -41,7 +42,8 @@ CREATE TABLE warning (
   value   TEXT NOT NULL,
   code    TEXT NOT NULL,
   message TEXT NOT NULL,
-  fix     TEXT NOT NULL
+  fix     TEXT NOT NULL,
+  cell    TEXT NOT NULL
 ) STRICT;
 
 -- The values that the survey read, and what is sent because of them. Empty in a run without a survey.
@@ -151,8 +153,8 @@ SELECT
   row_state.*,
   coalesce(settled_message, CASE status
     WHEN 'invalid' THEN (
-      SELECT group_concat(trim(column || iif(value = '', '', ' ''' || value || ''''))
-        || iif(column || value = '', '', ': ') || message, '; ')
+      SELECT group_concat(trim(trim(cell || ' ' || column) || iif(value = '', '', ' ''' || value || ''''))
+        || iif(cell || column || value = '', '', ': ') || message, '; ')
       FROM problem WHERE problem.ordinal = row_state.ordinal)
     WHEN 'unknown' THEN 'may have been sent; outcome not known yet'
     ELSE iif(planned, 'planned, not sent yet', iif(attempts, 'not applied, and the run stopped before the next retry',

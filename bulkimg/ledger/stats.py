@@ -56,16 +56,16 @@ _AS_THEY_ARE = tuple(name for name in Outcome._fields if name not in {"status", 
 
 def problems(ledger: Ledger, limit: int = -1) -> Iterator[Problem]:
     """Return all problems in the order of their lines, or the first `limit`."""
-    query = "SELECT line, column, value, code, message, fix, fatal FROM problem ORDER BY line, rowid LIMIT ?"
-    for line, column, value, code, message, fix, fatal in ledger.db.execute(query, (limit,)):
-        yield Problem(line, column, value, code, message, fix, bool(fatal))
+    query = "SELECT line, column, value, code, message, fix, fatal, cell FROM problem ORDER BY line, rowid LIMIT ?"
+    for line, column, value, code, message, fix, fatal, cell in ledger.db.execute(query, (limit,)):
+        yield Problem(line, column, value, code, message, fix, bool(fatal), cell)
 
 
 def warnings(ledger: Ledger, limit: int = -1) -> Iterator[Problem]:
     """Return all warnings in the order of their lines, or the first `limit`."""
-    query = "SELECT line, column, value, code, message, fix FROM warning ORDER BY line, rowid LIMIT ?"
-    for values in ledger.db.execute(query, (limit,)):
-        yield Problem(*values)
+    query = "SELECT line, column, value, code, message, fix, cell FROM warning ORDER BY line, rowid LIMIT ?"
+    for line, column, value, code, message, fix, cell in ledger.db.execute(query, (limit,)):
+        yield Problem(line, column, value, code, message, fix, cell=cell)
 
 
 def warning_count(ledger: Ledger) -> int:
@@ -81,6 +81,12 @@ def problem_counts(ledger: Ledger) -> tuple[int, int, int]:
         ledger.db.execute("SELECT count(*) FROM row WHERE problems").fetchone()[0],
         ledger.db.execute("SELECT count(*) FROM problem WHERE fatal").fetchone()[0],
     )
+
+
+def problem_of_the_whole(ledger: Ledger) -> str:
+    """Return the first problem that refuses the manifest as a whole, with its fix, or ""."""
+    found = next((problem for problem in problems(ledger) if problem.fatal), None)
+    return f"{found.text}; {found.fix}" if found else ""
 
 
 def rows_in_all(ledger: Ledger) -> int:

@@ -14,7 +14,7 @@ from bulkimg.errors import RunRefused, StorageError
 from bulkimg.ledger import checksums
 from bulkimg.ledger.rundir import RunDirectory
 
-SCHEMA = 6
+SCHEMA = 7
 _IN_THE_WAY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384; PRAGMA temp_store=FILE;"
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bulkimg.blank import is_blank, trim, trim_in_line
-from bulkimg.cells import read_cell, read_flag
+from bulkimg.cells import REFUSED_CELL, read_cell, read_flag
 from bulkimg.model import (
     CHOICES,
     FLAGS,
@@ -45,6 +45,8 @@ class Checker:
 
         Blanks at the ends of cells are ignored, because people type them.
         """
+        if cells and _is_marked(value):
+            return None, [_marked(line, "uuid", value)]
         text = trim_in_line(value) if cells and isinstance(value, str) else value
         uuid = normal_uuid(text) if isinstance(text, str) else None
         if uuid:
@@ -80,6 +82,9 @@ class Checker:
         fields: Fields = {}
         problems: list[Problem] = []
         for name, raw in asked.items():
+            if cells and _is_marked(raw):
+                problems.append(_marked(line, name, raw))
+                continue
             try:
                 value = read_cell(name, raw, self.empty_token) if cells else self._from_json(name, raw)
                 if value == "" and name not in MAY_BE_EMPTY and not expectation:
@@ -116,6 +121,16 @@ class Checker:
         if trim(value) == self.empty_token:
             return ""
         return trim(value) if name in CHOICES else value
+
+
+def _is_marked(value: Any) -> bool:
+    return isinstance(value, str) and value.endswith(REFUSED_CELL)
+
+
+def _marked(line: int, name: str, text: str) -> Problem:
+    """Return the problem of a cell that ends with the mark of our own workbooks."""
+    message = "was refused in an earlier run, and the NUL character at its end marks that"
+    return Problem(line, name, shorten(text.rstrip(REFUSED_CELL)), "UNFIT_TEXT", message, "type the right value again")
 
 
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d*)?(?:[eE][+-]?\d+)?|#+")

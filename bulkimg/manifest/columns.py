@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bulkimg.blank import is_blank, trim
+from bulkimg.cells import REFUSED_MANIFEST
 from bulkimg.errors import UsageError
 from bulkimg.manifest.check import Checker
 from bulkimg.model import FIELDS, MAY_BE_EMPTY, Problem
@@ -128,6 +129,10 @@ class Columns:
         if any(char in column for char in "\uff0c\uff1b\u3001\uff5c"):
             message = "contains a full-width comma or semicolon, which does not separate columns"
             return Problem(line, column, "", "UNKNOWN_COLUMN", message, "separate the columns with a plain , or ;")
+        if column == REFUSED_MANIFEST:
+            message = "says why the manifest of these rows was refused as a whole"
+            fix = "correct that manifest and run it, or correct the rows here and delete this column"
+            return Problem(line, column, "", "UNKNOWN_COLUMN", message, fix)
         return Problem(
             line,
             column,

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import Any, Literal, Protocol
 
 from bulkimg.blank import is_blank, trim
+from bulkimg.cells import REFUSED_CELL
 from bulkimg.errors import UsageError
 from bulkimg.manifest.check import Checker
 from bulkimg.manifest.columns import Columns
@@ -108,8 +109,8 @@ class Manifest:
         self.format: Format = _format(name, settings, changes)
         self._table: Table | None = None
         self._query = settings.source if self.format == "sql" else None
-        if settings.sheet is not None and self.format != "xlsx":
-            raise UsageError(f"--sheet {settings.sheet!r}: {name} is not a spreadsheet (.xlsx); leave the option out")
+        if changes is None:
+            _refuse_what_cannot_apply(name, settings, self.format)
         self._seen = 0
         self._keys: set[str] = set()  # for JSONL
 
@@ -426,6 +427,26 @@ def _format(name: str, settings: Settings, changes: Iterable[Mapping[str, Any]] 
     return "sql" if settings.source else find_format(name, settings.format)
 
 
+_KINDS: Mapping[str, str] = {"xlsx": "a workbook", "parquet": "a Parquet file", "sql": "a query of a database"}
+
+
+def _refuse_what_cannot_apply(name: str, settings: Settings, kind: Format) -> None:
+    """Raise UsageError for an option that says how to read another kind of manifest.
+
+    An encoding in the environment, a job file or a profile is for those manifests that have one.
+    """
+    what = ""
+    if kind != "xlsx" and (option := next((o for o in ("sheet", "hidden_rows") if getattr(settings, o)), "")):
+        what, why = option, f"{name} is not a spreadsheet (.xlsx)"
+    elif kind == "sql" and settings.format:
+        what, why = "format", f"{name} is {_KINDS[kind]}, which has no file format"
+    elif kind in _KINDS and "encoding" in settings.model_fields_set and not settings.encoding_is_configured:
+        what, why = "encoding", f"{name} is {_KINDS[kind]}, whose texts have no other encoding"
+    if what:
+        given = f"--{what.replace('_', '-')} {getattr(settings, what)}"
+        raise UsageError(f"{given}: {why}; leave the option out")
+
+
 class _Bound:
     """A header's targets by position, so that the meaning of each column is decided only once."""
 
@@ -443,7 +464,7 @@ def _set_by(plugin: str, problem: Problem) -> Problem:
 
 
 class _Places:
-    """Put the names of cells before the columns of problems."""
+    """Add the names of cells to problems."""
 
     def __init__(self, table: CellTable, names: list[str], targets: list[str]) -> None:
         self._table = table
@@ -454,10 +475,10 @@ class _Places:
     def named(self, problem: Problem) -> Problem:
         """Return the problem with its cell, where it has one."""
         if (at := self._nameless.get(problem.column)) is not None:
-            return replace(problem, column=self._table.place(problem.line, at))
-        if (at := self._at.get(problem.column)) is None:
+            return replace(problem, column="", cell=self._table.place(problem.line, at))
+        if problem.cell or (at := self._at.get(problem.column)) is None:
             return problem
-        return replace(problem, column=f"{self._table.place(problem.line, at)} {problem.column}")
+        return replace(problem, cell=self._table.place(problem.line, at))
 
 
 def _with_bad_cells(row: Row, record: Record, bound: _Bound) -> Row:
@@ -472,12 +493,13 @@ def _with_bad_cells(row: Row, record: Record, bound: _Bound) -> Row:
 
 
 def _still_refused(record: Record, bound: _Bound) -> tuple[str, ...]:
-    """Return the cells as a workbook of results keeps them: the bad ones end with a NUL, which no field accepts.
+    """Return the cells as a workbook of results keeps them: the bad ones end with a mark that no field accepts.
 
     Their texts alone do not say why they were refused: "46327" was a date, and would be taken as a name.
     """
     places = {at if at >= 0 else bound.uuid for at, _ in record.bad}
-    marked = (("?" if is_blank(cell) else cell) + "\0" for cell in record.cells)  # a NUL alone would be blank
+    # The mark alone would be blank.
+    marked = (("?" if is_blank(cell) else cell.rstrip(REFUSED_CELL)) + REFUSED_CELL for cell in record.cells)
     return tuple(
         mark if at in places else cell for at, (cell, mark) in enumerate(zip(record.cells, marked, strict=True))
     )

@@ -152,6 +152,53 @@ class WorkerUsed(_Part):
     """Its share of the rate in requests a second; null for unlimited."""
 
 
+class FoundProblem(_Part):
+    """A problem or warning of a manifest."""
+
+    line: int
+    """Line of the file, row of the sheet, or number of the record; 0 for a header without a line."""
+    cell: str
+    """Cell, row or sheet of a workbook, such as Sheet1!B7; else empty."""
+    column: str
+    """The column's name, or a place in the line; empty where it concerns the whole row."""
+    value: str
+    """The value, shortened; may be empty."""
+    code: str
+    message: str
+    fix: str
+    fatal: bool
+    """Whether the manifest is refused as a whole, so that --skip-invalid does not help."""
+
+
+class CheckDocument(Document):
+    """What `check --json` prints."""
+
+    exit_code: int
+    manifest: str
+    sha256: str
+    rows: int
+    rows_left_out: int
+    """Rows that --skip-rows, --max-rows, --where or --hidden-rows skip left out."""
+    merged: int
+    """Rows merged into another row of the same image."""
+    blank_records: int
+    remarks: Sequence[str]
+    """What else there is to say about the manifest, one sentence each."""
+    rows_with_problems: int
+    plugins: Sequence[PluginUsed]
+    problems: Sequence[FoundProblem]
+    warnings: Sequence[FoundProblem]
+
+
+class ResultsDocument(Document):
+    """What `results --json` prints."""
+
+    exit_code: Literal[0] = 0
+    run_id: str
+    results: str
+    """Path of the file."""
+
+
 class StatusDocument(Document):
     """A run now: `status --json`, and each element of `runs --json`."""
 

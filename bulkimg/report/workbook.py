@@ -1,14 +1,15 @@
 """Write a run as a workbook: the manifest's own columns, ours next to them, and a sheet with the summary.
 
 The sheet is a manifest again: our columns begin with `_`, and a manifest's own cells come back as the same texts. What
-cannot come back is written so that the row is refused, never so that another value is set.
+cannot come back is written so that the row is refused, never so that another value is set. A manifest that was refused
+as a whole gets a column more, which is refused until a person deletes it.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from bulkimg.cells import write_cell
+from bulkimg.cells import REFUSED_CELL, REFUSED_MANIFEST, write_cell
 from bulkimg.ledger import Ledger, RunDirectory, insight, stats
 from bulkimg.ledger.insight import TableRow
 from bulkimg.model import FIELDS, Status, Value, iso_utc
@@ -42,15 +43,14 @@ _STYLES: Mapping[str, Style] = {
     Status.UNPROCESSED: Style("DDF4FF"),
 }
 _NUMBERS = {name: number for number, name in enumerate(_STYLES, 1)}
-_UNFIT = "\0"  # refused in every field of a manifest
 
 
 def too_large(rows: int, columns: Sequence[str] | None) -> str:
     """Return why rows with these own columns are too many for a sheet, or ""."""
     if rows >= MOST_ROWS:
         return f"{count(rows, 'row')}, and a sheet holds at most {MOST_ROWS - 1:,} below its header"
-    if columns is not None and len(columns) + len(OURS) > MOST_COLUMNS:
-        most = MOST_COLUMNS - len(OURS)
+    if columns is not None and len(columns) + len(OURS) >= MOST_COLUMNS:
+        most = MOST_COLUMNS - len(OURS) - 1  # one is for REFUSED_MANIFEST
         return f"{count(len(columns), 'column')}, and a sheet holds at most {most:,} with ours next to them"
     return ""
 
@@ -80,23 +80,27 @@ class _Table:
         self._token = ledger.meta("settings", {}).get("empty_token", Settings().empty_token)
         given: list[str] | None = ledger.meta("columns")
         self._given = given
-        self._kept = [at for at, name in enumerate(given or ()) if name not in OURS]  # an earlier run's are replaced
+        why = stats.problem_of_the_whole(ledger)
+        self._more = {REFUSED_MANIFEST: fitted(why)} if why else {}
+        # The columns of an earlier run are replaced.
+        self._kept = [at for at, name in enumerate(given or ()) if name not in (*OURS, REFUSED_MANIFEST)]
         self._names = _names_of_fields(insight.names_used(ledger)) if given is None else []
         self._own = ["uuid", *self._names] if given is None else [given[at] for at in self._kept]
 
     @property
     def widths(self) -> list[float]:
-        return [*(_WIDTHS.get(name.removeprefix("if_"), _WIDTH) for name in self._own), *(w for _, w in OURS.values())]
+        own = [_WIDTHS.get(name.removeprefix("if_"), _WIDTH) for name in (*self._own, *self._more)]
+        return [*own, *(width for _, width in OURS.values())]
 
     def lines(self, *, rows: bool) -> Iterator[Line]:
-        yield _NUMBERS["header"], [*map(_exact, self._own), *OURS]
+        yield _NUMBERS["header"], [*map(_exact, self._own), *self._more, *OURS]
         if not rows:
             return
         for number, row in enumerate(insight.table_rows(self._ledger, [column for column, _ in OURS.values()])):
             if number % CHECK_EVERY == 0:
                 self._check()
             shown = ["" if value is None else fitted(str(value)) for value in row.shown]
-            yield _NUMBERS[row.status], [*map(_exact, self._cells(row)), *shown]
+            yield _NUMBERS[row.status], [*map(_exact, self._cells(row)), *self._more.values(), *shown]
 
     def _cells(self, row: TableRow) -> list[str]:
         if self._given is None:
@@ -123,7 +127,7 @@ def _names_of_fields(used: set[str]) -> list[str]:
 def _exact(text: str) -> str:
     """Return a cell of the manifest. One that a sheet cannot hold as it is gets a character that is refused."""
     cell = fitted(text)
-    return text if cell is text else cell + _UNFIT
+    return text if cell is text else cell + REFUSED_CELL
 
 
 def _summary(ledger: Ledger, directory: RunDirectory, *, held: bool) -> Iterator[Line]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from python_calamine import CalamineWorkbook
 
 from bulkimg.errors import BulkimgError, ManifestRefused, StorageError, UsageError
-from bulkimg.layers import flags_layer, merge
+from bulkimg.layers import environment_layer, flags_layer, merge
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.reader import find_format
 from bulkimg.manifest.xlsx import package, spool
@@ -52,7 +52,12 @@ def one_cell(tmp_path: Path, cell: str, column: str = "name", **more: Any) -> tu
 def codes(rows: list[Row], problems: list[Problem]) -> list[tuple[str, str]]:
     """Return where each problem is, and its code."""
     found = [problem for item in rows for problem in item.problems] + problems
-    return [(problem.column, problem.code) for problem in found]
+    return [(place(problem), problem.code) for problem in found]
+
+
+def place(problem: Problem) -> str:
+    """Return the cell and the column of a problem."""
+    return f"{problem.cell} {problem.column}".strip()
 
 
 # -- values ---------------------------------------------------------------------------------------------------------
@@ -180,7 +185,7 @@ def test_values_of_formulas_are_taken_and_counted_in_one_warning_a_column(tmp_pa
     made = sheet(HEADER, *(row(n, uuid(n), cell) for n, cell in enumerate(cells, 2)))
     rows, problems, manifest = read(book(tmp_path, made))
     assert ([item.fields["name"] for item in rows], problems) == (["name 2", "name 3", "name 4"], [])
-    assert [(item.column, item.code) for item in manifest.warnings] == [("Sheet1!B2 name", "FORMULA")]
+    assert [(place(item), item.code) for item in manifest.warnings] == [("Sheet1!B2 name", "FORMULA")]
     assert "3 cells of this column hold formulas" in manifest.warnings[0].message
 
 
@@ -284,7 +289,7 @@ def test_the_only_visible_sheet_is_read_and_a_hidden_one_never(tmp_path: Path) -
     assert read(path, sheet="one")[0][0].uuid == U1, "as in Excel, case does not matter"
     for name in ("Two", "Three"):
         _, problems, _ = read(path, sheet=name)
-        assert [(item.column, item.code, item.fatal) for item in problems] == [(name, "HIDDEN_SHEET", True)]
+        assert [(place(item), item.code, item.fatal) for item in problems] == [(name, "HIDDEN_SHEET", True)]
 
 
 def test_of_several_visible_sheets_one_has_to_be_named(tmp_path: Path) -> None:
@@ -299,7 +304,7 @@ def test_of_several_visible_sheets_one_has_to_be_named(tmp_path: Path) -> None:
     rows, problems, _ = read(path, sheet="It's B")
     assert (rows[0].uuid, problems) == (U2, [])
     rows, _, _ = read(book(tmp_path, parts({"It's B": sheet(HEADER, row(2, "x", "y"))})))
-    assert rows[0].problems[0].column == "'It''s B'!A2 uuid"
+    assert place(rows[0].problems[0]) == "'It''s B'!A2 uuid"
 
 
 def test_a_chart_is_no_table(tmp_path: Path) -> None:
@@ -375,7 +380,7 @@ def test_a_formula_in_the_header_is_a_warning(tmp_path: Path) -> None:
     made = sheet(row(1, "uuid", '<c r="B1" t="str"><f>"na"&amp;"me"</f><v>name</v></c>'), row(2, U1, "x"))
     rows, problems, manifest = read(book(tmp_path, made))
     assert (rows[0].fields, problems) == ({"name": "x"}, [])
-    assert [item.column for item in manifest.warnings] == ["Sheet1!B1 name"]
+    assert [place(item) for item in manifest.warnings] == ["Sheet1!B1 name"]
 
 
 def test_zero_rows_are_refused(tmp_path: Path) -> None:
@@ -394,7 +399,7 @@ def test_every_problem_of_a_row_is_listed(tmp_path: Path) -> None:
         ("Sheet1!D2 platform", "BAD_VALUE"),
     ]
     assert (codes(rows, problems), rows[0].uuid) == (places, U1)
-    assert [(item.column, item.code) for item in rows[0].warnings] == [("Sheet1!E2 description", "FOREIGN_WORD")]
+    assert [(place(item), item.code) for item in rows[0].warnings] == [("Sheet1!E2 description", "FOREIGN_WORD")]
 
 
 def test_columns_without_a_meaning_may_hold_anything(tmp_path: Path) -> None:
@@ -444,9 +449,27 @@ def test_where_leaves_out_rows_with_traps_only_if_it_can_decide(tmp_path: Path) 
     assert manifest.left_out == 1
 
 
-def test_a_sheet_is_an_option_of_workbooks_only(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a spreadsheet"):
-        read(csv_of(tmp_path, [["uuid", "name"], [U1, "x"]]), sheet="A")
+@pytest.mark.parametrize(
+    ("name", "options", "what"),
+    [
+        ("m.csv", {"sheet": "A"}, "--sheet A: .*m.csv is not a spreadsheet"),
+        ("m.csv", {"hidden_rows": "skip"}, "--hidden-rows skip: .*m.csv is not a spreadsheet"),
+        ("m.jsonl", {"hidden_rows": "include"}, "--hidden-rows include: .*is not a spreadsheet"),
+        ("m.csv", {"format": "parquet", "sheet": "A"}, "--sheet A: .*is not a spreadsheet"),
+        ("m.xlsx", {"encoding": "utf-8"}, "--encoding utf-8: .*is a workbook, whose texts have no other encoding"),
+        ("m.csv", {"format": "xlsx", "encoding": "gbk"}, "--encoding gbk: .*is a workbook"),
+        ("m.parquet", {"encoding": "gbk"}, "--encoding gbk: .*is a Parquet file"),
+    ],
+)
+def test_an_option_that_cannot_apply_is_refused(name: str, options: dict[str, Any], what: str) -> None:
+    with pytest.raises(UsageError, match=f"{what}.*; leave the option out"):
+        Manifest(name, merge(flags_layer(options)))
+
+
+def test_an_encoding_that_is_configured_for_other_manifests_leaves_a_workbook_alone(tmp_path: Path) -> None:
+    path = book(tmp_path, sheet(HEADER, row(2, U1, "x")))
+    environment = environment_layer({"BULKIMG_ENCODING": "gbk"})
+    assert len(list(Manifest(str(path), merge(environment)).rows())) == 1
 
 
 # -- the same as a CSV ----------------------------------------------------------------------------------------------
@@ -493,7 +516,7 @@ def as_rows(path: Path, options: dict[str, Any], *, quickly: bool = False) -> tu
 
 
 def bare(problems: Any) -> list[Any]:
-    return [(item.line, item.column.rpartition(" ")[2], item.value, item.code, item.message) for item in problems]
+    return [(item.line, item.column, item.value, item.code, item.message) for item in problems]
 
 
 CELLS = st.text(st.sampled_from("aZ0 .;<>&'\"=_x\n\té镜😀\u00a0"), max_size=6) | st.sampled_from(
@@ -894,8 +917,11 @@ def test_problems_name_their_cells_everywhere(cli: Cli) -> None:
         assert f": Images!{place}" in listed
     assert "warning: Images!B5 name" in listed
     document = cli("check", path, "--sheet", "Images", "--json", code=3).json()
-    assert document["problems"][0]["column"] == "Images!B6 name"
+    assert [document["problems"][0][name] for name in ("cell", "column")] == ["Images!B6", "name"]
     assert document["problems"][0]["line"] == 6
+    assert (document["rows_left_out"], document["remarks"]) == (0, [])
+    skipping = cli("check", path, "--sheet", "Images", "--hidden-rows", "skip", "--json", code=3).json()
+    assert (skipping["rows_left_out"], skipping["remarks"]) == (1, ["1 hidden row skipped (first in row 14)"])
     job = cli.write("job.toml", f'[job]\nmanifest = "{path}"\nsheet = "Images"\nhidden_rows = "skip"\n')
     assert "1 hidden row skipped (first in row 14)" in cli("check", job, code=3).err
     assert "Images!14:14" not in cli("check", job, code=3).out

@@ -453,6 +453,10 @@ def test_check_reads_a_query_and_says_what_is_next(lite: Query, cli: Cli) -> Non
     done = cli("check", job)
     assert "images.sql: 2 rows, all valid" in done.err
     assert "bulkimg plan job.toml" in done.err
+    for option, value in (("--format", "csv"), ("--encoding", "gbk"), ("--sheet", "A"), ("--hidden-rows", "skip")):
+        said = cli("check", job, option, value, code=2).err
+        assert f"{option} {value}: " in said
+        assert said.endswith("; leave the option out\n")
     job = query.job(cli, f"SELECT '{UUID}' AS uuid, 'Linx' AS platform, '' AS name")
     done = cli("check", job, code=3)
     assert "images.sql:1: platform 'Linx': is not one of" in done.out

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from bulkimg.engine.create import create_retry, create_run, resume_run
 from bulkimg.errors import StorageError, UsageError
-from bulkimg.ledger import Ledger, RunDirectory, claims
+from bulkimg.ledger import Ledger, RunDirectory, claims, stats
+from bulkimg.ledger.files import write_fed_back
 from bulkimg.ledger.intake import add_rows
 from bulkimg.manifest import Manifest
 from bulkimg.manifest.check import Checker
@@ -27,6 +28,7 @@ from bulkimg.report.tables import write_table
 from bulkimg.report.workbook import OURS, too_large
 from bulkimg.report.xlsx import LONGEST, Line, Sheet, Style, column_name, fitted, write_workbook
 from bulkimg.settings import Settings
+from tests.manifest import books
 from tests.report.workbooks import children, tags, texts, xml
 
 HOSTILE = (
@@ -205,6 +207,7 @@ def test_the_own_columns_come_first_and_are_the_same_texts(tmp_path: Path) -> No
 
 
 TRAPS = "samples/traps.xlsx"
+TWO = (books.row(1, "uuid", "name"), books.row(2, uuid(1), "web"), books.row(3, uuid(2), "db"))
 MISTAKES = "\n".join([
     "uuid,name,platform,userTags",
     f"{uuid(1)},web,Linux,a;b",
@@ -264,15 +267,66 @@ def test_rows_of_jsonl_have_a_column_for_each_field_and_refused_ones_stay_refuse
 
 
 def test_a_cell_that_comes_back_otherwise_is_refused_in_every_field() -> None:
-    for name in FIELDS:
-        _, problems = Checker().fields(2, {name: "x" * 200 + "\0"}, cells=True)
-        assert problems, name
+    """The problem says why, and what to do."""
+    _, of_uuid = Checker().uuid(2, f"{uuid(1)}\0", cells=True)
+    for name in ("uuid", *FIELDS, *(f"if_{name}" for name in FIELDS)):
+        given = {name.removeprefix("if_"): "x" * 200 + "\0"}
+        checked = Checker().expects if name.startswith("if_") else Checker().fields
+        found = of_uuid if name == "uuid" else checked(2, given, cells=True)[1]
+        assert [(item.column, item.code, item.fix) for item in found] == [
+            (name, "UNFIT_TEXT", "type the right value again")
+        ]
+        assert "\0" not in found[0].text
 
 
 def test_our_columns_of_an_earlier_run_are_replaced(tmp_path: Path) -> None:
     sheet = sheet_of(tmp_path, "m.csv", f"uuid,_status,name,_message\n{uuid(1)},failed,web,why\n")
     assert sheet[0] == ["uuid", "name", *OURS]
     assert sheet[1][:4] == [uuid(1), "web", "unprocessed", ""]
+
+
+SHEETS_WITH_TRAPS = {
+    "merged cells": books.sheet(*TWO, after='<mergeCells count="1"><mergeCell ref="B2:B3"/></mergeCells>'),
+    "a hidden column": books.sheet(*TWO, before='<cols><col min="2" max="2" hidden="1"/></cols>'),
+    "formulas, with --strict": books.sheet(
+        TWO[0], books.row(2, uuid(1), '<c r="B2" t="str"><f>A1</f><v>web</v></c>'), TWO[2]
+    ),
+    "no such column": books.sheet(books.row(1, "uuid", "name", "owner"), *TWO[1:]),
+}
+
+
+@pytest.mark.parametrize("trap", SHEETS_WITH_TRAPS)
+def test_a_manifest_that_was_refused_as_a_whole_stays_refused_until_a_person_corrects_it(
+    tmp_path: Path, trap: str
+) -> None:
+    """Its results and its unprocessed.csv have a column that says why, and that no option ignores."""
+    made = books.zipped(books.parts(SHEETS_WITH_TRAPS[trap]))
+    ledger, directory = run_of(tmp_path, "m.xlsx", made, strict=True)
+    assert stats.problem_counts(ledger)[2]
+    write_table(ledger, directory, tmp_path / "x.xlsx", "xlsx", held=True)
+    write_fed_back(ledger, directory.path, "<empty>")
+    ledger.close()
+    for path in (tmp_path / "x.xlsx", directory.path / "unprocessed.csv"):
+        again = Manifest(str(path), Settings())
+        rows = list(again.rows())
+        assert [row.uuid for row in rows] == [uuid(1), uuid(2)], path
+        problem = again.problems[-1]
+        assert (problem.column, problem.fatal) == ("refused_manifest", True)
+        assert problem.message == "says why the manifest of these rows was refused as a whole"
+    columns, first, *_ = texts(tmp_path / "x.xlsx")
+    assert dict(zip(columns, first, strict=True))["refused_manifest"].count("; ") >= 1
+
+
+def test_the_column_of_a_refused_manifest_is_there_once_and_gone_when_it_is_deleted(tmp_path: Path) -> None:
+    made = books.zipped(books.parts(SHEETS_WITH_TRAPS["merged cells"]))
+    first = sheet_of(tmp_path, "m.xlsx", made)
+    (tmp_path / "again").mkdir()
+    second = sheet_of(tmp_path / "again", "x.xlsx", (tmp_path / "x.xlsx").read_bytes())
+    assert first[0] == second[0] == ["uuid", "name", "refused_manifest", *OURS]
+    assert "merged" in first[1][2]
+    at = first[0].index("refused_manifest")
+    corrected = [[*cells[:at], *cells[at + 1 :]] for cells in first]
+    assert [(row.uuid, row.problems) for row in asked(tmp_path, corrected)] == [(uuid(1), ()), (uuid(2), ())]
 
 
 def finished(tmp_path: Path) -> tuple[Ledger, RunDirectory]:
@@ -353,8 +407,8 @@ def test_a_run_that_begins_has_a_sheet_without_rows(tmp_path: Path) -> None:
     [
         (1_048_575, ["uuid"], ""),
         (1_048_576, ["uuid"], "1,048,576 rows, and a sheet holds at most 1,048,575 below its header"),
-        (1, ["c"] * (16_384 - len(OURS)), ""),
-        (1, ["c"] * 16_384, "16,384 columns, and a sheet holds at most 16,370 with ours next to them"),
+        (1, ["c"] * (16_384 - len(OURS) - 1), ""),
+        (1, ["c"] * 16_384, "16,384 columns, and a sheet holds at most 16,369 with ours next to them"),
         (1, None, ""),
     ],
 )
@@ -464,5 +518,9 @@ def test_a_cell_that_was_refused_for_its_kind_is_no_text_that_is_taken_later(tmp
     again = list(Manifest(str(tmp_path / "x.xlsx"), Settings()).rows())
     assert [bool(row.problems) for row in again] == [bool(row.problems) for row in rows]
     assert sum(bool(row.problems) for row in again) == 11
+    listed = [(problem.cell, problem.message) for row in again for problem in row.problems]
+    marked = [found for found in listed if "the NUL character at its end marks" in found[1]]
+    assert len(marked) >= 10
+    assert all(cell.startswith("results!") for cell, _ in marked)
     dated = next(cells for cells in texts(tmp_path / "x.xlsx") if "DATE_CELL" in cells)
     assert dated[:2] == ["f72f2bb83586fca7fa0b85188296f5ea", "46327\0"]

@@ -10,4 +10,4 @@ SAVE_AGAIN = "open it in a spreadsheet program and save it as .xlsx again"
 
 def refused(code: str, message: str, fix: str = SAVE_AGAIN, *, place: str = "", line: int = 1) -> Unreadable:
     """Return the error that ends the reading. `place` names a sheet or a cell."""
-    return Unreadable(Problem(line, place, "", code, message, fix, fatal=True))
+    return Unreadable(Problem(line, "", "", code, message, fix, fatal=True, cell=place))

@@ -115,7 +115,8 @@ class SheetTable:
             if wanted & texts:
                 message = f"this row is not the header, but row {row.number} looks like it"
                 fix = "delete the rows above the header"
-                return Problem(self._row, self.place(self._row, 0), names[0][:40], "NO_UUID_COLUMN", message, fix)
+                place = self.place(self._row, 0)
+                return Problem(self._row, "", names[0][:40], "NO_UUID_COLUMN", message, fix, cell=place)
         return None
 
     def bind(self, targets: Sequence[str], used: Collection[str]) -> list[Problem]:
@@ -251,10 +252,10 @@ class SheetTable:
     def _problem(self, row: int, column: int, name: str, text: str, trap: Trap, *, is_fatal: bool = False) -> Problem:
         place = f"{self._prefix}{letters(column)}{row}"
         shown = text if len(text) <= 60 else f"{text[:59]}…"
-        return Problem(row, f"{place} {name}".strip(), shown, *trap, fatal=is_fatal)
+        return Problem(row, name, shown, *trap, fatal=is_fatal, cell=place)
 
     def _row_problem(self, row: int, trap: Trap) -> Problem:
-        return Problem(row, f"{self._prefix}{row}:{row}", "", *trap)
+        return Problem(row, "", "", *trap, cell=f"{self._prefix}{row}:{row}")
 
     def close(self) -> None:
         """Close the copy of the workbook."""
