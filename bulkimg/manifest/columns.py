@@ -13,6 +13,19 @@ from bulkimg.model import FIELDS, MAY_BE_EMPTY, Problem
 from bulkimg.settings import Settings
 from bulkimg.values import CONDITION, Pairs, nearest
 
+# Files of a run that are no manifests: columns by which they are known, what they are, and what to use instead.
+_FILES_OF_A_RUN = (
+    (
+        frozenset({"status", "http_status", "attempts", "job_uuid"}),
+        "the result file of a run",
+        "give failed.csv or unprocessed.csv of that run, its results as .xlsx, or use bulkimg retry",
+    ),
+    (
+        frozenset({"plan", "field", "before", "after"}),
+        "the plan of a run",
+        "use bulkimg apply to carry it out, or give the manifest that it was made from",
+    ),
+)
 TARGETS = ("uuid", *FIELDS, *(f"if_{name}" for name in FIELDS))
 
 
@@ -124,6 +137,14 @@ class Columns:
         if name in TARGETS:
             return name
         return "" if name.startswith("_") or column in self.mentioned else None
+
+    def file_of_a_run(self, line: int, names: Iterable[str]) -> Problem | None:
+        """Return the one problem of a file that a run has written and that is no manifest, else None."""
+        unknown = {name for name in names if self.target(name) is None}
+        for known_by, what, fix in _FILES_OF_A_RUN:
+            if known_by <= unknown:
+                return Problem(line, "", "", "OTHER_FORMAT", f"is {what}, not a manifest", fix, fatal=True)
+        return None
 
     def unknown(self, line: int, column: str) -> Problem:
         if any(char in column for char in "\uff0c\uff1b\u3001\uff5c"):

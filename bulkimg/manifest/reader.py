@@ -274,6 +274,9 @@ class Manifest:
             self.problems.append(_fatal(header.problem))
             return None
         names = [trim(name) for name in header.cells]
+        if found := self._columns.file_of_a_run(header.line, names):
+            self.problems.append(found)
+            return None
         targets, problems = self._columns.bind(header.line, names)
         if problems and (advice := above(names)):
             problems = [advice]
@@ -342,7 +345,9 @@ class Manifest:
     # -- JSONL ----------------------------------------------------------------------------------------------------------
 
     def _json_rows(self, source: Source) -> Iterator[Row]:
-        for record in read_objects(source.lines()):
+        for at, record in enumerate(read_objects(source.lines())):
+            if at == 0 and (found := self._columns.file_of_a_run(record.line, record.keys)):
+                raise Unreadable(found)
             row = self._json_row(record)
             if row:
                 yield row

@@ -126,6 +126,23 @@ def test_runs_that_end_early_have_their_table_too(at: Cli, server: Server, kind:
     assert read() == ["updated"]
 
 
+def test_a_file_of_a_run_that_is_no_manifest_is_one_sentence(at: Cli, server: Server) -> None:
+    at.write("m.csv", manifest(server, "fed"))
+    at("plan", "m.csv", "--skip-invalid", "--run-id", "plan", code=1)
+    at("run", "m.csv", "--yes", "--skip-invalid", "--run-id", "run", "--results", "x.parquet", code=1)
+    at("results", "run", "--as", "jsonl", "--out", "x.jsonl")
+    results = "is the result file of a run, not a manifest; give failed.csv or unprocessed.csv of that run"
+    for name in ("runs/run/results.csv", "x.jsonl", "x.parquet"):
+        (line,) = at("check", name, code=3).out.splitlines()
+        assert results in line, name
+        assert at("run", name, "--yes", code=3).err.count(": is ") == 1
+    (line,) = at("check", "runs/plan/plan.csv", code=3).out.splitlines()
+    assert "is the plan of a run, not a manifest; use bulkimg apply" in line
+    at("check", "runs/run/failed.csv")
+    mapped = [f"--map={column}=description" for column in ("status",)]
+    assert len(at("check", "runs/run/results.csv", *mapped, code=3).out.splitlines()) > 1, "a person names the columns"
+
+
 @pytest.fixture
 def without_libraries(at: Cli) -> Cli:
     """Packages of these names that cannot be imported stand in for ones that are missing."""
