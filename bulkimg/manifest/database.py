@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from bulkimg.credentials import CREDENTIAL_VARIABLES, read_private, run_command
-from bulkimg.errors import UsageError, not_installed
+from bulkimg.errors import ManifestRefused, UsageError, not_installed
 from bulkimg.manifest.statement import Dialect
 from bulkimg.query import SqlSource
 from bulkimg.values import expanded
@@ -142,7 +142,11 @@ def _kill_query(engine: "sqlalchemy.Engine", number: int) -> None:
 
 
 def connect(address: Address, source: SqlSource) -> ReadOnly:
-    """Connect and begin a transaction that only reads. Raises UsageError."""
+    """Connect and begin a transaction that only reads.
+
+    Raises UsageError for a wrong address, and ManifestRefused where the database does not answer or lets nobody in:
+    its rows cannot be read, as a file that cannot be read.
+    """
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.pool import NullPool
@@ -160,10 +164,10 @@ def connect(address: Address, source: SqlSource) -> ReadOnly:
         raise not_installed(where, "PyMySQL" if address.dialect == "mysql" else "psycopg", "sql") from None
     except (SQLAlchemyError, OSError, ValueError, TypeError, RuntimeError) as error:
         name, why = NAMES[address.dialect], address.reason(error)
-        fix = "check that it is up, and the address, user and password"
+        fix = "check that it is up, and the address, user and password, then run it again"
         if address.dialect == "sqlite":
             name, fix = f"the SQLite database {path}", "check the path and its rights"
-        raise UsageError(f"{where}: cannot connect to {name}: {why}; {fix}") from None
+        raise ManifestRefused(f"{where}: cannot connect to {name}: {why}; {fix}") from None
     opened = ReadOnly(connection, connection.connection.dbapi_connection)
     try:
         _begin(opened, address, source)
@@ -234,7 +238,7 @@ def _sqlite_path(address: Address, source: SqlSource, where: str) -> Path:
     except ValueError as error:
         raise UsageError(f"{where} names a file that cannot be found: the path {error}") from None
     if not path.is_file():
-        raise UsageError(f"{where}: there is no SQLite database {path}; check the path")
+        raise ManifestRefused(f"{where}: there is no SQLite database {path}; check the path")
     return path
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from bulkimg.errors import ManifestRefused, UsageError
+from bulkimg.errors import BulkimgError, ManifestRefused, UsageError
 from bulkimg.manifest import database
 from bulkimg.manifest.database import SqliteWatch
 from bulkimg.manifest.source import MAX_LINE, Unreadable
@@ -78,27 +78,40 @@ class SqlTable:
         except (DBAPIError, SQLAlchemyError, UnicodeError) as error:
             if self._watch:
                 self._watch.raise_interrupt(self._address.reason(error))
-            raise UsageError(self._refused(error)) from None
+            raise self._refused(error) from None
         if not result.returns_rows:
             raise UsageError(f"{self._name}: the statement returns no rows; {_FIX}")
         return result
 
-    def _refused(self, error: Exception) -> str:
+    def _refused(self, error: Exception) -> BulkimgError:
+        """Return UsageError if the query is wrong, and ManifestRefused if the database cannot be read now."""
+        if why := self._cannot_be_read(error):
+            return ManifestRefused(f"{self._name}: {why}")
         reason = self._address.reason(error)
-        if getattr(getattr(error, "orig", None), "sqlite_errorname", "").startswith("SQLITE_READONLY_"):
+        if any(word in reason.lower() for word in _READ_ONLY):
+            why = f"the database refused the query, because it does not only read: {reason}; {_FIX}"
+        else:
+            why = f"the database refused the query: {reason}; correct it"
+        return UsageError(f"{self._name}: {why}")
+
+    def _cannot_be_read(self, error: Exception) -> str:
+        """Return why the database cannot be read now, whatever the query is, or ""."""
+        reason = self._address.reason(error)
+        of_sqlite = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+        if of_sqlite in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+            return f"{reason}; get a complete copy of the database"
+        if of_sqlite.startswith("SQLITE_READONLY_"):
             return (
-                f"{self._name}: a program that wrote in the database did not end well, and reading does not repair it; "
+                "a program that wrote in the database did not end well, and reading does not repair it; "
                 "open the database once with a program that may write"
             )
-        if any(word in reason.lower() for word in _READ_ONLY):
-            return f"{self._name}: the database refused the query, because it does not only read: {reason}; {_FIX}"
         if why := self._time_is_over(error):
-            return f"{self._name}: {why}"
+            return why
         if getattr(error, "connection_invalidated", False):
-            return f"{self._name}: the database closed the connection: {reason}; run it again"
+            return f"the database closed the connection: {reason}; run it again"
         if "locked" in reason:
-            return f"{self._name}: another program writes in the database: {reason}; run it again when it has ended"
-        return f"{self._name}: the database refused the query: {reason}; correct it"
+            return f"another program writes in the database: {reason}; run it again when it has ended"
+        return ""
 
     def _time_is_over(self, error: Exception) -> str:
         """Return the sentence of a query that took too long, or ""."""

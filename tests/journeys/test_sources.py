@@ -139,7 +139,7 @@ def test_what_is_wrong_with_a_source_leaves_no_run(cli: Cli, fleet: Server) -> N
     assert "chmod 600" in at("run", "job.toml", code=2).err
     (cli.place / "database.url").chmod(0o600)
     (cli.place / "database.url").write_text("postgresql://u:hunter2@127.0.0.1:1/d")
-    refused = at("run", "job.toml", "--json", code=2)
+    refused = at("run", "job.toml", "--json", code=3)
     assert "hunter2" not in refused.out + refused.err
     assert "cannot connect to PostgreSQL" in refused.json()["error"]["message"]
     assert not (cli.place / "runs").exists()

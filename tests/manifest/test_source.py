@@ -234,7 +234,7 @@ def test_the_query_that_is_missing_or_no_text_is_one_sentence(cli: Cli) -> None:
     cli.write("q.sql", "SELECT 1\n,\0")
     assert "q.sql:2: the query contains a NUL character" in cli("check", "job.toml", code=2).err
     cli.write("q.sql", "\ufeffSELECT 1")
-    assert "there is no SQLite database" in cli("check", "job.toml", code=2).err
+    assert "there is no SQLite database" in cli("check", "job.toml", code=3).err
 
 
 def test_the_libraries_are_imported_only_for_a_source(cli: Cli) -> None:

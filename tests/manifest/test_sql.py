@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from bulkimg.errors import UsageError
+from bulkimg.errors import ManifestRefused, UsageError
 from bulkimg.manifest import Manifest, database
 from bulkimg.manifest.tables import Table, open_table
 from bulkimg.model import Row
@@ -61,8 +61,13 @@ class Query:
             f"{problem.line} {problem.code} {problem.text}" for row in rows for problem in row.problems
         ]
 
-    def refused(self, statement: str, **source: Any) -> str:
-        with pytest.raises(UsageError) as caught:
+    def unread(self, statement: str, **source: Any) -> str:
+        """Return why the rows cannot be read now (exit 3)."""
+        return self.refused(statement, error=ManifestRefused, **source)
+
+    def refused(self, statement: str, error: type[Exception] = UsageError, **source: Any) -> str:
+        """Return what is wrong with the query or the address (exit 2)."""
+        with pytest.raises(error) as caught:
             self.manifest(statement, **source)
         assert "\n" not in str(caught.value)
         return str(caught.value)
@@ -329,7 +334,7 @@ def begun(query: Query, statement: str, **source: Any) -> Table:
 
 
 def test_a_query_that_takes_too_long_is_ended(query: Query) -> None:
-    said = query.refused(SLOW[query.base.kind], timeout=1)
+    said = query.unread(SLOW[query.base.kind], timeout=1)
     assert said.endswith("no rows came in 1 s; make the query quicker, or raise timeout in [source]")
     if query.base.kind != "sqlite":
         _wait(lambda: not _is_querying(query.base, 0))
@@ -369,9 +374,10 @@ def test_a_server_that_cannot_be_reached_is_a_sentence_without_the_secret(query:
         for port, options in ((silent, {"timeout": 2}), (closed, {})):
             (query.place / "url").write_text(url.replace(f":{query.base.port}/", f":{port}/"))
             begun = time.monotonic()
-            said = query.refused("SELECT 1 AS uuid", **options)
+            said = query.unread("SELECT 1 AS uuid", **options)
             assert time.monotonic() - begun < 8
             assert "cannot connect to " in said
+            assert said.endswith("then run it again")
             assert PASSWORD not in said
             assert ENCODED not in said
             assert "://" not in said
@@ -386,17 +392,17 @@ def _closed_port() -> int:
 @pytest.mark.parametrize("base", ["postgresql", "mariadb"], indirect=True)
 def test_a_wrong_password_is_a_sentence_without_it(query: Query) -> None:
     (query.place / "url").write_text(query.base.url.replace(ENCODED, "wr0ng%40pass"))
-    said = query.refused("SELECT 1 AS uuid")
+    said = query.unread("SELECT 1 AS uuid")
     assert "cannot connect to " in said
     assert "wr0ng" not in said
 
 
 def test_a_missing_database_of_sqlite_is_not_made(lite: Query) -> None:
     (lite.place / "url").write_text("sqlite:///missing.db")
-    assert f"there is no SQLite database {lite.place}/missing.db" in lite.refused("SELECT 1 AS uuid")
+    assert f"there is no SQLite database {lite.place}/missing.db" in lite.unread("SELECT 1 AS uuid")
     assert not (lite.place / "missing.db").exists()
     (lite.place / "missing.db").write_text("this is no database, only a text of some length")
-    assert "file is not a database" in lite.refused("SELECT uuid FROM image")
+    assert "file is not a database; get a complete copy of the database" in lite.unread("SELECT uuid FROM image")
 
 
 def test_a_database_of_sqlite_is_opened_for_reading(lite: Query) -> None:
@@ -416,7 +422,7 @@ def test_a_database_that_another_program_holds_is_no_wrong_query(lite: Query) ->
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as own:
         own.execute("CREATE TABLE image AS SELECT 'x' AS uuid")
         own.execute("BEGIN EXCLUSIVE")
-        assert lite.refused("SELECT uuid FROM image", timeout=0.1).endswith(
+        assert lite.unread("SELECT uuid FROM image", timeout=0.1).endswith(
             "database is locked; run it again when it has ended"
         )
 
@@ -433,7 +439,7 @@ def test_a_database_that_a_writer_left_half_way_is_not_repaired(lite: Query) -> 
             shutil.copy(f"{path}{suffix}", f"{left}{suffix}")
     (lite.place / "url").write_text(f"sqlite:///{left}")
     before = left.read_bytes()
-    assert "did not end well, and reading does not repair it" in lite.refused("SELECT uuid, name FROM image")
+    assert "did not end well, and reading does not repair it" in lite.unread("SELECT uuid, name FROM image")
     assert left.read_bytes() == before
 
 
