@@ -95,7 +95,7 @@ def _made(
     if not job.lower().endswith(".toml"):
         raise UsageError(f"{job or 'no job'}: is not a job file, whose name ends in .toml; bulkimg init writes one")
     if not when:
-        raise UsageError('--when is missing: give the time, such as --when "02:30" or --when "30 2 * * *"')
+        raise UsageError('--when is missing or empty: give the time, such as --when "02:30" or --when "30 2 * * *"')
     if kind not in _KINDS:
         what = (
             f"--as {kind[:40]!r} is not a scheduler{nearest(kind, _KINDS)}"

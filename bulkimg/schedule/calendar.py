@@ -9,6 +9,9 @@ MINUTES, HOURS, DAYS, MONTHS = (frozenset(range(*ends)) for ends in ((60,), (24,
 WEEKDAYS = frozenset(range(7))  # Sunday is 0
 _WEEKDAY_NAMES = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_CRON_EXAMPLE = "write five fields, such as 30 2 * * *"
+_EXAMPLE = "write a time such as 02:30 or Mon..Fri 02:30"
+_DATE_EXAMPLE = "write a date such as *-02-28 02:30"
 _LONGEST_MONTH = {month: 29 if month == 2 else calendar.monthrange(2027, month)[1] for month in MONTHS}
 
 # systemd.time(7); cron(8) calls some of them otherwise.
@@ -62,7 +65,16 @@ class Calendar:
     @property
     def never_comes(self) -> bool:
         """Return whether no month is long enough, such as 31 February."""
-        return not self.either_day and all(min(self.days) > _LONGEST_MONTH[month] for month in self.months)
+        return bool(self.why_never)
+
+    @property
+    def why_never(self) -> str:
+        """Return why no day is one of the calendar, such as `February has no day 31`, or ""."""
+        if self.either_day or any(min(self.days) <= _LONGEST_MONTH[month] for month in self.months):
+            return ""
+        months = [calendar.month_name[month] for month in sorted(self.months)]
+        named = " and ".join(part for part in (", ".join(months[:-1]), months[-1]) if part)
+        return f"{named} {'has' if len(months) == 1 else 'have'} no day {min(self.days)}"
 
 
 def split_zone(text: str) -> tuple[str, str]:
@@ -82,7 +94,7 @@ def read(text: str) -> Calendar:
     """Read either notation, with or without a zone. Raises WrongTime."""
     time, zone = split_zone(text)
     if not time:
-        raise WrongTime("is empty; write a time such as 02:30")
+        raise WrongTime(f"is empty; {_EXAMPLE}")
     return _read_cron(time, zone) if is_cron(time) else _read_systemd(time, zone)
 
 
@@ -96,7 +108,9 @@ def _read_cron(text: str, zone: str) -> Calendar:
         text = _CRON_WORDS[text.lower()]
     fields = text.split()
     if len(fields) != 5:
-        raise WrongTime(f"has {len(fields)} fields, and cron has five: minute, hour, day, month, weekday")
+        raise WrongTime(
+            f"has {len(fields)} fields, and cron has five (minute, hour, day, month, weekday); {_CRON_EXAMPLE}"
+        )
     minutes = _cron_field(fields[0], "minute", MINUTES)
     hours = _cron_field(fields[1], "hour", HOURS)
     days = _cron_field(fields[2], "day", DAYS)
@@ -131,7 +145,9 @@ def _cron_field(
             end = _number(parts[3], name, allowed, names, first) if parts[3] else begin
         step = int(parts[4]) if parts[4] else 1
         if end < begin or step < 1:
-            raise WrongTime(f"has the {name} {term[:40]!r}, whose end is before its beginning or whose step is 0")
+            raise WrongTime(
+                f"has the {name} {term[:40]!r}, whose end is before its beginning or whose step is 0; {_CRON_EXAMPLE}"
+            )
         found.update(range(begin, end + 1, step))
     return frozenset(found)
 
@@ -140,8 +156,12 @@ def _number(text: str, name: str, allowed: frozenset[int], names: Sequence[str],
     if text in names:
         return names.index(text) + first
     if not text.isdecimal() or int(text) not in allowed:
-        raise WrongTime(f"has the {name} {text[:40]!r}, which is not from {min(allowed)} to {max(allowed)}")
+        raise _out_of_range(name, text, allowed, _CRON_EXAMPLE)
     return int(text)
+
+
+def _out_of_range(name: str, text: str, allowed: frozenset[int], example: str) -> WrongTime:
+    return WrongTime(f"has the {name} {text[:40]!r}, which is not from {min(allowed)} to {max(allowed)}; {example}")
 
 
 def as_cron(when: Calendar) -> str:
@@ -202,16 +222,21 @@ def _read_systemd(text: str, zone: str) -> Calendar:
     words = _SYSTEMD_WORDS.get(text.lower(), text).split()
     weekdays, days, months = WEEKDAYS, DAYS, MONTHS
     minutes, hours, second = frozenset({0}), frozenset({0}), 0
+    if len(words) in (3, 4) and not any(":" in word or word[:1].isalpha() for word in words):
+        raise WrongTime(f"has {len(words)} fields, and cron has five; {_CRON_EXAMPLE}")
     if words and words[0][:1].isalpha():
         weekdays = _systemd_weekdays(words.pop(0))
     if words and "-" in words[0]:
         months, days = _systemd_date(words.pop(0))
-    elif not words and weekdays == WEEKDAYS:
-        raise Unread("is not a time")
     if words and ":" in words[0]:
         hours, minutes, second = _systemd_time(words.pop(0))
+    if words and words[0].isalpha():
+        zones = "a zone is Europe/Berlin or UTC"
+        raise WrongTime(f"has {words[0][:40]!r} behind the time, and {zones}; write one such as 02:30 Europe/Berlin")
+    if words and re.fullmatch(r"\w+", words[0], re.ASCII):
+        raise WrongTime(f"has {words[0][:40]!r}, which is not a time of the day; {_EXAMPLE}")
     if words:
-        raise Unread("is not a time")
+        raise Unread(f"has {words[0][:40]!r}")
     return Calendar(minutes, hours, days, months, weekdays, second, zone=zone)
 
 
@@ -228,7 +253,11 @@ def _weekday(text: str) -> int:
     for number, name in enumerate(_DAY_NAMES):
         if text in (name.lower(), name[:3].lower()):
             return number
-    raise Unread(f"has {text[:40]!r}, which is not a weekday")
+    if "-" in text:  # an older way to write a range
+        raise Unread(f"has {text[:40]!r}, which is not a weekday")
+    if text[:3] in _MONTH_NAMES:
+        raise WrongTime(f"has {text[:40]!r}, which is a month where a weekday is expected; {_DATE_EXAMPLE}")
+    raise WrongTime(f"has {text[:40]!r}, which is not a weekday; {_EXAMPLE}")
 
 
 def _systemd_date(text: str) -> tuple[frozenset[int], frozenset[int]]:
@@ -237,28 +266,34 @@ def _systemd_date(text: str) -> tuple[frozenset[int], frozenset[int]]:
         raise Unread("is of one year")
     if len(parts) != 2:
         raise Unread("is not a date")
-    return _systemd_field(parts[0], MONTHS), _systemd_field(parts[1], DAYS)
+    return (
+        _systemd_field(parts[0], "month", MONTHS, _DATE_EXAMPLE),
+        _systemd_field(parts[1], "day", DAYS, _DATE_EXAMPLE),
+    )
 
 
 def _systemd_time(text: str) -> tuple[frozenset[int], frozenset[int], int]:
     parts = [*text.split(":"), "0"]
-    if len(parts) not in (3, 4) or not re.fullmatch(r"\d{1,2}", parts[2], re.ASCII) or int(parts[2]) > 59:
+    if len(parts) not in (3, 4) or not re.fullmatch(r"\d{1,2}", parts[2], re.ASCII):
         raise Unread("is not a time of the day with whole seconds")
-    return _systemd_field(parts[0], HOURS), _systemd_field(parts[1], MINUTES), int(parts[2])
+    (second,) = _systemd_field(parts[2], "second", MINUTES)
+    return _systemd_field(parts[0], "hour", HOURS), _systemd_field(parts[1], "minute", MINUTES), second
 
 
-def _systemd_field(text: str, allowed: frozenset[int]) -> frozenset[int]:
+def _systemd_field(text: str, name: str, allowed: frozenset[int], example: str = _EXAMPLE) -> frozenset[int]:
     """Read `*`, `5`, `0/15` (from 0, every 15), `1..5`, `1..9/2` and lists of them."""
     found: set[int] = set()
     for term in text.split(","):
+        if term.isascii() and term.isdecimal() and int(term) not in allowed:
+            raise _out_of_range(name, term, allowed, example)
         parts = re.fullmatch(r"(?:\*|(\d{1,2})(?:\.\.(\d{1,2}))?)(?:/(\d{1,2}))?", term, re.ASCII)
         if not parts:
-            raise Unread(f"has {term[:40]!r}")
+            raise Unread(f"has the {name} {term[:40]!r}")
         begin = int(parts[1]) if parts[1] else min(allowed)
         end = int(parts[2]) if parts[2] else begin if parts[1] and not parts[3] else max(allowed)
         step = int(parts[3]) if parts[3] else 1
         if not {begin, end} <= allowed or end < begin or step < 1:
-            raise Unread(f"has {term[:40]!r}")
+            raise Unread(f"has the {name} {term[:40]!r}")
         found.update(range(begin, end + 1, step))
     return frozenset(found)
 

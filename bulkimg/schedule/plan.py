@@ -71,30 +71,37 @@ def _read_times(given: str, kind: Kind, now: datetime, machine: str) -> Times:
             f"is of the zone {zone_name}, and cron starts in the zone of its machine ({machine or 'not known'}); write the "
             "time of this machine, or choose --as systemd or k8s"
         )
+    unread = ""
     try:
         when: Calendar | None = read(given)
     except Unread as error:
+        unread = str(error)
         if kind != "systemd":
             raise WrongTime(
                 f"{error}, so it cannot be written for {kind}; write 02:30, Mon..Fri 02:30, or five fields"
             ) from None
         when = None
     if kind == "systemd":
-        text, found = _for_systemd(when, time, zone_name, name, zone, now)
+        text, found = _for_systemd(when, unread, time, zone_name, name, zone, now)
     else:
         assert when is not None
         text, found = as_cron(when), next_times(when, zone, now)
     if not found:
-        raise WrongTime("never comes; write a time that does, such as 02:30 or Mon..Fri 02:30")
+        why = f": {when.why_never}" if when and when.why_never else ""
+        raise WrongTime(f"never comes{why}; write a time that does, such as 02:30 or Mon..Fri 02:30")
     remarks = _about_clocks(when, zone, name, kind, now) if when else ()
     return Times(text, name, zone, tuple(found), remarks)
 
 
 def _for_systemd(
-    when: Calendar | None, time: str, zone_name: str, name: str, zone: tzinfo, now: datetime
+    when: Calendar | None, unread: str, time: str, zone_name: str, name: str, zone: tzinfo, now: datetime
 ) -> tuple[str, list[datetime]]:
+    """Return the calendar of the timer and its next times. `unread` is why bulkimg itself does not read it."""
     text = as_systemd(when) if when and is_cron(time) else f"{time} {zone_name}".strip()
-    asked = asked_systemd(split_zone(text)[0], name, now)
+    try:
+        asked = asked_systemd(split_zone(text)[0], name, now)
+    except WrongTime as error:
+        raise WrongTime(f"{unread}, and {error}" if unread else str(error)) from None
     if asked is not None:
         return text, asked
     if when is None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bulkimg.errors import UsageError
 from bulkimg.schedule.calendar import (
     DAYS,
     HOURS,
@@ -22,6 +23,8 @@ from bulkimg.schedule.calendar import (
     read,
     split_zone,
 )
+from bulkimg.schedule.job import Kind
+from bulkimg.schedule.plan import read_times
 from bulkimg.schedule.times import asked_systemd, changed_clocks, machine_zone, next_times, zone_of
 
 NOW = datetime(2026, 11, 27, 14, 0, tzinfo=UTC)
@@ -81,6 +84,42 @@ def test_a_cron_line_with_both_days_stays_what_it_is() -> None:
 def test_a_wrong_time_is_refused(text: str) -> None:
     with pytest.raises(WrongTime):
         read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("25:00", "the hour '25', which is not from 0 to 23"),
+        ("Mon 99:00", "the hour '99', which is not from 0 to 23"),
+        ("2:60", "the minute '60', which is not from 0 to 59"),
+        ("02:30:61", "the second '61', which is not from 0 to 59"),
+        ("*-13-01 02:30", "the month '13', which is not from 1 to 12"),
+        ("*-*-32 02:30", "the day '32', which is not from 1 to 31"),
+        ("61 * * * *", "the minute '61', which is not from 0 to 59"),
+        ("* 24 * * *", "the hour '24', which is not from 0 to 23"),
+        ("0 2 32 * *", "the day '32', which is not from 1 to 31"),
+        ("0 2 * * 8", "the weekday '8', which is not from 0 to 7"),
+        ("30 2 * *", "has 4 fields, and cron has five"),
+        ("Feb 30", "'feb', which is a month where a weekday is expected"),
+        ("*-02-30 02:30", "never comes: February has no day 30"),
+        ("0 0 31 4,6 *", "never comes: April and June have no day 31"),
+        ("Foo 02:30", "'foo', which is not a weekday"),
+        ("2am", "'2am', which is not a time of the day"),
+        ("02:30 CET", "'CET' behind the time, and a zone is Europe/Berlin or UTC"),
+        ("1..99:00", "the hour '1..99'"),
+        (" ", "is empty"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["systemd", "cron"])
+def test_a_wrong_time_names_the_wrong_part_and_shows_an_example(text: str, part: str, kind: Kind) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_times(text, kind, lambda: NOW, "UTC")
+    said = str(caught.value)
+    assert said.startswith(f"--when {text!r} ")
+    assert part in said
+    example = said.rpartition("; write ")[2]
+    assert "02:30" in example or "30 2 * * *" in example
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize("text", ["0 0 31 2 *", "*-02-30 02:30", "0 0 31 4,6 *"])
