@@ -43,6 +43,8 @@ _PARAMETERS: dict[Dialect, tuple[str, ...]] = {
 _SHAPE = (
     "write one line such as postgresql://user:password@host/database, with @ : / ? in a password as %40 %3A %2F %3F"
 )
+_SQLITE = b"sqlite:"
+MAX_PATH = 4096  # bytes
 _STEPS = 10_000  # of SQLite's machine between two looks at the clock
 _READING = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE})
 
@@ -226,6 +228,28 @@ _CONNECT_ARGUMENTS: dict[Dialect, Callable[[float], dict[str, Any]]] = {
 }
 
 
+def sqlite_file(source: SqlSource) -> Path | None:
+    """Return the file of a SQLite database whose address is in a file, else None.
+
+    Of any other address only the beginning is read: it is a secret.
+    """
+    if source.url_file is None or not source.url_file.is_file():
+        return None
+    try:
+        with source.url_file.open("rb", buffering=0) as file:
+            text = file.read(len(_SQLITE))
+            if text.lower() != _SQLITE:
+                return None
+            name = file.read(MAX_PATH).decode("utf-8").strip()
+        return _beside_the_query(name.removeprefix("///"), source) if name.startswith("///") else None
+    except (OSError, ValueError):
+        return None  # who may read it, and what is wrong with it, are other checks
+
+
+def _beside_the_query(name: str, source: SqlSource) -> Path:
+    return source.sql_file.parent / expanded(name)
+
+
 def _sqlite_path(address: Address, source: SqlSource, where: str) -> Path:
     """Return the file of a SQLite database. A relative one is in the folder of the query."""
     name = address.url.database or ""
@@ -234,7 +258,7 @@ def _sqlite_path(address: Address, source: SqlSource, where: str) -> Path:
             f"{where} names no file of SQLite; write sqlite:///FILE, or sqlite:////FILE for an absolute path"
         )
     try:
-        path = source.sql_file.parent / expanded(name)
+        path = _beside_the_query(name, source)
     except ValueError as error:
         raise UsageError(f"{where} names a file that cannot be found: the path {error}") from None
     if not path.is_file():

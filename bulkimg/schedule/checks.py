@@ -22,8 +22,9 @@ from bulkimg.layers import (
     read_toml,
     variables,
 )
+from bulkimg.manifest.database import sqlite_file
 from bulkimg.manifest.statement import Dialect, check
-from bulkimg.plugins.loading import refuse_missing
+from bulkimg.plugins.loading import places_of, refuse_missing
 from bulkimg.schedule.access import READ, RUN, WRITE, User, refusal, this_user
 from bulkimg.schedule.job import Job, Kind, file_name, parse_credentials
 from bulkimg.settings import Settings
@@ -93,10 +94,13 @@ def _job(
         (
             *_only_here(environ),
             *_of_short_life(given),
-            *_of_no_manifest(settings),
+            *_of_no_manifest(settings.manifest),
+            *_of_no_manifest(sqlite_file(settings.source) if settings.source else None),
             *_of_plugins_elsewhere(settings, kind, environ),
         ),
         user or (this_user() if kind == "cron" else None),
+        database=sqlite_file(settings.source) if settings.source else None,
+        plugin_paths=tuple(places_of(settings.plugins)) if kind != "k8s" else (),
     )
     return job, secrets
 
@@ -125,8 +129,7 @@ def _of_short_life(given: Mapping[str, Path]) -> Iterator[str]:
         yield "a session ends after some hours, and then the job cannot log in; an account or an access key lasts"
 
 
-def _of_no_manifest(settings: Settings) -> Iterator[str]:
-    path = settings.manifest
+def _of_no_manifest(path: Path | None) -> Iterator[str]:
     if path is not None and str(path) != "-" and not _is_there(path):
         yield f"{path}: does not exist yet; until it does, the job is refused (exit 3) and sends nothing"
 
@@ -306,6 +309,12 @@ def _of_reading(job: Job, user: User, secrets: Mapping[str, Any]) -> Iterator[st
     for path in (*job.secret_paths, *in_profile):
         if why := _unusable(path, user):
             yield f"{path}: {why}"
+    authority = job.settings.ca_file
+    if authority and not _is_there(authority):
+        yield f"{authority}: does not exist; correct ca_file in [target]"
+    for path in job.plugin_paths:
+        if why := refusal(user, path, READ):
+            yield f"{path}: {why}; install the plugin where every user can read it, as bulkimg itself"
     for path in job.read_paths:
         if path not in job.secret_paths and _is_there(path) and (why := refusal(user, path, READ)):
             yield f"{path}: {why}; allow it (chmod, chown), or choose another --user"
@@ -327,24 +336,14 @@ def _of_programs(job: Job, searched: str, secrets: Mapping[str, Any]) -> Iterato
         program = words[0]
         if "/" not in program and shutil.which(program, path=searched) is None:
             yield f"{program}: is not in {searched}, where the scheduler searches; write its whole path"
-        elif (
-            "/" in program
-            and job.runs_as
-            and _is_there(Path(program))
-            and (why := refusal(job.runs_as, Path(program), RUN | READ))
-        ):
+        elif "/" in program and not _is_there(Path(program)):
+            yield f"{program}: does not exist; correct its path"
+        elif "/" in program and job.runs_as and (why := refusal(job.runs_as, Path(program), RUN | READ)):
             yield f"{program}: {why}; allow it (chmod, chown)"
 
 
 def _commands(job: Job, secrets: Mapping[str, Any]) -> Iterator[Sequence[str]]:
-    for hook in job.settings.hooks:
-        yield hook.run
-    if job.settings.source and job.settings.source.url_command:
-        yield job.settings.source.url_command
-    for rule in job.settings.notify:
-        for way in ("webhook", "apprise", "healthchecks", "secret"):
-            if words := getattr(rule, f"{way}_command"):
-                yield words
+    yield from job.commands
     for key, value in secrets.items():
         words = value.split() if isinstance(value, str) else value
         if key.endswith("_command") and isinstance(words, list) and words and isinstance(words[0], str):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from bulkimg.credentials import NAMES
 from bulkimg.errors import UsageError
+from bulkimg.notifications import WAYS
 from bulkimg.schedule.access import User
 from bulkimg.settings import Settings
 from bulkimg.values import nearest
@@ -29,6 +30,8 @@ class Job:
     remarks: tuple[str, ...] = field(default=())  # what is allowed and should be known
     runs_as: User | None = None  # whose access counts: `user`, or the user whose crontab it is
     also_read: tuple[Path, ...] = ()  # files of its other targets
+    database: Path | None = None  # the SQLite file that its query reads
+    plugin_paths: tuple[Path, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -42,7 +45,7 @@ class Job:
     @property
     def read_paths(self) -> list[Path]:
         """Return the files that the job reads: its own, the manifest, those of TLS and messages, the configuration file."""
-        files = [self.path, self.settings.manifest, self.settings.ca_file, self.config]
+        files = [self.path, self.settings.manifest, self.settings.ca_file, self.config, self.database]
         source = self.settings.source
         files += [source.sql_file] if source else []
         return [*(path.absolute() for path in files if path is not None), *self.secret_paths, *self.also_read]
@@ -63,9 +66,20 @@ class Job:
         metrics = self.settings.metrics_file.absolute() if self.settings.metrics_file else None
         return [path for path in (self.runs_dir, results, metrics) if path is not None]
 
+    @property
+    def commands(self) -> list[Sequence[str]]:
+        """Return the programs that the job starts: hooks, and commands that say addresses and secrets."""
+        found: list[Sequence[str]] = [hook.run for hook in self.settings.hooks]
+        found += [self.settings.source.url_command] if self.settings.source else []
+        for rule in self.settings.notify:
+            found += [getattr(rule, f"{way}_command") for way in (*WAYS, "secret")]
+        return [words for words in found if words]
+
     def needs(self, *places: str) -> bool:
         """Return whether the job needs something below one of these directories, which a hardened unit hides."""
-        paths = [*self.read_paths, *self.written_paths, *(Path(word) for word in self.program if "/" in word)]
+        programs = [*self.program, *(words[0] for words in self.commands)]
+        paths = [*self.read_paths, *self.written_paths, *self.plugin_paths]
+        paths += [Path(word) for word in programs if "/" in word]
         return any(
             found.is_relative_to(place) for path in paths for found in (path, path.resolve()) for place in places
         )

@@ -1,17 +1,26 @@
 """`bulkimg schedule`: what it prints and writes, what it refuses, what --list and --remove see."""
 
+import importlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bulkimg import __version__
 from bulkimg.errors import UsageError
+from bulkimg.manifest.database import sqlite_file
+from bulkimg.notifications import Hook
+from bulkimg.query import SqlSource
 from bulkimg.schedule.access import READ, User, refusal
+from bulkimg.schedule.checks import read_job
+from bulkimg.schedule.job import Job as SchedulerJob
 from bulkimg.schedule.plan import read_times
+from bulkimg.settings import Settings
 from tests.conftest import ROOT, Cli
 from tests.schedule.conftest import Job
 
@@ -218,6 +227,103 @@ def test_access_is_that_of_the_first_class_a_user_is_in() -> None:
         folder.chmod(0o700)
         assert "cannot be reached by other" in refusal(other, file, READ)
         assert refusal(owner, file, READ) == ""
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A folder that every user may enter: pytest's own is only for its owner."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def written(path: Path, text: str, mode: int) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+OTHER = User("other", 54321, frozenset({54321}))
+WITH_A_QUERY = """[job]
+name = "x"
+plugins = ["house"]
+[run]
+runs_dir = "."
+[target]
+endpoint = "http://127.0.0.1:9"
+ca_file = "ca.pem"
+[source]
+sql_file = "q.sql"
+url_file = "url"
+[[hook]]
+at = "after-run"
+run = ["./hook"]
+"""
+
+
+def reasons(place: Path) -> list[str]:
+    """Return why the job would fail for a user who is neither the owner of its files nor in their group."""
+    given = [f"{name}={place / name}" for name in ("account", "password")]
+    with pytest.raises(UsageError) as caught:
+        read_job(place / "job.toml", "systemd", OTHER, given, ("/bin/sh",), {})
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
+def test_what_the_user_of_the_job_may_not_read_or_run_is_refused_by_name(
+    open_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database of a query, the certificate, the programs of hooks, and the files of plugins."""
+    packages = open_place / "packages"
+    (packages / "house.dist-info").mkdir(parents=True)
+    (packages / "house.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: house\nVersion: 1\n")
+    (packages / "house.dist-info" / "entry_points.txt").write_text("[bulkimg]\nhouse = house:plugin\n")
+    monkeypatch.syspath_prepend(str(packages))
+    importlib.invalidate_caches()
+    for name, text in {"account": "x", "password": "x", "url": f"sqlite:///{open_place}/own.db\n"}.items():
+        os.chown(written(open_place / name, text, 0o600), OTHER.uid, -1)
+    for name, text in {"job.toml": WITH_A_QUERY, "q.sql": "SELECT uuid, name FROM image"}.items():
+        written(open_place / name, text, 0o644)
+    for name in ("own.db", "ca.pem", "hook", "packages/house.py"):
+        written(open_place / name, "", 0o600)
+    found = [line for line in reasons(open_place) if not line.startswith(f"{open_place}: ")]
+    assert found == [
+        f"{packages}/house.py: cannot be read by other (mode 0600); "
+        "install the plugin where every user can read it, as bulkimg itself",
+        f"{open_place}/ca.pem: cannot be read by other (mode 0600); allow it (chmod, chown), or choose another --user",
+        f"{open_place}/own.db: cannot be read by other (mode 0600); allow it (chmod, chown), or choose another --user",
+        f"{open_place}/hook: cannot be used by other (mode 0600); allow it (chmod, chown)",
+    ]
+    (open_place / "hook").unlink()
+    (open_place / "ca.pem").unlink()
+    found = [line for line in reasons(open_place) if "does not exist" in line]
+    assert found == [
+        f"{open_place}/ca.pem: does not exist; correct ca_file in [target]",
+        f"{open_place}/hook: does not exist; correct its path",
+    ]
+
+
+def test_of_an_address_that_is_not_of_sqlite_only_the_beginning_is_read(tmp_path: Path) -> None:
+    url = written(tmp_path / "url", "postgresql://u:secret@host/images\n", 0o600)
+    source = SqlSource(sql_file=tmp_path / "q.sql", url_file=url)
+    assert sqlite_file(source) is None
+    url.write_text("sqlite:///own.db\n")
+    assert sqlite_file(source) == tmp_path / "own.db"
+    url.write_text("sqlite:////srv/own.db")
+    assert sqlite_file(source) == Path("/srv/own.db")
+
+
+def test_a_unit_sees_the_directories_of_its_hooks_plugins_and_database() -> None:
+    hook = Hook(at="after-run", run=("/home/me/hook", "x"))
+    for more in (
+        {"settings": Settings(hook=(hook,))},
+        {"database": Path("/home/d")},
+        {"plugin_paths": (Path("/home/p"),)},
+    ):
+        given: dict[str, Any] = {"settings": Settings()} | more
+        made = SchedulerJob(Path("/etc/job.toml"), "x", user=None, credentials={}, program=("/bin/sh",), **given)
+        assert made.needs("/home")
+        assert not made.needs("/root")
 
 
 def test_the_time_of_another_zone_is_nothing_for_cron() -> None:
