@@ -316,7 +316,7 @@ def test_of_an_address_that_is_not_of_sqlite_only_the_beginning_is_read(tmp_path
 def test_a_unit_sees_the_directories_of_its_hooks_plugins_and_database() -> None:
     hook = Hook(at="after-run", run=("/home/me/hook", "x"))
     for more in (
-        {"settings": Settings(hook=(hook,))},
+        {"settings": Settings.model_validate({"hook": (hook,)})},
         {"database": Path("/home/d")},
         {"plugin_paths": (Path("/home/p"),)},
     ):
