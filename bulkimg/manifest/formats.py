@@ -1,20 +1,24 @@
 """Recognise other file formats by their first bytes."""
 
+ZIP, GZIP, PARQUET = b"PK\x03\x04", b"\x1f\x8b", b"PAR1"
+OLD_OFFICE = b"\xd0\xcf\x11\xe0"  # the container of .xls files, and of .xlsx files with a password
+
 _ADVICE = (
     (
-        b"PK\x03\x04",
+        ZIP,
         "is an Excel workbook or a zip archive, whatever its name or --format says",
         "name it .xlsx, or give --format xlsx",
     ),
-    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (.xls), which is not read", "save it as .xlsx"),
+    (OLD_OFFICE, "is an old Excel workbook (.xls), which is not read", "save it as .xlsx"),
     (b"%PDF", "is a PDF", "export the table as CSV UTF-8 from the program that made it"),
     (
         b"SQLite format 3\0",
         "is a SQLite database",
         "name a query in [source] of a job file, or export the table as CSV",
     ),
-    (b"PAR1", "is a Parquet file", "end its name in .parquet, or give --format parquet"),
+    (PARQUET, "is a Parquet file", "end its name in .parquet, or give --format parquet"),
     (b"{\\rtf", "is a rich text document", "save it as CSV UTF-8"),
+    (GZIP, "is compressed with gzip", "unpack it first: gunzip"),
     (b"BZh", "is compressed with bzip2", "unpack it first: bunzip2"),
     (b"\xfd7zXZ\0", "is compressed with xz", "unpack it first: unxz"),
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "unpack it first: unzstd"),

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from bulkimg.errors import ManifestRefused, UsageError, not_installed
-from bulkimg.manifest.formats import other_format
+from bulkimg.manifest.formats import PARQUET, other_format
 from bulkimg.manifest.source import LONGEST_MAGIC, MAX_LINE, Unreadable
 from bulkimg.manifest.tabular import Record
 from bulkimg.manifest.typed import HEADER, TypedColumns, too_long
@@ -17,7 +17,7 @@ from bulkimg.settings import Settings
 
 BATCH = 200  # records; each may be as long as MAX_LINE
 _MEMORY = "512MB"
-_PLAIN, _ENCRYPTED = b"PAR1", b"PARE"
+_ENCRYPTED = b"PARE"
 _TEXTS = frozenset({"varchar", "uuid", "boolean", '"null"'})
 _INTEGERS = frozenset(f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "small", "big", "huge", ""))
 _INTEGERS |= {"integer", "uinteger"}
@@ -60,10 +60,10 @@ class ParquetTable:
             raise Unreadable(_whole("OTHER_FORMAT", "is an encrypted Parquet file", "write it without encryption"))
         if not first:
             raise Unreadable(_whole("UNREADABLE", "the file is empty", _COPY))
-        if first[:4] != _PLAIN:
+        if first[:4] != PARQUET:
             foreign = other_format(first, encoding) or ("is not a Parquet file", "give its own format with --format")
             raise Unreadable(_whole("OTHER_FORMAT", *foreign))
-        if last != _PLAIN or self._seen.st_size < 12:
+        if last != PARQUET or self._seen.st_size < 12:
             raise Unreadable(_whole("UNREADABLE", "the Parquet file is cut off: its end is missing", _COPY))
 
     def _query(self, settings: Settings) -> Record:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from bulkimg.errors import ManifestRefused
 from bulkimg.manifest.encoding import Utf8Watch, choose
-from bulkimg.manifest.formats import other_format
+from bulkimg.manifest.formats import GZIP, other_format
 from bulkimg.model import Problem
 from bulkimg.settings import Settings
 
@@ -134,7 +134,7 @@ class Source:
 
     def _plain(self, packed: "_Headed") -> "_Headed":
         """Return the decompressed bytes. The content decides and not the name, so that a pipe can be compressed too."""
-        if packed.head.startswith(b"\x1f\x8b"):
+        if packed.head.startswith(GZIP):
             return _Headed(gzip.GzipFile(fileobj=io.BufferedReader(packed, PEEKED)))
         if self.name.lower().endswith(".gz") and packed.head:
             raise Unreadable(self._cut("GZ_DAMAGED", "the name ends in .gz, but this is not gzip data", "rename it"))

@@ -10,16 +10,13 @@ import tempfile
 from typing import BinaryIO, NamedTuple, cast
 
 from bulkimg.errors import StorageError
-from bulkimg.manifest.formats import other_format
+from bulkimg.manifest.formats import OLD_OFFICE, ZIP, other_format
 from bulkimg.manifest.source import open_bytes
 from bulkimg.manifest.xlsx.refusal import DAMAGED, TOO_LARGE, refused
 
 LARGEST_FILE = 1 << 30  # bytes
 MOST_PARTS = 65_535
 _CHUNK = 1 << 20
-_ZIP = b"PK\x03\x04"
-_GZIP = b"\x1f\x8b"
-_OLD = b"\xd0\xcf\x11\xe0"  # the container of .xls files, and of .xlsx files with a password
 _ENTRY = b"PK\x01\x02"
 _PASSWORD = "EncryptedPackage".encode("utf-16-le")
 
@@ -85,14 +82,11 @@ def _read(source: BinaryIO) -> bytes:
 def _refuse_other_formats(file: BinaryIO) -> None:
     file.seek(0)
     head = file.read(_CHUNK)
-    if head.startswith(_ZIP):
+    if head.startswith(ZIP):
         return
     if not head:
         raise refused("NO_ROWS", "the file is empty", "add a row, or get a complete copy of the file")
-    if head.startswith(_GZIP):
-        message = "is compressed with gzip, but an .xlsx is compressed already"
-        raise refused("OTHER_FORMAT", message, "unpack it first: gunzip")
-    if head.startswith(_OLD):
+    if head.startswith(OLD_OFFICE):
         raise _of_the_old_container(file)
     found = other_format(head, "utf-8") or (
         "is not an Excel workbook (.xlsx)",
