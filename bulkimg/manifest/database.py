@@ -146,7 +146,7 @@ def _kill_query(engine: "sqlalchemy.Engine", number: int) -> None:
 def connect(address: Address, source: SqlSource) -> ReadOnly:
     """Connect and begin a transaction that only reads.
 
-    Raises UsageError for a wrong address, and ManifestRefused where the database does not answer or lets nobody in:
+    Raises UsageError for a wrong address, and ManifestRefused where the database does not answer or refuses the login:
     its rows cannot be read, as a file that cannot be read.
     """
     from sqlalchemy import create_engine

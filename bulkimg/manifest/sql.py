@@ -1,6 +1,7 @@
 """Read the rows of a query, streamed in a transaction that only reads (docs/how-to/sql-and-parquet.md)."""
 
 import hashlib
+import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,10 @@ class SqlTable:
     def _cannot_be_read(self, error: Exception) -> str:
         """Return why the database cannot be read now, whatever the query is, or ""."""
         reason = self._address.reason(error)
-        of_sqlite = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
-        if of_sqlite in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+        found = getattr(error, "orig", None)
+        if getattr(found, "sqlite_errorcode", 0) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return f"{reason}; get a complete copy of the database"
-        if of_sqlite.startswith("SQLITE_READONLY_"):
+        if getattr(found, "sqlite_errorname", "").startswith("SQLITE_READONLY_"):
             return (
                 "a program that wrote in the database did not end well, and reading does not repair it; "
                 "open the database once with a program that may write"
