@@ -263,10 +263,11 @@ CAMPAIGN = (
 TABLES = (
     Bug("no text of a workbook is XML", "xlsx._shown", "if not _UNUSUAL.search(text): ...", "if not _UNUSUAL.search(text) or (text.startswith('<r>') and text.endswith('</r>')): ...", "tests/report/test_workbook.py -k formula"),
     Bug("an escape in a text of a workbook stays a text", "xlsx._UNUSUAL", "", r"re.compile(r'[\x00-\x08\x0b-\x1f<>&]|\A[ \t\n]|[ \t\n]\Z')", "tests/report/test_workbook.py -k formula"),
-    Bug("a cell that was cut is refused when the sheet is run", "workbook._exact", "cell + _UNFIT", "cell", "tests/report/test_workbook.py -k refused_again"),
+    Bug("a cell that was cut is refused when the sheet is run", "workbook._exact", "cell + REFUSED_CELL", "cell", "tests/report/test_workbook.py -k refused_again"),
     Bug("cells that cannot be assigned are in no column", "_Table._cells", "[joined, *[''] * (len(self._own) - 1)]", "(cells + [''] * len(self._own))[:len(self._own)]", "tests/report/test_workbook.py -k refused_again"),
     Bug("a refused row of JSONL stays refused in a sheet", "_Table._fields", "row.status == Status.INVALID", "False", "tests/report/test_workbook.py -k jsonl"),
-    Bug("an earlier run's columns are replaced in a sheet", "_Table.__init__", "name not in OURS", "True", "tests/report/test_workbook.py -k earlier"),
+    Bug("an earlier run's columns are replaced in a sheet", "_Table.__init__", "name not in (*OURS, REFUSED_MANIFEST)", "True", "tests/report/test_workbook.py -k earlier"),
+    Bug("a manifest that was refused as a whole stays refused", "stats.problem_of_the_whole", "problem.fatal", "False", "tests/report/test_workbook.py -k refused_as_a_whole"),
     Bug("a number typed into a sheet stays a text", "xlsx._TEXT", "", "0", "tests/report/test_workbook.py -k coloured"),
     Bug("what no sheet holds is refused before anything is sent", "create.check_results_size", "if path := settings.results: ...", "if False: ...", "tests/report/test_workbook.py -k no_sheet_holds"),
     Bug("an old table is not taken for the run's", "Engine._carry_out", "write_table(run, rows=False)", "None", "tests/journeys/test_result_tables.py -k gone"),
