@@ -258,3 +258,16 @@ def test_ordinary_names_give_no_warning(tmp_path: Path, value: str) -> None:
     cell = '"' + value.replace('"', '""') + '"'
     rows, _, _ = read(write(tmp_path / "m.csv", f"uuid,name,userTags\n{U1},{cell},a;b\n"))
     assert rows[0].warnings == ()
+
+
+@pytest.mark.parametrize(("name", "layers"), [("m.csv.gz", 2), ("m.parquet", 1), ("m.xlsx", 1)])
+def test_a_file_that_is_compressed_once_too_often_says_so(tmp_path: Path, name: str, layers: int) -> None:
+    """The signatures of all formats are in one place, so that every reader knows them."""
+    content = f"uuid,name\n{U1},x\n".encode()
+    for _ in range(layers):
+        content = gzip.compress(content)
+    manifest = Manifest(str(write(tmp_path / name, content)), merge(flags_layer({})))
+    assert list(manifest.rows()) == []
+    (problem,) = manifest.problems
+    assert (problem.code, problem.message) == ("OTHER_FORMAT", "is compressed with gzip")
+    assert problem.fix == "unpack it first: gunzip"
