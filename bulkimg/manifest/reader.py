@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from bulkimg.blank import is_blank, trim
 from bulkimg.cells import REFUSED_CELL
-from bulkimg.errors import UsageError
 from bulkimg.manifest.check import Checker
 from bulkimg.manifest.columns import Columns
 from bulkimg.manifest.doubts import doubts
 from bulkimg.manifest.jsonl import JsonRecord, read_objects
+from bulkimg.manifest.kinds import Format, format_of, refuse_what_cannot_apply
 from bulkimg.manifest.sound import SoundLines
 from bulkimg.manifest.source import Source, Unreadable
 from bulkimg.manifest.tables import LIBRARIES, CellTable, Table, open_table
@@ -19,7 +18,6 @@ from bulkimg.manifest.tabular import DELIMITERS, Lines, Record, find_delimiter, 
 from bulkimg.model import FIELDS, Fields, Problem, Row, SoundRow
 from bulkimg.settings import Settings
 
-Format = Literal["csv", "tsv", "jsonl", "xlsx", "parquet", "sql"]
 _NO_ROW_IS_READ = frozenset({"EMPTY_COLUMN", "COLUMN_TWICE", "BAD_TYPE"})
 _NO_TEXTS: dict[str, str] = {}
 
@@ -38,36 +36,6 @@ class Altered(Protocol):
 # Takes line, uuid, fields, expectations and cells by column. Returns None for a row that stays as it is.
 Alter = Callable[[int, str, Fields, Fields, Mapping[str, str]], Altered | None]
 _Said = tuple[Any, dict[str, Any], dict[str, Any] | None]  # the uuid as written, the fields to set, the expectations
-_SPREADSHEETS = frozenset({".xls", ".xlsm", ".xlsb", ".ods", ".numbers"})
-_SUFFIXES: dict[str, Format] = {
-    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".xlsx": "xlsx", ".parquet": "parquet",
-}  # fmt: skip
-
-
-def find_format(name: str, given: str | None) -> Format:
-    """Return the format that the option or the file's name says; CSV for standard input."""
-    if given:
-        return _SUFFIXES[f".{given}"]
-    if name == "-":
-        return "csv"
-    suffix = PurePath(name.lower().removesuffix(".gz")).suffix
-    if suffix in (".xlsx", ".parquet") and name.lower().endswith(".gz"):
-        raise UsageError(f"{name}: {suffix} is compressed inside and is not read from .gz; unpack it: gunzip")
-    if suffix == ".sql":
-        raise UsageError(f"{name}: a query needs a job file that names its database; see bulkimg help sql-and-parquet")
-    if suffix in _SUFFIXES:
-        return _SUFFIXES[suffix]
-    if suffix in _SPREADSHEETS:
-        kind = f"the format {suffix}"
-        raise UsageError(f"{name}: {kind} is not read; save it as .xlsx or as CSV UTF-8")
-    if suffix == ".json":
-        raise UsageError(
-            f"{name}: .json is not read; convert an array with jq -c '.[]', or give --format jsonl for one object a line"
-        )
-    raise UsageError(
-        f"{name}: the name does not say the format; end it in .csv, .tsv, .jsonl, .ndjson (or .gz), .xlsx or .parquet, "
-        "or give --format"
-    )
 
 
 class Manifest:
@@ -106,11 +74,11 @@ class Manifest:
         no_tags = settings.tags_mode == "replace"
         self._checker = Checker(settings.empty_token, settings.allow_value, no_tags=no_tags)
         self._columns = Columns(settings, self._checker)
-        self.format: Format = _format(name, settings, changes)
+        self.format: Format = format_of(name, settings, changes)
         self._table: Table | None = None
         self._query = settings.source if self.format == "sql" else None
         if changes is None:
-            _refuse_what_cannot_apply(name, settings, self.format)
+            refuse_what_cannot_apply(name, settings, self.format)
         self._seen = 0
         self._keys: set[str] = set()  # for JSONL
 
@@ -424,32 +392,6 @@ class Manifest:
         made, wrong = self._checker.fields(line, found.fields, cells=False)
         still = [problem for problem in refused if problem.column not in found.fields]
         return made, [*still, *(_set_by(found.by.get(problem.column, ""), problem) for problem in wrong)]
-
-
-def _format(name: str, settings: Settings, changes: Iterable[Mapping[str, Any]] | None) -> Format:
-    if changes is not None:
-        return "jsonl"
-    return "sql" if settings.source else find_format(name, settings.format)
-
-
-_KINDS: Mapping[str, str] = {"xlsx": "a workbook", "parquet": "a Parquet file", "sql": "a query of a database"}
-
-
-def _refuse_what_cannot_apply(name: str, settings: Settings, kind: Format) -> None:
-    """Raise UsageError for an option that says how to read another kind of manifest.
-
-    An encoding in the environment, a job file or a profile is for those manifests that have one.
-    """
-    what = ""
-    if kind != "xlsx" and (option := next((o for o in ("sheet", "hidden_rows") if getattr(settings, o)), "")):
-        what, why = option, f"{name} is not a spreadsheet (.xlsx)"
-    elif kind == "sql" and settings.format:
-        what, why = "format", f"{name} is {_KINDS[kind]}, which has no file format"
-    elif kind in _KINDS and "encoding" in settings.model_fields_set and not settings.encoding_is_configured:
-        what, why = "encoding", f"{name} is {_KINDS[kind]}, whose texts have no other encoding"
-    if what:
-        given = f"--{what.replace('_', '-')} {getattr(settings, what)}"
-        raise UsageError(f"{given}: {why}; leave the option out")
 
 
 class _Bound:

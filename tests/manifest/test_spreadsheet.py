@@ -20,7 +20,7 @@ from python_calamine import CalamineWorkbook
 from bulkimg.errors import BulkimgError, ManifestRefused, StorageError, UsageError
 from bulkimg.layers import environment_layer, flags_layer, merge
 from bulkimg.manifest import Manifest
-from bulkimg.manifest.reader import find_format
+from bulkimg.manifest.kinds import find_format
 from bulkimg.manifest.xlsx import package, spool
 from bulkimg.manifest.xlsx import strings as shared_strings
 from bulkimg.manifest.xlsx.places import column_of, letters, sheet_prefix
