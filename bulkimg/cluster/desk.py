@@ -18,7 +18,7 @@ from bulkimg.applier.loop import ERRORS
 from bulkimg.cluster.gate import Gate
 from bulkimg.cluster.members import Crew, Member
 from bulkimg.cluster.messages import GRACE, LEASE, Lease, Message, outcome_of
-from bulkimg.cluster.shares import Shares, wanted
+from bulkimg.cluster.shares import Shares, usable, wanted
 from bulkimg.engine.carrying import Equipment, policy_of
 from bulkimg.errors import Exit, TargetError, UsageError
 from bulkimg.ledger import Writer
@@ -73,12 +73,13 @@ class Hall:
         try:
             async with asyncio.timeout(FIRST_WORKER):
                 while not self.crew.here:
-                    self._changed.clear()
-                    await self._changed.wait()
-                    if self._refused and not self.crew.here:
+                    if self._refused:
                         await self._runtime.sleep(OTHERS)
-                    if self._refused and not self.crew.here:
-                        raise UsageError(f"no worker of the cluster can work for this run: {self._refused[0]}")
+                        if not self.crew.here:
+                            raise UsageError(f"no worker of the cluster can work for this run: {self._refused[0]}")
+                    else:
+                        self._changed.clear()
+                        await self._changed.wait()
         except TimeoutError:
             raise TargetError(
                 f"no worker of the cluster came within {FIRST_WORKER:g} s, so nothing was sent; check that it has workers, "
@@ -139,16 +140,16 @@ class Hall:
     async def _renew(self, member: Member, key: str, message: Message) -> dict[str, Any]:
         self._take_in(member, key, message)
         now = self._runtime.clock()
-        here, cap = self.crew.here, self._pace.rate.present
+        here, cap = self.crew.here, usable(self._pace.rate.present)
         share, stopping = wanted(cap, here.index(member), len(here)), self._is_stopping
-        sends = (self.desk is not None or self.is_over) and self.gate.may_send(key)
+        sends = (self.desk is not None or self.is_over) and self.gate.may_send(key, now)
         if not sends:
             share = 0.0
         elif self.gate.is_shut:
             share = min(share, TRIAL_RATE)
         member.ends = now + LEASE
         number, member.rate = self._shares.grant(key, cap, share, message["holding"], member.ends, now)
-        retries = self._retries(message) if sends and not self.gate.is_shut else 0
+        retries = 0 if not sends else min(1, message["retries"]) if self.gate.is_shut else self._retries(message)
         most = 1 if self.gate.is_shut else max(1, self.crew.most // len(here))
         rate = None if math.isinf(member.rate) else member.rate
         lease = Lease(number, LEASE, rate, most, self._pace.is_paused, self.gate.is_shut, retries, stopping)
@@ -173,8 +174,8 @@ class Hall:
             self.gate.trouble(key, *message["trouble"])
         elif any(result == "ok" and number for _, result, number in message["requests"]):
             self.gate.well(key)
-        elif self.gate.is_shut and clock >= member.ends - LEASE / 2:
-            self.gate.pass_on(key)  # it has nothing to send
+        else:
+            self.gate.idle(key, clock)
 
     def _retries(self, message: Message) -> int:
         budget = self._pace.budget
@@ -187,8 +188,8 @@ class Hall:
             return {"over": True}
         if self.desk is None or self.desk.is_stopping or self._runtime.clock() >= member.ends or not member.rate:
             return {"wait": self.desk is None or not self.desk.is_stopping}
-        soon = MOST_ROWS if math.isinf(member.rate) else max(1, int(member.rate * LEASE))
-        rows = await self.desk.take(member, min(message["limit"], soon, MOST_ROWS))
+        soon = 8 * member.limit if math.isinf(member.rate) else int(member.rate * LEASE)
+        rows = await self.desk.take(member, min(message["limit"], max(1, soon), MOST_ROWS))
         return {"rows": [list(row) for row in rows]}
 
     async def _write(self, member: Member, key: str, message: Message) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from bulkimg.pace import WELL, Health, State
 from bulkimg.pace.breaker import CircuitBreaker
 from bulkimg.pace.pace import NOBODY
 
+PATIENCE = 3.0  # seconds in which a worker must have begun the trial
+
 
 class Gate:
     """The circuit breaker of the desk, fed with what the workers report. A closed gate gives no leases but the trial's."""
@@ -15,18 +17,19 @@ class Gate:
         self._breaker = breaker
         self._epoch: int | None = None  # of the trial
         self._tester: Hashable | None = None  # the worker that has it
+        self._tested_since = 0.0
         self._reopening: asyncio.Task[None] | None = None
 
     @property
     def is_shut(self) -> bool:
         return self._breaker.is_open
 
-    def may_send(self, worker: Hashable) -> bool:
+    def may_send(self, worker: Hashable, now: float) -> bool:
         """Return whether this worker may get a lease. While the gate is shut one may, for the trial."""
         if not self._breaker.is_open:
             return True
         if self._epoch is not None and self._tester is None:
-            self._tester = worker
+            self._tester, self._tested_since = worker, now
         return self._epoch is not None and self._tester == worker
 
     def trouble(self, worker: Hashable, why: str, seconds: float | None) -> None:
@@ -50,8 +53,13 @@ class Gate:
             self._breaker.record(epoch, WELL)
 
     def pass_on(self, worker: Hashable) -> None:
-        """Let another worker have the trial: this one is gone, or has nothing to send."""
+        """Let another worker have the trial: this one is gone."""
         if self._tester == worker:
+            self._tester = None
+
+    def idle(self, worker: Hashable, now: float) -> None:
+        """Take note that a worker has nothing to report. A tester that has nothing to send passes the trial on."""
+        if self._tester == worker and now > self._tested_since + PATIENCE:
             self._tester = None
 
     def _reopen(self) -> None:

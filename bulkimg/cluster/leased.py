@@ -60,7 +60,7 @@ class LeasedBudget:
 
     def __init__(self) -> None:
         self._left = 0
-        self.wanted = 0  # retries that could go out now
+        self._wanted = False  # since the last report
         self.nothing_else = False
 
     def add(self, retries: int) -> None:
@@ -70,11 +70,20 @@ class LeasedBudget:
         """Take one retry. Returns whether there was one."""
         self.nothing_else = nothing_else
         if not self._left:
-            self.wanted = 1
+            self._wanted = True
             return False
         self._left -= 1
-        self.wanted = 0 if self._left else 1
         return True
+
+    @property
+    def is_wanted(self) -> bool:
+        """Return whether a retry was refused since the last report."""
+        return self._wanted
+
+    def reported(self) -> int:
+        """Return how many retries to ask for, once for each refusal: a worker without retries must not collect them."""
+        wanted, self._wanted = self._wanted, False
+        return int(wanted)
 
     def wait(self) -> float:
         """Return the seconds until the next look."""

@@ -59,6 +59,15 @@ class Shares:
         return max((lease.share for lease in self._leases[worker] if lease.ends + REST > now), default=0.0)
 
 
+MARGIN = 0.01  # part of the rate: requests of several processes arrive less evenly than those of one
+FEW = 10  # requests a second, below which it would be too much
+
+
+def usable(cap: float) -> float:
+    """Return what is divided of a rate: a little less."""
+    return cap if math.isinf(cap) or cap < FEW else math.floor(cap * (1 - MARGIN))
+
+
 def wanted(cap: float, index: int, workers: int) -> float:
     """Return what worker `index` (from 0) of so many should get: whole requests a second, as equal as possible.
 

@@ -181,7 +181,7 @@ class Worker:
                 self._pace.obey(lease)
                 if lease.stopping and not self._stopping:
                     self._stop()
-                due = asked_at + (RENEW / 2 if budget.wanted else RENEW)
+                due = asked_at + (RENEW / 2 if budget.is_wanted else RENEW)
             await self._runtime.sleep(LOOK)
 
     def _report(self) -> dict[str, Any]:
@@ -205,7 +205,7 @@ class Worker:
             "limit": self._pace.limit.value,
             "baseline": self._pace.limit.baseline,
             "trouble": trouble,
-            "retries": budget.wanted,
+            "retries": budget.reported(),
             "nothing_else": budget.nothing_else,
             "retrying": [[event.ordinal, event.uuid, event.code, event.after] for event in self._events],
         }

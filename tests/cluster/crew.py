@@ -22,7 +22,7 @@ from bulkimg.engine.execute import Engine
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import BulkimgError
 from bulkimg.ledger import Writer
-from bulkimg.model import Event, Settled, Summary
+from bulkimg.model import Event, Settled, Summary, WorkerChanged
 from bulkimg.planner import Reader
 from bulkimg.settings import Settings
 from bulkimg.zstack import ImageApi
@@ -165,4 +165,4 @@ class Scene:
 
     def heard(self) -> str:
         """Return what was said of workers."""
-        return "\n".join(f"{event.worker} {event.what}" for event in self.events if hasattr(event, "worker"))
+        return "\n".join(f"{event.worker} {event.what}" for event in self.events if isinstance(event, WorkerChanged))

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -18,6 +19,7 @@ from bulkimg.model import CanaryPassed, Summary
 from bulkimg.settings import Settings
 from tests.cluster.crew import Hired, Scene
 from tests.conftest import Server, sandbox_process
+from tests.windows import most_within
 
 ROWS = 150
 
@@ -42,7 +44,9 @@ def check_whole(server: Server, scene: Scene, summary: Summary, wanted: dict[str
     assert all(images[uuid]["name"] == name for uuid, name in wanted.items())
     directory = RunDirectory(scene.settings.runs_dir / summary.run_id)
     ledger = Ledger.open(directory.ledger, read_only=True)
-    known = Counter(uuid for (uuid,) in ledger.db.execute("SELECT lower(hex(uuid)) FROM attempt JOIN row USING (ordinal)"))
+    known = Counter(
+        uuid for (uuid,) in ledger.db.execute("SELECT lower(hex(uuid)) FROM attempt JOIN row USING (ordinal)")
+    )
     jobs = {job for (job,) in ledger.db.execute("SELECT job_uuid FROM attempt")}
     ledger.close()
     puts = server.puts()[before:]
@@ -52,12 +56,11 @@ def check_whole(server: Server, scene: Scene, summary: Summary, wanted: dict[str
 
 
 def _image(put: dict[str, Any]) -> str:
-    return re.findall("[0-9a-f]{32}", put["path"])[0]
+    return str(re.findall("[0-9a-f]{32}", put["path"])[0])
 
 
 def most_in_a_second(requests: list[dict[str, Any]]) -> int:
-    times = sorted(request["at"] for request in requests)
-    return max(sum(at - 1 < other <= at for other in times) for at in times)
+    return most_within(0.97, sorted(float(request["at"]) for request in requests))  # a busy machine notes some late
 
 
 async def test_three_workers_carry_one_run(tmp_path: Path, server: Server) -> None:
@@ -98,7 +101,7 @@ async def test_a_worker_without_its_desk_sends_nothing_after_its_lease(tmp_path:
     def cut() -> None:
         nonlocal cut_at
         wire.cut = True
-        cut_at = server.requests()[-1]["at"]
+        cut_at = time.time()
         asyncio.get_running_loop().call_later(5.0, mend)
 
     def mend() -> None:
@@ -112,21 +115,28 @@ async def test_a_worker_without_its_desk_sends_nothing_after_its_lease(tmp_path:
     assert scene.heard().count("here:0 joined") == 2
     requests = server.requests()[before:]
     assert most_in_a_second(requests) <= 40
-    between = [one for one in requests if cut_at + 2.3 < one["at"] < cut_at + 2.9]  # only the other worker's share is left
-    assert len(between) <= 0.6 * 20 + 2
+    # Its last lease ends within 2 s, and until half a second later only the other worker's share is used.
+    between = [one for one in requests if cut_at + 2.05 < one["at"] < cut_at + 2.45]
+    assert len(between) <= 0.4 * 20 + 2
 
 
 async def test_lost_answers_lose_no_row(tmp_path: Path, server: Server) -> None:
     path, wanted = manifest(tmp_path, server, "lossy", rows=60)
     before, scene = len(server.puts()), Scene(tmp_path, server)
-    for one in scene.hired:
-        one.wire.lossy = 0.3
+
+    def lose() -> None:
+        for one in scene.hired:
+            one.wire.lossy = 0.3
+
+    scene.when(1, lose)
     summary = await scene.execute(scene.create(path))
     check_whole(server, scene, summary, wanted, before)
     assert "lost" not in scene.heard()
 
 
-async def test_a_worker_that_is_let_in_nowhere_leaves_and_the_others_do_its_rows(tmp_path: Path, server: Server) -> None:
+async def test_a_worker_that_is_let_in_nowhere_leaves_and_the_others_do_its_rows(
+    tmp_path: Path, server: Server
+) -> None:
     path, wanted = manifest(tmp_path, server, "stranger")
     workers = [Hired(Session("0" * 32)), Hired(Session(server.session)), Hired(Session(server.session))]
     before, scene = len(server.puts()), Scene(tmp_path, server, workers)
@@ -185,14 +195,19 @@ async def test_a_stop_drains_and_leaves_nothing_unknown(tmp_path: Path, server: 
     assert summary.counts["updated"] + summary.counts["unprocessed"] == ROWS
     directory = RunDirectory(scene.settings.runs_dir / summary.run_id)
     again = Scene(tmp_path, server)
-    resumed = resume_run(directory, Settings.model_validate(stored_settings(directory) | {"runs_dir": tmp_path / "runs"}))
+    resumed = resume_run(
+        directory, Settings.model_validate(stored_settings(directory) | {"runs_dir": tmp_path / "runs"})
+    )
     check_whole(server, again, await again.execute(resumed), wanted, before)
 
 
 async def test_a_second_signal_leaves_rows_that_a_run_of_one_process_finishes(tmp_path: Path, server: Server) -> None:
     path, wanted = manifest(tmp_path, server, "at-once")
     before, scene = len(server.puts()), Scene(tmp_path, server)
-    scene.when(30, lambda: scene.engine.stop_now())
+    scene.when(
+        30,
+        lambda: scene.engine.stop_now(),  # noqa: PLW0108 - there is no engine yet
+    )
     summary = await scene.execute(scene.create(path))
     assert summary.details["rows_to_do"]
     directory = RunDirectory(scene.settings.runs_dir / summary.run_id)
@@ -202,7 +217,9 @@ async def test_a_second_signal_leaves_rows_that_a_run_of_one_process_finishes(tm
     alone = Scene(tmp_path, server)
     from bulkimg.engine.execute import Engine
 
-    resumed = resume_run(directory, Settings.model_validate(stored_settings(directory) | {"runs_dir": tmp_path / "runs"}))
+    resumed = resume_run(
+        directory, Settings.model_validate(stored_settings(directory) | {"runs_dir": tmp_path / "runs"})
+    )
     last_put = server.puts()[-1]["at"]
     summary = await Engine(resumed, alone.session, lambda event: None).execute()
     resumed.close()

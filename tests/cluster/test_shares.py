@@ -27,7 +27,9 @@ class _Worker:
             self.sent.append(now)
 
 
-EVENTS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["renew", "lost reply", "late", "silent", "gone"])), max_size=80)
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from(["renew", "lost reply", "late", "silent", "gone"])), max_size=80
+)
 
 
 @given(cap=st.integers(1, 40), events=EVENTS, steps=st.integers(1, 4))
