@@ -16,7 +16,7 @@ from bulkimg.errors import UsageError
 from bulkimg.notifications import ENTRIES, HOOK_VARIABLE, HOOK_VARIABLES, WrongEntry, read_entries
 from bulkimg.query import SqlSource, read_source
 from bulkimg.settings import PLAN_SHAPE, Settings
-from bulkimg.values import expanded, nearest, parse_path
+from bulkimg.values import LONGEST_RUN_ID, expanded, nearest, parse_path
 
 _OPTIONS = {field.alias or name: name for name, field in Settings.model_fields.items()}
 _CAMPAIGN = ("target_column", "every_target")  # keys of [job] that say which target a row is for
@@ -420,6 +420,10 @@ def _named_apart(settings: Settings) -> Settings:
     suffix = settings.shard.suffix
     own: dict[str, object] = {}
     if settings.run_id and not settings.run_id.endswith(suffix):
+        if len(settings.run_id + suffix) > LONGEST_RUN_ID:
+            raise UsageError(
+                f"--run-id {settings.run_id} is too long for a shard, whose run ends in {suffix}; use a shorter name"
+            )
         own["run_id"] = settings.run_id + suffix
     if (settings.job_name or settings.metrics_file) and not settings.job_name.endswith(suffix):
         own["job_name"] = (settings.job_name or "run") + suffix

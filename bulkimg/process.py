@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ctypes
+import math
 import os
 import resource
 import sys
@@ -28,16 +29,23 @@ def allow_files(concurrency: int) -> None:
     Otherwise rows would wait for connections that cannot be made, and libuv ends the process if it cannot make a pipe.
     """
     needed = concurrency + OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        fewer = f"lower --concurrency to {hard - OTHER_FILES}, or " if hard > OTHER_FILES else ""
+    hard = open_files(needed)
+    if hard < needed:
+        fewer = f"lower --concurrency to {hard - OTHER_FILES:g}, or " if hard > OTHER_FILES else ""
         rows = "1 row in flight" if concurrency == 1 else f"{concurrency} rows in flight"
         raise UsageError(
-            f"too few open files: {rows} need {needed}, but the system allows {hard}; "
+            f"too few open files: {rows} need {needed}, but the system allows {hard:g}; "
             f"{fewer}raise the limit (ulimit -n), then resume the run"
         )
-    if soft != resource.RLIM_INFINITY and soft < needed:
+
+
+def open_files(needed: int) -> float:
+    """Raise the limit of open files to so many, or leave it if the system does not allow them. Returns what it allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = math.inf if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < needed <= allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    return allowed
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

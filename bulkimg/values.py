@@ -328,12 +328,19 @@ def expanded(path: str | Path) -> Path:
         raise ValueError("starts with ~, but that home directory is not known; write the full path") from None
 
 
+LONGEST_RUN_ID = 100
+
+
 def parse_run_id(value: Any) -> str:
     """Parse the name of a run's directory: letters, digits, `.`, `_` and `-`."""
     text = str(value).strip()
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text, re.ASCII) or text.lower() == "last":
+    if (
+        not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text, re.ASCII)
+        or text.lower() == "last"
+        or len(text) > LONGEST_RUN_ID
+    ):
         raise ValueError(
-            "is not a valid run name; use up to 100 letters, digits, . _ and - (the name last is reserved)"
+            f"is not a valid run name; use up to {LONGEST_RUN_ID} letters, digits, . _ and - (the name last is reserved)"
         )
     return text
 

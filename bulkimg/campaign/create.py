@@ -33,9 +33,7 @@ from bulkimg.model import Row, iso_utc
 from bulkimg.notify import Attendants
 from bulkimg.planner import load_split
 from bulkimg.settings import Settings
-from bulkimg.values import nearest, parse_run_id
-
-MOST_IN_ID = 100  # characters of a run's id
+from bulkimg.values import LONGEST_RUN_ID, nearest, parse_run_id
 
 
 def create_campaign(
@@ -127,7 +125,7 @@ def begin_campaign(settings: Settings, now: float, names: Collection[str]) -> Ru
         try:
             parse_run_id(member_id(path, name))
         except ValueError:
-            room = MOST_IN_ID - max(map(len, names)) - 1
+            room = LONGEST_RUN_ID - max(map(len, names)) - 1
             raise UsageError(
                 f"--run-id {path.name}: is too long to add the name of a target; use up to {room} characters"
             ) from None

@@ -318,21 +318,33 @@ def _speak_as_asked_in(path: Path) -> None:
         screen.speak_json()
 
 
+def _whole(layer: Layer) -> Layer:
+    """Return the layer without --shard."""
+    return Layer({option: value for option, value in layer.options.items() if option != "shard"}, layer.label)
+
+
 class CommandContext:
     """Everything that was asked of a command: the settings, and a way to read the credentials when they are needed."""
 
     def __init__(
-        self, flags: Flags, job: Path | None = None, stored: Mapping[str, Any] | None = None, target: str = ""
+        self,
+        flags: Flags,
+        job: Path | None = None,
+        stored: Mapping[str, Any] | None = None,
+        target: str = "",
+        *,
+        divides: bool = False,
     ) -> None:
         """Read the settings. `target` names one of several targets of the job.
 
-        `stored` are the options of a resumed run; the environment then cannot change its target.
+        `stored` are the options of a resumed run; the environment then cannot change its target. `divides`: the command
+        takes --shard. For others it is ignored: the machine on which shards are merged may have BULKIMG_SHARD too.
         """
         environment = environment_layer(os.environ)
         if job is not None:
             _speak_as_asked_in(job)
         if stored is not None:
-            others = (*TARGET, *PLAN_SHAPE, "run_id", "shard")  # of the stored run, or of another one
+            others = (*TARGET, *PLAN_SHAPE, "run_id")  # of the stored run, or of another one
             kept = {option: value for option, value in environment.options.items() if option not in others}
             environment = Layer(kept, environment.label)
         layers = [flags_layer(flags), environment]
@@ -358,6 +370,8 @@ class CommandContext:
         layers.append(profile_layer(name, table, os.environ, PROFILE_KEYS))
         if job_profile:
             layers.append(Layer({"profile": job_profile}, str))
+        if not divides:
+            layers = [layer if layer.options is stored else _whole(layer) for layer in layers]
         self._layers = layers
         self.settings: Settings = merge(*layers)
         screen.use(

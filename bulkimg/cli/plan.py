@@ -34,7 +34,7 @@ Detailed = Annotated[
 def command(source: Source, flags: Flags, detailed_exitcode: Detailed = False) -> None:
     """Read the images and show what would change. `bulkimg apply` sends it."""
     given = source
-    asked, source = ask_for(source, flags)
+    asked, source = ask_for(source, flags, divides=True)
     asked.refuse_dry_run("plan")
     if asked.settings.target_names:
         from bulkimg.cli.campaign import executing, opening

@@ -52,7 +52,7 @@ Source = Annotated[
 def command(source: Source, flags: Flags) -> None:
     """Check, look at the images, send what differs, and write one outcome for every row."""
     given = source
-    asked, source = ask_for(source, flags)
+    asked, source = ask_for(source, flags, divides=True)
     if asked.settings.dry_run:
         _dry_run(given, source, asked, flags)
         return
@@ -87,17 +87,17 @@ def _resumed(named: RunDirectory, asked: CommandContext, source: str) -> OpenRun
     return resume_run(named, asked.resuming(stored_settings(named)))
 
 
-def ask_for(source: str, flags: Flags) -> tuple[CommandContext, str]:
-    """Return the settings and the manifest that SOURCE and the flags mean."""
+def ask_for(source: str, flags: Flags, *, divides: bool = False) -> tuple[CommandContext, str]:
+    """Return the settings and the manifest that SOURCE and the flags mean. `divides`: the command takes --shard."""
     if not source.strip():
         raise UsageError("SOURCE is empty; give a manifest, a job file, or - for standard input")
     source = str(user_path(source)) if source.startswith("~") else source
     if not source.lower().endswith(".toml"):
-        asked = CommandContext(flags)
+        asked = CommandContext(flags, divides=divides)
         if option := next((name for name in CAMPAIGN if name in flags), ""):
             raise UsageError(f"{flag(option)} is for a job file with several targets, and {source} is a manifest")
         return asked, source
-    asked = CommandContext(flags, job=Path(source))
+    asked = CommandContext(flags, job=Path(source), divides=divides)
     if asked.settings.target_names and (
         option := next((o for o in (*SHARD, *CLUSTER) if getattr(asked.settings, o)), "")
     ):

@@ -1,30 +1,38 @@
 """Put the runs of all shards together into one run, on which status, report, retry and undo work as on any other."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bulkimg.engine.close import conclude, draw, finish, write_table
-from bulkimg.engine.create import Parts, begin_run, check_outputs, check_results_size
+from bulkimg.engine.create import Parts, begin_run, check_outputs, check_results_size, named_run
 from bulkimg.engine.plugins import NO_PLUGINS
 from bulkimg.engine.run import OpenRun
-from bulkimg.errors import RunRefused, UsageError
+from bulkimg.errors import RunRefused, StorageError, UsageError
 from bulkimg.layers import PACE, flag
 from bulkimg.ledger import Ledger, RunDirectory, plans, stats
 from bulkimg.ledger.merging import take_in
 from bulkimg.model import Observer, Summary
 from bulkimg.notify import Attendants
+from bulkimg.process import OTHER_FILES, open_files
 from bulkimg.settings import Settings
-from bulkimg.shard import Shard
+from bulkimg.shard import Shard, parse_shard
 from bulkimg.words import count
 
-# Options that may differ between the shards: they say how fast and where, and not what is sent.
-_OWN = frozenset({*PACE, "shard", "results", "job_name", "max_errors", "notify", "hook", "keep", "profile", "plugins"})
+# Options that may differ between the shards: they say how fast, how carefully and where, and not what is sent. A guard
+# may have been given another value with which a shard was resumed, and each machine has its own paths.
+_OWN = frozenset({
+    *PACE, "shard", "results", "job_name", "notify", "hook", "keep", "profile", "plugins", "note", "ca_file", "require_tls",
+    "max_errors", "max_changes", "allow_field", "canary", "manifest",
+})  # fmt: skip
 _SAME = {"sha256": "manifest", "columns": "manifest's columns", "identity": "account", "plugins": "plugins"}
 _COPIED = (
     "manifest", "manifest_path", "sha256", "query_sha256", "columns", "left_out", "has_expectations", "blank_records",
     "first_blank", "remarks", "identity", "action_key", "plugins",
 )  # fmt: skip
+
+FILES_OF_A_PART = 6  # its lock, and its ledger, with log and index, twice
 
 
 class Part(NamedTuple):
@@ -56,6 +64,7 @@ def create_merged(
     Raises RunRefused if a shard is missing, unfinished or held, or if the runs are not those of one division. `partial`
     allows missing and unfinished shards. Their rows are not in the run, or are unprocessed.
     """
+    check_places(directories, settings)
     with opened(directories) as parts:
         check_alike(parts)
         if not partial:
@@ -68,14 +77,34 @@ def create_merged(
         whole = {
             key: value for key, value in first.settings.items() if key not in ("shard", "results", "notify", "hook")
         }
+        own["job_name"] = whole.get("job_name", "").removesuffix(first.shard.suffix)
         merged = Settings.model_validate(whole).model_copy(update=own)
         check_outputs("-", merged)
         return _written(parts, merged, now, observe)
 
 
+def check_places(directories: Sequence[RunDirectory], settings: Settings) -> None:
+    """Raise RunRefused if a run is named twice, or if the new run's name is taken."""
+    places: set[Path] = set()
+    for directory in directories:
+        if (place := directory.path.resolve()) in places:
+            raise RunRefused(f"run {directory.run_id} is named twice; name the run of each shard once")
+        places.add(place)
+    if settings.run_id:
+        path = settings.runs_dir / settings.run_id
+        if path.resolve() in places or named_run(settings):  # an unfinished merge of that name is removed
+            raise RunRefused(f"run {settings.run_id} already exists in {settings.runs_dir}; choose another --run-id")
+
+
 @contextmanager
 def opened(directories: Sequence[RunDirectory]) -> Iterator[list[Part]]:
     """Hold the runs and open their ledgers within the block, in the order of their shards. Raises RunRefused."""
+    needed = FILES_OF_A_PART * len(directories) + OTHER_FILES
+    if (most := open_files(needed)) < needed:
+        raise UsageError(
+            f"too few open files: {count(len(directories), 'run')} need {needed}, but the system allows {most:g}; raise the "
+            "limit (ulimit -n)"
+        )
     with ExitStack() as stack:
         parts = []
         for directory in directories:
@@ -88,9 +117,13 @@ def opened(directories: Sequence[RunDirectory]) -> Iterator[list[Part]]:
                 raise RunRefused(
                     f"run {directory.run_id} is not the run of a shard; name runs that were made with --shard"
                 )
+            part = Part(parse_shard(text), directory, ledger)
+            if ledger.meta("state") in {None, "reading", "refused"}:
+                raise RunRefused(
+                    f"{part.name} has no sound manifest, so nothing of it was sent; fix it and run it again"
+                )
             ledger.verify()
-            index, _, number = text.partition("/")
-            parts.append(Part(Shard(int(index), int(number)), directory, ledger))
+            parts.append(part)
         yield sorted(parts, key=lambda part: part.shard.index)
 
 
@@ -108,8 +141,6 @@ def check_alike(parts: Sequence[Part]) -> None:
         if other := seen.get(part.shard.index):
             raise RunRefused(f"{other.name} and {part.name} are the same shard; name one of them")
         seen[part.shard.index] = part
-        if part.ledger.meta("state") in {None, "reading", "refused"}:
-            raise RunRefused(f"{part.name} has no sound manifest, so nothing of it was sent; fix it and run it again")
         for key, what in _SAME.items():
             if part.ledger.meta(key) != first.ledger.meta(key):
                 raise RunRefused(
@@ -145,8 +176,11 @@ def check_complete(parts: Sequence[Part]) -> None:
 
 def _written(parts: Sequence[Part], settings: Settings, now: Callable[[], float], observe: Observer) -> Summary:
     first = parts[0]
-    meta = {key: value for key in _COPIED if (value := first.ledger.meta(key)) is not None}
     metas = [part.ledger.meta for part in parts]
+    found = {key: [value for get in metas if (value := get(key)) is not None] for key in _COPIED}
+    meta = {
+        key: values[0] for key, values in found.items() if values
+    }  # an empty shard has not asked the server anything
     surveyed = any(get("surveyed") for get in metas)
     meta |= {
         "merged": sum(get("merged", 0) for get in metas),
@@ -158,12 +192,6 @@ def _written(parts: Sequence[Part], settings: Settings, now: Callable[[], float]
         take_in(run.ledger, [(f"shard {part.shard}", part.ledger.path) for part in parts])
         _check_rows(run, parts)
         check_results_size(run.ledger, settings)
-    except BaseException:
-        run.ledger.close()
-        run.directory.remove()
-        run.directory.release()
-        raise
-    try:
         if surveyed:
             with run.ledger.transaction():
                 plans.make(run.ledger, settings.target, surveyed=True)
@@ -180,9 +208,17 @@ def _written(parts: Sequence[Part], settings: Settings, now: Callable[[], float]
         write_table(run)
         conclude(run, summary)
         draw(run, observe)
-        return summary
-    finally:
-        run.close()
+        run.ledger.close()
+    except (
+        BaseException
+    ):  # the disk is full, or Ctrl-C: the runs of the shards are still there, so it can be done again
+        with suppress(StorageError):
+            run.ledger.close()
+        run.directory.remove()
+        run.directory.release()
+        raise
+    run.directory.release()
+    return summary
 
 
 def _check_rows(run: OpenRun, parts: Sequence[Part]) -> None:

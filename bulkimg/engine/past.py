@@ -1,5 +1,6 @@
 """Describe one image: its present fields on the server, and what the runs of a runs directory did to it."""
 
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ async def present_image(reader: Reader, uuid: str) -> dict[str, Any] | None:
 
 def past_of(runs_dir: Path, uuid: str) -> tuple[list[History], list[str]]:
     """Return what runs did to an image, newest first, and a sentence for each run that cannot be read."""
-    found, unread = [], []
+    found: list[History] = []
+    unread: list[str] = []
+    shards_of: dict[str, set[str]] = {}  # merged run → the runs of its shards
     for directory in reversed(list_runs(runs_dir)):
         try:
             ledger = Ledger.open(directory.ledger, read_only=True)
@@ -31,10 +34,18 @@ def past_of(runs_dir: Path, uuid: str) -> tuple[list[History], list[str]]:
             unread.append(str(error))
             continue
         try:
+            if named := ledger.meta("shards"):
+                shards_of[directory.run_id] = {text.partition(" ")[2] for text in named}
             found += [_history(ledger, directory.run_id, fate) for fate in stats.row_texts_of(ledger, uuid)]
         finally:
             ledger.close()
-    return found, unread
+    told = {(one.run_id, one.line) for one in found}
+    return [one for one in found if not _is_told_again(one, shards_of, told)], unread
+
+
+def _is_told_again(one: History, shards_of: Mapping[str, set[str]], told: Set[tuple[str, int]]) -> bool:
+    """Return whether this is a merged run's copy of what the shard's own run, which is here too, says itself."""
+    return any((run_id, one.line) in told for run_id in shards_of.get(one.run_id, ()))
 
 
 def _history(ledger: Ledger, run_id: str, fate: stats.RowText) -> History:

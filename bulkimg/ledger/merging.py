@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bulkimg.ledger import timeline
 from bulkimg.ledger.intake import index_leaders
-from bulkimg.ledger.store import Ledger
+from bulkimg.ledger.store import Ledger, storage_errors
 from bulkimg.model import RunEvent, Sample
 
 _TABLES = ("row", "problem", "plan", "attempt", "outcome")
@@ -41,11 +41,13 @@ def take_in(ledger: Ledger, parts: Sequence[tuple[str, Path]]) -> None:
 
 @contextmanager
 def _attached(ledger: Ledger, path: Path) -> Iterator[None]:
-    ledger.db.execute("ATTACH DATABASE ? AS part", (f"{path.absolute().as_uri()}?mode=ro",))
+    with storage_errors(path):
+        ledger.db.execute("ATTACH DATABASE ? AS part", (f"{path.absolute().as_uri()}?mode=ro",))
     try:
         yield
     finally:
-        ledger.db.execute("DETACH DATABASE part")
+        with storage_errors(path):
+            ledger.db.execute("DETACH DATABASE part")
 
 
 def together(samples: Sequence[Sample]) -> Iterator[Sample]:

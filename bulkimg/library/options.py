@@ -72,6 +72,7 @@ class Options(TypedDict, total=False):
     tags_mode: Literal["add", "replace"]
     note: str
     run_id: str
+    shard: str
     allow_overlap: bool
     lock_wait: str | float
     format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "parquet"]
