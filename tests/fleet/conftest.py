@@ -1,6 +1,7 @@
 """A server, a manifest for all its images, and the runs of shards."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tests.conftest import Cli, Done, Server, sandbox_process
 
-IMAGES = 40
+IMAGES = 24
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,10 @@ class Fleet:
 @pytest.fixture
 def fleet(cli: Cli, server: Server, request: pytest.FixtureRequest) -> Fleet:
     here = cli.at(server)
-    made = Fleet(Cli(here.place, {**here.environment, "BULKIMG_RATE": "4000/s"}), server, request.node.name)
+    made = Fleet(
+        Cli(here.place, {**here.environment, "BULKIMG_RATE": "4000/s"}),
+        server,
+        re.sub(r"\W+", " ", request.node.name)[:99],
+    )
     made.cli.write("m.csv", made.manifest())
     return made
