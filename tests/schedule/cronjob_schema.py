@@ -1,4 +1,4 @@
-"""The structure of a CronJob and a PersistentVolumeClaim, by hand from the public API reference of Kubernetes.
+"""The structure of a CronJob, a Job and a PersistentVolumeClaim, by hand from the public API reference of Kubernetes.
 
 Only the fields that bulkimg writes are allowed, each with the type and the values of the reference.
 """
@@ -70,7 +70,35 @@ _POD = _object(
     containers=_list(_CONTAINER),
     volumes=_list(_VOLUME),
 )
-_JOB = _object("template", backoffLimit={"type": "integer", "minimum": 0}, template=_object("spec", spec=_POD))
+_NUMBER = {"type": "integer", "minimum": 0}
+_RULE = _object(
+    "action onExitCodes",
+    action=_one_of("FailJob", "FailIndex", "Ignore", "Count"),
+    onExitCodes=_object(
+        "operator values",
+        containerName=_LABEL,
+        operator=_one_of("In", "NotIn"),
+        values={"type": "array", "items": {"type": "integer", "not": {"const": 0}}, "uniqueItems": True, "minItems": 1},
+    ),
+)
+_JOB = _object(
+    "template",
+    backoffLimit=_NUMBER,
+    template=_object("spec", spec=_POD),
+    completionMode=_one_of("NonIndexed", "Indexed"),
+    completions=_NUMBER,
+    parallelism=_NUMBER,
+    backoffLimitPerIndex=_NUMBER,
+    maxFailedIndexes=_NUMBER,
+    podFailurePolicy=_object("rules", rules=_list(_RULE)),
+)
+JOB = _object(
+    "apiVersion kind metadata spec",
+    apiVersion=_one_of("batch/v1"),
+    kind=_one_of("Job"),
+    metadata=_object("name", name=_LABEL),
+    spec=_JOB,
+)
 _FIELD = r"(\*|\d+(-\d+)?(,\d+(-\d+)?)*)(/\d+)?"
 CRON_JOB = _object(
     "apiVersion kind metadata spec",
