@@ -32,7 +32,7 @@ _COPIED = (
     "first_blank", "remarks", "identity", "action_key", "plugins",
 )  # fmt: skip
 
-FILES_OF_A_PART = 6  # its lock, and its ledger, with log and index, twice
+FILES_OF_A_PART = 7  # its lock, and its ledger, with log and index, twice
 
 
 class Part(NamedTuple):

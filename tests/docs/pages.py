@@ -32,6 +32,7 @@ DOCUMENTED = "http://127.0.0.1:8080"
 NO_RUN = (
     "git clone", "git pull", "cd", "make", "uv tool", "pipx", "sudo", "systemctl", "systemd-analyze", "journalctl", "crontab",
     "man", "podman", "docker", "export", "chmod", "bulkimg sandbox", "bulkimg --install-completion", ".venv/bin/bulkimg sandbox",
+    "kubectl", "aws", "gcloud", "bash samples/fleet/slurm.sh", "bash samples/fleet/run.sh",
     "bulkimg run jobs/regions.toml", "bulkimg plan jobs/regions.toml",
     "bulkimg verify move-1", "bulkimg results move-1", "bulkimg ctl move-1", "bulkimg undo move-1",
     "bulkimg run migration.csv", "bulkimg run samples/relabel.csv --yes --otel",

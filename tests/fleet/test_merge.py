@@ -7,6 +7,8 @@ import os
 import resource
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -309,6 +311,18 @@ def test_a_name_is_free_again_when_a_merge_was_killed(fleet: Fleet) -> None:
         ledger.execute("DELETE FROM meta WHERE key IN ('schema', 'state')")
         ledger.execute("DELETE FROM checksum")
     fleet.cli("merge", *fleet.names(2), "--run-id", "all")
+
+
+def test_more_shards_than_files_may_be_open_is_a_sentence(fleet: Fleet) -> None:
+    fleet.shards(2)
+    script = f"ulimit -n 40; exec {sys.executable} -m bulkimg merge {' '.join(fleet.names(2))}"
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=fleet.place, env=fleet.cli.env(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "bulkimg: too few open files: 2 runs need 46, but the system allows 40; raise the limit (ulimit -n)\n"
+    )
 
 
 def test_no_run_and_a_run_that_is_not_there(fleet: Fleet) -> None:
