@@ -174,10 +174,10 @@ async def aexport(
 def _earlier(
     run: str, options: Options, credentials: Credentials | None, *, without: Sequence[str] = ()
 ) -> tuple[RunDirectory, Asked]:
-    """Return the run, and its own options below those that are given now. Its server stays."""
+    """Return the run, and its own options below those that are given now. Its server and its shard stay."""
     directory = find_run(_runs_dir(options), run)
     stored = {name: value for name, value in stored_settings(directory).items() if name not in without}
-    if given := {"endpoint", "base_path"} & options.keys():
+    if given := {"endpoint", "base_path", "shard"} & options.keys():
         raise UsageError(f"{min(given)} is the run's own and cannot be given again")
     return directory, Asked(options, credentials, stored=stored)
 

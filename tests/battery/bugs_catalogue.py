@@ -41,7 +41,7 @@ if group.outcomes:
     Bug("one process holds a run", "rundir._lock", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB"),
     Bug("a run directory that others can write in is not trusted", "rundir._strange", "found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)", "False", "tests/security/test_local_user.py"),
     Bug("files are private", "files._private_descriptor", "0o600", "0o644", "tests/journeys/test_interruptions.py -k private"),
-    Bug("one duplicate does not make every outcome read all rows", "intake.merge_duplicates", "db.execute('CREATE INDEX row_leader ON row (leader) WHERE leader IS NOT NULL')", "None"),
+    Bug("one duplicate does not make every outcome read all rows", "intake.index_leaders", "db.execute('CREATE INDEX row_leader ON row (leader) WHERE leader IS NOT NULL')", "None"),
     Bug("results of a fresh run are in manifest order", "LiveResults.append", "self._up_to(ledger, complete)", "dict(lines)"),
     Bug("a result line is written when its row has its outcome", "Writer._complete", "self._claimed[0] - 1 if self._claimed else self._last", "self._last"),
     Bug("rows that wait for one before them are bounded", "LiveResults.append", "len(self._held) > MOST_HELD", "False"),
@@ -318,6 +318,29 @@ SCHEDULE = (
     Bug("a server that fails at fields costs one question", "Reader.__init__", "self._has_named_fields = False", "self._has_named_fields = True", "tests/schedule/test_reconcile.py -k without_a_change"),
 )  # fmt: skip
 
+FLEET = (
+    Bug("every uuid is in exactly one shard", "Shard.holds", "self.index - 1", "self.index", "tests/fleet/test_shard.py -k uuid"),
+    Bug("every process of an array is a shard of its own", "shard.array_shard", "_number(environ, engine.task) - first + 1", "max(1, _number(environ, engine.task) - first)", "tests/fleet/test_shard.py -k array"),
+    Bug("two array engines are not guessed between", "shard.array_shard", "if len(found) > 1: ...", "if False: ...", "tests/fleet/test_shard.py -k cannot_mean"),
+    Bug("the rates of all shards are the rate", "Settings.own_rate", "self.rate / self.shard.count if self.shard else self.rate", "self.rate", "tests/fleet/test_shard.py -k rates"),
+    Bug("the pace of a shard is its part", "connect.pace_of", "settings.own_rate", "settings.rate", "tests/fleet/test_array.py -k at_once"),
+    Bug("the parts of a limit sum up to it", "Shard.part", "self.index <= limit.count % self.count", "1", "tests/fleet/test_shard.py -k limit"),
+    Bug("a shard sends no more than its part of --max-changes", "Planning.plan", "refusal(counts, settings.own_max_changes, settings.allow_field)", "refusal(counts, settings.max_changes, settings.allow_field)", "tests/fleet/test_rows.py -k guards"),
+    Bug("all rows of one image stay in its shard", "intake.keep_shard", "db.execute('DELETE FROM row WHERE NOT is_ours(uuid)')", "db.execute('DELETE FROM row WHERE NOT is_ours(uuid) OR leader IS NOT NULL')", "tests/fleet/test_rows.py -k one_put"),
+    Bug("a manifest that one shard refuses is refused by all", "_Loading._may_be_sent", "", "return True", "tests/fleet/test_rows.py -k refuses"),
+    Bug("a shard is resumed as the shard that it is", "CommandContext.__init__", "layer if layer.options is stored else _whole(layer)", "layer", "tests/fleet/test_rows.py -k resumed_as"),
+    Bug("a retry of a shard has the whole rate", "cli.retry.command", "('results', 'shard')", "('results',)", "tests/fleet/test_rows.py -k whole_rate"),
+    Bug("a shard and the whole do not run at once", "Work._is_beside", "", "return self.shard != other.shard", "tests/fleet/test_rows.py -k the_whole_do"),
+    Bug("a missing shard is refused", "merge.check_complete", "if missing: ...", "if False: ...", "tests/fleet/test_merge.py -k missing"),
+    Bug("a shard that is not finished is refused", "merge.check_complete", "part.ledger.meta('state') != 'done'", "False", "tests/fleet/test_merge.py -k killed-run"),
+    Bug("nothing is merged in part unless it is asked for", "merge.create_merged", "if not partial: ...", "if False: ...", "tests/fleet/test_merge.py -k missing"),
+    Bug("a shard of another manifest is refused", "merge.check_alike", "part.ledger.meta(key) != first.ledger.meta(key)", "False", "tests/fleet/test_merge.py -k another"),
+    Bug("a shard with other options is refused", "merge._differing", "", "return ''", "tests/fleet/test_merge.py -k other_rows"),
+    Bug("a damaged shard is refused", "merge.opened", "ledger.verify()", "None", "tests/fleet/test_merge.py -k damaged"),
+    Bug("a full disk leaves nothing half merged", "merge._written", "run.directory.remove()", "None", "tests/fleet/test_merge.py -k full_disk"),
+    Bug("a row of a merged run is shown once", "past.past_of", "not _is_told_again(one, shards_of, told)", "True", "tests/fleet/test_merge.py -k all_commands"),
+)  # fmt: skip
+
 BUGS = (
     *LEDGER,
     *APPLIER,
@@ -335,4 +358,5 @@ BUGS = (
     *PLUGINS,
     *SOURCES,
     *SCHEDULE,
+    *FLEET,
 )
