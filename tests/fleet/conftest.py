@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,13 @@ import pytest
 
 from tests.conftest import Cli, Done, Server, sandbox_process
 
-IMAGES = 24
+IMAGES = 16
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     """A server for all tests of a module. Each test writes a description of its own."""
-    with sandbox_process("--images", str(IMAGES)) as found:
+    with sandbox_process("--images", str(IMAGES), "--dialect", "documented") as found:
         yield found
 
 
@@ -64,6 +65,10 @@ class Fleet:
         """Return how many images have a description of this test."""
         found = self.server.images().values()
         return sum(str(image.get("description")).startswith(self.text) for image in found)
+
+    def take(self, runs: Path) -> None:
+        """Take over the runs of this directory."""
+        shutil.copytree(runs, self.place / "runs")
 
     def run_ids(self) -> set[str]:
         return {path.name for path in (self.place / "runs").iterdir()}

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +21,7 @@ from bulkimg.engine.merge import create_merged
 from bulkimg.errors import StorageError
 from bulkimg.ledger import RunDirectory
 from bulkimg.settings import Settings
-from tests.conftest import UUID, Cli, sandbox_process
+from tests.conftest import UUID, Cli, Server, sandbox_process
 from tests.fleet.conftest import IMAGES, Fleet
 from tests.report.workbooks import texts
 
@@ -27,15 +29,25 @@ ACCOUNT = {"BULKIMG_ACCOUNT": "admin", "BULKIMG_PASSWORD": "password"}
 TIMES = ("started_at", "duration_ms", "job_uuid")
 
 
+@pytest.fixture(scope="module")
+def finished(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the finished runs `s-1-of-2` and `s-2-of-2` of one manifest."""
+    cli = Cli(tmp_path_factory.mktemp("finished")).at(server)
+    fleet = Fleet(cli, server, "finished")
+    cli.write("m.csv", fleet.manifest())
+    fleet.shards(2, "--rate", "4000/s")
+    return fleet.place / "runs"
+
+
 def test_the_merged_run_is_the_whole_run_of_the_manifest(cli: Cli) -> None:
     """Against a server that nothing was done to: equal results, but for times and random ids."""
     more = [f"{UUID},x", f"no-uuid-{'z' * 10},x"]
     tables = {}
     for kind in ("whole", "shards"):
-        with sandbox_process("--images", str(IMAGES)) as server:
+        with sandbox_process("--images", str(IMAGES), "--dialect", "documented") as server:
             here = cli.at(server)
             fleet = Fleet(
-                Cli(here.place, {**here.environment, "BULKIMG_RATE": "4000/s", "BULKIMG_ACTION_KEY": "updateImage"}),
+                Cli(here.place, {**here.environment, "BULKIMG_RATE": "4000/s"}),
                 server,
                 "=new",
             )
@@ -107,96 +119,88 @@ def test_a_copy_of_the_shards_elsewhere_is_shown_by_the_merged_run(fleet: Fleet)
     assert [one["run_id"] for one in fleet.cli("show", image, "--json").json()["history"]] == ["all"]
 
 
-Change = Callable[[Fleet], tuple[str, ...]]
+Change = Callable[[Fleet], tuple[str, ...]]  # makes runs in a directory that has those of `finished`, and names some
 
 
 def missing(fleet: Fleet) -> tuple[str, ...]:
-    fleet.shards(3)
-    return ("s-1-of-3", "s-3-of-3")
+    return ("s-1-of-2",)
 
 
 def twice(fleet: Fleet) -> tuple[str, ...]:
-    fleet.shards(2)
     return ("s-1-of-2", "runs/s-1-of-2/", "s-2-of-2")
 
 
 def one_shard_in_two_runs(fleet: Fleet) -> tuple[str, ...]:
-    fleet.shards(2)
-    fleet.cli("run", "m.csv", "--yes", "--shard", "1/2", "--run-id", "t")
+    shutil.copytree(fleet.place / "runs/s-1-of-2", fleet.place / "runs/t-1-of-2")
     return ("s-1-of-2", "t-1-of-2", "s-2-of-2")
 
 
 def another_manifest(fleet: Fleet) -> tuple[str, ...]:
-    fleet.cli("run", "m.csv", "--yes", "--shard", "1/2", "--run-id", "s")
-    fleet.cli.write("m.csv", fleet.manifest().replace(fleet.text, f"{fleet.text}!"))
-    fleet.cli("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "s")
-    return tuple(fleet.names(2))
+    fleet.cli("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "o")
+    return ("s-1-of-2", "o-2-of-2")
 
 
 def other_rows(fleet: Fleet) -> tuple[str, ...]:
-    fleet.cli("run", "m.csv", "--yes", "--shard", "1/2", "--run-id", "s")
-    fleet.cli("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "s", "--skip-rows", "3")
-    return tuple(fleet.names(2))
+    fleet.cli.write("m.csv", fleet.manifest().replace(fleet.text, "finished"))
+    fleet.cli("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "o", "--skip-rows", "3")
+    return ("s-1-of-2", "o-2-of-2")
 
 
 def another_account(fleet: Fleet) -> tuple[str, ...]:
-    fleet.cli("run", "m.csv", "--yes", "--shard", "1/2", "--run-id", "s")
+    fleet.cli.write("m.csv", fleet.manifest().replace(fleet.text, "finished"))
     other = Cli(fleet.place, {**fleet.cli.environment, "BULKIMG_SESSION": "", **ACCOUNT})
-    other("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "s")
-    return tuple(fleet.names(2))
+    other("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "o")
+    return ("s-1-of-2", "o-2-of-2")
 
 
 def killed(fleet: Fleet) -> tuple[str, ...]:
-    fleet.cli("run", "m.csv", "--yes", "--shard", "1/2", "--run-id", "s")
+    fleet.cli("run", "m.csv", "--yes", "--shard", "1/2", "--run-id", "k")
     before = len(fleet.server.puts())
-    run = fleet.cli.start("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "s", "--rate", "20/s")
+    run = fleet.cli.start("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "k", "--rate", "20/s")
     fleet.server.wait_for_put(before)
     run.send_signal(signal.SIGKILL)
     run.communicate(timeout=60)
-    return tuple(fleet.names(2))
+    return tuple(fleet.names(2, "k"))
 
 
 def refused(fleet: Fleet) -> tuple[str, ...]:
     fleet.cli.write("m.csv", fleet.manifest("no-uuid,x"))
-    fleet.shards(2, code=3)
-    names = sorted(fleet.run_ids())
-    return tuple(names)
+    fleet.cli("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "o", code=3)
+    return ("s-1-of-2", *(fleet.run_ids() - {"s-1-of-2", "s-2-of-2"}))
 
 
 def no_shard(fleet: Fleet) -> tuple[str, ...]:
     fleet.cli("run", "m.csv", "--yes", "--run-id", "w")
-    fleet.cli("run", "m.csv", "--yes", "--shard", "2/2", "--run-id", "s")
     return ("w", "s-2-of-2")
 
 
 def other_divisions(fleet: Fleet) -> tuple[str, ...]:
-    fleet.cli("run", "m.csv", "--yes", "--shard", "1/2", "--run-id", "s")
     fleet.cli("run", "m.csv", "--yes", "--shard", "2/3", "--run-id", "s")
     return ("s-1-of-2", "s-2-of-3")
 
 
 def taken_name(fleet: Fleet) -> tuple[str, ...]:
-    fleet.shards(2)
     return (*fleet.names(2), "--run-id", "s-1-of-2")
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (missing, "shard 2 of 3 missing; name all runs, or add --partial to merge without them"),
+        (missing, "shard 2 of 2 missing; name all runs, or add --partial to merge without them"),
         (twice, "run s-1-of-2 is named twice; name the run of each shard once"),
         (one_shard_in_two_runs, "(shard 1/2) are the same shard; name one of them"),
-        (another_manifest, "run s-2-of-2 (shard 2/2) has another manifest than run s-1-of-2 (shard 1/2)"),
+        (another_manifest, "run o-2-of-2 (shard 2/2) has another manifest than run s-1-of-2 (shard 1/2)"),
         (other_rows, "was made with --skip-rows 3, and run s-1-of-2 (shard 1/2) with its default"),
         (another_account, "has another account than run s-1-of-2"),
-        (killed, "run s-2-of-2 (shard 2/2) is not finished; finish it with bulkimg resume s-2-of-2, or add --partial"),
+        (killed, "run k-2-of-2 (shard 2/2) is not finished; finish it with bulkimg resume k-2-of-2, or add --partial"),
         (refused, "has no sound manifest, so nothing of it was sent"),
         (no_shard, "run w is not the run of a shard; name runs that were made with --shard"),
         (other_divisions, "are shards of different divisions; name runs of one division"),
         (taken_name, "run s-1-of-2 already exists in runs; choose another --run-id"),
     ],
 )
-def test_what_is_not_one_division_is_refused(fleet: Fleet, change: Change, why: str) -> None:
+def test_what_is_not_one_division_is_refused(fleet: Fleet, finished: Path, change: Change, why: str) -> None:
+    fleet.take(finished)
     runs = change(fleet)
     before = fleet.run_ids()
     done = fleet.cli("merge", *runs, code=7)
@@ -213,14 +217,14 @@ def test_what_is_not_one_division_is_refused(fleet: Fleet, change: Change, why: 
         assert fleet.summary("part")["next"] == "bulkimg retry part"
         fleet.cli("retry", "part")
         assert fleet.changed() == IMAGES
-        fleet.cli("resume", "s-2-of-2")  # still possible, and it finds that nothing is left to change
+        fleet.cli("resume", "k-2-of-2")  # still possible, and it finds that nothing is left to change
         fleet.cli("merge", *runs, "--run-id", "all")
     elif change not in (another_account, no_shard):
         fleet.cli("merge", *runs, "--partial", code=7)
 
 
-def test_a_run_that_a_process_holds_is_refused(fleet: Fleet) -> None:
-    fleet.shards(2)
+def test_a_run_that_a_process_holds_is_refused(fleet: Fleet, finished: Path) -> None:
+    fleet.take(finished)
     lock = os.open(fleet.place / "runs/s-2-of-2", os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -254,15 +258,15 @@ def test_a_job_is_the_job_of_the_merged_run(fleet: Fleet) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE row SET fields = replace(fields, 'a', 'b')",
+        "UPDATE row SET fields = replace(fields, 'finished', 'other')",
         "UPDATE outcome SET status = 'unchanged'",
         "UPDATE plan SET before = NULL",
         "UPDATE meta SET value = '\"done\"' WHERE key = 'note'",
         "DELETE FROM row WHERE ordinal = (SELECT max(ordinal) FROM row)",
     ],
 )
-def test_a_damaged_shard_is_refused(fleet: Fleet, change: str) -> None:
-    fleet.shards(2)
+def test_a_damaged_shard_is_refused(fleet: Fleet, finished: Path, change: str) -> None:
+    fleet.take(finished)
     with closing(sqlite3.connect(fleet.place / "runs/s-2-of-2/run.db")) as ledger, ledger:
         ledger.execute(change)
     before = fleet.run_ids()
@@ -282,9 +286,9 @@ def files_up_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_leaves_nothing_half_merged(fleet: Fleet) -> None:
+def test_a_full_disk_leaves_nothing_half_merged(fleet: Fleet, finished: Path) -> None:
     """Whenever the disk is full: the new run is removed, the shards are whole, and the merge works afterwards."""
-    fleet.shards(2)
+    fleet.take(finished)
     runs = fleet.place / "runs"
     settings = Settings(runs_dir=runs, run_id="all", results=fleet.place / "all.csv")
     before = fleet.run_ids()
@@ -303,8 +307,8 @@ def test_a_full_disk_leaves_nothing_half_merged(fleet: Fleet) -> None:
     assert (fleet.place / "all.csv").read_bytes() == (runs / "all/results.csv").read_bytes()
 
 
-def test_a_name_is_free_again_when_a_merge_was_killed(fleet: Fleet) -> None:
-    fleet.shards(2)
+def test_a_name_is_free_again_when_a_merge_was_killed(fleet: Fleet, finished: Path) -> None:
+    fleet.take(finished)
     fleet.cli("merge", *fleet.names(2), "--run-id", "all")
     assert "run all is finished" in fleet.cli("merge", *fleet.names(2), "--run-id", "all", code=7).err
     with closing(sqlite3.connect(fleet.place / "runs/all/run.db")) as ledger, ledger:
@@ -313,8 +317,8 @@ def test_a_name_is_free_again_when_a_merge_was_killed(fleet: Fleet) -> None:
     fleet.cli("merge", *fleet.names(2), "--run-id", "all")
 
 
-def test_more_shards_than_files_may_be_open_is_a_sentence(fleet: Fleet) -> None:
-    fleet.shards(2)
+def test_more_shards_than_files_may_be_open_is_a_sentence(fleet: Fleet, finished: Path) -> None:
+    fleet.take(finished)
     script = f"ulimit -n 40; exec {sys.executable} -m bulkimg merge {' '.join(fleet.names(2))}"
     done = subprocess.run(
         ["bash", "-c", script], cwd=fleet.place, env=fleet.cli.env(), capture_output=True, text=True, check=False
@@ -325,7 +329,7 @@ def test_more_shards_than_files_may_be_open_is_a_sentence(fleet: Fleet) -> None:
     )
 
 
-def test_no_run_and_a_run_that_is_not_there(fleet: Fleet) -> None:
+def test_no_run_and_a_run_that_is_not_there(fleet: Fleet, finished: Path) -> None:
     assert fleet.cli("merge", code=2).err
-    fleet.shards(1)
-    assert "no-such" in fleet.cli("merge", "no-such", "s-1-of-1", code=2).err
+    fleet.take(finished)
+    assert "no-such" in fleet.cli("merge", "no-such", "s-1-of-2", code=2).err
