@@ -332,7 +332,7 @@ FLEET = (
     Bug("a retry of a shard has the whole rate", "cli.retry.command", "('results', 'shard')", "('results',)", "tests/fleet/test_rows.py -k whole_rate"),
     Bug("a shard and the whole do not run at once", "Work._is_beside", "", "return self.shard != other.shard", "tests/fleet/test_rows.py -k the_whole_do"),
     Bug("a missing shard is refused", "merge.check_complete", "if missing: ...", "if False: ...", "tests/fleet/test_merge.py -k missing"),
-    Bug("a shard that is not finished is refused", "merge.check_complete", "part.ledger.meta('state') != 'done'", "False", "tests/fleet/test_merge.py -k killed-run"),
+    Bug("a shard that is not finished is refused", "merge.check_complete", "part.ledger.meta('state') != 'done'", "False", "tests/fleet/test_merge.py -k killed"),
     Bug("nothing is merged in part unless it is asked for", "merge.create_merged", "if not partial: ...", "if False: ...", "tests/fleet/test_merge.py -k missing"),
     Bug("a shard of another manifest is refused", "merge.check_alike", "part.ledger.meta(key) != first.ledger.meta(key)", "False", "tests/fleet/test_merge.py -k another"),
     Bug("a shard with other options is refused", "merge._differing", "", "return ''", "tests/fleet/test_merge.py -k other_rows"),

@@ -183,22 +183,22 @@ def taken_name(fleet: Fleet) -> tuple[str, ...]:
     return (*fleet.names(2), "--run-id", "s-1-of-2")
 
 
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        (missing, "shard 2 of 2 missing; name all runs, or add --partial to merge without them"),
-        (twice, "run s-1-of-2 is named twice; name the run of each shard once"),
-        (one_shard_in_two_runs, "(shard 1/2) are the same shard; name one of them"),
-        (another_manifest, "run o-2-of-2 (shard 2/2) has another manifest than run s-1-of-2 (shard 1/2)"),
-        (other_rows, "was made with --skip-rows 3, and run s-1-of-2 (shard 1/2) with its default"),
-        (another_account, "has another account than run s-1-of-2"),
-        (killed, "run k-2-of-2 (shard 2/2) is not finished; finish it with bulkimg resume k-2-of-2, or add --partial"),
-        (refused, "has no sound manifest, so nothing of it was sent"),
-        (no_shard, "run w is not the run of a shard; name runs that were made with --shard"),
-        (other_divisions, "are shards of different divisions; name runs of one division"),
-        (taken_name, "run s-1-of-2 already exists in runs; choose another --run-id"),
-    ],
+REFUSED = (
+    (missing, "shard 2 of 2 missing; name all runs, or add --partial to merge without them"),
+    (twice, "run s-1-of-2 is named twice; name the run of each shard once"),
+    (one_shard_in_two_runs, "(shard 1/2) are the same shard; name one of them"),
+    (another_manifest, "run o-2-of-2 (shard 2/2) has another manifest than run s-1-of-2 (shard 1/2)"),
+    (other_rows, "was made with --skip-rows 3, and run s-1-of-2 (shard 1/2) with its default"),
+    (another_account, "has another account than run s-1-of-2"),
+    (killed, "run k-2-of-2 (shard 2/2) is not finished; finish it with bulkimg resume k-2-of-2, or add --partial"),
+    (refused, "has no sound manifest, so nothing of it was sent"),
+    (no_shard, "run w is not the run of a shard; name runs that were made with --shard"),
+    (other_divisions, "are shards of different divisions; name runs of one division"),
+    (taken_name, "run s-1-of-2 already exists in runs; choose another --run-id"),
 )
+
+
+@pytest.mark.parametrize(("change", "why"), REFUSED, ids=[change.__name__ for change, _ in REFUSED])
 def test_what_is_not_one_division_is_refused(fleet: Fleet, finished: Path, change: Change, why: str) -> None:
     fleet.take(finished)
     runs = change(fleet)
