@@ -126,14 +126,9 @@ def begin_run(
     with alone(settings.runs_dir, work, settings.lock_wait, own=parts.own, tell=tell):
         begun = now()  # after the wait
         directory = new_run(settings.runs_dir, begun, settings.run_id)
-        try:
-            ledger = Ledger.create(directory.ledger)
-            about = {"plugins": parts.plugins.records} if parts.plugins.loaded else {}
-            _write_header(ledger, directory, settings, begun, **(about | header))
-        except StorageError:  # a full disk; what is there of the run keeps no name and means nothing
-            directory.remove()
-            directory.release()
-            raise
+        ledger = Ledger.create(directory.ledger)
+        about = {"plugins": parts.plugins.records} if parts.plugins.loaded else {}
+        _write_header(ledger, directory, settings, begun, **(about | header))
     return OpenRun(directory, ledger, settings, attendants=parts.attendants, plugins=parts.plugins)
 
 

@@ -13,6 +13,7 @@ from bulkimg.errors import RunRefused, StorageError, UsageError
 from bulkimg.layers import PACE, flag
 from bulkimg.ledger import Ledger, RunDirectory, plans, stats
 from bulkimg.ledger.merging import take_in
+from bulkimg.ledger.rundir import new_id
 from bulkimg.model import Observer, Summary
 from bulkimg.notify import Attendants
 from bulkimg.process import OTHER_FILES, open_files
@@ -178,16 +179,22 @@ def _written(parts: Sequence[Part], settings: Settings, now: Callable[[], float]
     first = parts[0]
     metas = [part.ledger.meta for part in parts]
     found = {key: [value for get in metas if (value := get(key)) is not None] for key in _COPIED}
-    meta = {
-        key: values[0] for key, values in found.items() if values
-    }  # an empty shard has not asked the server anything
+    # The first that has it: an empty shard has asked the server nothing.
+    meta = {key: values[0] for key, values in found.items() if values}
     surveyed = any(get("surveyed") for get in metas)
     meta |= {
         "merged": sum(get("merged", 0) for get in metas),
         "shards": [f"{part.shard} {part.directory.run_id}" for part in parts],
     }
-    settings = settings.model_copy(update={"note": settings.note or first.ledger.meta("note", "")})
-    run = begin_run(settings, Parts(Attendants(), NO_PLUGINS), now, None, **meta)
+    name = settings.run_id or new_id(now())
+    own = {"note": settings.note or first.ledger.meta("note", ""), "run_id": name}
+    settings = settings.model_copy(update=own)
+    try:
+        run = begin_run(settings, Parts(Attendants(), NO_PLUGINS), now, None, **meta)
+    except StorageError:
+        with suppress(OSError):
+            RunDirectory(settings.runs_dir / name).remove()
+        raise
     try:
         take_in(run.ledger, [(f"shard {part.shard}", part.ledger.path) for part in parts])
         _check_rows(run, parts)
@@ -209,12 +216,11 @@ def _written(parts: Sequence[Part], settings: Settings, now: Callable[[], float]
         conclude(run, summary)
         draw(run, observe)
         run.ledger.close()
-    except (
-        BaseException
-    ):  # the disk is full, or Ctrl-C: the runs of the shards are still there, so it can be done again
+    except BaseException:  # a full disk, or Ctrl-C: the shards are as they were, so it can be done again
         with suppress(StorageError):
             run.ledger.close()
-        run.directory.remove()
+        with suppress(OSError):  # the first error is the one to report
+            run.directory.remove()
         run.directory.release()
         raise
     run.directory.release()
