@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
+from pydantic import BaseModel
+
 ROOT = Path(__file__).parent.parent
 MODULES = (
     "aiohttp", "aiohttp.web", "uvloop", "rich.progress", "rich.console", "bulkimg.engine", "bulkimg.zstack",
@@ -88,8 +90,13 @@ class Forge:
         os.close(told)
         return Warm(order.words, report, *pipes)
 
+    def fileno(self) -> int:
+        """Return the descriptor that takes orders, for a process that inherits it."""
+        return self._ours.fileno()
+
     def close(self) -> None:
         """End the process and every command that still runs."""
+        self._ours.shutdown(socket.SHUT_RDWR)  # also for a process that has inherited it
         self._ours.close()
         self._process.wait(30)
 
@@ -188,6 +195,7 @@ def serve(end: int) -> None:
     for name in MODULES:
         importlib.import_module(name)
     _compile_templates()
+    _make_commands()
     gc.collect()
     gc.freeze()  # so that garbage collection in a fork does not touch, and so copy, the imported objects
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -216,6 +224,19 @@ def _compile_templates() -> None:
     environment = _environment()
     for name in environment.list_templates(extensions=["html"]):
         environment.get_template(name)
+
+
+def _make_commands() -> None:
+    """Make the commands, the parsers of their options and the models of their documents once for all forks."""
+    from bulkimg.cli.main import COMMANDS, command_called
+    from bulkimg.report import documents
+
+    for name in COMMANDS:
+        for option in command_called(name).params:
+            option.get_runtime_param()
+    for model in vars(documents).values():
+        if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == documents.__name__:
+            model.model_rebuild()
 
 
 def _tell(reports: dict[int, int]) -> None:

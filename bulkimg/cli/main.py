@@ -1,5 +1,6 @@
 """The entry point of the program. Commands are imported when they are called, so that `bulkimg --help` is quick."""
 
+import functools
 import gc
 import importlib
 import os
@@ -51,14 +52,7 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module = _imported(f"bulkimg.cli.{COMMANDS[cmd_name][0]}")
-        from bulkimg.cli.helpful import HelpfulCommand  # imported with the command: `bulkimg --help` does not need it
-
-        one = typer.Typer(add_completion=False, rich_markup_mode=None)
-        one.command(cmd_name, help=COMMANDS[cmd_name][1], cls=HelpfulCommand)(module.command)
-        return typer.main.get_command(one)
+        return command_called(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
@@ -70,6 +64,17 @@ class _Commands(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@functools.cache
+def command_called(name: str) -> Any:
+    """Return a command with its options. It is made once: the tests fork processes that have it already."""
+    module = _imported(f"bulkimg.cli.{COMMANDS[name][0]}")
+    from bulkimg.cli.helpful import HelpfulCommand  # imported with the command: `bulkimg --help` does not need it
+
+    one = typer.Typer(add_completion=False, rich_markup_mode=None)
+    one.command(name, help=COMMANDS[name][1], cls=HelpfulCommand)(module.command)
+    return typer.main.get_command(one)
 
 
 def _imported(name: str) -> Any:
