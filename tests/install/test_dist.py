@@ -83,6 +83,12 @@ def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "env"
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache of mypy's: the packages of the new environment are read once for all scripts."""
+    return str(tmp_path_factory.mktemp("mypy"))
+
+
 def bulkimg(home: Path, *arguments: str) -> str:
     done = subprocess.run(
         [str(home / "bin" / "bulkimg"), *arguments], capture_output=True, text=True, check=True, cwd=home, env={}
@@ -121,11 +127,13 @@ def test_man_pages_and_completion_are_where_man_and_shells_look(home: Path) -> N
     ("more", "complaint"),
     [("", ""), ('bulkimg.run("a.csv", canary="many")', 'expected "int"'), ("result.counst", '"counst"')],
 )
-def test_an_installed_user_script_is_type_checked(home: Path, tmp_path: Path, more: str, complaint: str) -> None:
+def test_an_installed_user_script_is_type_checked(
+    home: Path, cache: str, tmp_path: Path, more: str, complaint: str
+) -> None:
     (tmp_path / "script.py").write_text(USER_SCRIPT.format(more=more))
     python = str(home / "bin" / "python")
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "script.py"],
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, "--python-executable", python, "script.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
