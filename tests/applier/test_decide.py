@@ -147,7 +147,7 @@ SITUATIONS = st.builds(
 ORDER = list(Step)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(what=SITUATIONS, step=st.sampled_from(Step), verdict=VERDICTS | st.just(JOB_LOST))
 def test_every_way_goes_forward(what: Known, step: Step, verdict: Verdict) -> None:
     """No row goes round in circles: the next step is a later one, or it begins the last recheck."""
@@ -195,7 +195,7 @@ def claim_of(fields: Fields, **more: Any) -> Claim:
     return CLAIM._replace(fields=fields, text=json.dumps(fields, ensure_ascii=False, separators=(",", ":")), **more)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     fields=FIELDS,
     changed=st.dictionaries(st.sampled_from(["uuid", "name", "virtio", "platform"]), CHANGED, max_size=2),

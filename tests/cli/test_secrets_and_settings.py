@@ -233,32 +233,37 @@ def test_a_line_end_in_a_variable_is_forgiven(here: Cli, server: Server) -> None
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "cp1252"])
-@pytest.mark.parametrize("how", ["variable", "profile", "flag"])
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [
+        *(("variable", name) for name in ("生产镜像", "生产镜像-二", "café-Büro")),
+        *((how, "café-Büro") for how in ("profile", "flag")),
+    ],
+)
 def test_our_files_feed_back_as_they_are_whatever_encoding_is_configured(
-    here: Cli, server: Server, encoding: str, how: str
+    here: Cli, server: Server, encoding: str, how: str, name: str
 ) -> None:
     """failed.csv, unprocessed.csv, undo.csv and export -o."""
-    images = some_images(server, 2)
+    images, name = some_images(server, 2), f"{name} {how} {encoding}"
     (here.place / "config" / "bulkimg").mkdir(parents=True)
     here.write("config/bulkimg/config.toml", f'[profile.p]\nencoding = "{encoding}"\n')
     given: dict[str, Any] = {"BULKIMG_SESSION": server.session}
     configured: dict[str, Any] = given | ({"BULKIMG_ENCODING": encoding} if how == "variable" else {})
     asked = {"profile": ("--profile", "p"), "flag": ("--encoding", encoding)}.get(how, ())
-    for name in ("生产镜像", "生产镜像-二", "café-Büro"):
-        here.write("u.csv", f"uuid,name\n{images[0]},{name} 0\n{UUID},{name}\n".encode())
-        here("run", "u.csv", *FAST, code=1, **given)
-        failed = here.run_dir() / "failed.csv"
-        assert failed.read_bytes().startswith(b"\xef\xbb\xbf")
-        failed.write_text(failed.read_text("utf-8").replace(UUID, images[1]), "utf-8")
-        here("run", str(failed), *FAST, *asked, **configured)
-        assert server.images()[images[1]]["name"] == name
-        undo = here.run_dir() / "undo.csv"
-        here("run", str(undo), *FAST, *asked, **configured)
-        here("run", str(failed), *FAST, *asked, **configured)
-        here("export", "-o", "e.csv", "--force", "--fields", "name", **given)
-        here("run", "e.csv", *FAST, *asked, **configured)
-        assert here.summary()["counts"]["updated"] == 0
-        assert server.images()[images[1]]["name"] == name
+    here.write("u.csv", f"uuid,name\n{images[0]},{name} 0\n{UUID},{name}\n".encode())
+    here("run", "u.csv", *FAST, code=1, **given)
+    failed = here.run_dir() / "failed.csv"
+    assert failed.read_bytes().startswith(b"\xef\xbb\xbf")
+    failed.write_text(failed.read_text("utf-8").replace(UUID, images[1]), "utf-8")
+    here("run", str(failed), *FAST, *asked, **configured)
+    assert server.images()[images[1]]["name"] == name
+    undo = here.run_dir() / "undo.csv"
+    here("run", str(undo), *FAST, *asked, **configured)
+    here("run", str(failed), *FAST, *asked, **configured)
+    here("export", "-o", "e.csv", "--force", "--fields", "name", **given)
+    here("run", "e.csv", *FAST, *asked, **configured)
+    assert here.summary()["counts"]["updated"] == 0
+    assert server.images()[images[1]]["name"] == name
 
 
 def test_files_without_a_row_are_not_written(here: Cli, server: Server) -> None:

@@ -20,7 +20,7 @@ FAULTS = (
 
 @pytest.fixture(scope="module")
 def sick(dialect: str) -> Iterator[Server]:
-    with sandbox_process("--images", "400", "--dialect", dialect, "--faults", FAULTS, "--seed", "7") as found:
+    with sandbox_process("--images", "150", "--dialect", dialect, "--faults", FAULTS, "--seed", "7") as found:
         yield found
 
 

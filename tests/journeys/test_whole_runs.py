@@ -63,15 +63,15 @@ def check_whole(cli: Cli, server: Server, rows: list[dict[str, str]], puts: list
             row["virtio"] == "true",
         )
     spelled = Counter(next(iter(json.loads(put["body"]))) for put in puts)
-    assert len(puts) == COUNT + (spelled["updateimage"] if "updateImage" in spelled else 0)
+    assert len(puts) == len(rows) + (spelled["updateimage"] if "updateImage" in spelled else 0)
     if "updateImage" in spelled:
         assert spelled["updateimage"] == 1, "only the first PUT asks how the server spells the key"
     assert all(count == 1 for uuid, count in Counter(put["path"] for put in puts[2:]).items())
 
 
-@pytest.mark.parametrize("form", ["m.csv", "m.jsonl", "m.csv.gz"])
-def test_five_thousand_rows_from_each_format(cli: Cli, big: Server, form: str) -> None:
-    rows = rows_for(big, form)
+@pytest.mark.parametrize(("form", "count"), [("m.csv", COUNT), ("m.jsonl", 1000), ("m.csv.gz", 1000)])
+def test_every_row_of_each_format_is_sent_once(cli: Cli, big: Server, form: str, count: int) -> None:
+    rows = rows_for(big, form)[:count]
     text = (as_jsonl if "jsonl" in form else as_csv)(rows)
     cli.write(form, gzip.compress(text.encode()) if form.endswith("gz") else text)
     before = len(big.puts())
@@ -80,7 +80,7 @@ def test_five_thousand_rows_from_each_format(cli: Cli, big: Server, form: str) -
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize(("rate", "rows"), [(100, 500), (1000, 5000)])
+@pytest.mark.parametrize(("rate", "rows"), [(100, 250), (1000, 2500)])
 def test_the_rate_is_never_passed_in_any_second(cli: Cli, big: Server, rate: int, rows: int) -> None:
     """All requests count, polls too, by the server's own clock. `make battery` measures that the rate is reached."""
     cli.write("m.csv", as_csv(rows_for(big, f"r{rate}")[:rows]))
