@@ -33,7 +33,7 @@ def apart(name: str, size: int) -> None:
 
 
 def test_stories_in_virtual_time_end_well() -> None:
-    hold(simulation(120, first=20_000, workers=1))
+    hold(simulation(60, first=20_000, workers=1))
 
 
 @pytest.mark.parametrize("seed", [3, 41, 97])
@@ -44,7 +44,7 @@ def test_the_same_seed_is_the_same_ledger(seed: int) -> None:
 
 
 def test_damage_of_the_ledger_is_never_silent() -> None:
-    hold(damage(sample=397, workers=1))
+    hold(damage(sample=797, workers=1))
 
 
 def test_broken_answers_are_never_believed() -> None:
@@ -54,21 +54,21 @@ def test_broken_answers_are_never_believed() -> None:
 
 
 def test_killed_runs_are_resumed() -> None:
-    apart("kills", 6)
+    apart("kills", 4)
 
 
 def test_one_process_is_let_in() -> None:
-    apart("races", 4)
+    apart("races", 2)
 
 
 @pytest.mark.usefixtures("strace")
 def test_killed_or_failed_at_a_system_call() -> None:
-    apart("syscalls", 2)
+    apart("syscalls", 1)
 
 
 @pytest.mark.usefixtures("strace")
 def test_power_loss_loses_nothing_that_was_told() -> None:
-    apart("power", 300)
+    apart("power", 200)
 
 
 def test_every_planted_bug_can_still_be_planted() -> None:
