@@ -52,7 +52,7 @@ def test_a_manifest_typed_at_the_terminal_is_asked_about(cli: Cli, server: Serve
 
 @pytest.mark.parametrize("command", ["run", "undo", "retry", "resume", "apply"])
 def test_an_ignored_hangup_stays_ignored(cli: Cli, server: Server, command: str) -> None:
-    images = some_images(server, 30)
+    images = some_images(server, 16)
     cli.write("m.csv", manifest(images))
     slow, here = ("--yes", "--rate", "25/s", "--concurrency", "4"), cli.at(server)
     words: tuple[str, ...] = ("run", "m.csv")
@@ -131,7 +131,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(
     cli: Cli, server: Server, words: tuple[str, ...], code: int
 ) -> None:
     cli.write("m.csv", manifest(some_images(server, 3)))
-    cli.write("bad.csv", "uuid,name\n" + "x,y\n" * 3000)
+    cli.write("bad.csv", "uuid,name\n" + "x,y\n" * 600)
     if words[0] in ("runs", "status", "verify"):
         cli.at(server)("run", "m.csv", "--yes", *FAST)
     found, err = read_a_little(cli.at(server), *words, cold=words in COLD)

@@ -357,7 +357,7 @@ async def test_reads_that_are_never_answered_end_with_the_outage(tmp_path: Path)
         return Reply(502, b"<html>bad gateway</html>") if call.kind in READS else None
 
     async with lying(script) as server:
-        _, results = await run(server, tmp_path, rows=5, retries="1", concurrency="5", max_outage="20s", adaptive=False)
+        _, results = await run(server, tmp_path, rows=5, retries="1", concurrency="5", max_outage="5s", adaptive=False)
     assert statuses(results) == {"unknown": 5}
 
 

@@ -136,7 +136,7 @@ def test_the_boot_mode_comes_back_with_the_architecture(cli: Cli, fleet: Server)
 
 def test_tags_survive_troubles_and_are_made_once(cli: Cli, dialect: str) -> None:
     faults = "any/reset-after=4%,any/502=4%,any/reset-before=4%,poll/502=3%"
-    with sandbox_process("--images", "60", "--dialect", dialect, "--faults", faults, "--seed", "3") as server:
+    with sandbox_process("--images", "30", "--dialect", dialect, "--faults", faults, "--seed", "3") as server:
         rows = sorted(server.images())
         cli.write("m.csv", "uuid,name,userTags\n" + "".join(f"{uuid},n{n},t{n};all\n" for n, uuid in enumerate(rows)))
         cli.at(server)("run", "m.csv", *FAST, "--retries", "12", "--max-errors", "none")

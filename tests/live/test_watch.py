@@ -46,7 +46,7 @@ def ended(run: Running) -> None:
 
 @pytest.mark.parametrize("columns", [60, 200])
 def test_it_shows_a_run_to_its_end_and_the_last_picture_stays(cli: Cli, server: Server, columns: int) -> None:
-    run = started(cli, server, 60, "--rate", "15/s")
+    run = started(cli, server, 60, "--rate", "30/s")
     code, lines = at_width(cli, columns, "watch", "w", "--interval", "200ms")
     assert code == 0, "the run has ended, however it ended"
     run.communicate(timeout=30)
@@ -55,7 +55,7 @@ def test_it_shows_a_run_to_its_end_and_the_last_picture_stays(cli: Cli, server: 
     assert any(re.search(r"run w  running, about \d+:\d\d left", line) for line in lines)
     assert any(re.fullmatch(r"[━─]+ \d+ %  \d+ of 61 rows\s*", line) for line in lines)
     assert any(re.match(r"\d+ updated.*  \d+ in flight", line) for line in lines)
-    assert any(re.match(r"\d+ requests/s \(cap 15/s\), limit \d+ in flight  [▁▂▃▄▅▆▇█]+", line) for line in lines)
+    assert any(re.match(r"\d+ requests/s \(cap 30/s\), limit \d+ in flight  [▁▂▃▄▅▆▇█]+", line) for line in lines)
     last = lines[-9:]
     assert any(line.startswith("run w  done") for line in last)
     assert any(line.startswith("60 updated  1 failed") for line in last)

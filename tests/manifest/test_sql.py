@@ -431,7 +431,9 @@ def test_a_database_that_a_writer_left_half_way_is_not_repaired(lite: Query) -> 
     path, left = lite.place / "own.db", lite.place / "left.db"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as own:
         own.execute("CREATE TABLE image (uuid TEXT, name TEXT)")
+        own.execute("BEGIN")
         own.executemany("INSERT INTO image VALUES (?, ?)", [("x", "n" * 200)] * 2000)
+        own.execute("COMMIT")
         own.execute("PRAGMA cache_size = 5")
         own.execute("BEGIN")
         own.execute("UPDATE image SET name = 'm' || name")
