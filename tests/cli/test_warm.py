@@ -3,11 +3,14 @@
 import os
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli
+from tests.conftest import Cli, forge
 from tests.warm import Warm, fits
+from tests.warm_shell import write_program
 
 
 @pytest.mark.parametrize("words", [("--version",), ("runs",), ("nonsense",), ("check", "none.csv"), ("init", "j.toml")])
@@ -49,3 +52,25 @@ def test_what_an_interpreter_reads_as_it_starts_needs_a_cold_one(cli: Cli) -> No
     process = cli.start("--version", LC_ALL="C")
     process.communicate(timeout=30)
     assert isinstance(process, subprocess.Popen)
+
+
+def test_a_command_of_a_shell_is_forked_and_ends_as_the_installed_one(cli: Cli, tmp_path: Path) -> None:
+    """Output, exit code, folder and a signal; with a variable that an interpreter reads it is not forked."""
+    (folder := tmp_path / "bin").mkdir()
+    installed = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    forked = cli.env(PATH=f"{folder}:{installed}")
+    descriptor = write_program(forge(), folder, forked)
+    script = (
+        'bulkimg runs; bulkimg nonsense; echo "$?"; (umask 077; bulkimg init j.toml > said); stat -c %a j.toml; rm j.toml\n'
+        'bulkimg sandbox --port 0 > greeting & until test -s greeting; do sleep 0.05; done; kill "$!"; wait "$!"; echo "$?"'
+    )
+    said = []
+    for environment in (forked, cli.env(PATH=installed), {**forked, "PYTHONUNBUFFERED": "1"}):
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=cli.place, env=environment, capture_output=True, text=True, timeout=60,
+            pass_fds=[descriptor], check=True,
+        )  # fmt: skip
+        said.append((done.stdout, done.stderr))
+        (cli.place / "greeting").unlink()
+    assert said[0] == said[1] == said[2]
+    assert said[0][0].split()[-3:-1] == ["2", "600"]
