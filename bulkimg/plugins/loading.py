@@ -95,7 +95,7 @@ def _entry(name: str, installed: dict[str, list[EntryPoint]]) -> EntryPoint:
     if not found:
         raise UsageError(f"plugin {name!r} is not installed{_others(name, installed)}")
     if len(found) > 1:
-        packages = " and ".join(" ".join(_package(entry)) for entry in found)
+        packages = " and ".join(sorted(" ".join(_package(entry)) for entry in found))
         raise UsageError(f"plugin {name}: {packages} have an entry point of this name; keep one of them")
     return found[0]
 

@@ -148,8 +148,9 @@ def test_a_process_that_is_stopped_while_it_holds_the_lock_stops_nobody_else(tmp
 
 def test_a_file_with_anything_in_it_is_begun_anew(tmp_path: Path) -> None:
     slots = place(tmp_path)
+    (file,) = (path for path in (tmp_path / "pace").iterdir() if len(path.name) == 32)  # of the target
     for content in (b"", b"\x00", b"\xff" * 16, b"garbage!garbage!", struct.pack("<dd", 1e9, 0.02), bytes(64)):
-        next((tmp_path / "pace").iterdir()).write_bytes(content)
+        file.write_bytes(content)
         assert slots.take(1000.0, 0.02) == 0
     slots.close()
 
