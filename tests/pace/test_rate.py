@@ -126,6 +126,12 @@ def test_a_slow_one_does_not_slow_a_fast_one_down(tmp_path: Path) -> None:
     assert most_within(1.0, [moment for moment in slow if 11 < moment <= 20]) <= 5, "two slow ones are one slow one"
 
 
+def slots_file(tmp_path: Path) -> Path:
+    """Return the file of the only target. Another one notes when unused files were removed."""
+    (found,) = (path for path in (tmp_path / "pace").iterdir() if not path.name.startswith("."))
+    return found
+
+
 def place(folder: Path) -> Slots:
     return SharedSlots("http://node:8080/zstack", folder / "pace")
 
@@ -135,7 +141,7 @@ def test_a_process_that_is_stopped_while_it_holds_the_lock_stops_nobody_else(tmp
         loop = asyncio.get_running_loop()
         rate, sent = RateLimiter(50, loop.time), list[float]()
         with rate.shared(place(tmp_path)):
-            held = os.open(next((tmp_path / "pace").iterdir()), os.O_RDWR)
+            held = os.open(slots_file(tmp_path), os.O_RDWR)
             fcntl.flock(held, fcntl.LOCK_EX)
             await send(rate, 3, sent)
             os.close(held)
@@ -148,7 +154,7 @@ def test_a_process_that_is_stopped_while_it_holds_the_lock_stops_nobody_else(tmp
 
 def test_a_file_with_anything_in_it_is_begun_anew(tmp_path: Path) -> None:
     slots = place(tmp_path)
-    (file,) = (path for path in (tmp_path / "pace").iterdir() if len(path.name) == 32)  # of the target
+    file = slots_file(tmp_path)
     for content in (b"", b"\x00", b"\xff" * 16, b"garbage!garbage!", struct.pack("<dd", 1e9, 0.02), bytes(64)):
         file.write_bytes(content)
         assert slots.take(1000.0, 0.02) == 0
