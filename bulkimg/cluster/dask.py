@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import dask
 from distributed import Client, LocalCluster, get_worker
 from distributed.comm import CommClosedError, connect, listen
 from distributed.security import Security
@@ -38,6 +39,7 @@ from bulkimg.zstack import ImageApi
 
 CONNECT = 10.0  # seconds to reach the scheduler
 ANSWER = 5.0  # seconds to an answer of the desk; then the worker asks again
+_NO_PAGES: Mapping[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 HIRE = 0.5  # seconds between two looks for new workers
 _LOOK_AWAY = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the desk, which lets them drain
@@ -94,6 +96,7 @@ class DaskCarriers:
         return client
 
     async def _of_local_cluster(self) -> Client:
+        self._stack.enter_context(dask.config.set(_NO_PAGES))
         try:
             security = Security.temporary()  # other users of this machine must not reach it
             cluster = await LocalCluster(
@@ -104,6 +107,7 @@ class DaskCarriers:
                 protocol="tls",
                 security=security,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # Dask listens there without a dashboard too
                 silence_logs=logging.CRITICAL,
                 asynchronous=True,
                 memory_limit=0,
