@@ -197,8 +197,8 @@ def test_a_shard_of_a_campaign_is_refused(fleet: Fleet) -> None:
         "job.toml", '[job]\nmanifest = "m.csv"\nevery_target = true\n[targets.eu]\nendpoint = "http://127.0.0.1:9"\n'
     )
     for words in (("run", "job.toml", "--shard", "1/2"), ("plan", "job.toml", "--shard", "1/2")):
-        assert "--shard divides a run of one" in fleet.cli(*words, code=2).err
-    assert "--shard divides" in fleet.cli("run", "job.toml", code=2, BULKIMG_SHARD="1/2").err
+        assert "--shard is for a run of one" in fleet.cli(*words, code=2).err
+    assert "--shard is for" in fleet.cli("run", "job.toml", code=2, BULKIMG_SHARD="1/2").err
 
 
 def workbook(path: Path, rows: list[list[str]]) -> None:

@@ -156,6 +156,7 @@ STATUS = {
     "run_id": "r\x1b[31m", "state": "running", "running": True, "target": "http://h\u202e:1", "manifest": "a\nb" * 60, "rows": 1000,
     "settled": 400, "in_flight": 16, "waiting": 584, "rows_per_s": 10.0, "plan": "", "next": None,
     "counts": {"updated": 390, "failed": 10, "conflict": 0, "unknown": 1, "drifted": 123_456, "unprocessed": 5_000_000},
+    "workers": [{"name": "h\x1b[2J:" + "9" * n, "state": "working", "rows": n, "requests": n, "in_flight": 1, "rate": None} for n in range(12)],
     "causes": [{"status": "failed", "code": f"SYS.{n}", "rows": 9, "first_line": 2, "message": "\x07" + "名" * 300, "hint": ""} for n in range(9)],
 }  # fmt: skip
 
