@@ -154,7 +154,7 @@ def test_what_is_written_is_read_again(when: Calendar) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     CALENDARS,
-    st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]),
+    st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu"]),
     st.sampled_from([NOW, datetime(2027, 3, 27, 20, 0, tzinfo=UTC), datetime(2026, 10, 24, 20, 0, tzinfo=UTC)]),
 )
 def test_the_next_times_are_those_of_systemd(when: Calendar, zone: str, now: datetime) -> None:
