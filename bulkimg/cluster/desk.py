@@ -20,7 +20,7 @@ from bulkimg.cluster.members import Crew, Member
 from bulkimg.cluster.messages import GRACE, LEASE, Lease, Message, outcome_of
 from bulkimg.cluster.shares import Shares, usable, wanted
 from bulkimg.engine.carrying import Equipment, policy_of
-from bulkimg.errors import Exit, TargetError, UsageError
+from bulkimg.errors import Exit, StorageError, TargetError, UsageError
 from bulkimg.ledger import Writer
 from bulkimg.model import Claim, Outcome, Retrying, Stopping, WorkerChanged
 from bulkimg.zstack.wire import new_job_uuid
@@ -103,7 +103,15 @@ class Hall:
         if message["number"] != number:
             earlier = asyncio.ensure_future(self._handlers[op](member, str(message["worker"]), message))
             member.answered[op] = (message["number"], earlier)
-        answer: dict[str, Any] = await asyncio.shield(earlier)
+        try:
+            answer: dict[str, Any] = await asyncio.shield(earlier)
+        except StorageError:  # the writer has told the run
+            return {"gone": True}
+        except Exception as error:  # a bug ends the run, and not only this message
+            if self.desk is None:
+                raise
+            self.desk.fail(error)
+            return {"gone": True}
         return answer
 
     def _join(self, message: Message) -> dict[str, Any]:
@@ -143,7 +151,7 @@ class Hall:
         here, cap = self.crew.here, usable(self._pace.rate.present)
         share, stopping = wanted(cap, here.index(member), len(here)), self._is_stopping
         sends = (self.desk is not None or self.is_over) and self.gate.may_send(key, now)
-        if not sends:
+        if not sends or here.index(member) >= self.crew.most:  # one row in flight each would be too many
             share = 0.0
         elif self.gate.is_shut:
             share = min(share, TRIAL_RATE)
@@ -194,7 +202,7 @@ class Hall:
 
     async def _write(self, member: Member, key: str, message: Message) -> dict[str, Any]:
         if self.desk is None:
-            return {"gone": True}
+            return {"gone": True} if member.held else {}
         await self.desk.write(member, message["ops"])
         return {}
 
@@ -250,6 +258,7 @@ class Desk:
         self._cursor = 0
         self._exhausted = False
         self._claiming = asyncio.Lock()
+        self._settling = 0  # rows whose outcome is on its way to the disk
         self._doubtful: deque[Claim] = deque()  # of lost workers
         self._unsent: set[int] = set()  # ordinals of rows that were given back
         self._ending: Ending | None = None
@@ -288,7 +297,7 @@ class Desk:
     def _is_done(self) -> bool:
         if self._failure or self._at_once:
             return True
-        if any(member.held for member in self._hall.crew):
+        if self._settling or any(member.held for member in self._hall.crew):
             return False
         if self._ending:
             return True
@@ -388,12 +397,13 @@ class Desk:
                 self._store.remember_key(what[0])
 
     async def _settled(self, member: Member, outcome: Outcome, *, as_sent: bool) -> None:
-        if outcome.ordinal not in member.held:
+        if member.held.pop(outcome.ordinal, None) is None:  # at once: a row that is being settled is not handed out again
             return
-        too_many = self._errors.note(error=outcome.status in ERRORS)
-        await self._store.settle(outcome, as_sent=as_sent)
-        member.held.pop(outcome.ordinal, None)
         member.given_back.discard(outcome.ordinal)
+        too_many = self._errors.note(error=outcome.status in ERRORS)
+        self._settling += 1
+        await self._store.settle(outcome, as_sent=as_sent)
+        self._settling -= 1
         member.rows += 1
         if too_many:
             self.stop(Exit.ERROR_LIMIT, too_many)
@@ -401,8 +411,8 @@ class Desk:
     async def _released(self, member: Member, ordinals: Sequence[int]) -> None:
         """Take back the attempts. The worker may settle the rows yet, because their images have changed."""
         rows = [row for ordinal in ordinals if (row := member.held.get(ordinal))]
-        await self._store.release(rows)
         member.given_back.update(row.ordinal for row in rows)
+        await self._store.release(rows)
 
     def _keep_workers(self, *, over: bool = False) -> None:
         workers = self._hall.earlier + [member.as_document(over=over) for member in self._hall.crew]
