@@ -397,7 +397,9 @@ class Desk:
                 self._store.remember_key(what[0])
 
     async def _settled(self, member: Member, outcome: Outcome, *, as_sent: bool) -> None:
-        if member.held.pop(outcome.ordinal, None) is None:  # at once: a row that is being settled is not handed out again
+        if (
+            member.held.pop(outcome.ordinal, None) is None
+        ):  # at once: a row that is being settled is not handed out again
             return
         member.given_back.discard(outcome.ordinal)
         too_many = self._errors.note(error=outcome.status in ERRORS)

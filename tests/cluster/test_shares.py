@@ -15,6 +15,7 @@ LEASE = 2.0
 class _Worker:
     """A worker that sends as much as its lease allows at every moment, as its own limiter counts."""
 
+    key: tuple[int, int]
     holding: int = 0
     ends: float = -math.inf
     share: float = 0.0
@@ -35,24 +36,23 @@ EVENTS = st.lists(
 @given(cap=st.integers(1, 40), events=EVENTS, steps=st.integers(1, 4))
 @settings(max_examples=150, deadline=None)
 def test_no_second_is_above_the_cap(cap: int, events: list[tuple[int, str]], steps: int) -> None:
-    shares, workers, now = Shares(), [_Worker() for _ in range(4)], 0.0
+    shares, workers, now = Shares(), [_Worker((index, 0)) for index in range(4)], 0.0
+    senders = list(workers)
     everything: list[float] = []
     for index, event in events:
         worker = workers[index]
         if event == "gone":  # another process takes its place, and the old one sends until its lease ends
-            worker = workers[index] = _Worker()
-            key: object = (index, now)
-        else:
-            key = (index, 0)
+            worker = workers[index] = _Worker((index, worker.key[1] + 1))
+            senders.append(worker)
         if event != "silent":
             asked_at = now
             ends = now + (0.4 if event == "late" else 0.0) + LEASE  # the message was under way
-            number, share = shares.grant(key, cap, wanted(cap, index, 4), worker.holding, ends, ends - LEASE)
+            number, share = shares.grant(worker.key, cap, wanted(cap, index, 4), worker.holding, ends, ends - LEASE)
             if event != "lost reply":
                 worker.holding, worker.ends, worker.share = number, asked_at + LEASE, share
         for _ in range(steps * 2):
             now += 0.05
-            for one in workers:
+            for one in senders:
                 before = len(one.sent)
                 one.send(now)
                 everything += one.sent[before:]
