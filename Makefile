@@ -69,6 +69,9 @@ bench: venv  ## measure speed (needs nginx, curl, GNU parallel)
 	$(BIN)/python -m tests.bench.exactness
 	$(BIN)/python -m tests.bench.adaptive
 	$(BIN)/python -m tests.bench.scale
+	$(BIN)/python -m tests.bench.formats
+	$(BIN)/python -m tests.bench.cluster
+	$(BIN)/python -m tests.bench.ways
 	$(BIN)/python -m tests.bench.asked
 
 walk: venv  ## count the calls of one row, from its claim to its durable outcome
