@@ -10,7 +10,7 @@ from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit
 from bulkimg.cli.options import CLUSTER, GUARD, METRICS, PACE, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find_any
-from bulkimg.engine.create import resume_run, stored_settings
+from bulkimg.engine.reopen import resume_run, stored_settings
 from bulkimg.errors import UsageError
 
 Checksum = Annotated[

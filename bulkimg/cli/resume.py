@@ -20,7 +20,7 @@ from bulkimg.cli.options import (
     user_path,
     with_options,
 )
-from bulkimg.engine.create import edited_manifest, resume_run, stored_settings
+from bulkimg.engine.reopen import edited_manifest, resume_run, stored_settings
 from bulkimg.errors import UsageError
 from bulkimg.ledger import RunDirectory, find_run
 

@@ -5,7 +5,8 @@ from bulkimg.cli import screen
 from bulkimg.cli.execute import execute_and_exit, nothing_to_do
 from bulkimg.cli.options import CLUSTER, METRICS, PACE, PLAN, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.resume import Run, find_any
-from bulkimg.engine.create import NothingToDo, create_retry, named_run, resume_run, stored_settings
+from bulkimg.engine.anew import NothingToDo, create_retry
+from bulkimg.engine.reopen import named_run, resume_run, stored_settings
 
 
 @with_options("profile", "ca_file", "action_key", *PACE, *PLAN, *CLUSTER, *REPORT, *METRICS, "plugins", "yes")

@@ -29,8 +29,9 @@ from bulkimg.cli.options import (
 from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.credentials import Credentials
 from bulkimg.engine.close import refusal, refuse
-from bulkimg.engine.create import check_outputs, create_run, named_run, refuse_other_work, resume_run, stored_settings
+from bulkimg.engine.create import check_outputs, create_run
 from bulkimg.engine.measuring import noting_failure
+from bulkimg.engine.reopen import named_run, refuse_other_work, resume_run, stored_settings
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit, UsageError
 from bulkimg.layers import flag

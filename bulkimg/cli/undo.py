@@ -10,7 +10,8 @@ from bulkimg.cli.execute import execute, execute_and_exit, nothing_to_do, undoin
 from bulkimg.cli.options import CLUSTER, METRICS, PACE, REPORT, CommandContext, Flags, with_options
 from bulkimg.cli.plan import show_plan
 from bulkimg.cli.resume import Run, find_any, runs_dir
-from bulkimg.engine.create import NothingToDo, create_undo, named_run, resume_run, rows_left, stored_settings
+from bulkimg.engine.anew import NothingToDo, create_undo
+from bulkimg.engine.reopen import named_run, resume_run, rows_left, stored_settings
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.undone import already_undone, last_that_changed, last_to_undo
 from bulkimg.ledger import RunDirectory, stats

@@ -11,8 +11,8 @@ from bulkimg.cli.options import SPEECH, CommandContext, Flags, with_options
 from bulkimg.cli.progress import Watcher
 from bulkimg.cli.resume import Run, find_any
 from bulkimg.credentials import Credentials
-from bulkimg.engine.create import stored_settings
 from bulkimg.engine.look import Drift, drift, reading
+from bulkimg.engine.reopen import stored_settings
 from bulkimg.errors import Exit
 from bulkimg.ledger import Ledger, RunDirectory, plans
 from bulkimg.planner.diff import show

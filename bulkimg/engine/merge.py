@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bulkimg.engine.close import conclude, draw, finish, write_table
-from bulkimg.engine.create import Parts, begin_run, check_outputs, check_results_size, named_run
+from bulkimg.engine.create import Parts, begin_run, check_outputs, check_results_size
 from bulkimg.engine.plugins import NO_PLUGINS
+from bulkimg.engine.reopen import named_run
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import RunRefused, StorageError, UsageError
 from bulkimg.layers import PACE, flag

@@ -11,10 +11,11 @@ from typing import Any, Self, Unpack
 from bulkimg.cluster import ports_of
 from bulkimg.credentials import Credentials
 from bulkimg.engine.close import refusal, refuse
-from bulkimg.engine.create import create_run, named_run, refuse_other_work, resume_run, stored_settings
+from bulkimg.engine.create import create_run
 from bulkimg.engine.execute import Engine
 from bulkimg.engine.measuring import noting_failure
 from bulkimg.engine.planning import Approve
+from bulkimg.engine.reopen import named_run, refuse_other_work, resume_run, stored_settings
 from bulkimg.engine.run import OpenRun
 from bulkimg.errors import Exit, LoginRefused, ManifestRefused, RunRefused, TargetError, UsageError
 from bulkimg.ledger import stats

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from bulkimg.credentials import Credentials
-from bulkimg.engine.create import NothingToDo, create_retry, create_undo, resume_run, stored_settings
+from bulkimg.engine.anew import NothingToDo, create_retry, create_undo
 from bulkimg.engine.look import all_images, drift, reading
 from bulkimg.engine.planning import Approve
+from bulkimg.engine.reopen import resume_run, stored_settings
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.undone import already_undone, last_to_undo
 from bulkimg.errors import RunRefused, UsageError

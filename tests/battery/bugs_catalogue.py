@@ -192,7 +192,7 @@ LOOKING = (
     Bug("a second ends before the next one is counted", "Meter.add", "clock >= self.due", "False", "tests/test_meter.py"),
     Bug("latency is that of answered PUTs", "Meter.add", "kind == 'put' and (not failure_id)", "True", "tests/test_meter.py"),
     Bug("the report agrees with the server", "Recorder._cut", "requests - self._requests", "Counter(requests)", "tests/journeys/test_reports.py -k agrees"),
-    Bug("a process that was lost is remembered", "create._reopened", "state == 'running'", "False", "tests/journeys/test_reports.py -k died"),
+    Bug("a process that was lost is remembered", "reopen._reopened", "state == 'running'", "False", "tests/journeys/test_reports.py -k died"),
     Bug("a page shows names as text", "escaping.harmless", "escape(clean(str(value)))", "Markup(value)", "tests/report/test_run_page.py -k run"),
     Bug("a page writes out what it would obey", "escaping.harmless", "clean(str(value))", "str(value)", "tests/report/test_plan_page.py -k called"),
     Bug("a report stays small", "run_page._changes", "room < 0", "False", "tests/report/test_run_page.py -k 300"),
@@ -301,7 +301,7 @@ SOURCES = (
     Bug("a parameter of a URL does not make a database writable", "database.parse_address", "not set(url.query) <= set(_PARAMETERS[dialect])", "False", "tests/manifest/test_source.py -k another_url"),
     Bug("an empty text is not NULL", "TypedColumns._text", "self._targets[at] not in {'', 'uuid'} and is_blank(found)", "False", "tests/manifest -k blank_texts"),
     Bug("no rows are no plan", "Manifest._read", "self._query and self._query.allow_empty", "self._query", "tests/manifest/test_sql.py -k no_rows"),
-    Bug("a query that is changed is another run", "create.edited_manifest", "ledger.meta('query_sha256') or ledger.meta('sha256')", "ledger.meta('sha256')", "tests/journeys/test_sources.py -k query"),
+    Bug("a query that is changed is another run", "reopen.edited_manifest", "ledger.meta('query_sha256') or ledger.meta('sha256')", "ledger.meta('sha256')", "tests/journeys/test_sources.py -k query"),
     Bug("a name of Parquet is one file", "ParquetTable._path", "", "return self._name", "tests/manifest/test_parquet.py -k pattern"),
     Bug("a file that is changed while it is read is refused", "ParquetTable._digest", "(now.st_size, now.st_mtime_ns) != (self._seen.st_size, self._seen.st_mtime_ns)", "False", "tests/manifest/test_parquet.py -k again"),
 )  # fmt: skip

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from bulkimg import AccessKey, Account, Session
+from bulkimg.engine.anew import NothingToDo, create_retry
 from bulkimg.engine.connect import Ports
-from bulkimg.engine.create import NothingToDo, create_retry, create_run, resume_run
+from bulkimg.engine.create import create_run
 from bulkimg.engine.execute import Engine
+from bulkimg.engine.reopen import resume_run
 from bulkimg.errors import Exit, StorageError
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory

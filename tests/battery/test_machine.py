@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from bulkimg.engine.create import resume_run
+from bulkimg.engine.reopen import resume_run
 from bulkimg.errors import RunRefused
 from bulkimg.ledger import RunDirectory
 from tests.battery.network import KINDS, Weather

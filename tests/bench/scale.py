@@ -14,8 +14,9 @@ import uvloop
 
 from bulkimg import Session
 from bulkimg.engine.connect import Ports
-from bulkimg.engine.create import create_run, resume_run
+from bulkimg.engine.create import create_run
 from bulkimg.engine.execute import Engine
+from bulkimg.engine.reopen import resume_run
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory, claims, stats
 from bulkimg.zstack import Answer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bulkimg.engine.create import stored_settings
+from bulkimg.engine.reopen import stored_settings
 from bulkimg.ledger import RunDirectory
 from tests.campaign.jobs import NAMES, ROWS, changed, job, table
 from tests.cli.terminal import on_a_terminal

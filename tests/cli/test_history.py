@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bulkimg.engine.create import stored_settings
+from bulkimg.engine.reopen import stored_settings
 from bulkimg.ledger import RunDirectory
 from tests.cli.terminal import on_a_terminal
 from tests.cli.test_commands import manifest, some_images

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from bulkimg.credentials import Account, Session
-from bulkimg.engine.create import create_undo, resume_run, stored_settings
+from bulkimg.engine.anew import create_undo
+from bulkimg.engine.reopen import resume_run, stored_settings
 from bulkimg.errors import Exit, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, stats
 from bulkimg.model import CanaryPassed, Summary

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import bulkimg
-from bulkimg.engine.create import NothingToDo, create_run, create_undo, resume_run
+from bulkimg.engine.anew import NothingToDo, create_undo
+from bulkimg.engine.create import create_run
 from bulkimg.engine.execute import Engine
+from bulkimg.engine.reopen import resume_run
 from bulkimg.layers import flags_layer, merge
 from bulkimg.ledger import RunDirectory
 from tests.battery.stateful import explore

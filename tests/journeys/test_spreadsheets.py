@@ -8,7 +8,7 @@ import pytest
 import xlsxwriter  # type: ignore[import-untyped]
 
 import bulkimg
-from bulkimg.engine.create import edited_manifest
+from bulkimg.engine.reopen import edited_manifest
 from bulkimg.ledger import RunDirectory
 from tests.conftest import Cli, Server, sandbox_process
 

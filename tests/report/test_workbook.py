@@ -14,7 +14,9 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from bulkimg.engine.create import create_retry, create_run, resume_run
+from bulkimg.engine.anew import create_retry
+from bulkimg.engine.create import create_run
+from bulkimg.engine.reopen import resume_run
 from bulkimg.errors import StorageError, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, claims, stats
 from bulkimg.ledger.files import write_fed_back

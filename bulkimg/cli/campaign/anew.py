@@ -13,7 +13,7 @@ from bulkimg.cli.campaign.opening import Opened, again, named, placed, stored
 from bulkimg.cli.campaign.targets import credentials_of
 from bulkimg.cli.execute import nothing_to_do
 from bulkimg.cli.options import CommandContext, Flags
-from bulkimg.engine.create import NothingToDo
+from bulkimg.engine.anew import NothingToDo
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.together import lock_order
 from bulkimg.errors import Exit, StorageError

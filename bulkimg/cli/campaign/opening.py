@@ -23,7 +23,7 @@ from bulkimg.cli.options import CommandContext, Flags
 from bulkimg.cli.problems import remarks, show_problems
 from bulkimg.credentials import Credentials
 from bulkimg.engine.close import refusal, refuse
-from bulkimg.engine.create import edited_manifest, resume_run
+from bulkimg.engine.reopen import edited_manifest, resume_run
 from bulkimg.engine.run import OpenRun
 from bulkimg.engine.together import check_apart, own_results
 from bulkimg.errors import BulkimgError, Exit, RunRefused, StorageError

@@ -10,7 +10,7 @@ from bulkimg.campaign import Campaign, create
 from bulkimg.cli import screen
 from bulkimg.cli.options import CommandContext, Flags
 from bulkimg.credentials import CREDENTIAL_VARIABLES, NAMES, Credentials, running_once
-from bulkimg.engine.create import stored_settings
+from bulkimg.engine.reopen import stored_settings
 from bulkimg.engine.together import check_together
 from bulkimg.errors import BulkimgError, RunRefused, StorageError, UsageError
 from bulkimg.settings import Settings
