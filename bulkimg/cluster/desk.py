@@ -220,7 +220,8 @@ class Hall:
             if state == "left" and why and not self.crew.here:
                 self.desk.stop(Exit.TARGET, why)
         if state == "lost" or why:
-            self._tell(member.name, f"{'is lost' if state == 'lost' else 'left'}: {why}")
+            what = f"is lost: {why}; what it may have sent is asked about" if state == "lost" else f"left: {why}"
+            self._tell(member.name, what)
 
     def find_lost(self) -> None:
         """Take back the rows of the workers whose leases have ended without another.
@@ -233,7 +234,7 @@ class Hall:
             return
         for key, member in self.crew.items():
             if member.is_here and now > member.ends + GRACE:
-                self._end(member, key, "lost", "no sign of life; what it may have sent is asked about")
+                self._end(member, key, "lost", "no sign of life")
 
     async def close(self) -> None:
         """Let the workers log out, then end."""
