@@ -4,6 +4,7 @@ from functools import partial
 
 from bulkimg.credentials import Credentials
 from bulkimg.engine.connect import Ports
+from bulkimg.errors import UsageError
 from bulkimg.settings import Settings
 
 
@@ -11,6 +12,11 @@ def ports_of(settings: Settings, credentials: Credentials) -> Ports:
     """Return what a run uses of its machine: with `--cluster`, the workers of a cluster carry its rows."""
     if settings.cluster is None:
         return Ports()
-    from bulkimg.cluster.dask import DaskCarriers  # imported only now: it takes half a second
+    try:
+        from bulkimg.cluster.dask import DaskCarriers  # imported only now: it takes half a second
+    except ImportError as error:
+        raise UsageError(
+            f"--cluster: the extra dask cannot be loaded: {error}; install bulkimg with it again"
+        ) from None
 
     return Ports(carriers=partial(DaskCarriers, settings.cluster, credentials, settings.desk))

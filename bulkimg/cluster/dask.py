@@ -9,39 +9,35 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, get_worker
 from distributed.comm import CommClosedError, connect, listen
-from distributed.security import Security
 from distributed.utils import get_ip
 
 from bulkimg import __version__
 from bulkimg.applier import Policy
 from bulkimg.cluster.access import own_access, sent_options
 from bulkimg.cluster.desk import Desk, Hall
+from bulkimg.cluster.local import local_cluster
 from bulkimg.cluster.messages import LinkLost, Message, packed, unpacked
+from bulkimg.cluster.reach import CONNECT, first_line, reached, security_for
 from bulkimg.cluster.worker import DeskGone, Worker
 from bulkimg.credentials import Credentials, identity_of
 from bulkimg.engine.carrying import Carrier, Equipment
 from bulkimg.engine.connect import Ports
 from bulkimg.errors import BulkimgError, TargetError, UsageError
 from bulkimg.ledger import Writer
-from bulkimg.place import Place, checked_address
+from bulkimg.place import Place, scheduler_address
 from bulkimg.planner import Reader
 from bulkimg.process import event_loop, leave_no_core
 from bulkimg.zstack import ImageApi
 
-CONNECT = 10.0  # seconds to reach the scheduler
 ANSWER = 5.0  # seconds to an answer of the desk; then the worker asks again
 HIRE = 0.5  # seconds between two looks for new workers
-_LOOK_AWAY = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the desk, which lets them drain
-)
 
 
 class DaskCarriers:
@@ -56,8 +52,8 @@ class DaskCarriers:
     async def opened(self, equipment: Equipment) -> AsyncIterator[None]:
         self._own = equipment
         self._hall = Hall(equipment, origin=equipment.run.settings.target, account=self._account)
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is said in our words
         async with AsyncExitStack() as self._stack:
+            self._stack.enter_context(_silence())
             yield
 
     async def ready(self) -> None:
@@ -79,42 +75,20 @@ class DaskCarriers:
     async def _client(self) -> Client:
         if self._place.local:
             return await self._of_local_cluster()
-        address = self._place.address or _address_in(self._place.file, insecure=self._place.insecure)
-        security = Security() if address.startswith("tls://") else None  # from Dask's configuration
-        try:
-            client = await Client(
-                address, asynchronous=True, security=security, timeout=CONNECT, set_as_default=False, name="bulkimg"
-            )
-        except (OSError, TimeoutError, TypeError, RuntimeError, ValueError) as error:
-            raise TargetError(
-                f"the scheduler at {address} cannot be reached: {_first_line(error)}; nothing was sent. Start it, or check "
-                "address and certificates (Dask's distributed.comm.tls)"
-            ) from None
+        address = scheduler_address(self._place)
+        client = await reached(address, security_for(address))
         self._stack.push_async_callback(_closed, client)
         return client
 
     async def _of_local_cluster(self) -> Client:
         try:
-            security = Security.temporary()  # other users of this machine must not reach it
-            cluster = await LocalCluster(
-                n_workers=self._place.local,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                protocol="tls",
-                security=security,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-                asynchronous=True,
-                memory_limit=0,
-                preload=[_LOOK_AWAY],
-            )
+            cluster = await self._stack.enter_async_context(local_cluster(self._place.local))
+            self._stack.push_async_callback(_closed, cluster)
+            client = await Client(cluster, asynchronous=True, set_as_default=False)
         except ImportError as error:
             raise UsageError(f"--cluster needs the extra dask: {error}") from None
         except (OSError, RuntimeError) as error:
-            raise TargetError(f"the local workers cannot be started: {_first_line(error)}; nothing was sent") from None
-        self._stack.push_async_callback(_closed, cluster)
-        client = await Client(cluster, asynchronous=True, set_as_default=False)
+            raise TargetError(f"the local workers cannot be started: {first_line(error)}; nothing was sent") from None
         self._stack.push_async_callback(_closed, client)
         return client
 
@@ -127,7 +101,7 @@ class DaskCarriers:
         try:
             listener = await listen(at, self._serve, deserialize=False, **options)
         except (OSError, TypeError, ValueError) as error:
-            raise UsageError(f"--desk: {at} cannot be opened: {_first_line(error)}; give --desk HOST:PORT") from None
+            raise UsageError(f"--desk: {at} cannot be opened: {first_line(error)}; give --desk HOST:PORT") from None
         self._stack.callback(listener.stop)
         return str(listener.contact_address)
 
@@ -161,23 +135,21 @@ class DaskCarriers:
                     )
             for one, future in hired.items():
                 if future is not None and future.status == "error":
-                    self._hall.refuse(one, _first_line(await future.exception()))
+                    self._hall.refuse(one, first_line(await future.exception()))
                     hired[one] = None
             await asyncio.sleep(HIRE)
 
 
-def _address_in(file: str, *, insecure: bool) -> str:
-    """Return the address in a scheduler file. Raises UsageError."""
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep Dask's log off the terminal: what matters of it is said in our words."""
+    log = logging.getLogger("distributed")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
     try:
-        address = unpacked(Path(file).expanduser().read_bytes())["address"]
-        return checked_address(str(address), insecure=insecure)
-    except OSError as error:
-        raise UsageError(
-            f"--cluster {file}: cannot be read: {error.strerror}; write local:N, tls://HOST:8786, or a scheduler file"
-        ) from None
-    except (ValueError, KeyError) as error:
-        why = error if isinstance(error, ValueError) and str(error).startswith("sends") else "is no scheduler file"
-        raise UsageError(f"--cluster {file}: {why}") from None
+        yield
+    finally:
+        log.setLevel(before)
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:
@@ -195,10 +167,6 @@ async def _closed(what: Any) -> None:
     with suppress(OSError, TimeoutError, CommClosedError):
         async with asyncio.timeout(CONNECT):
             await what.close()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 # -- on the worker ------------------------------------------------------------------------------------------------------

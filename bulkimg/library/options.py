@@ -73,6 +73,8 @@ class Options(TypedDict, total=False):
     note: str
     run_id: str
     shard: str
+    cluster: str
+    desk: str
     allow_overlap: bool
     lock_wait: str | float
     format: Literal["csv", "tsv", "jsonl", "ndjson", "xlsx", "parquet"]
