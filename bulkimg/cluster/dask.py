@@ -5,12 +5,12 @@ again by itself would do no harm: it joins the desk as one more worker.
 """
 
 import asyncio
-import logging
+import importlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,6 +38,7 @@ from bulkimg.zstack import ImageApi
 
 ANSWER = 5.0  # seconds to an answer of the desk; then the worker asks again
 HIRE = 0.5  # seconds between two looks for new workers
+RUN_OVER, DESK_GONE = "the run is over", "the desk is gone"  # how the task of a worker ends
 
 
 class DaskCarriers:
@@ -53,7 +54,6 @@ class DaskCarriers:
         self._own = equipment
         self._hall = Hall(equipment, origin=equipment.run.settings.target, account=self._account)
         async with AsyncExitStack() as self._stack:
-            self._stack.enter_context(_silence())
             yield
 
     async def ready(self) -> None:
@@ -123,33 +123,37 @@ class DaskCarriers:
                 for gone in set(hired) - here:
                     await _forgotten(hired.pop(gone))
                 for one in here - set(hired):
-                    hired[one] = client.submit(
-                        work,
-                        address,
-                        options,
-                        __version__,
-                        workers=[one],
-                        allow_other_workers=False,
-                        pure=False,
-                        retries=0,
-                    )
-            for one, future in hired.items():
-                if future is not None and future.status == "error":
-                    self._hall.refuse(one, first_line(await future.exception()))
+                    hired[one] = _hire(client, one, address, options)
+                for one, future in list(hired.items()):
+                    if future is None or not future.done():
+                        continue
                     hired[one] = None
+                    if why := await _refusal(future):
+                        self._hall.refuse(one, why)
+                    elif future.status == "finished" and await future.result() == DESK_GONE:
+                        del hired[one]  # the network was away for a while
             await asyncio.sleep(HIRE)
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep Dask's log off the terminal: what matters of it is said in our words."""
-    log = logging.getLogger("distributed")
-    before = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
+def _hire(client: Client, worker: str, address: str, options: Mapping[str, Any]) -> Any:
+    """Start the long task on a worker, if bulkimg can be imported there. Returns its future.
+
+    A task whose module is missing would end the worker, and not with an error. So a task of the standard library looks
+    first: the long one needs its result.
+    """
+    there: dict[str, Any] = {"workers": [worker], "allow_other_workers": False, "pure": False, "retries": 0}
+    found = client.submit(importlib.import_module, __name__, **there)
+    return client.submit(work, address, options, __version__, found, **there)
+
+
+async def _refusal(future: Any) -> str:
+    """Return why the worker of a task that has ended cannot work for this run, or ""."""
+    if future.status == "error":
+        error = await future.exception()
+        more = f"; install bulkimg {__version__} there" if isinstance(error, ImportError) else ""
+        return f"{first_line(error)}{more}"
+    found = await future.result() if future.status == "finished" else ""
+    return "" if found in (RUN_OVER, DESK_GONE) else str(found)
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:
@@ -172,8 +176,11 @@ async def _closed(what: Any) -> None:
 # -- on the worker ------------------------------------------------------------------------------------------------------
 
 
-def work(desk: str, options: Mapping[str, Any], version: str) -> str:
-    """The task of one worker of the cluster. Returns when the run is over; raises UsageError where it cannot work."""
+def work(desk: str, options: Mapping[str, Any], version: str, _module: Any = None) -> str:
+    """The task of one worker of the cluster. Returns how it ended: RUN_OVER, DESK_GONE, or why it cannot work.
+
+    It raises nothing: Dask would write the traceback to the worker's log.
+    """
     leave_no_core()
     security = get_worker().security.get_connection_args("worker")
     with asyncio.Runner(loop_factory=event_loop()) as runner:
@@ -186,21 +193,24 @@ async def _work(desk: str, security: Mapping[str, Any], options: Mapping[str, An
     while True:
         link = DaskLink(desk, security)
         try:
-            if version == __version__:  # another version may not know the options; the desk says so
-                access = own_access(options, os.environ)
-                introduction |= {"origin": access.origin, "account": access.account}
-                worker = Worker(link, access.settings, access.credentials, introduction, Ports(), boottime)
-                await worker.work()
-            else:
+            if version != __version__:  # it may not know the options; the desk says so
                 await link.call("join", introduction)
-            return "the run is over"
-        except DeskGone as gone:
-            if not gone.may_rejoin:
-                return "the desk is gone"
-        except LinkLost:
-            raise UsageError(f"{host} cannot reach this process at {desk}; give --desk HOST:PORT") from None
-        except BulkimgError as error:
-            raise UsageError(f"{host}: {error}") from None
+                return RUN_OVER
+            try:
+                access = own_access(options, os.environ)
+            except BulkimgError as error:
+                return f"{host}: {error}"
+            introduction |= {"origin": access.origin, "account": access.account}
+            worker = Worker(link, access.settings, access.credentials, introduction, Ports(), boottime)
+            await worker.work()
+            return RUN_OVER
+        except (DeskGone, LinkLost) as gone:
+            if not link.has_worked:
+                return f"{host} cannot reach this process at {desk}; give --desk HOST:PORT"
+            if not isinstance(gone, DeskGone) or not gone.may_rejoin:
+                return DESK_GONE
+        except BulkimgError:
+            return RUN_OVER  # the desk has refused it, and has said why
         finally:
             await link.close()
 
@@ -217,6 +227,7 @@ class DaskLink:
         self._address = address
         self._security = security
         self._comms: dict[str, Any] = {}
+        self.has_worked = False
 
     async def call(self, op: str, message: Message) -> dict[str, Any]:
         comm = self._comms.pop(op, None)
@@ -233,6 +244,7 @@ class DaskLink:
                 raise LinkLost from None
             raise
         self._comms[op] = comm
+        self.has_worked = True
         return unpacked(answer["data"])
 
     async def close(self) -> None:
