@@ -6,6 +6,7 @@ again by itself would do no harm: it joins the desk as one more worker.
 
 import asyncio
 import importlib
+import operator
 import os
 import socket
 import time
@@ -136,14 +137,15 @@ class DaskCarriers:
 
 
 def _hire(client: Client, worker: str, address: str, options: Mapping[str, Any]) -> Any:
-    """Start the long task on a worker, if bulkimg can be imported there. Returns its future.
+    """Start the long task on a worker. Returns its future.
 
-    A task whose module is missing would end the worker, and not with an error. So a task of the standard library looks
-    first: the long one needs its result.
+    Only names of the standard library are in the messages: a scheduler does not need bulkimg, and a worker without it
+    reports an error. If the messages named a function of bulkimg, that worker would end.
     """
     there: dict[str, Any] = {"workers": [worker], "allow_other_workers": False, "pure": False, "retries": 0}
-    found = client.submit(importlib.import_module, __name__, **there)
-    return client.submit(work, address, options, __version__, found, **there)
+    module = client.submit(importlib.import_module, __name__, **there)
+    task = client.submit(operator.attrgetter("work"), module, **there)
+    return client.submit(operator.call, task, address, options, __version__, **there)
 
 
 async def _refusal(future: Any) -> str:
@@ -176,7 +178,7 @@ async def _closed(what: Any) -> None:
 # -- on the worker ------------------------------------------------------------------------------------------------------
 
 
-def work(desk: str, options: Mapping[str, Any], version: str, _module: Any = None) -> str:
+def work(desk: str, options: Mapping[str, Any], version: str) -> str:
     """The task of one worker of the cluster. Returns how it ended: RUN_OVER, DESK_GONE, or why it cannot work.
 
     It raises nothing: Dask would write the traceback to the worker's log.
