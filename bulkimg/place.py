@@ -45,6 +45,15 @@ def parse_cluster(value: object) -> Place:
     return Place(address=checked_address(rest, insecure=insecure), insecure=insecure)
 
 
+def cluster_beside(job: Path, value: object) -> object:
+    """Return the `cluster` of a job file. The path of a scheduler file is relative to the job file."""
+    try:
+        place = parse_cluster(value)
+    except ValueError:
+        return value  # it is refused later, with its line
+    return place._replace(file=str(job.parent / Path(place.file).expanduser())) if place.file else value
+
+
 def checked_address(text: str, *, insecure: bool) -> str:
     """Return a scheduler's address. Raises ValueError if it is none, or is unencrypted and elsewhere."""
     try:

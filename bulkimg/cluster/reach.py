@@ -1,5 +1,6 @@
 """Reach a scheduler: the certificates for it, and a connection."""
 
+import ssl
 import warnings
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,14 @@ async def reached(address: str, security: Security | None) -> Client:
     warnings.filterwarnings("ignore", category=VersionMismatchWarning)  # bulkimg's own version is what has to agree
     try:
         await _knock(address, security or Security())
-        return await Client(
+        client = Client(
             address, asynchronous=True, security=security, timeout=CONNECT, set_as_default=False, name="bulkimg"
         )
+        try:
+            return await client
+        except BaseException:
+            await client.close()  # otherwise it warns that nothing has closed it
+            raise
     except Exception as error:  # what somebody else's port answers can raise anything
         hint = (
             "check that its certificates are of the same authority"
@@ -78,15 +84,20 @@ async def _knock(address: str, security: Security) -> None:
     comm.abort()
 
 
-def _is_tls(error: BaseException | None) -> bool:
-    return isinstance(error, FatalCommClosedError) or "TLS" in str(error) or "SSL" in str(error)
+def _is_tls(error: BaseException) -> bool:
+    return isinstance(error, FatalCommClosedError) or isinstance(_root(error), ssl.SSLError)
 
 
 def _reason(error: BaseException) -> str:
     """Return the first line of what is at the bottom of an error."""
+    root = _root(error)
+    return first_line(root) if isinstance(root, OSError | ImportError) else "what answers there is no Dask scheduler"
+
+
+def _root(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
-    return first_line(error) if isinstance(error, OSError | ImportError) else "what answers there is no Dask scheduler"
+    return error
 
 
 def first_line(error: BaseException) -> str:

@@ -75,11 +75,18 @@ class ThisProcess:
 def check_cluster(settings: Settings) -> None:
     """Raise UsageError if a cluster is asked for and its library is not installed, or its file is none."""
     if settings.cluster is not None:
-        if importlib.util.find_spec("distributed") is None:
+        if not _is_there("distributed"):
             raise not_installed("--cluster", "distributed", "dask")
         scheduler_address(settings.cluster)
     if settings.desk is not None and settings.cluster is None:
         raise UsageError("--desk is for --cluster; give both, or leave it out")
+
+
+def _is_there(library: str) -> bool:
+    try:
+        return importlib.util.find_spec(library) is not None
+    except ImportError:  # by the import system of somebody else
+        return False
 
 
 def policy_of(settings: Settings, errors_before: int) -> Policy:
