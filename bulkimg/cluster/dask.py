@@ -34,10 +34,11 @@ from bulkimg.errors import BulkimgError, TargetError, UsageError
 from bulkimg.ledger import Writer
 from bulkimg.place import Place, scheduler_address
 from bulkimg.planner import Reader
-from bulkimg.process import event_loop, leave_no_core
+from bulkimg.process import event_loop, leave_no_core, open_files
 from bulkimg.zstack import ImageApi
 
 ANSWER = 5.0  # seconds to an answer of the desk; then the worker asks again
+MOST_FILES = 8192  # open files: a local worker takes 14 of this process
 HIRE = 0.5  # seconds between two looks for new workers
 RUN_OVER, DESK_GONE = "the run is over", "the desk is gone"  # how the task of a worker ends
 
@@ -59,6 +60,8 @@ class DaskCarriers:
 
     async def ready(self) -> None:
         """Start or find the cluster, and wait for its first worker. Raises TargetError and UsageError."""
+        if (allowed := open_files(MOST_FILES)) < MOST_FILES:
+            open_files(int(allowed))
         client = await self._client()
         address = await self._listen(client)
         hiring = asyncio.create_task(self._keep_hiring(client, address))
