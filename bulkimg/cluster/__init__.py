@@ -9,6 +9,8 @@ from bulkimg.engine.connect import Ports
 from bulkimg.errors import UsageError
 from bulkimg.settings import Settings
 
+_LOGGERS = ("distributed", "distributed.client", "tornado", "tornado.application")  # Dask gives each a level of its own
+
 
 def ports_of(settings: Settings, credentials: Credentials) -> Ports:
     """Return what a run uses of its machine: with `--cluster`, the workers of a cluster carry its rows."""
@@ -22,6 +24,6 @@ def ports_of(settings: Settings, credentials: Credentials) -> Ports:
             f"--cluster: the extra dask cannot be loaded: {error}; install bulkimg with it again"
         ) from None
     if is_ours:  # what matters of Dask's log is said in our words; a program that uses Dask itself keeps its own choice
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     return Ports(carriers=partial(DaskCarriers, settings.cluster, credentials, settings.desk))
