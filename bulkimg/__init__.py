@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         Summary,
         Surveyed,
         Unreadable,
+        WorkerChanged,
     )
 
 __version__ = "0.2.0"
@@ -81,7 +82,7 @@ _HOMES = {
     "bulkimg.model": (
         "Adjusted", "CanaryPassed", "Event", "Held", "MetricsFailed", "NoControl", "NotifyFailed", "Unreadable", "Outcome", "Paused",
         "PlanCounts", "PlanMade", "PluginWarning",
-        "Problem", "Reopened", "ReportFailed", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed",
+        "Problem", "Reopened", "ReportFailed", "Retrying", "Settled", "Started", "Status", "Stopping", "Summary", "Surveyed", "WorkerChanged",
     ),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -129,6 +130,7 @@ __all__ = [
     "Unreadable",
     "UsageError",
     "Verified",
+    "WorkerChanged",
     "__version__",
     "aapply",
     "aexport",
