@@ -55,6 +55,7 @@ class DaskCarriers:
     async def opened(self, equipment: Equipment) -> AsyncIterator[None]:
         self._own = equipment
         self._hall = Hall(equipment, origin=equipment.run.settings.target, account=self._account)
+        _pass_over_failures_of_dask()
         async with AsyncExitStack() as self._stack:
             yield
 
@@ -159,6 +160,27 @@ async def _refusal(future: Any) -> str:
         return f"{first_line(error)}{more}"
     found = await future.result() if future.status == "finished" else ""
     return "" if found in (RUN_OVER, DESK_GONE) else str(found)
+
+
+def _pass_over_failures_of_dask() -> None:
+    """Report no task of Dask's that failed without anybody waiting for it, as when a cluster is closed while it starts."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not _is_of_dask(context.get("exception")):
+            (before or asyncio.AbstractEventLoop.default_exception_handler)(loop, context)
+
+    loop.set_exception_handler(handle)
+
+
+def _is_of_dask(error: BaseException | None) -> bool:
+    """Return whether an exception was raised in Dask's code or in tornado's, on which it runs."""
+    raised_in = ""
+    found = error.__traceback__ if error else None
+    while found:
+        raised_in, found = found.tb_frame.f_globals.get("__name__", ""), found.tb_next
+    return raised_in.partition(".")[0] in {"distributed", "tornado"}
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:

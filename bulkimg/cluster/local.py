@@ -1,7 +1,9 @@
 """Start workers as processes of this machine, in a cluster that only this run can use."""
 
+import asyncio
 import logging
 import multiprocessing.spawn
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,9 +13,6 @@ import dask
 from distributed import LocalCluster
 from distributed.security import Security
 
-_LOOK_AWAY = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the desk, which lets them drain
-)
 # Dask serves status pages over plain HTTP, which every user of the machine can read. These have nothing to show.
 _NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 _WORKER = "Dask Worker process"  # how the names of its processes begin
@@ -22,11 +21,11 @@ _NOT_CLEAN = "ignore:resource_tracker:UserWarning"  # said by a process of Pytho
 
 @asynccontextmanager
 async def local_cluster(workers: int) -> AsyncIterator[LocalCluster]:
-    """Yield a cluster of so many processes. Raises OSError, RuntimeError, and ImportError without cryptography."""
+    """Yield a cluster of so many processes, to be closed. Raises OSError, RuntimeError, ImportError without cryptography."""
     security = Security.temporary()  # other users of this machine must not reach it
     with _without_main():
         with dask.config.set(_NO_PAGES), _quiet():
-            cluster = await LocalCluster(
+            cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
@@ -38,8 +37,14 @@ async def local_cluster(workers: int) -> AsyncIterator[LocalCluster]:
                 silence_logs=logging.CRITICAL,
                 asynchronous=True,
                 memory_limit=0,
-                preload=[_LOOK_AWAY],
             )
+            starting = asyncio.ensure_future(cluster)
+            try:
+                await asyncio.shield(starting)
+            except asyncio.CancelledError:
+                await asyncio.wait([starting])  # one that is half started cannot be closed
+                await cluster.close()
+                raise
         yield cluster
 
 
@@ -68,6 +73,8 @@ class _Preparation:
         assert cls.original
         found = cls.original(name)
         if cls.clusters and name.startswith(_WORKER):
+            # Ctrl-C is for the desk, which lets workers drain. Each is started by a thread of its own, and inherits this.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             found.pop("init_main_from_name", None)
             found.pop("init_main_from_path", None)
         return found

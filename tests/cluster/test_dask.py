@@ -225,6 +225,20 @@ def test_workers_are_gone_after_a_kill_and_say_nothing(at: Cli, server: Server) 
     assert renamed(server, "killed") == 30
 
 
+def test_an_interrupt_while_workers_start_leaves_nothing(at: Cli, server: Server) -> None:
+    """No worker says that it was interrupted, and Dask does not say that its start has failed."""
+    at.write("m.csv", manifest(server, "early", 5))
+    before = len(server.puts())
+    running = at.start("run", "m.csv", "--cluster", "local:1", "--yes", group=True)
+    workers = until(lambda: len(found := family(running.pid)) > 1 and found)  # the other one is the resource tracker
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "stopped: interrupted with Ctrl-C" in quiet(err)
+    assert len(server.puts()) == before
+    until(lambda: not [pid for pid in workers if lives(pid)])
+
+
 def test_a_script_without_a_main_guard_runs_once(at: Cli, server: Server) -> None:
     """Python would run it again in every worker process."""
     at.write("m.csv", manifest(server, "script", 20))
