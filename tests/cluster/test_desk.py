@@ -164,7 +164,7 @@ async def test_without_a_worker_that_is_let_in_the_run_ends_as_with_one_process(
 async def test_a_worker_that_differs_is_refused(
     tmp_path: Path, server: Server, introduction: dict[str, Any], why: str
 ) -> None:
-    path, wanted = manifest(tmp_path, server, "differs", rows=10)
+    path, wanted = manifest(tmp_path, server, f"differs-{'-'.join(introduction)}", rows=10)
     workers = [Hired(Session(server.session), introduction=introduction), Hired(Session(server.session))]
     scene = Scene(tmp_path, server, workers)
     summary = await scene.execute(scene.create(path))
