@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from bulkimg.errors import UsageError
 from bulkimg.notifications import ENTRIES, HOOK_VARIABLE, HOOK_VARIABLES, WrongEntry, read_entries
+from bulkimg.place import cluster_beside
 from bulkimg.query import SqlSource, read_source
 from bulkimg.settings import PLAN_SHAPE, Settings
 from bulkimg.values import LONGEST_RUN_ID, expanded, nearest, parse_path
@@ -200,7 +201,12 @@ class _Job:
             if key not in known:
                 raise UsageError(f"{place(self._path, table, key)}: {_unknown_key(table, key)}")
             option = known[key]
-            self.options[option] = _relative_to(self._path, table, key, value) if option in _JOB_PATHS else value
+            if option == "cluster":
+                self.options[option] = cluster_beside(self._path, value)
+            elif option in _JOB_PATHS:
+                self.options[option] = _relative_to(self._path, table, key, value)
+            else:
+                self.options[option] = value
             self.tables[option] = table
 
     def declared(self, content: Any) -> Mapping[str, Any]:

@@ -1,9 +1,13 @@
-"""Parse `--cluster`: where the workers are. Pure."""
+"""Parse `--cluster`: where the workers are, and read a scheduler file."""
 
 import ipaddress
+import json
 import re
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from bulkimg.errors import UsageError
 
 MOST_LOCAL = 256
 _INSECURE = "insecure+"
@@ -41,6 +45,15 @@ def parse_cluster(value: object) -> Place:
     return Place(address=checked_address(rest, insecure=insecure), insecure=insecure)
 
 
+def cluster_beside(job: Path, value: object) -> object:
+    """Return the `cluster` of a job file. The path of a scheduler file is relative to the job file."""
+    try:
+        place = parse_cluster(value)
+    except ValueError:
+        return value  # it is refused later, with its line
+    return place._replace(file=str(job.parent / Path(place.file).expanduser())) if place.file else value
+
+
 def checked_address(text: str, *, insecure: bool) -> str:
     """Return a scheduler's address. Raises ValueError if it is none, or is unencrypted and elsewhere."""
     try:
@@ -52,10 +65,30 @@ def checked_address(text: str, *, insecure: bool) -> str:
         raise ValueError(f"is no scheduler's address; {_WRITE}")
     if url.scheme == "tcp" and not insecure and not is_loopback(host):
         raise ValueError(
-            f"sends rows to {host} over plain tcp, where others on the network can read and forge them; use tls://, or write "
-            f"{_INSECURE}{text} to allow it"
+            f"sends rows to {host} over plain tcp, where others on the network can read and forge them; use tls://, or put "
+            f"{_INSECURE} before it to allow that"
         )
     return text
+
+
+def scheduler_address(place: Place) -> str:
+    """Return the address of a scheduler: the one that was given, or that of the file. Raises UsageError."""
+    if not place.file:
+        return place.address
+    where = f"--cluster {place.file}"
+    what = "write local:N, tls://HOST:8786, or the file that `dask scheduler --scheduler-file FILE` makes"
+    try:
+        address = json.loads(Path(place.file).expanduser().read_bytes())["address"]
+    except OSError as error:
+        raise UsageError(f"{where}: cannot be read: {error.strerror}; {what}") from None
+    except RuntimeError as error:  # no home directory; or nested without end
+        raise UsageError(f"{where}: {error}; {what}") from None
+    except (ValueError, TypeError, LookupError):
+        raise UsageError(f"{where}: is no scheduler file; {what}") from None
+    try:
+        return checked_address(str(address), insecure=place.insecure)
+    except ValueError as error:
+        raise UsageError(f"{where}: its address {str(address)[:200]!r} {error}") from None
 
 
 def is_loopback(host: str) -> bool:

@@ -45,6 +45,7 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
 # time. pytest-xdist 3.8 has a mark for that, which has no effect with pytest 9.2: it writes `_nodeid`, which is not
 # read.
 TOGETHER = (
+    "tests/cluster/test_dask.py",
     "tests/live/test_page.py",
     "tests/report/test_plan_page.py",
     "tests/install/test_dist.py",

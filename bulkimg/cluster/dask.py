@@ -5,45 +5,42 @@ again by itself would do no harm: it joins the desk as one more worker.
 """
 
 import asyncio
-import logging
+import importlib
+import operator
 import os
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import dask
-from distributed import Client, LocalCluster, get_worker
+from distributed import Client, get_worker
 from distributed.comm import CommClosedError, connect, listen
-from distributed.security import Security
 from distributed.utils import get_ip
 
 from bulkimg import __version__
 from bulkimg.applier import Policy
 from bulkimg.cluster.access import own_access, sent_options
 from bulkimg.cluster.desk import Desk, Hall
+from bulkimg.cluster.local import local_cluster
 from bulkimg.cluster.messages import LinkLost, Message, packed, unpacked
+from bulkimg.cluster.reach import CONNECT, first_line, reached, security_for
 from bulkimg.cluster.worker import DeskGone, Worker
 from bulkimg.credentials import Credentials, identity_of
 from bulkimg.engine.carrying import Carrier, Equipment
 from bulkimg.engine.connect import Ports
 from bulkimg.errors import BulkimgError, TargetError, UsageError
 from bulkimg.ledger import Writer
-from bulkimg.place import Place, checked_address
+from bulkimg.place import Place, scheduler_address
 from bulkimg.planner import Reader
-from bulkimg.process import event_loop, leave_no_core
+from bulkimg.process import event_loop, leave_no_core, open_files
 from bulkimg.zstack import ImageApi
 
-CONNECT = 10.0  # seconds to reach the scheduler
 ANSWER = 5.0  # seconds to an answer of the desk; then the worker asks again
-_NO_PAGES: Mapping[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+MOST_FILES = 8192  # open files: a local worker takes 14 of this process
 HIRE = 0.5  # seconds between two looks for new workers
-_LOOK_AWAY = (
-    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the desk, which lets them drain
-)
+RUN_OVER, DESK_GONE = "the run is over", "the desk is gone"  # how the task of a worker ends
 
 
 class DaskCarriers:
@@ -58,12 +55,14 @@ class DaskCarriers:
     async def opened(self, equipment: Equipment) -> AsyncIterator[None]:
         self._own = equipment
         self._hall = Hall(equipment, origin=equipment.run.settings.target, account=self._account)
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is said in our words
+        _pass_over_failures_of_dask()
         async with AsyncExitStack() as self._stack:
             yield
 
     async def ready(self) -> None:
         """Start or find the cluster, and wait for its first worker. Raises TargetError and UsageError."""
+        if (allowed := open_files(MOST_FILES)) < MOST_FILES:
+            open_files(int(allowed))
         client = await self._client()
         address = await self._listen(client)
         hiring = asyncio.create_task(self._keep_hiring(client, address))
@@ -81,44 +80,20 @@ class DaskCarriers:
     async def _client(self) -> Client:
         if self._place.local:
             return await self._of_local_cluster()
-        address = self._place.address or _address_in(self._place.file, insecure=self._place.insecure)
-        security = Security() if address.startswith("tls://") else None  # from Dask's configuration
-        try:
-            client = await Client(
-                address, asynchronous=True, security=security, timeout=CONNECT, set_as_default=False, name="bulkimg"
-            )
-        except (OSError, TimeoutError, TypeError, RuntimeError, ValueError) as error:
-            raise TargetError(
-                f"the scheduler at {address} cannot be reached: {_first_line(error)}; nothing was sent. Start it, or check "
-                "address and certificates (Dask's distributed.comm.tls)"
-            ) from None
+        address = scheduler_address(self._place)
+        client = await reached(address, security_for(address))
         self._stack.push_async_callback(_closed, client)
         return client
 
     async def _of_local_cluster(self) -> Client:
-        self._stack.enter_context(dask.config.set(_NO_PAGES))
         try:
-            security = Security.temporary()  # other users of this machine must not reach it
-            cluster = await LocalCluster(
-                n_workers=self._place.local,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                protocol="tls",
-                security=security,
-                dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # Dask listens there without a dashboard too
-                silence_logs=logging.CRITICAL,
-                asynchronous=True,
-                memory_limit=0,
-                preload=[_LOOK_AWAY],
-            )
+            cluster = await self._stack.enter_async_context(local_cluster(self._place.local))
+            self._stack.push_async_callback(_closed, cluster)
+            client = await Client(cluster, asynchronous=True, set_as_default=False)
         except ImportError as error:
             raise UsageError(f"--cluster needs the extra dask: {error}") from None
         except (OSError, RuntimeError) as error:
-            raise TargetError(f"the local workers cannot be started: {_first_line(error)}; nothing was sent") from None
-        self._stack.push_async_callback(_closed, cluster)
-        client = await Client(cluster, asynchronous=True, set_as_default=False)
+            raise TargetError(f"the local workers cannot be started: {first_line(error)}; nothing was sent") from None
         self._stack.push_async_callback(_closed, client)
         return client
 
@@ -131,7 +106,7 @@ class DaskCarriers:
         try:
             listener = await listen(at, self._serve, deserialize=False, **options)
         except (OSError, TypeError, ValueError) as error:
-            raise UsageError(f"--desk: {at} cannot be opened: {_first_line(error)}; give --desk HOST:PORT") from None
+            raise UsageError(f"--desk: {at} cannot be opened: {first_line(error)}; give --desk HOST:PORT") from None
         self._stack.callback(listener.stop)
         return str(listener.contact_address)
 
@@ -153,35 +128,59 @@ class DaskCarriers:
                 for gone in set(hired) - here:
                     await _forgotten(hired.pop(gone))
                 for one in here - set(hired):
-                    hired[one] = client.submit(
-                        work,
-                        address,
-                        options,
-                        __version__,
-                        workers=[one],
-                        allow_other_workers=False,
-                        pure=False,
-                        retries=0,
-                    )
-            for one, future in hired.items():
-                if future is not None and future.status == "error":
-                    self._hall.refuse(one, _first_line(await future.exception()))
+                    hired[one] = _hire(client, one, address, options)
+                for one, future in list(hired.items()):
+                    if future is None or not future.done():
+                        continue
                     hired[one] = None
+                    if why := await _refusal(future):
+                        self._hall.refuse(one, why)
+                    elif future.status == "finished" and await future.result() == DESK_GONE:
+                        del hired[one]  # the network was away for a while
             await asyncio.sleep(HIRE)
 
 
-def _address_in(file: str, *, insecure: bool) -> str:
-    """Return the address in a scheduler file. Raises UsageError."""
-    try:
-        address = unpacked(Path(file).expanduser().read_bytes())["address"]
-        return checked_address(str(address), insecure=insecure)
-    except OSError as error:
-        raise UsageError(
-            f"--cluster {file}: cannot be read: {error.strerror}; write local:N, tls://HOST:8786, or a scheduler file"
-        ) from None
-    except (ValueError, KeyError) as error:
-        why = error if isinstance(error, ValueError) and str(error).startswith("sends") else "is no scheduler file"
-        raise UsageError(f"--cluster {file}: {why}") from None
+def _hire(client: Client, worker: str, address: str, options: Mapping[str, Any]) -> Any:
+    """Start the long task on a worker. Returns its future.
+
+    Only names of the standard library are in the messages: a scheduler does not need bulkimg, and a worker without it
+    reports an error. If the messages named a function of bulkimg, that worker would end.
+    """
+    there: dict[str, Any] = {"workers": [worker], "allow_other_workers": False, "pure": False, "retries": 0}
+    module = client.submit(importlib.import_module, __name__, **there)
+    task = client.submit(operator.attrgetter("work"), module, **there)
+    return client.submit(operator.call, task, address, options, __version__, **there)
+
+
+async def _refusal(future: Any) -> str:
+    """Return why the worker of a task that has ended cannot work for this run, or ""."""
+    if future.status == "error":
+        error = await future.exception()
+        more = f"; install bulkimg {__version__} there" if isinstance(error, ImportError) else ""
+        return f"{first_line(error)}{more}"
+    found = await future.result() if future.status == "finished" else ""
+    return "" if found in (RUN_OVER, DESK_GONE) else str(found)
+
+
+def _pass_over_failures_of_dask() -> None:
+    """Report no task of Dask's that failed without anybody waiting for it, as when a cluster is closed while it starts."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not _is_of_dask(context.get("exception")):
+            (before or asyncio.AbstractEventLoop.default_exception_handler)(loop, context)
+
+    loop.set_exception_handler(handle)
+
+
+def _is_of_dask(error: BaseException | None) -> bool:
+    """Return whether an exception was raised in Dask's code or in tornado's, on which it runs."""
+    raised_in = ""
+    found = error.__traceback__ if error else None
+    while found:
+        raised_in, found = found.tb_frame.f_globals.get("__name__", ""), found.tb_next
+    return raised_in.partition(".")[0] in {"distributed", "tornado"}
 
 
 async def _ended(task: "asyncio.Task[None]") -> None:
@@ -201,15 +200,14 @@ async def _closed(what: Any) -> None:
             await what.close()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
 # -- on the worker ------------------------------------------------------------------------------------------------------
 
 
 def work(desk: str, options: Mapping[str, Any], version: str) -> str:
-    """The task of one worker of the cluster. Returns when the run is over; raises UsageError where it cannot work."""
+    """The task of one worker of the cluster. Returns how it ended: RUN_OVER, DESK_GONE, or why it cannot work.
+
+    It raises nothing: Dask would write the traceback to the worker's log.
+    """
     leave_no_core()
     security = get_worker().security.get_connection_args("worker")
     with asyncio.Runner(loop_factory=event_loop()) as runner:
@@ -222,21 +220,24 @@ async def _work(desk: str, security: Mapping[str, Any], options: Mapping[str, An
     while True:
         link = DaskLink(desk, security)
         try:
-            if version == __version__:  # another version may not know the options; the desk says so
-                access = own_access(options, os.environ)
-                introduction |= {"origin": access.origin, "account": access.account}
-                worker = Worker(link, access.settings, access.credentials, introduction, Ports(), boottime)
-                await worker.work()
-            else:
+            if version != __version__:  # it may not know the options; the desk says so
                 await link.call("join", introduction)
-            return "the run is over"
-        except DeskGone as gone:
-            if not gone.may_rejoin:
-                return "the desk is gone"
-        except LinkLost:
-            raise UsageError(f"{host} cannot reach this process at {desk}; give --desk HOST:PORT") from None
-        except BulkimgError as error:
-            raise UsageError(f"{host}: {error}") from None
+                return RUN_OVER
+            try:
+                access = own_access(options, os.environ)
+            except BulkimgError as error:
+                return f"{host}: {error}"
+            introduction |= {"origin": access.origin, "account": access.account}
+            worker = Worker(link, access.settings, access.credentials, introduction, Ports(), boottime)
+            await worker.work()
+            return RUN_OVER
+        except (DeskGone, LinkLost) as gone:
+            if not link.has_worked:
+                return f"{host} cannot reach this process at {desk}; give --desk HOST:PORT"
+            if not isinstance(gone, DeskGone) or not gone.may_rejoin:
+                return DESK_GONE
+        except BulkimgError:
+            return RUN_OVER  # the desk has refused it, and has said why
         finally:
             await link.close()
 
@@ -253,6 +254,7 @@ class DaskLink:
         self._address = address
         self._security = security
         self._comms: dict[str, Any] = {}
+        self.has_worked = False
 
     async def call(self, op: str, message: Message) -> dict[str, Any]:
         comm = self._comms.pop(op, None)
@@ -269,6 +271,7 @@ class DaskLink:
                 raise LinkLost from None
             raise
         self._comms[op] = comm
+        self.has_worked = True
         return unpacked(answer["data"])
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ from bulkimg.ledger import Writer
 from bulkimg.meter import Meter
 from bulkimg.model import Event
 from bulkimg.pace import Pace
+from bulkimg.place import scheduler_address
 from bulkimg.planner import Reader
 from bulkimg.runtime import Runtime
 from bulkimg.settings import Settings
@@ -72,11 +73,20 @@ class ThisProcess:
 
 
 def check_cluster(settings: Settings) -> None:
-    """Raise UsageError if a cluster is asked for and its library is not installed."""
-    if settings.cluster is not None and importlib.util.find_spec("distributed") is None:
-        raise not_installed("--cluster", "distributed", "dask")
+    """Raise UsageError if a cluster is asked for and its library is not installed, or its file is none."""
+    if settings.cluster is not None:
+        if not _is_there("distributed"):
+            raise not_installed("--cluster", "distributed", "dask")
+        scheduler_address(settings.cluster)
     if settings.desk is not None and settings.cluster is None:
         raise UsageError("--desk is for --cluster; give both, or leave it out")
+
+
+def _is_there(library: str) -> bool:
+    try:
+        return importlib.util.find_spec(library) is not None
+    except ImportError:  # by the import system of somebody else
+        return False
 
 
 def policy_of(settings: Settings, errors_before: int) -> Policy:

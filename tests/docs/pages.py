@@ -34,6 +34,7 @@ NO_RUN = (
     "git clone", "git pull", "cd", "make", "uv tool", "pipx", "sudo", "systemctl", "systemd-analyze", "journalctl", "crontab",
     "man", "podman", "docker", "export", "chmod", "bulkimg sandbox", "bulkimg --install-completion", ".venv/bin/bulkimg sandbox",
     "kubectl", "aws", "gcloud", "bash samples/fleet/slurm.sh", "bash samples/fleet/run.sh",
+    "bash samples/fleet/dask-ssh.sh", "sbatch", "bulkimg watch two", "bulkimg ctl two",
     "bulkimg run jobs/regions.toml", "bulkimg plan jobs/regions.toml",
     "bulkimg verify move-1", "bulkimg results move-1", "bulkimg ctl move-1", "bulkimg undo move-1",
     "bulkimg run migration.csv", "bulkimg run samples/relabel.csv --yes --otel",

@@ -1,5 +1,6 @@
 """The samples for array engines: as their schemas have them, and with commands that bulkimg knows."""
 
+import importlib
 import json
 import re
 import shlex
@@ -15,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from bulkimg.cli.main import app
 from bulkimg.errors import Exit
+from bulkimg.place import parse_cluster, parse_desk
 from bulkimg.shard import parse_shard
 from tests.conftest import ROOT
 from tests.schedule.cronjob_schema import JOB, VOLUME_CLAIM
@@ -23,6 +25,7 @@ yaml = pytest.importorskip("yaml")
 FLEET = ROOT / "samples" / "fleet"
 SCRIPTS = sorted(FLEET.glob("*.sh"))
 KUBERNETES = sorted(FLEET.glob("kubernetes-*.yaml"))
+DASK = FLEET / "dask-cluster.yaml"
 AGAIN = {5, 6}  # exit codes after which the same command finishes the run
 
 
@@ -32,9 +35,9 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 def commands(path: Path) -> Iterator[list[str]]:
     """Yield the words of every bulkimg command of a sample, without `bulkimg`. A variable of a shell stands for 1."""
-    text = path.read_text("utf-8")
+    text = path.read_text("utf-8").replace("$scheduler", "tls://host:8786")
     if path.suffix == ".sh":
-        for found in re.findall(r"\bbulkimg (?:run|merge|resume) [^'|\n]*", text):
+        for found in re.findall(r"\bbulkimg (?:run|merge|resume) [^'|&\n]*", text):
             line = re.sub(r"\$(\w+|\{\w+\})", "1", found.partition('" ||')[0]).replace('"', "")
             yield shlex.split(line, comments=True)[1:]
     elif path.suffix == ".json":
@@ -42,8 +45,9 @@ def commands(path: Path) -> Iterator[list[str]]:
     else:
         for container in containers(documents(path)):
             words = [*container["command"], *container.get("args", [])]
-            assert words[0] == "bulkimg"
-            yield [str(word) for word in words[1:]]
+            if words[0] != "dask":
+                assert words[0] == "bulkimg"
+                yield [str(word) for word in words[1:]]
     for found in re.findall(r"^# .*?\b(bulkimg (?:run|merge) .*)$", text, re.MULTILINE):
         yield shlex.split(found)[1:]
 
@@ -67,7 +71,11 @@ def test_its_commands_are_those_of_bulkimg(path: Path) -> None:
     for words in said:
         made = group.get_command(context, words[0]).make_context(words[0], words[1:], parent=context)
         if words[0] == "run":
-            assert made.params["shard"].startswith("auto") or parse_shard(made.params["shard"])
+            if cluster := made.params["cluster"]:
+                assert parse_cluster(cluster)
+                assert not made.params["desk"] or parse_desk(made.params["desk"].replace("$(POD_IP)", "10.0.0.7"))
+            else:
+                assert made.params["shard"].startswith("auto") or parse_shard(made.params["shard"])
             assert made.params["run_id"] == "relabel", "otherwise the same command would not resume the run"
 
 
@@ -99,6 +107,54 @@ def test_an_indexed_job_has_a_pod_for_each_shard_closed_and_alone() -> None:
     final = {int(code) for code in Exit if code not in AGAIN and 0 < code < 10}
     assert set(rule["onExitCodes"]["values"]) == final, "a pod is started again for what a resumed run can finish"
     assert rule["onExitCodes"]["values"] == sorted(final), "the API wants them in order"
+
+
+def test_a_cluster_of_the_operator_is_closed_and_its_run_reaches_it() -> None:
+    cluster, claim, job = documents(DASK)
+    for found, schema in ((claim, VOLUME_CLAIM), (job, JOB)):
+        assert [error.message for error in Draft202012Validator(schema).iter_errors(found)] == []
+    assert (cluster["apiVersion"], cluster["kind"]) == ("kubernetes.dask.org/v1", "DaskCluster")
+    name, spec = cluster["metadata"]["name"], cluster["spec"]
+    assert spec["scheduler"]["service"]["selector"]["dask.org/cluster-name"] == name
+    address = f"tls://{name}-scheduler.default.svc.cluster.local:8786"
+    (desk,) = containers(job)
+    (worker,) = containers(spec["worker"])
+    assert address in desk["command"]
+    assert address == worker["args"][0]
+    for pod in (spec["scheduler"]["spec"], spec["worker"]["spec"], job["spec"]["template"]["spec"]):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        (container,) = pod["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+        secrets = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+        assert {secret["defaultMode"] for secret in secrets} == {0o400}
+        variables = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert variables["DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION"] == "true"
+        assert {str(path).partition("/cluster/")[0] for name, path in variables.items() if "__TLS__" in name} == {""}
+    assert "bulkimg-relabel" not in str(spec["scheduler"]), "a scheduler needs no credentials"
+    final = {int(code) for code in Exit if code not in AGAIN and 0 < code < 10}
+    (rule,) = job["spec"]["podFailurePolicy"]["rules"]
+    assert set(rule["onExitCodes"]["values"]) == final
+
+
+def _of_dask(path: Path) -> Iterator[list[str]]:
+    """Yield the words of every `dask` command of a sample, without `dask`."""
+    if path.suffix == ".yaml":
+        for container in containers(documents(path)):
+            if container["command"][0] == "dask":
+                yield [*container["command"][1:], *container["args"]]
+        return
+    for found in re.findall(r"\bdask ((?:scheduler|worker) [^&\n]*?)(?:\" .*)?&", path.read_text("utf-8")):
+        yield shlex.split(re.sub(r"\$\w+", "1", found).replace('"', ""))
+
+
+@pytest.mark.parametrize("path", sorted(FLEET.glob("dask-*")), ids=lambda path: path.name)
+def test_commands_of_dask_have_the_options_of_dask(path: Path) -> None:
+    said = list(_of_dask(path))
+    assert {words[0] for words in said} == {"scheduler", "worker"}
+    for words in said:
+        module = importlib.import_module(f"distributed.cli.dask_{words[0]}")
+        module.main.make_context(words[0], words[1:])
 
 
 def test_the_merge_names_every_shard_of_the_job() -> None:

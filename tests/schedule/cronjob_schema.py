@@ -44,7 +44,14 @@ _CONTAINER = _object(
     image=_TEXT,
     command=_list(_TEXT),
     workingDir=_TEXT,
-    env=_list(_object("name", name=_TEXT, value={"type": "string"})),
+    env=_list(
+        _object(
+            "name",
+            name=_TEXT,
+            value={"type": "string"},
+            valueFrom=_object("fieldRef", fieldRef=_object("fieldPath", fieldPath=_TEXT)),
+        )
+    ),
     securityContext=_SECURITY,
     volumeMounts=_list(_object("name mountPath", name=_LABEL, mountPath=_TEXT, readOnly=_YES)),
 )
