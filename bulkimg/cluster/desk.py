@@ -100,7 +100,9 @@ class Hall:
         if member is None or op not in self._handlers:
             return {"gone": True, "over": self.is_over}
         number, earlier = member.answered.get(op, (0, None))
-        if message["number"] != number:
+        if message["number"] < number:
+            return {"late": True}  # it was under way for long, and its sender has had the answer of another copy
+        if message["number"] > number:
             earlier = asyncio.ensure_future(self._handlers[op](member, str(message["worker"]), message))
             member.answered[op] = (message["number"], earlier)
         answer: dict[str, Any] = await asyncio.shield(earlier)
@@ -140,7 +142,7 @@ class Hall:
     async def _renew(self, member: Member, key: str, message: Message) -> dict[str, Any]:
         self._take_in(member, key, message)
         now = self._runtime.clock()
-        here, cap = self.crew.here, usable(self._pace.rate.present)
+        here, cap = self.crew.here, usable(self._pace.present_rate())
         share, stopping = wanted(cap, here.index(member), len(here)), self._is_stopping
         sends = (self.desk is not None or self.is_over) and self.gate.may_send(key, now)
         if not sends:
@@ -194,7 +196,7 @@ class Hall:
 
     async def _write(self, member: Member, key: str, message: Message) -> dict[str, Any]:
         if self.desk is None:
-            return {"gone": True}
+            return {"gone": True} if member.held else {}
         await self.desk.write(member, message["ops"])
         return {}
 
@@ -252,6 +254,7 @@ class Desk:
         self._claiming = asyncio.Lock()
         self._doubtful: deque[Claim] = deque()  # of lost workers
         self._unsent: set[int] = set()  # ordinals of rows that were given back
+        self._settling: set[int] = set()  # ordinals of rows whose outcomes are not durable yet; no worker holds them
         self._ending: Ending | None = None
         self._drained_at = math.inf
         self._at_once = False
@@ -288,11 +291,11 @@ class Desk:
     def _is_done(self) -> bool:
         if self._failure or self._at_once:
             return True
-        if any(member.held for member in self._hall.crew):
+        if self._claiming.locked() or self._settling or any(member.held for member in self._hall.crew):
             return False
         if self._ending:
             return True
-        return self._exhausted and not self._doubtful and not self._unsent and not self._claiming.locked()
+        return self._exhausted and not self._doubtful and not self._unsent
 
     def stop(self, exit_code: Exit, why: str) -> None:
         """Give out no more rows. Workers finish what is in flight within the drain time."""
@@ -391,9 +394,11 @@ class Desk:
         if outcome.ordinal not in member.held:
             return
         too_many = self._errors.note(error=outcome.status in ERRORS)
-        await self._store.settle(outcome, as_sent=as_sent)
-        member.held.pop(outcome.ordinal, None)
+        del member.held[outcome.ordinal]  # at once: if the worker is lost now, its row is not handed out again
         member.given_back.discard(outcome.ordinal)
+        self._settling.add(outcome.ordinal)
+        await self._store.settle(outcome, as_sent=as_sent)
+        self._settling.discard(outcome.ordinal)
         member.rows += 1
         if too_many:
             self.stop(Exit.ERROR_LIMIT, too_many)
@@ -401,8 +406,8 @@ class Desk:
     async def _released(self, member: Member, ordinals: Sequence[int]) -> None:
         """Take back the attempts. The worker may settle the rows yet, because their images have changed."""
         rows = [row for ordinal in ordinals if (row := member.held.get(ordinal))]
+        member.given_back.update(row.ordinal for row in rows)  # at once: if the worker is lost now, they have no attempt
         await self._store.release(rows)
-        member.given_back.update(row.ordinal for row in rows)
 
     def _keep_workers(self, *, over: bool = False) -> None:
         workers = self._hall.earlier + [member.as_document(over=over) for member in self._hall.crew]
