@@ -144,7 +144,8 @@ class Hall:
         now = self._runtime.clock()
         here, cap = self.crew.here, usable(self._pace.present_rate())
         share, stopping = wanted(cap, here.index(member), len(here)), self._is_stopping
-        sends = (self.desk is not None or self.is_over) and self.gate.may_send(key, now)
+        has_rows = bool(member.held) or (self.desk is not None and self.desk.has_more)
+        sends = (self.desk is not None or self.is_over) and self.gate.may_send(key, now, has_rows=has_rows)
         if not sends:
             share = 0.0
         elif self.gate.is_shut:
@@ -308,6 +309,11 @@ class Desk:
     @property
     def is_stopping(self) -> bool:
         return self._ending is not None
+
+    @property
+    def has_more(self) -> bool:
+        """Return whether there are rows that no worker holds."""
+        return not self._exhausted or bool(self._doubtful) or bool(self._unsent)
 
     def stop_now(self) -> None:
         """End at once. Rows that workers hold stay open in the ledger."""
