@@ -23,7 +23,7 @@ class SimProcess:
         self.is_stopped = False
         self.is_dead = False
         self.is_buried = False  # its tasks are cancelled to free what they hold; they must reach nobody any more
-        self.tasks: list[asyncio.Task[Any]] = []
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # in order
         self._waiting: list[Callable[[], object]] = []
         self.context = contextvars.copy_context()
         self.context.run(_OWNER.set, self)
@@ -96,7 +96,8 @@ def _owned(callback: Any, args: Any, context: Any) -> tuple[Any, Any]:
 def _noted(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> "asyncio.Task[Any]":
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **more)
     if owner := _owner(more.get("context")):
-        owner.tasks.append(task)
+        owner.tasks[task] = None
+        task.add_done_callback(lambda done: owner.tasks.pop(done, None))
     return task
 
 

@@ -72,7 +72,7 @@ def wires_of(seed: int) -> Wires:
     rough = rng.random() < 0.7
     return Wires(
         workers=rng.randint(1, 4),
-        lost=rng.choice((0.0, 0.05, 0.2)) if rough else 0.0,
+        lost=rng.choice((0.0, 0.02, 0.1)) if rough else 0.0,
         twice=rng.choice((0.0, 0.1, 0.3)) if rough else 0.0,
         late=rng.choice((0.0, 0.02, 0.1)) if rough else 0.0,
         delay=rng.choice((0.0, 0.001, 0.05, 0.4)),
@@ -143,7 +143,7 @@ class SimLink:
         self._first: dict[tuple[str, int], float] = {}
 
     async def call(self, op: str, message: Message) -> dict[str, Any]:
-        loop, wires = asyncio.get_running_loop(), self._stage.wires
+        loop, wires = asyncio.get_running_loop(), self._stage.wires_now
         if self._worker.is_buried:
             raise asyncio.CancelledError
         asked_at = self._first.setdefault((op, message.get("number", 0)), loop.time())
@@ -161,9 +161,7 @@ class SimLink:
         return answer
 
     async def _answered(self, op: str, data: bytes, wires: Wires) -> dict[str, Any]:
-        point = self._rng.random()
-        if self._is_cut or point < wires.lost:
-            await asyncio.sleep(2 * ANSWER)
+        await self._maybe_lost(wires.lost)
         if self._rng.random() < wires.late:
             self._deliver(op, data, ANSWER + self._rng.uniform(0, ANSWER))
             await asyncio.sleep(2 * ANSWER)
@@ -172,9 +170,17 @@ class SimLink:
         await asyncio.sleep(self._rng.uniform(0, wires.delay))
         answer = unpacked(packed(await self._of_desk(op, data)))
         await asyncio.sleep(self._rng.uniform(0, wires.delay))
-        if self._is_cut or self._rng.random() < wires.lost:
-            await asyncio.sleep(2 * ANSWER)
+        await self._maybe_lost(wires.lost)
         return answer
+
+    async def _maybe_lost(self, chance: float) -> None:
+        """Lose the connection, which its other end sees at once or never."""
+        if self._is_cut:
+            await asyncio.sleep(2 * ANSWER)
+        if self._rng.random() < chance:
+            if self._rng.random() < 0.8:
+                raise LinkLost
+            await asyncio.sleep(2 * ANSWER)
 
     async def _of_desk(self, op: str, data: bytes) -> dict[str, Any]:
         """Return the answer. A desk that dies or whose disk fails closes the connection."""
@@ -277,6 +283,7 @@ class ClusterPlay(Play):
         )
         self._desk = SimProcess("desk")
         self._is_calm = False
+        self._rough_until = 0.0
 
     # -- one life of the desk -------------------------------------------------------------------------------------------
 
@@ -373,6 +380,8 @@ class ClusterPlay(Play):
                 return
             except DeskGone as gone:
                 if not gone.may_rejoin:
+                    worker.has_left = hall if hall.is_over else None
+                    await asyncio.sleep(HIRE)
                     return
             except BulkimgError:
                 worker.has_left = hall
@@ -390,7 +399,7 @@ class ClusterPlay(Play):
         wires = self.wires
         kinds = {"kill": wires.kills, "stop": wires.stops, "cut": wires.cuts, "desk": wires.desk_stops}
         total = sum(kinds.values()) * max(1, self.wires.workers)
-        until = self.loop.time() + DISTURBED
+        until = self._rough_until = self.loop.time() + (0.0 if self._is_calm else DISTURBED)
         while total and self.loop.time() < until:
             await asyncio.sleep(self.chance.expovariate(total / 10))
             alive = [worker for worker in self.workers if not worker.is_dead]
@@ -423,11 +432,16 @@ class ClusterPlay(Play):
         return self.story
 
     def finish(self) -> None:
-        self.wires = replace(self.wires, lost=0.0, twice=0.0, late=0.0)
         self._is_calm = True
         super().finish()
 
     # -- what must always hold ------------------------------------------------------------------------------------------
+
+    @property
+    def wires_now(self) -> Wires:
+        """Return how the links are now: what is lost on them for ever could keep a run from its end for ever."""
+        rough = self.loop.time() < self._rough_until
+        return self.wires if rough else replace(self.wires, lost=0.0, twice=0.0, late=0.0)
 
     def look_at_lease(self, process: SimProcess | None) -> None:
         """Check that a worker begins nothing without a lease."""
