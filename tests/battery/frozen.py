@@ -59,10 +59,10 @@ class SimProcess:
         self.kill()
         self.is_buried = True
         self.wake()
-        rest = [task for task in self.tasks if not task.done()]
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        while rest := [task for task in self.tasks if not task.done()]:
+            for task in rest:  # again where one has taken the first for the end of what it waited for
+                task.cancel()
+            await asyncio.wait(rest, timeout=1.0)
         self.tasks.clear()
 
 
