@@ -39,6 +39,8 @@ from bulkimg.zstack import ImageApi
 CONNECT = 10.0  # seconds to reach the scheduler
 ANSWER = 5.0  # seconds to an answer of the desk; then the worker asks again
 HIRE = 0.5  # seconds between two looks for new workers
+OVER, DESERTED = "the run is over", "the desk is gone"  # how the task of a worker ended
+_TALKERS = ("distributed", "distributed.client", "tornado.application")  # loggers with a level of their own
 _LOOK_AWAY = (
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # Ctrl-C is for the desk, which lets them drain
 )
@@ -56,7 +58,8 @@ class DaskCarriers:
     async def opened(self, equipment: Equipment) -> AsyncIterator[None]:
         self._own = equipment
         self._hall = Hall(equipment, origin=equipment.run.settings.target, account=self._account)
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is said in our words
+        for name in _TALKERS:  # what matters of it is said in our words
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         async with AsyncExitStack() as self._stack:
             yield
 
@@ -144,26 +147,34 @@ class DaskCarriers:
         hired: dict[str, Any] = {}
         options = sent_options(self._own.run.settings)
         while True:
-            with suppress(OSError, CommClosedError):
-                here = set((await client.scheduler.identity(n_workers=-1))["workers"])
-                for gone in set(hired) - here:
-                    await _forgotten(hired.pop(gone))
-                for one in here - set(hired):
-                    hired[one] = client.submit(
-                        work,
-                        address,
-                        options,
-                        __version__,
-                        workers=[one],
-                        allow_other_workers=False,
-                        pure=False,
-                        retries=0,
-                    )
-            for one, future in hired.items():
-                if future is not None and future.status == "error":
-                    self._hall.refuse(one, _first_line(await future.exception()))
-                    hired[one] = None
+            with suppress(Exception):  # without a scheduler nobody is hired; the workers that are here go on
+                async with asyncio.timeout(CONNECT):
+                    here = set((await client.scheduler.identity(n_workers=-1))["workers"])
+                    for gone in set(hired) - here:
+                        await _forgotten(hired.pop(gone))
+                    for one in here - set(hired):
+                        hired[one] = client.submit(
+                            work,
+                            address,
+                            options,
+                            __version__,
+                            workers=[one],
+                            allow_other_workers=False,
+                            pure=False,
+                            retries=0,
+                        )
+                    for one in [one for one, future in hired.items() if future is not None]:
+                        await self._look_at(one, hired)
             await asyncio.sleep(HIRE)
+
+    async def _look_at(self, one: str, hired: dict[str, Any]) -> None:
+        """Say why a worker cannot work. One that was cut off from this process for long is hired again."""
+        future = hired[one]
+        if future.status == "error":
+            hired[one] = None
+            self._hall.refuse(one, _first_line(await future.exception()))
+        elif future.status == "cancelled" or (future.status == "finished" and await future.result() == DESERTED):
+            del hired[one]
 
 
 def _address_in(file: str, *, insecure: bool) -> str:
@@ -225,10 +236,10 @@ async def _work(desk: str, security: Mapping[str, Any], options: Mapping[str, An
                 await worker.work()
             else:
                 await link.call("join", introduction)
-            return "the run is over"
+            return OVER
         except DeskGone as gone:
             if not gone.may_rejoin:
-                return "the desk is gone"
+                return DESERTED
         except LinkLost:
             raise UsageError(f"{host} cannot reach this process at {desk}; give --desk HOST:PORT") from None
         except BulkimgError as error:

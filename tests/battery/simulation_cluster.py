@@ -110,7 +110,6 @@ class ClusterNetwork(Network):
     """The server, which hears of several processes."""
 
     sender: SimProcess | None = None  # of the request that begins
-    late_to_hear = LEASE + GRACE
 
     async def send_of(self, sender: SimProcess | None, request: bytes) -> Answer:
         self.sender = sender
@@ -267,7 +266,8 @@ class ClusterPlay(Play):
             self.loop.time,
             asyncio.sleep,
         )
-        self.network.late_to_hear = LEASE + GRACE
+        is_calm = not (wires.lost or wires.late or wires.cuts or wires.stops or wires.desk_stops or wires.kills)
+        self.network.late_to_hear = LEASE + GRACE if is_calm else math.inf  # who knows of it may be cut off
         self.network.first_is_lost = self._first_is_lost  # type: ignore[method-assign]
         self.network.before_put = self._look_at_put
         self._senders: dict[str, SimProcess | None] = {}  # of the last PUT of an image
