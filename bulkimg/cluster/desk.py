@@ -412,7 +412,9 @@ class Desk:
     async def _released(self, member: Member, ordinals: Sequence[int]) -> None:
         """Take back the attempts. The worker may settle the rows yet, because their images have changed."""
         rows = [row for ordinal in ordinals if (row := member.held.get(ordinal))]
-        member.given_back.update(row.ordinal for row in rows)  # at once: if the worker is lost now, they have no attempt
+        member.given_back.update(
+            row.ordinal for row in rows
+        )  # at once: if the worker is lost now, they have no attempt
         await self._store.release(rows)
 
     def _keep_workers(self, *, over: bool = False) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import sqlite3
@@ -18,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,6 @@ from pathlib import Path
 import trustme
 
 from tests.battery.load import BUNCHED
-from tests.battery.process import Tool
 from tests.battery.report import Record
 from tests.battery.shares import in_processes
 from tests.battery.syscalls import Ground, Trial, Tried
@@ -130,6 +128,15 @@ def killed_workers(scene: Scene) -> None:
             break
         if workers := scene.workers():
             scene.kills += scene.send(scene.rng.choice(workers), signal.SIGKILL)
+    scene.ended(desk)
+
+
+def killed_and_stopped(scene: Scene) -> None:
+    """Kill one worker and stop another one for longer than its lease."""
+    desk = scene.start(*scene.command("--cluster", "local:2"))
+    if scene.wait_for_puts(60, desk) and len(workers := scene.workers()) == 2:
+        scene.kills += scene.send(workers[0], signal.SIGKILL)
+        scene.stop_for(workers[1], 2.2)
     scene.ended(desk)
 
 
@@ -365,6 +372,7 @@ def judge(scene: Scene, found: Found, dialect: str) -> None:
 
 Kind = Callable[[Scene], None]
 KINDS: dict[str, Kind] = {
+    "a worker killed and one stopped": killed_and_stopped,
     "workers killed": killed_workers,
     "workers stopped": stopped_workers,
     "desk stopped": stopped_desk,
@@ -393,12 +401,18 @@ def _trials(given: tuple[str, str, int, int]) -> Found:
     return found
 
 
-def fleet(trials: int = 3, seed: int = 1, kinds: Sequence[str] = tuple(KINDS), dialects: Sequence[str] = DIALECTS) -> list[Record]:
-    """Run so many trials of each kind in each dialect."""
+def fleet(
+    trials: int = 3,
+    seed: int = 1,
+    kinds: Sequence[str] = tuple(KINDS),
+    dialects: Sequence[str] = DIALECTS,
+    workers: int = 2,
+) -> list[Record]:
+    """Run T57: so many trials of each kind in each dialect."""
     kinds = [kind for kind in kinds if kind != "a worker with a wrong clock" or FAKETIME.exists()]
     shares = [(kind, dialect, trials, seed) for kind in kinds for dialect in dialects]
     records = []
-    found = in_processes(_timed, shares)
+    found = in_processes(_timed, shares, workers)
     for kind in kinds:
         mine = [one for one, share in zip(found, shares, strict=True) if share[0] == kind]
         records.append(_record(kind, [one for one, _ in mine], sum(seconds for _, seconds in mine)))

@@ -77,7 +77,7 @@ class ProcessLoop(VirtualLoop):
         callback, args = _owned(callback, args, context)
         return super()._call_soon(callback, args, context)  # type: ignore[misc] # BaseEventLoop's own
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
         callback, args = _owned(callback, args, context)
         return super().call_at(when, callback, *args, context=context)
 
