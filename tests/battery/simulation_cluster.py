@@ -48,6 +48,7 @@ ANSWER = 5.0  # seconds until a worker that has no answer asks again, as in bulk
 HIRE = 0.5  # seconds between two looks of the cluster for something to do
 LONGEST = 3600.0  # virtual seconds of one life; longer is a hang
 LONGEST_OUTAGE = 120.0
+STARTS = 0.5  # seconds until a new process has read its programs
 DISTURBED = 60.0  # virtual seconds of a life in which its processes are killed, stopped and cut off
 
 
@@ -304,6 +305,7 @@ class ClusterPlay(Play):
             listen=lambda directory, handle: contextlib.nullcontext(""),
         )
         engine = Engine(opened, self.credentials, self._watch, ports)
+        self.loop.run_until_complete(asyncio.sleep(STARTS))
         with virtual_throttler(self.loop):
             self.loop.run_until_complete(self._life(engine, desk, death, die, kill_after))
 
