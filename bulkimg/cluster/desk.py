@@ -153,7 +153,7 @@ class Hall:
         member.ends = now + LEASE
         number, member.rate = self._shares.grant(key, cap, share, message["holding"], member.ends, now)
         retries = 0 if not sends else min(1, message["retries"]) if self.gate.is_shut else self._retries(message)
-        most = 1 if self.gate.is_shut else max(1, self.crew.most // len(here))
+        member.concurrency = most = 1 if self.gate.is_shut else self.crew.part_of(member)
         rate = None if math.isinf(member.rate) else member.rate
         lease = Lease(number, LEASE, rate, most, self._pace.is_paused, self.gate.is_shut, retries, stopping)
         return {"lease": lease._asdict()}

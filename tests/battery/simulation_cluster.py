@@ -253,6 +253,7 @@ class ClusterPlay(Play):
     """Play one story with a cluster."""
 
     def __init__(self, story: ClusterStory, wires: Wires, place: Path) -> None:
+        self.wires = wires
         super().__init__(story, place)
         self.loop.close()
         self.loop = ProcessLoop()
@@ -264,13 +265,11 @@ class ClusterPlay(Play):
             self.loop.time,
             asyncio.sleep,
         )
-        is_calm = not (wires.lost or wires.late or wires.cuts or wires.stops or wires.desk_stops or wires.kills)
-        self.network.late_to_hear = LEASE + GRACE if is_calm else math.inf  # who knows of it may be cut off
+        self.network.late_to_hear = LEASE + GRACE if self._is_smooth else math.inf  # who knows of it may be cut off
         self.server.first_is_lost = self._first_is_lost
         self.network.before_put = self._look_at_put
         self._senders: dict[str, SimProcess | None] = {}  # of the last PUT of an image
         self._slots = OwnSlots()  # those of the machine, for one desk after the other
-        self.wires = wires
         self.links = random.Random(f"links {story.seed}")
         self.chance = random.Random(f"chance {story.seed}")
         self.halls: list[tuple[Hall, SimProcess]] = []
@@ -427,6 +426,11 @@ class ClusterPlay(Play):
             self.loop.call_later(seconds, lambda: process.wake() if process.is_stopped else None)
 
     @property
+    def _is_smooth(self) -> bool:
+        wires = self.wires
+        return not (wires.lost or wires.late or wires.cuts or wires.stops or wires.desk_stops or wires.kills)
+
+    @property
     def _story(self) -> ClusterStory:
         assert isinstance(self.story, ClusterStory)
         return self.story
@@ -461,10 +465,11 @@ class ClusterPlay(Play):
 
     @property
     def _most_in_flight(self) -> int:
-        return 1000
+        """Every worker may have one row in flight. What lost workers have in flight is not counted by the desk."""
+        return self.story.concurrency + self.wires.workers if self._is_smooth else 1000
 
     def _allowed_in_outage(self, seconds: float, how: str) -> float:
-        return 1e9
+        return super()._allowed_in_outage(seconds, how) + 10 * self.wires.workers
 
     def end(self) -> None:
         super().end()

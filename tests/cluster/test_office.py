@@ -163,3 +163,15 @@ async def test_trouble_stops_all_workers_but_one_and_the_trial_is_passed_on() ->
     gate.well("a")
     assert all(gate.may_send(name, now[0]) for name in "abc")
     await gate.close()
+
+
+async def test_the_concurrency_of_all_workers_is_that_of_the_run(tmp_path: Path) -> None:
+    async with office(tmp_path, concurrency=8) as scene:
+        first = await scene.worker()
+        assert (await first.renew())["concurrency"] == 8
+        second = await scene.worker()
+        assert (await second.renew())["concurrency"] == 1  # until the first one has fewer in flight
+        assert (await first.renew(in_flight=7))["concurrency"] == 4
+        assert (await second.renew())["concurrency"] == 1
+        assert (await first.renew(in_flight=3))["concurrency"] == 4
+        assert (await second.renew())["concurrency"] == 4
