@@ -37,6 +37,7 @@ from bulkimg.process import event_loop, leave_no_core
 from bulkimg.zstack import ImageApi
 
 CONNECT = 10.0  # seconds to reach the scheduler
+START = 120.0  # seconds until local workers run; a busy machine starts one in 2 to 10 s
 ANSWER = 5.0  # seconds to an answer of the desk; then the worker asks again
 HIRE = 0.5  # seconds between two looks for new workers
 OVER, DESERTED = "the run is over", "the desk is gone"  # how the task of a worker ended
@@ -99,19 +100,20 @@ class DaskCarriers:
     async def _of_local_cluster(self) -> Client:
         try:
             security = Security.temporary()  # other users of this machine must not reach it
-            cluster = await LocalCluster(
-                n_workers=self._place.local,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                protocol="tls",
-                security=security,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-                asynchronous=True,
-                memory_limit=0,
-                preload=[_LOOK_AWAY],
-            )
+            async with asyncio.timeout(START):
+                cluster = await LocalCluster(
+                    n_workers=self._place.local,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    protocol="tls",
+                    security=security,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                    asynchronous=True,
+                    memory_limit=0,
+                    preload=[_LOOK_AWAY],
+                )
         except ImportError as error:
             raise UsageError(f"--cluster needs the extra dask: {error}") from None
         except (OSError, RuntimeError) as error:

@@ -26,6 +26,7 @@ from bulkimg.model import Claim, Outcome, Retrying, Stopping, WorkerChanged
 from bulkimg.zstack.wire import new_job_uuid
 
 HELD_UP = 1.0  # seconds between two looks at the leases that show that this process was held up
+LONG_LOST = 30.0  # seconds after which a silent worker is lost even if this process is held up all the time
 TICK = 0.1  # seconds between two looks at the leases
 KEPT = 2.0  # seconds between two records of the workers
 TRIAL_RATE = 1.0  # requests a second while one worker tries whether the server is well again
@@ -224,10 +225,9 @@ class Hall:
         """
         now = self._runtime.clock()
         held_up, self._looked_at = now - self._looked_at > HELD_UP, now
-        if held_up:
-            return
+        grace = LONG_LOST if held_up else GRACE
         for key, member in self.crew.items():
-            if member.is_here and now > member.ends + GRACE:
+            if member.is_here and now > member.ends + grace:
                 self._end(member, key, "lost", "no sign of life; what it may have sent is asked about")
 
     async def close(self) -> None:

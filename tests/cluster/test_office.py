@@ -26,6 +26,22 @@ async def test_what_a_lost_worker_held_is_asked_about(tmp_path: Path) -> None:
         assert [row.job_uuid for row in again] == [row.job_uuid for row in held]
 
 
+async def test_a_desk_that_was_held_up_reads_first_what_workers_have_sent(tmp_path: Path) -> None:
+    async with office(tmp_path) as scene:
+        worker = await scene.worker()
+        scene.now[0] += 10
+        scene.hall.find_lost()
+        assert scene.hall.crew.get(worker.key)
+        await worker.renew()
+        scene.now[0] += 0.1
+        scene.hall.find_lost()
+        assert scene.hall.crew.get(worker.key)
+        for _ in range(20):  # held up all the time
+            scene.now[0] += 2
+            scene.hall.find_lost()
+        assert scene.hall.crew.get(worker.key) is None
+
+
 async def test_a_message_that_comes_twice_or_late_is_obeyed_once(tmp_path: Path) -> None:
     async with office(tmp_path) as scene:
         worker = await scene.worker()
