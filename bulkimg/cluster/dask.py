@@ -37,6 +37,7 @@ from bulkimg.planner import Reader
 from bulkimg.process import event_loop, leave_no_core, open_files
 from bulkimg.zstack import ImageApi
 
+START = 120.0  # seconds until local workers run; a busy machine starts one in 2 to 10 s
 ANSWER = 5.0  # seconds to an answer of the desk; then the worker asks again
 MOST_FILES = 8192  # open files: a local worker takes 14 of this process
 HIRE = 0.5  # seconds between two looks for new workers
@@ -87,7 +88,8 @@ class DaskCarriers:
 
     async def _of_local_cluster(self) -> Client:
         try:
-            cluster = await self._stack.enter_async_context(local_cluster(self._place.local))
+            async with asyncio.timeout(START):
+                cluster = await self._stack.enter_async_context(local_cluster(self._place.local))
             self._stack.push_async_callback(_closed, cluster)
             client = await Client(cluster, asynchronous=True, set_as_default=False)
         except ImportError as error:
@@ -123,8 +125,9 @@ class DaskCarriers:
         hired: dict[str, Any] = {}
         options = sent_options(self._own.run.settings)
         while True:
-            with suppress(OSError, CommClosedError):
-                here = set((await client.scheduler.identity(n_workers=-1))["workers"])
+            with suppress(Exception):  # without a scheduler nobody is hired; the workers that are here go on
+                async with asyncio.timeout(CONNECT):
+                    here = set((await client.scheduler.identity(n_workers=-1))["workers"])
                 for gone in set(hired) - here:
                     await _forgotten(hired.pop(gone))
                 for one in here - set(hired):
@@ -135,7 +138,7 @@ class DaskCarriers:
                     hired[one] = None
                     if why := await _refusal(future):
                         self._hall.refuse(one, why)
-                    elif future.status == "finished" and await future.result() == DESK_GONE:
+                    elif future.status != "finished" or await future.result() == DESK_GONE:
                         del hired[one]  # the network was away for a while
             await asyncio.sleep(HIRE)
 

@@ -26,6 +26,7 @@ from bulkimg.model import Claim, Outcome, Retrying, Stopping, WorkerChanged
 from bulkimg.zstack.wire import new_job_uuid
 
 HELD_UP = 1.0  # seconds between two looks at the leases that show that this process was held up
+LONG_LOST = 30.0  # seconds after which a silent worker is lost even if this process is held up all the time
 TICK = 0.1  # seconds between two looks at the leases
 KEPT = 2.0  # seconds between two records of the workers
 TRIAL_RATE = 1.0  # requests a second while one worker tries whether the server is well again
@@ -100,7 +101,9 @@ class Hall:
         if member is None or op not in self._handlers:
             return {"gone": True, "over": self.is_over}
         number, earlier = member.answered.get(op, (0, None))
-        if message["number"] != number:
+        if message["number"] < number:
+            return {"late": True}  # it was under way for long, and its sender has had the answer of another copy
+        if message["number"] > number:
             earlier = asyncio.ensure_future(self._handlers[op](member, str(message["worker"]), message))
             member.answered[op] = (message["number"], earlier)
         try:
@@ -148,9 +151,10 @@ class Hall:
     async def _renew(self, member: Member, key: str, message: Message) -> dict[str, Any]:
         self._take_in(member, key, message)
         now = self._runtime.clock()
-        here, cap = self.crew.here, usable(self._pace.rate.present)
+        here, cap = self.crew.here, usable(self._pace.present_rate())
         share, stopping = wanted(cap, here.index(member), len(here)), self._is_stopping
-        sends = (self.desk is not None or self.is_over) and self.gate.may_send(key, now)
+        has_rows = bool(member.held) or (self.desk is not None and self.desk.has_more)
+        sends = (self.desk is not None or self.is_over) and self.gate.may_send(key, now, has_rows=has_rows)
         if not sends or here.index(member) >= self.crew.most:  # one row in flight each would be too many
             share = 0.0
         elif self.gate.is_shut:
@@ -158,7 +162,7 @@ class Hall:
         member.ends = now + LEASE
         number, member.rate = self._shares.grant(key, cap, share, message["holding"], member.ends, now)
         retries = 0 if not sends else min(1, message["retries"]) if self.gate.is_shut else self._retries(message)
-        most = 1 if self.gate.is_shut else max(1, self.crew.most // len(here))
+        member.concurrency = most = 1 if self.gate.is_shut else self.crew.part_of(member)
         rate = None if math.isinf(member.rate) else member.rate
         lease = Lease(number, LEASE, rate, most, self._pace.is_paused, self.gate.is_shut, retries, stopping)
         return {"lease": lease._asdict()}
@@ -230,10 +234,9 @@ class Hall:
         """
         now = self._runtime.clock()
         held_up, self._looked_at = now - self._looked_at > HELD_UP, now
-        if held_up:
-            return
+        grace = LONG_LOST if held_up else GRACE
         for key, member in self.crew.items():
-            if member.is_here and now > member.ends + GRACE:
+            if member.is_here and now > member.ends + grace:
                 self._end(member, key, "lost", "no sign of life")
 
     async def close(self) -> None:
@@ -259,9 +262,9 @@ class Desk:
         self._cursor = 0
         self._exhausted = False
         self._claiming = asyncio.Lock()
-        self._settling = 0  # rows whose outcome is on its way to the disk
         self._doubtful: deque[Claim] = deque()  # of lost workers
         self._unsent: set[int] = set()  # ordinals of rows that were given back
+        self._settling: set[int] = set()  # ordinals of rows whose outcomes are not durable yet; no worker holds them
         self._ending: Ending | None = None
         self._drained_at = math.inf
         self._at_once = False
@@ -298,11 +301,11 @@ class Desk:
     def _is_done(self) -> bool:
         if self._failure or self._at_once:
             return True
-        if self._settling or any(member.held for member in self._hall.crew):
+        if self._claiming.locked() or self._settling or any(member.held for member in self._hall.crew):
             return False
         if self._ending:
             return True
-        return self._exhausted and not self._doubtful and not self._unsent and not self._claiming.locked()
+        return self._exhausted and not self._doubtful and not self._unsent
 
     def stop(self, exit_code: Exit, why: str) -> None:
         """Give out no more rows. Workers finish what is in flight within the drain time."""
@@ -315,6 +318,11 @@ class Desk:
     @property
     def is_stopping(self) -> bool:
         return self._ending is not None
+
+    @property
+    def has_more(self) -> bool:
+        """Return whether there are rows that no worker holds."""
+        return not self._exhausted or bool(self._doubtful) or bool(self._unsent)
 
     def stop_now(self) -> None:
         """End at once. Rows that workers hold stay open in the ledger."""
@@ -398,15 +406,14 @@ class Desk:
                 self._store.remember_key(what[0])
 
     async def _settled(self, member: Member, outcome: Outcome, *, as_sent: bool) -> None:
-        if (
-            member.held.pop(outcome.ordinal, None) is None
-        ):  # at once: a row that is being settled is not handed out again
+        if outcome.ordinal not in member.held:
             return
-        member.given_back.discard(outcome.ordinal)
         too_many = self._errors.note(error=outcome.status in ERRORS)
-        self._settling += 1
+        del member.held[outcome.ordinal]  # at once: if the worker is lost now, its row is not handed out again
+        member.given_back.discard(outcome.ordinal)
+        self._settling.add(outcome.ordinal)
         await self._store.settle(outcome, as_sent=as_sent)
-        self._settling -= 1
+        self._settling.discard(outcome.ordinal)
         member.rows += 1
         if too_many:
             self.stop(Exit.ERROR_LIMIT, too_many)
@@ -414,7 +421,9 @@ class Desk:
     async def _released(self, member: Member, ordinals: Sequence[int]) -> None:
         """Take back the attempts. The worker may settle the rows yet, because their images have changed."""
         rows = [row for ordinal in ordinals if (row := member.held.get(ordinal))]
-        member.given_back.update(row.ordinal for row in rows)
+        member.given_back.update(
+            row.ordinal for row in rows
+        )  # at once: if the worker is lost now, they have no attempt
         await self._store.release(rows)
 
     def _keep_workers(self, *, over: bool = False) -> None:

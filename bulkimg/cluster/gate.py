@@ -8,6 +8,7 @@ from bulkimg.pace.breaker import CircuitBreaker
 from bulkimg.pace.pace import NOBODY
 
 PATIENCE = 3.0  # seconds in which a worker must have begun the trial
+ALL_ASKED = 1.0  # seconds in which every worker asks for a lease
 
 
 class Gate:
@@ -18,19 +19,29 @@ class Gate:
         self._epoch: int | None = None  # of the trial
         self._tester: Hashable | None = None  # the worker that has it
         self._tested_since = 0.0
+        self._idle: set[Hashable] = set()  # workers that had the trial and nothing to send
+        self._free_since = 0.0  # when the last of them passed it on
         self._reopening: asyncio.Task[None] | None = None
 
     @property
     def is_shut(self) -> bool:
         return self._breaker.is_open
 
-    def may_send(self, worker: Hashable, now: float) -> bool:
-        """Return whether this worker may get a lease. While the gate is shut one may, for the trial."""
+    def may_send(self, worker: Hashable, now: float, *, has_rows: bool = True) -> bool:
+        """Return whether this worker may get a lease. While the gate is shut one that has rows may, for the trial."""
         if not self._breaker.is_open:
             return True
-        if self._epoch is not None and self._tester is None:
+        if self._epoch is not None and self._tester is None and has_rows and self._is_next(worker, now):
             self._tester, self._tested_since = worker, now
         return self._epoch is not None and self._tester == worker
+
+    def _is_next(self, worker: Hashable, now: float) -> bool:
+        """Return whether it is the worker's turn: those that had nothing to send come after all others."""
+        if worker in self._idle and now <= self._free_since + ALL_ASKED:
+            return False
+        if worker in self._idle:
+            self._idle.clear()
+        return True
 
     def trouble(self, worker: Hashable, why: str, seconds: float | None) -> None:
         """Take note that a worker found the server in trouble. `seconds` is what the server asks to wait, else None."""
@@ -60,7 +71,8 @@ class Gate:
     def idle(self, worker: Hashable, now: float) -> None:
         """Take note that a worker has nothing to report. A tester that has nothing to send passes the trial on."""
         if self._tester == worker and now > self._tested_since + PATIENCE:
-            self._tester = None
+            self._tester, self._free_since = None, now
+            self._idle.add(worker)
 
     def _reopen(self) -> None:
         if self._breaker.is_open and (self._reopening is None or self._reopening.done()):
@@ -70,6 +82,7 @@ class Gate:
         epoch = await self._breaker.passed()
         if self._breaker.is_trial(epoch):
             self._epoch = epoch
+            self._idle.clear()
 
     async def close(self) -> None:
         """End the waiting."""

@@ -46,6 +46,15 @@ class LeasedBreaker(CircuitBreaker):
     """Finds out that the server is in trouble. How long to wait, and whether it is over, is the desk's to decide."""
 
     trouble: tuple[str, float | None] | None = None  # why, and the seconds that the server asks for; to be reported
+    tries: bool = False  # the lease is for the trial whether the server is well again
+
+    def _failed(self, why: str, *, alone: bool) -> int:
+        """A trial that fails is reported. It counts against its row, which may be the cause, and not as the outage's."""
+        if not self.tries:
+            return super()._failed(why, alone=alone)
+        self.trouble = (why, None)
+        self.epoch += 1
+        return self.epoch
 
     def _open(self, seconds: float, why: str) -> None:
         self.trouble = (why, None if self._down else seconds)
@@ -125,6 +134,7 @@ class LeasedPace(Pace):
             self.set_concurrency(lease.concurrency)
         if lease.paused != self.is_paused:
             (self.pause if lease.paused else self.go)("the desk")
+        self.leased_breaker.tries = lease.shut and bool(rate)
         if lease.shut:
             self.breaker.blame_outage()
         self.leased_budget.add(lease.retries)

@@ -28,6 +28,7 @@ class Member:
     requests: int = 0
     in_flight: int = 0
     limit: int = 0
+    concurrency: int = 0  # of its newest lease
     rate: float = 0.0
 
     @property
@@ -81,6 +82,12 @@ class Crew:
     @property
     def here(self) -> list[Member]:
         return [member for member in self._members.values() if member.is_here]
+
+    def part_of(self, member: Member) -> int:
+        """Return how many rows a worker may have in flight: its part, and no more than the others leave. At least one."""
+        here = self.here
+        used = sum(max(one.concurrency, one.in_flight) for one in here if one is not member)
+        return max(1, min(self.most // len(here), self.most - used))
 
     @property
     def in_flight(self) -> int:

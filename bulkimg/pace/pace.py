@@ -119,9 +119,14 @@ class Pace:
         self.requests += 1
 
     async def _in_turn(self) -> None:
+        self.present_rate()
+        await self.rate.admit()
+
+    def present_rate(self) -> float:
+        """Return the requests a second that are allowed now: after an outage less than the rate, and growing."""
         if self._reopened is not None:
             self._climb(self._reopened)
-        await self.rate.admit()
+        return self.rate.present
 
     def _start_slowly(self) -> None:
         self._reopened = self._clock()

@@ -25,6 +25,18 @@ def _simulation(size: int, seed: int, _: Path) -> list[Record]:
     return simulation(size, first=seed * 1_000_000 if seed > 1 else 0)
 
 
+def _cluster(size: int, seed: int, _: Path) -> list[Record]:
+    from tests.battery.simulation_cluster import simulation_cluster
+
+    return simulation_cluster(size, first=seed * 1_000_000 if seed > 1 else 0)
+
+
+def _fleet(size: int, seed: int, _: Path) -> list[Record]:
+    from tests.battery.fleet import fleet
+
+    return fleet(size, seed)
+
+
 def _machine(size: int, seed: int, _: Path) -> list[Record]:
     from tests.battery.test_machine import machine
 
@@ -139,6 +151,8 @@ TESTS: dict[str, tuple[Test, int, str]] = {
     "load": (_load, 1_000_000, "rows of a manifest"),
     "campaign": (_campaign, 100_000, "images"),
     "simulation": (_simulation, 10_000, "seeds"),
+    "cluster": (_cluster, 1000, "seeds"),
+    "fleet": (_fleet, 3, "runs of each kind and dialect"),
     "machine": (_machine, 2000, "stories"),
     "kills": (_kills, 1000, "kills"),
     "races": (_races, 60, "rounds"),
@@ -158,8 +172,10 @@ CHAINS = (
     ("odd", "faults"),
     (
         "simulation",
+        "cluster",
         "machine",
         "kills",
+        "fleet",
         "syscalls",
         "bugs",
         "power",

@@ -341,6 +341,54 @@ FLEET = (
     Bug("a row of a merged run is shown once", "past.past_of", "not _is_told_again(one, shards_of, told)", "True", "tests/fleet/test_merge.py -k all_commands"),
 )  # fmt: skip
 
+CLUSTER = (
+    Bug("a share rests for a second before another worker has it", "shares.REST", "", "0.0", "tests/cluster/test_shares.py"),
+    Bug("the shares of all workers sum up to the rate", "Shares.grant", "min(wanted, free)", "wanted", "tests/cluster/test_shares.py"),
+    Bug("nothing begins after the end of a lease", "Permit.is_valid", "self._rate > 0 and self._clock() < self.ends", "self._rate > 0", "tests/cluster/test_leased.py -k lease"),
+    Bug("what is admitted after the end of a lease is not sent", "LeasedPace.admit", "self._permit.is_valid", "True", "tests/cluster/test_leased.py -k turn"),
+    Bug("a lease counts from before it was asked for", "Worker._keep_renewing", "self._permit.take(lease, asked_at)", "self._permit.take(lease, self._boottime())", "tests/cluster/test_leased.py -k asked"),
+    Bug("what a lost worker held is asked about first", "desk._interrupted", "row._replace(interrupted=True, doubtful=True)", "row", "tests/cluster/test_office.py -k asked_about"),
+    Bug("no row of a lost worker is forgotten", "Desk.take_back", "self._doubtful.append(_interrupted(row))", "None", "tests/cluster/test_desk.py -k killed"),
+    Bug("a message is obeyed once", "Hall.handle", "message['number'] > number", "True", "tests/cluster/test_office.py -k twice"),
+    Bug("a message that comes late is not obeyed", "Hall.handle", "message['number'] < number", "False", "tests/cluster/test_office.py -k twice"),
+    Bug("trouble closes the gate for all workers", "Gate.may_send", "not self._breaker.is_open", "True", "tests/cluster/test_office.py -k trial"),
+    Bug("a worker with nothing to try passes the trial on to another", "Gate._is_next", "", "return True", "tests/cluster/test_office.py -k trial"),
+    Bug("a trial that fails is told to the desk", "LeasedBreaker._failed", "self.trouble = (why, None)", "None", "tests/cluster/test_leased.py -k trial"),
+    Bug("retries of all workers are one budget's", "Hall._retries", "budget.take(nothing_else=message['nothing_else'])", "True", "tests/cluster/test_office.py -k budget"),
+    Bug("the desk stops at so many errors", "Desk._settled", "self.stop(Exit.ERROR_LIMIT, too_many)", "None", "tests/cluster/test_desk.py -k too_many"),
+    Bug("a worker is told of an outcome when it is durable", "Desk._settled", "await self._store.settle(outcome, as_sent=as_sent)", "self._store.settle(outcome, as_sent=as_sent)", "tests/cluster/test_office.py -k durable"),
+    Bug("a row whose outcome is being written is handed out to nobody", "Desk._settled", """
+del member.held[outcome.ordinal]
+member.given_back.discard(outcome.ordinal)
+self._settling.add(outcome.ordinal)
+await self._store.settle(outcome, as_sent=as_sent)
+self._settling.discard(outcome.ordinal)
+""", """
+await self._store.settle(outcome, as_sent=as_sent)
+member.held.pop(outcome.ordinal, None)
+member.given_back.discard(outcome.ordinal)
+""", "tests/cluster/test_office.py -k being_written"),
+    Bug("a row that is being given back has no attempt any more", "Desk._released", """
+member.given_back.update(...)
+await self._store.release(rows)
+""", """
+await self._store.release(rows)
+member.given_back.update(row.ordinal for row in rows)
+""", "tests/cluster/test_office.py -k given_back"),
+    Bug("concurrency is a cap of all workers", "Crew.part_of", "min(self.most // len(here), self.most - used)", "self.most // len(here)", "tests/cluster/test_office.py -k concurrency"),
+    Bug("a desk that was stopped reads first what workers have sent", "Hall.find_lost", "LONG_LOST if held_up else GRACE", "GRACE", "tests/cluster/test_office.py -k held_up"),
+    Bug("a desk that is held up all the time loses workers too", "desk.LONG_LOST", "", "1e9", "tests/cluster/test_office.py -k held_up"),
+    Bug("what comes after the last row drives no worker away", "Hall._write", "member.held", "True", "tests/cluster/test_office.py -k drives_no"),
+    Bug("a stop leaves no row unknown", "Desk._is_done", "any(member.held for member in self._hall.crew)", "False", "tests/cluster/test_desk.py -k stop"),
+    Bug("a stop waits for rows that are being claimed", "Desk._is_done", "self._claiming.locked()", "False", "tests/cluster/test_office.py -k being_claimed"),
+    Bug("a resume waits for the leases of a desk that was killed", "carrying.LEASES_OVER", "", "0.0", "tests/cluster/test_desk.py -k second_signal"),
+    Bug("the ledger knows that workers hold leases", "Desk.run", "ledger.set_meta(leased=True)", "None", "tests/cluster/test_desk.py -k second_signal"),
+    Bug("a worker of another version is refused", "Hall._unfit", "message['version'] != __version__", "False", "tests/cluster/test_desk.py -k differs"),
+    Bug("a worker of another server is refused", "Hall._unfit", "message['origin'] != self._origin", "False", "tests/cluster/test_desk.py -k differs"),
+    Bug("a worker of another account is refused", "Hall._unfit", "self._account and message['account'] and (message['account'] != self._account)", "False", "tests/cluster/test_desk.py -k account"),
+    Bug("after an outage the rate of all workers grows again", "Hall._renew", "self._pace.present_rate()", "self._pace.rate.present", "tests/cluster/test_office.py -k grows"),
+)  # fmt: skip
+
 BUGS = (
     *LEDGER,
     *APPLIER,
@@ -359,4 +407,5 @@ BUGS = (
     *SOURCES,
     *SCHEDULE,
     *FLEET,
+    *CLUSTER,
 )

@@ -361,8 +361,12 @@ class Play:
             self._breach(f"a PUT of {uuid}, which has its outcome")
         self._look_at_edits(uuid)
         flying = sum(self.network._flying.values()) + 1
-        if flying > self.story.concurrency:
+        if flying > self._most_in_flight:
             self._breach(f"{flying} PUTs at once")
+
+    @property
+    def _most_in_flight(self) -> int:
+        return self.story.concurrency
 
     def _look_at_edits(self, uuid: str) -> None:
         """Check that no later edit is overwritten, except in the time between reading and sending (invariant 25)."""
@@ -469,14 +473,17 @@ class Play:
         for begin_at, planned_end, how in self.story.weather.outages:
             end = min(planned_end, self.network.calm_since)
             during = sum(begin_at <= moment < end for moment, _ in self.network.requests)
-            # In flight at the beginning, failures that make an outage, and probes at growing distances, of two
-            # questions each if the server can be reached; again for each process.
-            lives, questions = self.story.kills + self.story.disk_faults + 1, 1 if how == "refused" else 2
-            allowed = (
-                lives * (2 * self.story.concurrency + 10 + 7 * questions) + max(0.0, end - begin_at) / 45 * questions
-            )
-            if during > allowed:
+            if during > self._allowed_in_outage(max(0.0, end - begin_at), how):
                 self._breach(f"{during} requests in {end - begin_at:.0f} s of outage ({how})")
+
+    def _allowed_in_outage(self, seconds: float, how: str) -> float:
+        """Return how many requests an outage may cost.
+
+        These are those in flight at the beginning, failures that make an outage, and probes at growing distances, of
+        two questions each if the server can be reached; again for each process.
+        """
+        lives, questions = self.story.kills + self.story.disk_faults + 1, 1 if how == "refused" else 2
+        return lives * (2 * self.story.concurrency + 10 + 7 * questions) + seconds / 45 * questions
 
     def _digest(self) -> str:
         """Return the digest of everything in the ledger except the name of its directory."""

@@ -102,6 +102,7 @@ class Trial:
     def __init__(self, place: Path, server: Witness, mark: str, rows: int, rate: str) -> None:
         self.place = place
         self.server = server
+        self.rows = rows
         self.tool = Tool(place, server.environment)
         self.manifest = place / "m.csv"
         uuids = sorted(server.table())[:rows]

@@ -9,8 +9,10 @@ import pytest
 from tests.battery.bugs import unplantable
 from tests.battery.bugs_catalogue import BUGS
 from tests.battery.damage import damage
+from tests.battery.fleet import fleet
 from tests.battery.report import Record
 from tests.battery.simulation import play, simulation
+from tests.battery.simulation_cluster import simulation_cluster
 from tests.conftest import CORPORA, ROOT, corpus
 
 # Whole processes and forks have a test process of their own, the battery's, as in `make battery`.
@@ -34,6 +36,14 @@ def apart(name: str, size: int) -> None:
 
 def test_stories_in_virtual_time_end_well() -> None:
     hold(simulation(60, first=20_000, workers=1))
+
+
+def test_a_desk_and_its_workers_in_virtual_time_end_well() -> None:
+    hold(simulation_cluster(12, first=20_000, workers=1))
+
+
+def test_a_worker_of_a_real_cluster_is_killed_and_another_stopped() -> None:
+    hold(fleet(1, kinds=("a worker killed and one stopped",), dialects=("zstack",), workers=1))
 
 
 @pytest.mark.parametrize("seed", [3, 41, 97])

@@ -1,0 +1,111 @@
+"""A worker without a valid lease sends nothing, and its failures while it tries are told to the desk."""
+
+import asyncio
+import random
+from typing import Any
+
+from bulkimg.cluster.leased import LeasedPace, Permit
+from bulkimg.cluster.messages import Lease, Message
+from bulkimg.cluster.worker import Worker
+from bulkimg.credentials import Session
+from bulkimg.engine.connect import Ports
+from bulkimg.pace import FailureCause, Health, State
+from bulkimg.runtime import Runtime
+from bulkimg.settings import Settings
+from tests.virtual import run_virtual
+
+
+def lease(seconds: float = 2.0, rate: float | None = None, *, shut: bool = False) -> Lease:
+    return Lease(1, seconds, rate, 4, paused=False, shut=shut, retries=0, stopping=False)
+
+
+def _runtime() -> Runtime:
+    loop = asyncio.get_running_loop()
+    return Runtime(loop.time, loop.time, asyncio.sleep, random.Random(1))
+
+
+def test_nothing_begins_after_the_end_of_a_lease() -> None:
+    async def story() -> list[float]:
+        runtime, sent = _runtime(), []
+        permit = Permit(runtime.clock)
+        pace = LeasedPace(permit, runtime, adapts=False)
+
+        async def send() -> None:
+            while True:
+                await pace.admit()
+                sent.append(runtime.clock())
+                await asyncio.sleep(0.1)
+
+        task = asyncio.ensure_future(send())
+        for at in (1.0, 6.0):
+            await asyncio.sleep(at - runtime.clock())
+            pace.obey(lease())
+            permit.take(lease(), asked_at=at)
+        await asyncio.sleep(4)
+        task.cancel()
+        return sent
+
+    sent = run_virtual(story())
+    assert sent
+    assert all(1 <= at < 3 or 6 <= at < 8 for at in sent)
+
+
+def test_a_turn_that_comes_after_the_end_of_the_lease_is_not_used() -> None:
+    async def story() -> list[float]:
+        runtime, sent = _runtime(), []
+        permit = Permit(runtime.clock)
+        pace = LeasedPace(permit, runtime, adapts=False)
+        pace.obey(lease(rate=0.5))
+        permit.take(lease(rate=0.5), asked_at=0.0)
+
+        async def send() -> None:
+            await pace.admit()
+            sent.append(runtime.clock())
+
+        tasks = [asyncio.ensure_future(send()) for _ in range(3)]  # their turns are at 0, 2 and 4 s
+        await asyncio.sleep(20)
+        for task in tasks:
+            task.cancel()
+        return sent
+
+    assert [at < 2 for at in run_virtual(story())] == [True]
+
+
+def test_a_lease_counts_from_before_it_was_asked_for() -> None:
+    class SlowLink:
+        """The way to a desk that answers every message after 1.5 s."""
+
+        async def call(self, op: str, message: Message) -> dict[str, Any]:
+            await asyncio.sleep(1.5)
+            return {"lease": lease()._asdict()} if op == "renew" else {}
+
+        async def close(self) -> None:
+            pass
+
+    async def story() -> float:
+        runtime = _runtime()
+        settings = Settings.model_validate({"endpoint": "http://127.0.0.1:9"})
+        worker = Worker(SlowLink(), settings, Session("5" * 32), {}, Ports(runtime), runtime.clock)
+        task = asyncio.ensure_future(worker._keep_renewing())
+        await asyncio.sleep(1.6)
+        task.cancel()
+        return worker._permit.ends
+
+    assert run_virtual(story()) == 2.0
+
+
+def test_a_trial_that_fails_is_told_and_counts_against_its_row() -> None:
+    async def story() -> None:
+        pace = LeasedPace(Permit(lambda: 0.0), _runtime(), adapts=False)
+        pace.obey(lease(rate=1.0, shut=True))
+        failure = pace.breaker.record(pace.breaker.epoch, Health(State.SICK, "HTTP_502"))
+        assert pace.leased_breaker.trouble == ("HTTP_502", None)
+        pace.obey(lease(rate=1.0, shut=True))
+        assert pace.breaker.cause_of(failure) is FailureCause.ROW
+        pace.obey(lease(rate=1.0))
+        pace.leased_breaker.trouble = None
+        failure = pace.breaker.record(pace.breaker.epoch, Health(State.SICK, "HTTP_502"))
+        assert pace.leased_breaker.trouble is None  # one failure alone is no trouble
+        assert pace.breaker.cause_of(failure) is FailureCause.UNDECIDED
+
+    run_virtual(story())
