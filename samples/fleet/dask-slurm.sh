@@ -15,11 +15,14 @@
 set -euo pipefail
 
 file=$PWD/scheduler-$SLURM_JOB_ID.json
-trap 'kill $(jobs -p) 2>/dev/null; wait; rm -f "$file"' EXIT
+# Workers end first: without a scheduler they would wait for it.
+trap 'kill "$workers"; wait "$workers" || true; kill "$scheduler"; rm -f "$file"' EXIT
 trap 'kill -TERM "$desk"' TERM
 
 dask scheduler --port 0 --protocol tls --scheduler-file "$file" --no-dashboard &
-srun dask worker --scheduler-file "$file" --nthreads 1 --no-nanny --no-dashboard --death-timeout 60 &
+scheduler=$!
+srun dask worker --scheduler-file "$file" --nthreads 1 --no-dashboard --death-timeout 60 &
+workers=$!
 until [[ -s $file ]]; do sleep 1; done
 
 # The same job again (scontrol requeue) resumes its run.

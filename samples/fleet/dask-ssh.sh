@@ -15,12 +15,16 @@ shift
 here=$(hostname -f)
 scheduler="tls://$here:8786"
 
-trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+workers=()
+# Workers end first: without a scheduler they would wait for it.
+trap 'kill "${workers[@]}"; wait "${workers[@]}" || true; kill "$scheduler_process"' EXIT
 dask scheduler --host "$here" --port 8786 --protocol tls --no-dashboard &
+scheduler_process=$!
 for host in "$@"; do
   # -tt: the worker ends with this connection.
   # shellcheck disable=SC2029  # expanded here, as it should be
   ssh -tt "$host" "dask worker $scheduler --nthreads 1 --no-dashboard --death-timeout 60" </dev/null &
+  workers+=($!)
 done
 # Port 8790 is the desk's, which the workers reach.
 bulkimg run "$manifest" --yes --cluster "$scheduler" --desk "$here:8790" --run-id relabel --rate 50/s
