@@ -38,6 +38,8 @@ def parse_cluster(value: object) -> Place:
         if insecure or not 1 <= number <= MOST_LOCAL:
             raise ValueError(f"is not a number of local workers; write local:N, with 1 to {MOST_LOCAL}")
         return Place(local=number)
+    if re.match("local($|:)", rest, re.IGNORECASE):
+        raise ValueError(f"is not a number of local workers; write local:N, with 1 to {MOST_LOCAL}")
     if "://" not in rest:
         if not rest:
             raise ValueError(f"is no cluster; {_WRITE}")

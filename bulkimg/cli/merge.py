@@ -15,7 +15,7 @@ from bulkimg.report import Narrator
 Runs = Annotated[
     list[str],
     typer.Argument(
-        metavar="RUN...",
+        metavar="RUN",
         help="The runs of all shards: ids, their beginnings, or directories.",
         autocompletion=complete.runs,
     ),

@@ -27,12 +27,14 @@ from bulkimg.zstack.wire import new_job_uuid
 
 HELD_UP = 1.0  # seconds between two looks at the leases that show that this process was held up
 LONG_LOST = 30.0  # seconds after which a silent worker is lost even if this process is held up all the time
+TURN = 8.0  # seconds until other workers have the shares, where there are fewer shares than workers with rows
 TICK = 0.1  # seconds between two looks at the leases
 KEPT = 2.0  # seconds between two records of the workers
 TRIAL_RATE = 1.0  # requests a second while one worker tries whether the server is well again
 FIRST_WORKER = 60.0  # seconds until the first worker has to be here
 OTHERS = 3.0  # seconds for the other workers, when the first one was refused
 NO_WORKER = 60.0  # seconds without any worker until the run stops
+MOST_SHARES = 10_000
 FAREWELL = 5.0  # seconds in which workers log out
 MOST_ROWS = 500  # of one message
 
@@ -64,6 +66,7 @@ class Hall:
         ]
         self.is_over = False
         self._refused: list[str] = []
+        self._joined: dict[str, str] = {}  # ids by token: an answer may get lost
         self._looked_at = own.runtime.clock()
         self._changed = asyncio.Event()  # somebody has joined or was refused
 
@@ -118,14 +121,21 @@ class Hall:
         return answer
 
     def _join(self, message: Message) -> dict[str, Any]:
+        token = str(message.get("token", ""))
+        if token and (known := self._joined.get(token)) and self.crew.get(known):
+            return self._welcome(known)
         name = f"{message['host']}:{message['pid']}"
         if why := self._unfit(message):
             self.refuse(name, why)
             return {"refused": why}
         ends = self._runtime.clock() + LEASE
         key = self.crew.add(Member(name, message["host"], message["pid"], self._runtime.now(), ends))
+        self._joined[token] = key
         self._tell(name, "joined")
         self._changed.set()
+        return self._welcome(key)
+
+    def _welcome(self, key: str) -> dict[str, Any]:
         return {"worker": key, "action_key": self._action_key, "policy": asdict(policy_of(self._own.run.settings, 0))}
 
     def _unfit(self, message: Message) -> str:
@@ -149,23 +159,37 @@ class Hall:
     # -- leases ---------------------------------------------------------------------------------------------------------
 
     async def _renew(self, member: Member, key: str, message: Message) -> dict[str, Any]:
+        if self.is_over and member.held:  # it must begin nothing more
+            return {"gone": True, "over": True}
         self._take_in(member, key, message)
-        now = self._runtime.clock()
-        here, cap = self.crew.here, usable(self._pace.present_rate())
-        share, stopping = wanted(cap, here.index(member), len(here)), self._is_stopping
-        has_rows = bool(member.held) or (self.desk is not None and self.desk.has_more)
+        now, cap = self._runtime.clock(), usable(self._pace.present_rate())
+        has_rows = bool(member.held) or self._has_more
         sends = (self.desk is not None or self.is_over) and self.gate.may_send(key, now, has_rows=has_rows)
-        if not sends or here.index(member) >= self.crew.most:  # one row in flight each would be too many
-            share = 0.0
-        elif self.gate.is_shut:
-            share = min(share, TRIAL_RATE)
+        share = self._part(member, cap, now) if sends else 0.0
+        if self.gate.is_shut:
+            share = min(TRIAL_RATE, cap) if sends else 0.0
+        member.concurrency = most = 1 if self.gate.is_shut else self.crew.part_of(member)
         member.ends = now + LEASE
         number, member.rate = self._shares.grant(key, cap, share, message["holding"], member.ends, now)
         retries = 0 if not sends else min(1, message["retries"]) if self.gate.is_shut else self._retries(message)
-        member.concurrency = most = 1 if self.gate.is_shut else self.crew.part_of(member)
         rate = None if math.isinf(member.rate) else member.rate
-        lease = Lease(number, LEASE, rate, most, self._pace.is_paused, self.gate.is_shut, retries, stopping)
-        return {"lease": lease._asdict()}
+        paused, shut, stopping = self._pace.is_paused, self.gate.is_shut, self._is_stopping
+        return {"lease": Lease(number, LEASE, rate, most, paused, shut, retries, stopping)._asdict()}
+
+    def _part(self, member: Member, cap: float, now: float) -> float:
+        """Return the requests a second that a worker should have now."""
+        those = [one for one in self.crew.here if one.held]
+        shares = max(1, int(min(cap, self.crew.most, MOST_SHARES)))
+        if len(those) > shares:
+            those = turns(those, now)
+        elif self._has_more or self.is_over:
+            those += [one for one in self.crew.here if not one.held]
+        those = those[:shares]
+        return wanted(cap, those.index(member), len(those)) if member in those else 0.0
+
+    @property
+    def _has_more(self) -> bool:
+        return self.desk is not None and self.desk.has_more
 
     @property
     def _is_stopping(self) -> bool:
@@ -200,7 +224,7 @@ class Hall:
             return {"over": True}
         if self.desk is None or self.desk.is_stopping or self._runtime.clock() >= member.ends or not member.rate:
             return {"wait": self.desk is None or not self.desk.is_stopping}
-        soon = 8 * member.limit if math.isinf(member.rate) else int(member.rate * LEASE)
+        soon = 8 * member.limit if math.isinf(member.rate) else int(member.rate)
         rows = await self.desk.take(member, min(message["limit"], max(1, soon), MOST_ROWS))
         return {"rows": [list(row) for row in rows]}
 
@@ -245,7 +269,14 @@ class Hall:
         until = self._runtime.clock() + FAREWELL
         while self.crew.here and self._runtime.clock() < until:
             await self._runtime.sleep(TICK)
+            self.find_lost()
         await self.gate.close()
+
+
+def turns(holders: Sequence[Member], now: float) -> list[Member]:
+    """Return the workers that hold rows, first those whose turn it is: there may be more of them than shares."""
+    first = int(now / TURN) % len(holders)
+    return [*holders[first:], *holders[:first]]
 
 
 class Desk:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,18 +12,20 @@ from bulkimg.cluster.leased import LOOK_AGAIN, LeasedPace, LeasedStore, Permit
 from bulkimg.cluster.messages import RENEW, Lease, Link, LinkLost, Message
 from bulkimg.credentials import Credentials
 from bulkimg.engine.connect import Ports, Server, connected
-from bulkimg.errors import BulkimgError, Exit, UsageError
+from bulkimg.errors import BulkimgError, Exit, LoginRefused, TargetError, UsageError
 from bulkimg.meter import Meter
 from bulkimg.model import Event, Retrying
 from bulkimg.pace.slots import OwnSlots
 from bulkimg.settings import Settings
 from bulkimg.values import Limit
 from bulkimg.zstack import Client, HttpClient, log_out
+from bulkimg.zstack.wire import new_job_uuid
 
 LOOK = 0.05  # seconds between two looks whether a lease has to be renewed
 TRY_AGAIN = 0.3  # seconds between two tries to reach the desk
 DESERTED = 20.0  # seconds without a word of the desk until the worker ends
 MOST_EVENTS = 100
+LOGINS = 20  # tries to log in, each after the desk found the server well again
 
 
 class DeskGone(Exception):
@@ -64,11 +67,12 @@ class Worker:
         self._loop: Loop | None = None
         self._stopping = False
         self._id = ""
+        self._heard_at: float | None = None  # of the desk
         self._policy: dict[str, Any] = {}
 
     async def work(self) -> None:
         """Work until the run is over. Raises DeskGone, and UsageError where the desk refuses this worker."""
-        joined = await self._call("join", self._introduction)
+        joined = await self._call("join", {**self._introduction, "token": new_job_uuid(self._runtime.rng)})
         if refused := joined.get("refused"):
             raise UsageError(str(refused))
         self._id, self._policy = joined["worker"], joined["policy"]
@@ -135,7 +139,7 @@ class Worker:
 
     async def _serve(self, server: Server) -> str:
         """Send rows while there are any. Returns why no row of this worker can succeed, or ""."""
-        await server.auth.open()
+        await self._log_in(server)
         store = LeasedStore(self._call, self._runtime.sleep)
         while not store.is_over:
             if self._stopping or not await store.first(1):
@@ -155,6 +159,18 @@ class Worker:
             if ending and not self._stopping:
                 return ending.why
         return ""
+
+    async def _log_in(self, server: Server) -> None:
+        """Log in. A server that cannot be reached is the desk's to wait for. Raises LoginRefused."""
+        for number in itertools.count(1):
+            try:
+                await server.auth.open()
+                return
+            except TargetError as error:
+                if isinstance(error, LoginRefused) or number > LOGINS:
+                    raise
+                self._pace.leased_breaker.trouble = (str(error), None)
+                await self._runtime.sleep(TRY_AGAIN)
 
     def _as_policy(self) -> Policy:
         return Policy(**(self._policy | {"max_errors": Limit()}))  # the desk counts the errors
@@ -220,15 +236,17 @@ class Worker:
         """Send a message until the desk has answered it. The desk obeys a message once, however often it arrives."""
         number = self._numbers[op] = self._numbers.get(op, 0) + 1
         whole = {**message, "worker": self._id, "number": number}
-        since = self._boottime()
+        if self._heard_at is None:
+            self._heard_at = self._boottime()
         while True:
             try:
                 reply = await self._link.call(op, whole)
             except LinkLost:
-                if self._boottime() - since > DESERTED:
+                if self._boottime() - self._heard_at > DESERTED:
                     raise DeskGone(may_rejoin=False) from None
                 await self._runtime.sleep(TRY_AGAIN)
                 continue
+            self._heard_at = self._boottime()
             if reply.get("gone"):
                 raise DeskGone(may_rejoin=not reply.get("over"))
             return reply

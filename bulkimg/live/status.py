@@ -70,11 +70,16 @@ def _report(
             "started_at": iso_utc(ledger.meta("started_at") or ledger.meta("created_at") or time.time()),
             "exit_code": ledger.meta("exit_code"),
             "plugins": ledger.meta("plugins", []),
-            "workers": ledger.meta("workers", []),
+            "workers": [_present(worker, held=held) for worker in ledger.meta("workers", [])],
             "shards": ledger.meta("shards", []),
             "next": None if held else insight.following(ledger, directory),
         }
     ).as_json()
+
+
+def _present(worker: dict[str, Any], *, held: bool) -> dict[str, Any]:
+    """Return a worker as it is now: without a living desk none works."""
+    return worker if held or worker["state"] != "working" else worker | {"state": "lost", "in_flight": 0}
 
 
 def _asked(directory: RunDirectory) -> dict[str, Any] | None:

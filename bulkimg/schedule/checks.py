@@ -112,9 +112,22 @@ def _reasons(job: Job, kind: Kind, secrets: Mapping[str, Any], environ: Mapping[
     yield from _of_the_query(job)
     yield from _of_credentials(job, kind, secrets, environ)
     yield from _of_odd_names(job)
+    yield from _of_workers(job, kind)
     if kind != "k8s":
         yield from _of_access(job, secrets)
         yield from _of_programs(job, _SEARCHED[kind], secrets)
+
+
+def _of_workers(job: Job, kind: Kind) -> Iterator[str]:
+    """Refuse a cluster where it cannot be reached or started."""
+    place = job.settings.cluster
+    if place is None:
+        return
+    if kind != "cron":
+        what = "the unit" if kind == "systemd" else "the pod"
+        yield f"cluster: {what} is closed too tightly for a cluster's workers; leave it out of the job, or start the job with cron"
+    elif place.file and not Path(place.file).is_file():
+        yield f"cluster: there is no scheduler file {place.file}; start the scheduler first, or correct the path"
 
 
 def _only_here(environ: Mapping[str, str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from bulkimg import __version__
 from bulkimg.cluster.gate import ALL_ASKED, PATIENCE, Gate
 from bulkimg.pace.breaker import CircuitBreaker
 from bulkimg.runtime import Runtime
@@ -191,3 +192,55 @@ async def test_the_concurrency_of_all_workers_is_that_of_the_run(tmp_path: Path)
         assert (await second.renew())["concurrency"] == 1
         assert (await first.renew(in_flight=3))["concurrency"] == 4
         assert (await second.renew())["concurrency"] == 4
+
+
+async def test_every_worker_with_rows_has_its_turn_where_the_rate_is_too_low_for_all(tmp_path: Path) -> None:
+    async with office(tmp_path, rate=12) as scene:
+        workers = [await scene.worker() for _ in range(3)]
+        for _ in range(8):
+            scene.now[0] += 0.5
+            for worker in workers:
+                await worker.renew()
+        for worker in workers:
+            assert await worker.claim(1)
+        scene.hall._pace.rate.set(1.0)
+        had: set[str] = set()
+        for _ in range(100):
+            scene.now[0] += 0.5
+            leases = {worker.key: (await worker.renew())["rate"] for worker in workers}
+            assert sum(leases.values()) <= 12
+            had |= {key for key, rate in leases.items() if rate == 1.0}
+        assert had == {worker.key for worker in workers}
+
+
+async def test_a_worker_without_rows_leaves_its_share_to_the_others(tmp_path: Path) -> None:
+    async with office(tmp_path, rows=1, rate=12) as scene:
+        busy, idle = await scene.worker(), await scene.worker()
+        for _ in range(8):
+            scene.now[0] += 0.5
+            await busy.renew()
+            await idle.renew()
+        assert len(await busy.claim(5)) == 1
+        assert await idle.claim(5) == []
+        for _ in range(8):
+            scene.now[0] += 0.5
+            shares = [(await worker.renew())["rate"] for worker in (busy, idle)]
+        assert shares == [11.0, 0.0]
+
+
+async def test_a_worker_with_rows_begins_nothing_once_the_run_is_over(tmp_path: Path) -> None:
+    async with office(tmp_path) as scene:
+        worker = await scene.worker()
+        scene.now[0] += 1.5
+        await worker.renew()
+        assert await worker.claim(1)
+        scene.hall.is_over = True
+        assert await worker.say("renew") == {"gone": True, "over": True}
+
+
+async def test_a_worker_that_joins_twice_because_an_answer_was_lost_is_one(tmp_path: Path) -> None:
+    async with office(tmp_path) as scene:
+        said = {"host": "h", "pid": 1, "version": __version__, "origin": scene.hall._origin, "account": "", "token": "t"}
+        first, second = await scene.hall.handle("join", said), await scene.hall.handle("join", said)
+        assert first["worker"] == second["worker"]
+        assert len(scene.hall.crew.here) == 1

@@ -88,6 +88,7 @@ def test_a_time_that_cannot_be_is_refused_with_a_fix(job: Job, when: str, kind: 
         ({"more": "[rum]\nyes = true\n"}, {}, r"job.toml:\d+: unknown table"),
         ({"more": '[run]\nrate = "fast"\n'}, {}, r"job.toml:\d+"),
         ({"more": '[[hook]]\nat = "before-run"\nrun = ["no-such-program-anywhere"]\n'}, {}, "write its whole path"),
+        ({"more": '[run]\ncluster = "local:2"\n'}, {}, "closed too tightly for a cluster's workers"),
         ({"plugins": '["no-such-plugin"]'}, {}, "'no-such-plugin' is not installed .*install its package"),
     ],
 )  # fmt: skip
