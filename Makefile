@@ -77,7 +77,7 @@ bench: venv  ## measure speed (needs nginx, curl, GNU parallel)
 walk: venv  ## count the calls of one row, from its claim to its durable outcome
 	$(BIN)/python -m tests.bench.walk
 
-battery: venv  ## every reliability test at full size (39 minutes on 2 cores)
+battery: venv  ## every reliability test at full size (about an hour on 2 cores)
 	$(BIN)/python -m tests.battery
 
 dist: reference  ## wheel and sdist in dist/

@@ -66,7 +66,7 @@ class Hall:
         ]
         self.is_over = False
         self._refused: list[str] = []
-        self._joined: dict[str, str] = {}  # ids by token: an answer may get lost
+        self._joined: dict[str, dict[str, Any]] = {}  # answers, by the token of the joining
         self._looked_at = own.runtime.clock()
         self._changed = asyncio.Event()  # somebody has joined or was refused
 
@@ -122,20 +122,19 @@ class Hall:
 
     def _join(self, message: Message) -> dict[str, Any]:
         token = str(message.get("token", ""))
-        if token and (known := self._joined.get(token)) and self.crew.get(known):
-            return self._welcome(known)
+        if not token or token not in self._joined:  # another version may have none, and is refused
+            self._joined[token] = self._first_join(message)
+        return self._joined[token]
+
+    def _first_join(self, message: Message) -> dict[str, Any]:
         name = f"{message['host']}:{message['pid']}"
         if why := self._unfit(message):
             self.refuse(name, why)
             return {"refused": why}
         ends = self._runtime.clock() + LEASE
         key = self.crew.add(Member(name, message["host"], message["pid"], self._runtime.now(), ends))
-        self._joined[token] = key
         self._tell(name, "joined")
         self._changed.set()
-        return self._welcome(key)
-
-    def _welcome(self, key: str) -> dict[str, Any]:
         return {"worker": key, "action_key": self._action_key, "policy": asdict(policy_of(self._own.run.settings, 0))}
 
     def _unfit(self, message: Message) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Hashable
 
 from bulkimg.pace import WELL, Health, State
 from bulkimg.pace.breaker import CircuitBreaker
+from bulkimg.pace.health import SILENT
 from bulkimg.pace.pace import NOBODY
 
 PATIENCE = 3.0  # seconds in which a worker must have begun the trial
@@ -49,13 +50,18 @@ class Gate:
         if self._tester == worker and self._epoch is not None:
             epoch, self._epoch, self._tester = self._epoch, None, None
             self._breaker.record(epoch, health)
-        elif self._breaker.is_open:
-            return
-        elif seconds is None:
-            self._breaker.trip(why)
-        else:
+        elif seconds is not None:
+            self._take_trial_back()  # the server has asked for a longer wait
             self._breaker.record(NOBODY, health)
+        elif not self._breaker.is_open:
+            self._breaker.trip(why)
         self._reopen()
+
+    def _take_trial_back(self) -> None:
+        """Let the trial wait again, if no worker has it yet."""
+        if self._epoch is not None and self._tester is None:
+            epoch, self._epoch = self._epoch, None
+            self._breaker.record(epoch, SILENT)
 
     def well(self, worker: Hashable) -> None:
         """Take note that the server has answered a worker."""

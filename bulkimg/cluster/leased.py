@@ -57,7 +57,9 @@ class LeasedBreaker(CircuitBreaker):
         return self.epoch
 
     def _open(self, seconds: float, why: str) -> None:
-        self.trouble = (why, None if self._down else seconds)
+        asked = None if self._down else seconds
+        if self.trouble is None or (self.trouble[1] or 0) <= (asked or 0):  # the longest wait is reported
+            self.trouble = (why, asked)
         super()._open(0.0, why)
 
     def _give_up(self, why: str) -> None:

@@ -1,6 +1,6 @@
 """The messages between desk and workers: JSON objects, whose times are seconds and whose shapes are here.
 
-join   worker → desk  version, host, pid; then again with origin and account       → worker, or refused
+join   worker → desk  version, host, pid, origin, account, token                   → worker, or refused
 renew  worker → desk  what it did since the last time                              → a lease
 claim  worker → desk  how many rows                                                → rows, whose attempts are durable
 write  worker → desk  outcomes and ends of attempts                                → once they are durable

@@ -19,7 +19,6 @@ from bulkimg.pace.slots import OwnSlots
 from bulkimg.settings import Settings
 from bulkimg.values import Limit
 from bulkimg.zstack import Client, HttpClient, log_out
-from bulkimg.zstack.wire import new_job_uuid
 
 LOOK = 0.05  # seconds between two looks whether a lease has to be renewed
 TRY_AGAIN = 0.3  # seconds between two tries to reach the desk
@@ -72,7 +71,8 @@ class Worker:
 
     async def work(self) -> None:
         """Work until the run is over. Raises DeskGone, and UsageError where the desk refuses this worker."""
-        joined = await self._call("join", {**self._introduction, "token": new_job_uuid(self._runtime.rng)})
+        token = f"{self._runtime.rng.getrandbits(64):016x}"  # a joining that arrives twice is one
+        joined = await self._call("join", {**self._introduction, "token": token})
         if refused := joined.get("refused"):
             raise UsageError(str(refused))
         self._id, self._policy = joined["worker"], joined["policy"]

@@ -151,7 +151,7 @@ TESTS: dict[str, tuple[Test, int, str]] = {
     "load": (_load, 1_000_000, "rows of a manifest"),
     "campaign": (_campaign, 100_000, "images"),
     "simulation": (_simulation, 10_000, "seeds"),
-    "cluster": (_cluster, 1000, "seeds"),
+    "cluster": (_cluster, 800, "seeds"),
     "fleet": (_fleet, 3, "runs of each kind and dialect"),
     "machine": (_machine, 2000, "stories"),
     "kills": (_kills, 1000, "kills"),

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import trustme
 
+from bulkimg.cluster.worker import DESERTED
 from tests.battery.load import BUNCHED
 from tests.battery.report import Record
 from tests.battery.shares import in_processes
@@ -92,6 +93,12 @@ class Scene:
         workers = json.loads(found[0]) if found else []
         return [one["pid"] for one in workers if one["state"] == "working" and _is_alive(one["pid"])]
 
+    def wait_for_workers(self, number: int, desk: "subprocess.Popen[str]") -> list[int]:
+        """Wait until so many are in the ledger, which has them every two seconds, or until the desk has ended."""
+        while len(workers := self.workers()) < number and desk.poll() is None:
+            time.sleep(0.02)
+        return workers
+
     def send(self, pid: int, number: int) -> bool:
         try:
             os.kill(pid, number)
@@ -134,7 +141,7 @@ def killed_workers(scene: Scene) -> None:
 def killed_and_stopped(scene: Scene) -> None:
     """Kill one worker and stop another one for longer than its lease."""
     desk = scene.start(*scene.command("--cluster", "local:2"))
-    if scene.wait_for_puts(60, desk) and len(workers := scene.workers()) == 2:
+    if scene.wait_for_puts(10, desk) and len(workers := scene.wait_for_workers(2, desk)) == 2:
         scene.kills += scene.send(workers[0], signal.SIGKILL)
         scene.stop_for(workers[1], 2.2)
     scene.ended(desk)
@@ -297,7 +304,17 @@ def killed_scheduler_of_a_long_run(scene: Scene) -> None:
 
 
 def partition(scene: Scene) -> None:
-    """Cut workers off from their desk for 0.5 to 8 s: a proxy between them passes no bytes."""
+    """Cut two of three workers off from their desk for 0.5 to 8 s, once or twice."""
+    cut_off(scene, 1, [scene.rng.choice((0.5, 2.2, 4.0, 8.0)) for _ in range(scene.rng.randint(1, 2))])
+
+
+def long_partition(scene: Scene) -> None:
+    """Cut all workers off for longer than they wait for their desk. They are hired again."""
+    cut_off(scene, 0, [DESERTED + 6])
+
+
+def cut_off(scene: Scene, others: int, cuts: Sequence[float]) -> None:
+    """Let a proxy between workers and desk pass no bytes for so many seconds. `others`: workers that need no proxy."""
     with ExitStack() as stack:
         cluster = DaskCluster(scene, stack)
         desk_port, proxy_port = free_port(), free_port()
@@ -306,14 +323,15 @@ def partition(scene: Scene) -> None:
         )
         stack.callback(_end, proxy)
         _wait_for_port(proxy_port)
-        cluster.hire()
+        for _ in range(others):
+            cluster.hire()
         for _ in range(2):
             cluster.hire(through=(desk_port, proxy_port))
         options = ("--cluster", cluster.address, "--desk", f"127.0.0.1:{desk_port}")
         desk = scene.start(*scene.command(*options), env=cluster.env)
-        for _ in range(scene.rng.randint(1, 2)):
+        for seconds in cuts:
             if scene.wait_for_puts(len(scene.trial.puts) + scene.rng.randint(1, 60), desk):
-                scene.stop_for(proxy.pid, scene.rng.choice((0.5, 2.2, 4.0, 8.0)))
+                scene.stop_for(proxy.pid, seconds)
         scene.ended(desk)
 
 
@@ -389,8 +407,10 @@ KINDS: dict[str, Kind] = {
     "scheduler killed": killed_scheduler,
     "scheduler of a long run killed": killed_scheduler_of_a_long_run,
     "desk cut off from workers": partition,
+    "desk cut off from workers for long": long_partition,
     "a worker with a wrong clock": wrong_clock,
 }
+ONCE = ("scheduler of a long run killed", "desk cut off from workers for long")  # they take a minute or two
 
 
 def _trials(given: tuple[str, str, int, int]) -> Found:
@@ -428,7 +448,7 @@ def fleet(
 
 
 def _number(kind: str, trials: int) -> int:
-    return 1 if "long run" in kind else trials
+    return 1 if kind in ONCE else trials
 
 
 def _timed(given: tuple[str, str, int, int]) -> tuple[Found, float]:
@@ -439,6 +459,8 @@ def _timed(given: tuple[str, str, int, int]) -> tuple[Found, float]:
 def _record(kind: str, found: Sequence[Found], seconds: float) -> Record:
     troubles = [text for one in found for text in one.troubles]
     kills, stops = sum(one.kills for one in found), sum(one.stops for one in found)
+    if not kills + stops:
+        troubles.append("every run ended before anything was done to it")
     codes = sum((one.codes for one in found), Counter())
     notes = (
         f"{kills} kills, {stops} stops, {sum(one.rows for one in found):,} rows, {sum(one.puts for one in found):,} PUTs, executed "

@@ -13,7 +13,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -35,6 +35,7 @@ from bulkimg.pace.slots import OwnSlots
 from bulkimg.planner import Reader
 from bulkimg.runtime import Runtime
 from bulkimg.zstack import Answer, HttpClient, ImageApi
+from tests.battery.api import Call
 from tests.battery.disk import Died
 from tests.battery.frozen import ProcessLoop, SimProcess, nobody, present
 from tests.battery.network import Network
@@ -43,10 +44,11 @@ from tests.battery.shares import in_processes
 from tests.battery.simulation import InlineThread, Play, Story, make_up
 from tests.virtual import virtual_throttler
 from tests.windows import most_within
+from tests.zstack.raw import parts
 
 ANSWER = 5.0  # seconds until a worker that has no answer asks again, as in bulkimg.cluster.dask
 HIRE = 0.5  # seconds between two looks of the cluster for something to do
-LONGEST = 3600.0  # virtual seconds of one life; longer is a hang
+LONGEST = 6 * 3600.0  # virtual seconds of one life; longer is a hang. A proxy that passes no polls on costs hours
 LONGEST_OUTAGE = 120.0
 STARTS = 0.5  # seconds until a new process has read its programs
 DISTURBED = 60.0  # virtual seconds of a life in which its processes are killed, stopped and cut off
@@ -100,26 +102,49 @@ class SimClient(HttpClient):
             raise asyncio.CancelledError
         self._stage.look_at_lease(me)
         with nobody():
-            answered = asyncio.get_running_loop().create_task(self._stage.server.send_of(me, request))
-        return await asyncio.shield(answered)
+            flight = Flight(me)
+            answered = asyncio.get_running_loop().create_task(self._stage.server.send_of(flight, request))
+        try:
+            return await asyncio.shield(answered)
+        except asyncio.CancelledError:
+            flight.is_left = True
+            raise
 
     async def close(self) -> None:
         pass
 
 
+@dataclass(eq=False)
+class Flight:
+    """One request in flight. `is_left`: its sender has closed the connection; the server may be at work on it."""
+
+    sender: SimProcess | None
+    is_left: bool = False
+
+
 class ClusterNetwork(Network):
     """The server, which hears of several processes."""
 
-    sender: SimProcess | None = None  # of the request that begins
-    first_is_lost: Callable[[str], bool]
+    is_lost: Callable[[Flight], bool]
 
-    async def send_of(self, sender: SimProcess | None, request: bytes) -> Answer:
-        self.sender = sender
-        return await self.send(request)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._flights: defaultdict[str, list[Flight]] = defaultdict(list)  # PUTs, by image
+
+    async def send_of(self, flight: Flight, request: bytes) -> Answer:
+        call = Call.of(*parts(request))
+        if call.kind != "put":
+            return await self.send(request)
+        flights = self._flights[call.uuid]
+        flights.append(flight)
+        try:
+            return await self.send(request)
+        finally:
+            flights.remove(flight)
 
     def note_overlap(self, uuid: str) -> None:
         """What a lost worker has in flight nobody can take back; all others wait for the end of the one before."""
-        if not self.first_is_lost(uuid):
+        if not all(self.is_lost(flight) for flight in self._flights[uuid][:-1]):
             super().note_overlap(uuid)
 
 
@@ -266,9 +291,8 @@ class ClusterPlay(Play):
             asyncio.sleep,
         )
         self.network.late_to_hear = LEASE + GRACE if self._is_smooth else math.inf  # who knows of it may be cut off
-        self.server.first_is_lost = self._first_is_lost
+        self.server.is_lost = self._is_lost
         self.network.before_put = self._look_at_put
-        self._senders: dict[str, SimProcess | None] = {}  # of the last PUT of an image
         self._slots = OwnSlots()  # those of the machine, for one desk after the other
         self.links = random.Random(f"links {story.seed}")
         self.chance = random.Random(f"chance {story.seed}")
@@ -454,14 +478,11 @@ class ClusterPlay(Play):
                 f"{process.name} began a request {self.loop.time() - process.lease_ends:.3f} s after its lease"
             )
 
-    def _look_at_put(self, uuid: str, job: str) -> None:
-        super()._look_at_put(uuid, job)
-        self._before = self._senders.get(uuid)
-        self._senders[uuid] = self.server.sender
-
-    def _first_is_lost(self, uuid: str) -> bool:
-        first = self._before
-        return first is None or first.is_dead or (isinstance(first, SimWorker) and self.loop.time() > first.lease_ends)
+    def _is_lost(self, flight: Flight) -> bool:
+        process = flight.sender
+        if flight.is_left or process is None or process.is_dead:
+            return True
+        return isinstance(process, SimWorker) and self.loop.time() > process.lease_ends
 
     @property
     def _most_in_flight(self) -> int:

@@ -39,7 +39,7 @@ def test_stories_in_virtual_time_end_well() -> None:
 
 
 def test_a_desk_and_its_workers_in_virtual_time_end_well() -> None:
-    hold(simulation_cluster(12, first=20_000, workers=1))
+    hold(simulation_cluster(16, first=20_000, workers=1))
 
 
 def test_a_worker_of_a_real_cluster_is_killed_and_another_stopped() -> None:

@@ -57,8 +57,9 @@ class Speaker:
     key: str = ""
     numbers: dict[str, int] = field(default_factory=dict)
 
-    async def join(self) -> "Speaker":
+    async def join(self, token: str = "") -> "Speaker":
         said = {"host": "h", "pid": 1, "version": __version__, "origin": self.hall._origin, "account": ""}
+        said["token"] = token or f"token-{len(self.hall.crew.items())}"
         self.key = (await self.hall.handle("join", said))["worker"]
         await self.renew()
         return self

@@ -3,11 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from bulkimg import __version__
 from bulkimg.cluster.gate import ALL_ASKED, PATIENCE, Gate
 from bulkimg.pace.breaker import CircuitBreaker
 from bulkimg.runtime import Runtime
-from tests.cluster.office import office, outcome
+from tests.cluster.office import Speaker, office, outcome
 
 
 async def _turns(number: int = 10) -> None:
@@ -238,9 +237,32 @@ async def test_a_worker_with_rows_begins_nothing_once_the_run_is_over(tmp_path: 
         assert await worker.say("renew") == {"gone": True, "over": True}
 
 
-async def test_a_worker_that_joins_twice_because_an_answer_was_lost_is_one(tmp_path: Path) -> None:
+async def test_a_worker_that_asks_to_join_twice_has_joined_once(tmp_path: Path) -> None:
     async with office(tmp_path) as scene:
-        said = {"host": "h", "pid": 1, "version": __version__, "origin": scene.hall._origin, "account": "", "token": "t"}
-        first, second = await scene.hall.handle("join", said), await scene.hall.handle("join", said)
-        assert first["worker"] == second["worker"]
-        assert len(scene.hall.crew.here) == 1
+        first = await Speaker(scene.hall).join("a token")
+        again = await Speaker(scene.hall, numbers={"renew": 1}).join("a token")
+        other = await Speaker(scene.hall).join("another")
+        assert first.key == again.key != other.key
+        assert len(scene.hall.crew.here) == 2
+
+
+async def test_the_longest_wait_that_the_server_asks_any_worker_for_is_kept() -> None:
+    now = [0.0]
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+        await asyncio.sleep(0)
+
+    runtime = Runtime(clock=lambda: now[0], sleep=sleep)
+    gate = Gate(CircuitBreaker(runtime.clock, runtime.sleep, runtime.rng))
+    gate.trouble("a", "no answer", None)
+    await _turns(30)  # now a trial may be given out
+    asked_at = now[0]
+    gate.trouble("b", "HTTP_429", 60.0)
+    assert not gate.may_send("a", now[0])
+    await _turns(30)
+    assert now[0] >= asked_at + 60
+    assert gate.may_send("a", now[0])
+    await gate.close()
