@@ -23,6 +23,9 @@ Run = Annotated[
 ]
 
 
+SHARDS = 8  # most that are named
+
+
 @with_options("runs_dir", *SPEECH)
 def command(flags: Flags, run: Run = "last") -> None:
     """Reads only; never in the way of the run."""
@@ -53,6 +56,9 @@ def show(found: Mapping[str, Any]) -> None:
         screen.out(screen.table(lines) or "no rows")
         pace = f", {found['rows_per_s']}/s over the last minute of work" if found["rows_per_s"] else ""
         screen.out(f"{found['settled']:,} of {count(found['rows'], 'row')} settled{pace}")
+    if shards := found["shards"]:
+        more = f" and {len(shards) - SHARDS} more" if len(shards) > SHARDS else ""
+        screen.out(screen.one_line(f"merged from shards {', '.join(shards[:SHARDS])}{more}"))
     for line in worker_lines(found["workers"]):
         screen.out(screen.one_line(f"  {line}"))
     for cause in found["causes"]:

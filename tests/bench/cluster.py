@@ -61,7 +61,8 @@ def turn(url: str, manifest: Path, way: str) -> Turn:
         process = subprocess.Popen([sys.executable, "-m", "bulkimg", *words], env=environment, stdout=out)
         desk = workers = 0.0
         while process.poll() is None:
-            desk, workers = _processor(process.pid) or (desk, workers)
+            if now := _processor(process.pid):
+                desk, workers = now[0], max(workers, now[1])  # the workers end before the desk
             time.sleep(0.05)
         whole = time.perf_counter() - begun
     summary = json.loads((place / "out").read_bytes())
