@@ -108,7 +108,9 @@ class DaskCarriers:
         try:
             listener = await listen(at, self._serve, deserialize=False, **options)
         except (OSError, TypeError, ValueError) as error:
-            raise UsageError(f"--desk: {at} cannot be opened: {first_line(error)}; give --desk HOST:PORT") from None
+            raise UsageError(
+                f"--desk: {at} cannot be opened: {first_line(error)}; nothing was sent; give another --desk HOST:PORT"
+            ) from None
         self._stack.callback(listener.stop)
         return str(listener.contact_address)
 

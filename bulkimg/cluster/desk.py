@@ -59,11 +59,7 @@ class Hall:
             "leave": self._leave,
         }
         self.desk: Desk | None = None
-        # of earlier processes of this run
-        self.earlier: list[dict[str, Any]] = [
-            one | {"state": "lost" if one["state"] == "working" else one["state"], "in_flight": 0}
-            for one in own.run.ledger.meta("workers", [])
-        ]
+        self.earlier: list[dict[str, Any]] = own.run.ledger.meta("workers", [])  # of earlier processes of this run
         self.is_over = False
         self._refused: list[str] = []
         self._joined: dict[str, dict[str, Any]] = {}  # answers, by the token of the joining

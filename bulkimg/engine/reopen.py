@@ -61,6 +61,9 @@ def _reopened(directory: RunDirectory, ledger: Ledger, settings: Settings, *, pl
         when = timeline.last_sign_of_life(ledger)
         lost = RunEvent(when, "lost", "the process ended suddenly: it was killed, or the machine stopped")
         timeline.add(ledger, (), [lost])
+    if workers := ledger.meta("workers"):  # of a desk that is no more
+        gone = {"state": "lost", "in_flight": 0}
+        ledger.set_meta(workers=[one | gone if one["state"] == "working" else one for one in workers])
     if state != "done":
         ledger.set_meta(plan_only=False, admitted=False)
     if state != "done":

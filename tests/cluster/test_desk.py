@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from bulkimg.cluster.members import Member
 from bulkimg.credentials import Account, Session
 from bulkimg.engine.anew import create_undo
 from bulkimg.engine.reopen import resume_run, stored_settings
 from bulkimg.errors import Exit, UsageError
 from bulkimg.ledger import Ledger, RunDirectory
+from bulkimg.live import status_of
 from bulkimg.model import CanaryPassed, Summary
 from bulkimg.settings import Settings
 from tests.cluster.crew import Hired, Scene
@@ -309,3 +311,19 @@ async def test_a_row_whose_image_changes_meanwhile_is_a_conflict(tmp_path: Path,
     assert summary.counts["conflict"] >= 1
     assert summary.counts["conflict"] + summary.counts["updated"] == 60
     assert {server.images()[uuid]["name"] for uuid in victims} <= {"by another user", *wanted.values()}
+
+
+async def test_workers_of_a_killed_desk_are_lost_also_for_a_run_that_is_resumed_without_a_cluster(
+    tmp_path: Path, server: Server
+) -> None:
+    path, _ = manifest(tmp_path, server, "lost-desk", rows=5)
+    scene = Scene(tmp_path, server, workers=1)
+    run = scene.create(path)
+    member = Member("here:1", "here", 1, 1.0, state="working", in_flight=3)
+    run.ledger.set_meta(workers=[member.as_document()])
+    run.close()
+    directory = RunDirectory(scene.settings.runs_dir / run.directory.run_id)
+    assert [worker["state"] for worker in status_of(directory)["workers"]] == ["lost"]
+    resumed = resume_run(directory, scene.settings)
+    assert [(worker["state"], worker["in_flight"]) for worker in resumed.ledger.meta("workers")] == [("lost", 0)]
+    resumed.close()
