@@ -119,7 +119,7 @@ CASES: tuple[tuple[str, dict[str, Any]], ...] = (
 def table(world: World, times: int) -> list[str]:
     """Return the lines of the table."""
     lines = [
-        "| | half done, h | nine tenths, h | last, h | requests, million | outages | stopped for a person | deaths | rows asked about |",
+        "| | half, h | 9 of 10, h | last, h | requests, million | outages | stopped | deaths | rows asked about |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, changes in CASES:
