@@ -124,7 +124,7 @@ def _refuse(run: OpenRun, why: str) -> NoReturn:
 
 
 def offline_runs(given: str, source: str, asked: CommandContext, flags: Flags, place: str) -> list[OpenRun]:
-    """Load the manifest in a temporary place: one run, or one for each target. Nobody is notified, no hook runs.
+    """Load the manifest in a temporary place: one run, or one for each target. No message is sent, no hook runs.
 
     `given` is what the command line names: a job file, or the manifest `source` itself.
     """

@@ -22,7 +22,8 @@ from distributed.utils import get_ip
 from bulkimg import __version__
 from bulkimg.applier import Policy
 from bulkimg.cluster.access import own_access, sent_options
-from bulkimg.cluster.desk import Desk, Hall
+from bulkimg.cluster.desk import Desk
+from bulkimg.cluster.hall import Hall
 from bulkimg.cluster.local import local_cluster
 from bulkimg.cluster.messages import LinkLost, Message, packed, unpacked
 from bulkimg.cluster.reach import CONNECT, first_line, reached, security_for
@@ -127,7 +128,7 @@ class DaskCarriers:
         hired: dict[str, Any] = {}
         options = sent_options(self._own.run.settings)
         while True:
-            with suppress(Exception):  # without a scheduler nobody is hired; the workers that are here go on
+            with suppress(Exception):  # without a scheduler none is hired; the present workers continue
                 async with asyncio.timeout(CONNECT):
                     here = set((await client.scheduler.identity(n_workers=-1))["workers"])
                 for gone in set(hired) - here:

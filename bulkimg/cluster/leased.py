@@ -224,7 +224,7 @@ class LeasedStore:
                 for done in waiting:
                     if not done.done():
                         done.set_result(None)
-        except Exception:  # whoever waits for a future has got it
+        except Exception:  # the callers that wait have got it
             self._ops.clear()
             self._waiting.clear()
         finally:

@@ -59,7 +59,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Preparation:
-    """What a new worker process is told about this one: all but its main program.
+    """What a new worker process gets of this one: all but its main program.
 
     Python would run that program again in each worker, as it is, unless it begins with `if __name__ == "__main__"`. One
     that calls the library twice would then repeat its first run.

@@ -65,7 +65,7 @@ async def reached(address: str, security: Security | None) -> Client:
         except BaseException:
             await client.close()  # otherwise it warns that nothing has closed it
             raise
-    except Exception as error:  # what somebody else's port answers can raise anything
+    except Exception as error:  # an answer of another program can raise anything
         hint = (
             "check that its certificates are of the same authority"
             if _is_tls(error)

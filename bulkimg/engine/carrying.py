@@ -85,7 +85,7 @@ def check_cluster(settings: Settings) -> None:
 def _is_there(library: str) -> bool:
     try:
         return importlib.util.find_spec(library) is not None
-    except ImportError:  # by the import system of somebody else
+    except ImportError:  # raised by another import system
         return False
 
 

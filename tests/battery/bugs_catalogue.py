@@ -379,7 +379,7 @@ member.given_back.update(row.ordinal for row in rows)
 """, "tests/cluster/test_office.py -k given_back"),
     Bug("concurrency is a cap of all workers", "Crew.part_of", "min(self.most // len(here), self.most - used)", "self.most // len(here)", "tests/cluster/test_office.py -k concurrency"),
     Bug("a desk that was stopped reads first what workers have sent", "Hall.find_lost", "LONG_LOST if held_up else GRACE", "GRACE", "tests/cluster/test_office.py -k held_up"),
-    Bug("a desk that is held up all the time loses workers too", "desk.LONG_LOST", "", "1e9", "tests/cluster/test_office.py -k held_up"),
+    Bug("a desk that is held up all the time loses workers too", "hall.LONG_LOST", "", "1e9", "tests/cluster/test_office.py -k held_up"),
     Bug("what comes after the last row drives no worker away", "Hall._write", "member.held", "True", "tests/cluster/test_office.py -k drives_no"),
     Bug("a stop leaves no row unknown", "Desk._is_done", "any(member.held for member in self._hall.crew)", "False", "tests/cluster/test_desk.py -k stop"),
     Bug("a stop waits for rows that are being claimed", "Desk._is_done", "self._claiming.locked()", "False", "tests/cluster/test_office.py -k being_claimed"),

@@ -22,7 +22,8 @@ from typing import Any
 
 from bulkimg import AccessKey, Account, Session, __version__
 from bulkimg.applier import Policy
-from bulkimg.cluster.desk import Desk, Hall
+from bulkimg.cluster.desk import Desk
+from bulkimg.cluster.hall import Hall
 from bulkimg.cluster.messages import GRACE, LEASE, LinkLost, Message, packed, unpacked
 from bulkimg.cluster.worker import DeskGone, Worker
 from bulkimg.credentials import identity_of

@@ -11,7 +11,8 @@ from typing import Any
 
 from bulkimg import __version__
 from bulkimg.applier import Policy
-from bulkimg.cluster.desk import Desk, Hall
+from bulkimg.cluster.desk import Desk
+from bulkimg.cluster.hall import Hall
 from bulkimg.cluster.messages import LinkLost, Message, packed, unpacked
 from bulkimg.cluster.worker import DeskGone, Worker
 from bulkimg.credentials import Credentials, Session, identity_of

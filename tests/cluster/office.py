@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bulkimg import __version__
-from bulkimg.cluster.desk import Desk, Hall
+from bulkimg.cluster.desk import Desk
+from bulkimg.cluster.hall import Hall
 from bulkimg.cluster.messages import GRACE, LEASE
 from bulkimg.engine.carrying import Equipment, policy_of
 from bulkimg.engine.connect import pace_of
