@@ -44,7 +44,6 @@ class Desk:
         self._unsent: set[int] = set()  # ordinals of rows that were given back
         self._settling: set[int] = set()  # ordinals of rows whose outcomes are not durable yet; no worker holds them
         self._ending: Ending | None = None
-        self._drained_at = math.inf
         self._at_once = False
         self._failure: BaseException | None = None
 

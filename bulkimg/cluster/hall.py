@@ -25,7 +25,6 @@ TICK = 0.1  # seconds between two looks at the leases
 TRIAL_RATE = 1.0  # requests a second while one worker tries whether the server is well again
 FIRST_WORKER = 60.0  # seconds until the first worker has to be here
 OTHERS = 3.0  # seconds for the other workers, when the first one was refused
-MOST_SHARES = 10_000
 FAREWELL = 5.0  # seconds in which workers log out
 MOST_ROWS = 500  # of one message
 
@@ -55,7 +54,7 @@ class Hall:
         self._refused: list[str] = []
         self._joined: dict[str, dict[str, Any]] = {}  # answers, by the token of the joining
         self._looked_at = own.runtime.clock()
-        self._changed = asyncio.Event()  # somebody has joined or was refused
+        self._changed = asyncio.Event()  # a worker has joined or was refused
 
     # -- workers --------------------------------------------------------------------------------------------------------
 
@@ -165,7 +164,7 @@ class Hall:
     def _part(self, member: Member, cap: float, now: float) -> float:
         """Return the requests a second that a worker should have now."""
         those = [one for one in self.crew.here if one.held]
-        shares = max(1, int(min(cap, self.crew.most, MOST_SHARES)))
+        shares = max(1, int(min(cap, self.crew.most)))
         if len(those) > shares:
             those = turns(those, now)
         elif self._has_more or self.is_over:

@@ -61,6 +61,7 @@ class Worker:
         self._pace = LeasedPace(self._permit, self._runtime, adapts=settings.adaptive)
         self._meter = Meter()
         self._told: tuple[dict[tuple[str, str], int], dict[int, int], float, int] = ({}, {}, 0.0, 0)
+        self._reported = self._told  # with the report that is under way
         self._events: list[Retrying] = []
         self._numbers: dict[str, int] = {}
         self._loop: Loop | None = None

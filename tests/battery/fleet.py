@@ -278,7 +278,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def killed_scheduler(scene: Scene, *options: str) -> None:
-    """Kill the scheduler. The run goes on with workers that stay, or ends so that it can be resumed."""
+    """Kill the scheduler. The run continues with workers that stay, or ends so that it can be resumed."""
     with ExitStack() as stack:
         cluster = DaskCluster(scene, stack)
         for _ in range(3):

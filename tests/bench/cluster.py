@@ -21,6 +21,7 @@ from bulkimg.credentials import Session
 from tests.bench import nginx
 from tests.bench.__main__ import write_rows
 from tests.bench.sections import keep, machine
+from tests.bench.ways import children
 from tests.cluster import crew
 from tests.conftest import ROOT, Server
 
@@ -73,10 +74,7 @@ def turn(url: str, manifest: Path, way: str) -> Turn:
 def _processor(pid: int) -> tuple[float, float] | None:
     """Return the seconds of processor that the process and its present children have used."""
     try:
-        children = [
-            child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-        ]
-        return _seconds(pid), sum(_seconds(int(child)) for child in children)
+        return _seconds(pid), sum(_seconds(child) for child in children(pid))
     except (OSError, IndexError, ValueError):
         return None
 

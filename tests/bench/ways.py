@@ -91,7 +91,7 @@ def two_killed_workers(place: Path, server: Server) -> str:
     def kill() -> None:
         nonlocal killed
         while not over.wait(EVERY):
-            workers = [pid for pid in _children(desk.pid) if "spawn_main" in _words(pid)]
+            workers = [pid for pid in children(desk.pid) if "spawn_main" in _words(pid)]
             if workers and server.puts():
                 os.kill(workers[killed % len(workers)], signal.SIGKILL)
                 killed += 1
@@ -106,7 +106,8 @@ def two_killed_workers(place: Path, server: Server) -> str:
     return f"{killed} workers killed"
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Return the present child processes of all threads of a process."""
     with contextlib.suppress(OSError):
         tasks = Path(f"/proc/{pid}/task").iterdir()
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]

@@ -104,9 +104,9 @@ async def test_a_worker_without_its_desk_sends_nothing_after_its_lease(tmp_path:
         nonlocal cut_at
         wire.cut = True
         cut_at = time.time()
-        asyncio.get_running_loop().call_later(5.0, mend)
+        asyncio.get_running_loop().call_later(5.0, connect)
 
-    def mend() -> None:
+    def connect() -> None:
         wire.cut = False
 
     before, puts = len(server.requests()), len(server.puts())

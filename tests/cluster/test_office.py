@@ -48,7 +48,7 @@ async def test_a_message_that_comes_twice_or_late_is_obeyed_once(tmp_path: Path)
         first = await worker.say("claim", 1, limit=2)
         assert await worker.say("claim", 1, limit=2) == first
         row = (await worker.say("claim", 2, limit=1))["rows"][0]
-        assert not (await worker.say("claim", 1, limit=2)).get("rows")  # nobody would carry them
+        assert not (await worker.say("claim", 1, limit=2)).get("rows")  # no worker would carry them
         again = ["again", row[0], 2, "f" * 32, 1.0]
         await worker.say("write", 1, ops=[again])
         await worker.say("write", 1, ops=[again])
@@ -174,7 +174,7 @@ async def test_trouble_stops_all_workers_but_one_and_the_trial_is_passed_on() ->
     gate.idle("b", now[0])
     assert not gate.may_send("a", now[0])
     assert not gate.may_send("b", now[0])
-    now[0] += ALL_ASKED + 0.1  # nobody else is there
+    now[0] += ALL_ASKED + 0.1  # no other worker is there
     assert gate.may_send("a", now[0])
     gate.well("a")
     assert all(gate.may_send(name, now[0]) for name in "abc")
