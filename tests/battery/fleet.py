@@ -373,7 +373,7 @@ def judge(scene: Scene, found: Found, dialect: str) -> None:
     tried = Tried("fleet")
     scene.trial.check(tried)
     log = scene.trial.log
-    moments = sorted(line["mono"] for line in log if line["kind"] == "request")
+    moments = sorted(line["arrived"] for line in log if line["kind"] == "request")
     most = most_within(1.0, moments)
     if most > RATE + BUNCHED:
         scene.troubles.append(f"{most} requests within a second, {RATE} may be")

@@ -382,7 +382,7 @@ def _judge_clock(trial: Trial, ran: Ran, tried: Tried) -> None:
     tried.code = ran.code
     if ran.traceback or ran.code:
         tried.troubles.append(f"exit {ran.code}: {last_line(ran)} {frame(ran)}")
-    times = [line["mono"] for line in trial.log if line["kind"] == "request"]
+    times = sorted(line["arrived"] for line in trial.log if line["kind"] == "request")
     if (most := most_within(1.0, times)) > RATE + BUNCHED:
         tried.troubles.append(f"{most} requests in one second")
     reached = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0

@@ -3,9 +3,10 @@
 The witness writes every request to its own log, synced, before it executes it. The same log says when a change was
 applied and when an answer ended. It shares no code with bulkimg and imports none of it.
 
-Lines of the log, by "kind": request (number, connection, method, path, query, job, scheme, credential's sha256, body,
-sha256), applied (request, uuid, job), end (request, how, fault, left), mark (name), outage, recovery. All have `at`
-(seconds since the epoch) and `mono` (the monotonic clock, the same for every process of the machine).
+Lines of the log, by "kind": request (number, connection, arrived, method, path, query, job, scheme, credential's sha256,
+body, sha256), applied (request, uuid, job), end (request, how, fault, left), mark (name), outage, recovery. All have `at`
+(seconds since the epoch) and `mono` (the monotonic clock, the same for every process of the machine). `arrived` is of that
+clock too: when the kernel received the request, however late the witness read it.
 """
 
 import argparse

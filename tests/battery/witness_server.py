@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.arrival import StampingSocket
 from tests.battery import witness_faults, witness_lies  # noqa: F401 - they fill the table of faults
 from tests.battery.api import Call, Reply
 from tests.battery.witness_api import WitnessApi
@@ -31,13 +32,14 @@ class Log:
         line = {"kind": kind, "at": time.time(), "mono": time.monotonic(), **facts}
         os.write(self._descriptor, json.dumps(line).encode() + b"\n")
 
-    def request(self, connection: int, request: Call) -> None:
+    def request(self, connection: int, arrived: float, request: Call) -> None:
         scheme, credential = request.authorization
         shows_body = request.method in ("PUT", "POST") and not request.path.endswith("/login")
         self.note(
             "request",
             number=request.number,
             connection=connection,
+            arrived=arrived,
             method=request.method,
             path=request.path,
             query=request.query,
@@ -69,6 +71,7 @@ class Server:
         self._listener: asyncio.Server | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._serving: set[asyncio.Task[None]] = set()
+        self._arrived: dict[int, float] = {}
 
     @property
     def url(self) -> str:
@@ -81,8 +84,10 @@ class Server:
             reader = Reader(MOST_HEAD)
             return asyncio.StreamReaderProtocol(reader, lambda r, w: self._start(reader, w))
 
-        self._listener = await loop.create_server(protocol, "127.0.0.1", self.port, backlog=1024)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        listener = StampingSocket.listening(self.port)
+        self._arrived = listener.arrived
+        self._listener = await loop.create_server(protocol, sock=listener, backlog=1024)
+        self.port = listener.getsockname()[1]
 
     async def close(self) -> None:
         """Accept no more connections, and end those that are open."""
@@ -95,7 +100,9 @@ class Server:
 
     def _start(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
         self._accepted += 1
-        task = asyncio.get_running_loop().create_task(self._serve(Connection(self._accepted, reader, writer)))
+        task = asyncio.get_running_loop().create_task(
+            self._serve(Connection(self._accepted, reader, writer, self._arrived))
+        )
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
@@ -117,7 +124,7 @@ class Server:
         self._numbers += 1
         request = replace(request, number=self._numbers)
         how, rule = "gone", None
-        self.log.request(connection.number, request)
+        self.log.request(connection.number, connection.arrived, request)
         try:
             image = self._image_of(request)
             if self.outage:

@@ -8,6 +8,7 @@ import contextlib
 import socket
 import struct
 import time
+from collections.abc import Mapping
 
 from tests.battery.api import Call
 
@@ -35,11 +36,17 @@ class Reader(asyncio.StreamReader):
 class Connection:
     """One accepted connection. After `fin` or `reset` it takes no more requests."""
 
-    def __init__(self, number: int, reader: Reader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, number: int, reader: Reader, writer: asyncio.StreamWriter, arrived: Mapping[int, float]) -> None:
         self.number = number
         self.open = True
+        self._arrived, self._descriptor = arrived, writer.get_extra_info("socket").fileno()
         self._reader = reader
         self._writer = writer
+
+    @property
+    def arrived(self) -> float:
+        """When the kernel received the latest bytes, of the monotonic clock."""
+        return self._arrived[self._descriptor]
 
     @property
     def left(self) -> float | None:

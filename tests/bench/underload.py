@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import sqlite3
-import struct
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.arrival import ask_for_stamps, stamp
 from tests.battery.api import Call, inventory
 from tests.bench.sections import machine
 from tests.conftest import ROOT
@@ -30,7 +30,6 @@ from tests.windows import most_within
 from tests.zstack.raw import parts
 
 RATE = 1_000
-_TIMESTAMPS = 35  # SO_TIMESTAMPNS of Linux
 PART, BUSY_PARTS = 15.0, 4  # seconds, and how many of them
 SPACING, CAUGHT_UP = 1.017 / RATE, 0.020  # seconds between slots, and for how long one is valid after its moment
 
@@ -74,7 +73,7 @@ class Receiver:
         self._loop.add_reader(sys.stdin.fileno(), ended.cancel)
         with socket.create_server(("127.0.0.1", 0), backlog=1024) as server:
             server.setblocking(False)
-            server.setsockopt(socket.SOL_SOCKET, _TIMESTAMPS, 1)  # accepted sockets inherit it
+            ask_for_stamps(server)
             self._loop.add_reader(server, self._accept, server)
             print(server.getsockname()[1], flush=True)
             while not ended.done():
@@ -103,7 +102,7 @@ class Receiver:
             now = time.time()
             self._buffers[connection] = b""
             self.read.append(now)
-            self.kernel.append(_moment(extra) or now)
+            self.kernel.append(stamp(extra))
             connection.send(inventory(call.uuid, call.wanted).wire())
 
 
@@ -113,15 +112,6 @@ def _request(data: bytes) -> Call | None:
         return None
     call = Call.of(*parts(data))
     return call if len(call.body) == int(call.headers.get("content-length", -1)) else None
-
-
-def _moment(extra: list[tuple[int, int, bytes]]) -> float:
-    """Return when the kernel got the last bytes, in seconds since the epoch; 0 if it is not known."""
-    for level, kind, data in extra:
-        if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMPS):
-            seconds, nanoseconds = struct.unpack("qq", data[:16])
-            return float(seconds + nanoseconds / 1e9)
-    return 0.0
 
 
 async def receive() -> None:
