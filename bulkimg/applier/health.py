@@ -1,9 +1,9 @@
 """Judge the server's health by an answer (pure), and report it to the pace."""
 
-from bulkimg.pace import SILENT, WELL, Health, Pace, State
+from bulkimg.pace import RATE_LIMITED, SILENT, WELL, Health, Pace, State
 from bulkimg.zstack import Answer
 from bulkimg.zstack.rules import Move, rule_for_status
-from bulkimg.zstack.wire import error_of
+from bulkimg.zstack.wire import TURN_LOST, error_of
 
 _TELLS_NOTHING = frozenset({"TLS", "BODY_TOO_LARGE"})
 
@@ -42,9 +42,13 @@ class Paced:
     def __init__(self, pace: Pace) -> None:
         self.admit = pace.admit
         self.admit_probe = pace.admit_probe
+        self.begin = pace.begin
         self._pace = pace
 
     def record(self, epoch: int, answer: Answer | None) -> int:
         if answer is not None and answer.status == 200 and answer.quota is None:
             return self._pace.record(epoch, WELL)
+        if answer is not None and answer.failure == TURN_LOST:
+            self._pace.give_back(epoch)
+            return RATE_LIMITED
         return self._pace.record(epoch, health_of(answer))

@@ -41,7 +41,7 @@ class Next(Enum):
 class Verdict(NamedTuple):
     """What follows, and the evidence.
 
-    `streak`: what Gate.heard said of a PUT that met trouble.
+    `failure_id`: what the pace returned for a PUT that met trouble.
     """
 
     next: Next

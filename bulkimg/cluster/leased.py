@@ -119,6 +119,9 @@ class LeasedPace(Pace):
                 return epoch
             self.give_back(epoch)  # its turn came too late
 
+    async def begin(self, epoch: int) -> bool:
+        return await super().begin(epoch) and self._permit.is_valid
+
     async def admit_probe(self) -> int:
         while True:
             await self._permit.valid()

@@ -18,7 +18,7 @@ from bulkimg.model import Event, Retrying
 from bulkimg.pace.slots import OwnSlots
 from bulkimg.settings import Settings
 from bulkimg.values import Limit
-from bulkimg.zstack import Client, HttpClient, log_out
+from bulkimg.zstack import log_out
 
 LOOK = 0.05  # seconds between two looks whether a lease has to be renewed
 TRY_AGAIN = 0.3  # seconds between two tries to reach the desk
@@ -51,10 +51,7 @@ class Worker:
         self._settings = settings
         self._credentials = credentials
         self._introduction = introduction
-        self._ports = replace(
-            ports, slots=lambda target: OwnSlots(), connect=self._connect
-        )  # the desk divides the rate
-        self._connects = ports.connect
+        self._ports = replace(ports, slots=lambda target: OwnSlots())  # the desk divides the rate
         self._runtime = ports.runtime
         self._boottime = boottime
         self._permit = Permit(boottime)
@@ -113,13 +110,6 @@ class Worker:
             await asyncio.gather(task, return_exceptions=True)
             renewing.result()
         return task.result()
-
-    def _connect(self, settings: Settings, now: Callable[[], float]) -> Client:
-        """Make the client. Making a connection takes time, so it looks at the lease again before it writes."""
-        client = self._connects(settings, now)
-        if isinstance(client, HttpClient):
-            client.before_writing = self._permit.valid
-        return client
 
     def _listen_to_the_desk(self, server: Server) -> None:
         """Let the desk decide whether the server is well again."""

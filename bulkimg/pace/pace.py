@@ -20,7 +20,7 @@ SLOW_START = 0.1  # share of the rate in the first second after an outage; it do
 class Pace:
     """Pace all requests of a run.
 
-    Call `admit` before every request of any kind and `record` after it. `concurrency` bounds the rows in flight. Rate
+    Call `admit` before every request of any kind, `begin` before its first byte and `record` after it. `concurrency` bounds the rows in flight. Rate
     and concurrency can change at any time. The clock (monotonic seconds), sleep and random generator are arguments.
     """
 
@@ -76,6 +76,15 @@ class Pace:
             await self._sleep(seconds)
         self._sent()
         return NOBODY
+
+    async def begin(self, epoch: int) -> bool:
+        """Return whether an admitted request, which has its connection now, may be sent.
+
+        A connection may take seconds. The breaker may have opened meanwhile; then the request has lost its turn.
+        """
+        if not self.rate.is_unlimited:
+            await self.rate.check()
+        return not self.breaker.is_open or epoch == NOBODY or self.breaker.is_trial(epoch)
 
     async def _passed_in_turn(self) -> int:
         epoch = await self.breaker.passed()

@@ -1,8 +1,10 @@
 """Cap the requests a second. Slots spread them evenly, and asyncio-throttle checks every second.
 
 By itself, asyncio-throttle lets a whole second's requests go at once, polls once per waiter, and serves waiters in no
-order (docs/dev/adr/0009-evenly-spaced-slots.md). Behind the slots it sees one waiter at a time and is the second check.
-It holds a request that the slots let through after the process was stopped for a moment, or after the rate was lowered.
+order (docs/dev/adr/0009-evenly-spaced-slots.md). Behind the slots it sees one waiter at a time and is the second check,
+when the request has its connection. It holds a request that the slots let through after the process was stopped for a
+moment, after the rate was lowered, or some time before its connection was made: connections that a server accepts late
+are there all at once.
 """
 
 import asyncio
@@ -25,6 +27,7 @@ FEWEST = 20  # requests a second; below this rate the throttler counts single re
 # another second.
 MANY = 200
 KEPT_BACK = 0.006
+TENTH = 0.15  # share of a second's requests that may be sent within a tenth of it, and one more
 
 UNLIMITED = 500.0  # requests a second that `slow_down` takes a share of when the rate is unlimited
 
@@ -32,7 +35,7 @@ UNLIMITED = 500.0  # requests a second that `slow_down` takes a share of when th
 class RateLimiter:
     """Admit at most `per_second` requests in any second, evenly spaced, first come first served.
 
-    `inf` admits at once.
+    Call `admit` for the turn of a request, and `check` before its first byte. `inf` admits at once.
     """
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +44,9 @@ class RateLimiter:
         self._parts = 1.0  # the rate of all of them together, as a multiple of this one's
         self._clock = clock
         self._throttler = Throttler(rate_limit=1)
+        self._tenth = Throttler(rate_limit=1, period=0.1)
         self._turn = asyncio.Lock()
+        self._last_check = asyncio.Lock()
         self._alarm: asyncio.Future[None] | None = None
         self._share = 1.0
         self.is_unlimited = False  # every request is admitted at once
@@ -85,12 +90,15 @@ class RateLimiter:
         if not math.isinf(present):
             self._throttler.rate_limit, self._throttler.period = guard(present)
             # At least 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
-            self._throttler.retry_interval = max(0.001, min(0.005, self._throttler.period / 50))
+            self._tenth.rate_limit = math.floor(TENTH * present) + 1
+            self._tenth.retry_interval = self._throttler.retry_interval = max(
+                0.001, min(0.005, self._throttler.period / 50)
+            )
         if self._alarm:
             _ring(self._alarm)
 
     async def admit(self) -> None:
-        """Return when one more request may go out. A cancelled waiter uses no slot."""
+        """Return when it is one more request's turn. A cancelled waiter uses no slot."""
         if math.isinf(self.present):
             return
         async with self._turn:
@@ -100,8 +108,14 @@ class RateLimiter:
                     if not seconds:
                         break
                     await self._sleep_or_change(seconds)
-            if not math.isinf(self.present):
-                await self._throttler.acquire()
+
+    async def check(self) -> None:
+        """Return when a request whose turn it was may be sent: at once, unless the last second or tenth had enough."""
+        if math.isinf(self.present):
+            return
+        async with self._last_check:
+            await self._tenth.acquire()
+            await self._throttler.acquire()
 
     async def _sleep_or_change(self, seconds: float) -> None:
         """Sleep for so many seconds, or until the rate changes."""

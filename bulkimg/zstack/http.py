@@ -23,7 +23,7 @@ from yarl import URL
 
 from bulkimg.errors import UsageError
 from bulkimg.zstack.limits import parse_rate_limit, parse_retry_after
-from bulkimg.zstack.wire import Answer
+from bulkimg.zstack.wire import TURN_LOST, Answer
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -39,7 +39,7 @@ _TELLING = frozenset(b"RrXx")  # first letters of Retry-After, RateLimit and X-R
 
 
 class HttpClient:
-    """Send requests to one origin. `base` is its URL; `timeout` is seconds from the call to an answer's last byte.
+    """Send requests to one origin. `base` is its URL; `timeout` is seconds to an answer's last byte.
 
     `now` is seconds since the epoch. `authority` is what `read_authority` returned; None trusts the system's.
     """
@@ -54,20 +54,33 @@ class HttpClient:
         self._idle: deque[tuple[float, Connection]] = deque()  # since when; the newest is used first
         self._deadlines: dict[ResponseHandler, float] = {}  # of the requests without an answer
         self._alarm: asyncio.TimerHandle | None = None  # one for all of them: it rings at the earliest deadline
-        self.before_writing: Callable[[], Awaitable[None]] | None = None  # awaited when a request has its connection
 
-    async def send(self, request: bytes) -> Answer:
-        """Send one request (wire.py formats it). Return its answer, or why there is none."""
-        deadline = self._loop.time() + self._timeout
-        sent = False
+    async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer:
+        """Send one request (wire.py formats it). Return its answer, or why there is none.
+
+        `begin` is awaited when there is a connection. Its time does not count. If it returns False, nothing is sent.
+        """
+        called, sent = self._loop.time(), False
         try:
             connection = self._unused() or await self._connect()
-            if self.before_writing:
-                await self.before_writing()
+            left = called + self._timeout - self._loop.time()
+            if not await self._begins(connection, begin):
+                return Answer(None, failure=TURN_LOST, detail="it may not be sent any more", sent=False)
             sent = True
-            return await self._exchange(connection, request, deadline)
+            return await self._exchange(connection, request, self._loop.time() + left)
         except Exception as error:
             return _failed(error, sent=sent)
+
+    async def _begins(self, connection: "Connection", begin: Callable[[], Awaitable[bool]]) -> bool:
+        """Return whether the request may be sent. If not, the connection is kept for another one."""
+        try:
+            begins = await begin()
+        except BaseException:
+            connection.close()
+            raise
+        if not begins:
+            self._idle.append((self._loop.time(), connection))
+        return begins
 
     def _unused(self) -> "Connection | None":
         """Return an open connection without unexpected bytes in it, if there is one."""

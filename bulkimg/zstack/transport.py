@@ -2,13 +2,14 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
 from bulkimg.meter import Meter
 from bulkimg.zstack.redaction import Redactor
-from bulkimg.zstack.wire import Answer, RequestWriter
+from bulkimg.zstack.wire import TURN_LOST, Answer, RequestWriter
 
 # Every path we ever ask for (docs/dev/reliability.md, invariant 22).
 # A group's name is the kind of a request, for the meter.
@@ -19,17 +20,25 @@ _PATHS = re.compile(
 
 
 class Client(Protocol):
-    """Puts requests on the wire: HttpClient, or a simulation's network."""
+    """Puts requests on the wire: HttpClient, or a simulation's network.
 
-    async def send(self, request: bytes) -> Answer: ...
+    `begin` is awaited when the request has its connection. If it returns False, no byte is sent, and the failure is
+    TURN_LOST.
+    """
+
+    async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer: ...
     async def close(self) -> None: ...
 
 
 class Pacing(Protocol):
-    """Admits requests, and hears what came of each: once, None when it was given up."""
+    """Admits requests, and hears what came of each: once, None when it was given up.
+
+    `begin` is the last word, when the request has its connection: whether it may be sent still.
+    """
 
     async def admit(self) -> int: ...
     async def admit_probe(self) -> int: ...
+    async def begin(self, epoch: int) -> bool: ...
     def record(self, epoch: int, answer: Answer | None) -> int: ...
 
 
@@ -69,15 +78,18 @@ class Transport:
     ) -> Answer:
         """One request, after the pace admits it. `headers` is called at that moment, so signatures are fresh.
 
-        `probe`: the gate's own question, which a closed gate does not hold.
+        `probe`: the gate's own question, which a closed gate does not hold. One that loses its turn waits for another.
         """
-        epoch = await (self._pacing.admit_probe() if probe else self._pacing.admit())
-        try:
-            line = headers()
-        except BaseException:
-            self._pacing.record(epoch, None)
-            raise
-        return await self.send(epoch, method, path, line, body, _query(query))
+        while True:
+            epoch = await (self._pacing.admit_probe() if probe else self._pacing.admit())
+            try:
+                line = headers()
+            except BaseException:
+                self._pacing.record(epoch, None)
+                raise
+            answer = await self.send(epoch, method, path, line, body, _query(query))
+            if answer.failure != TURN_LOST:
+                return answer
 
     async def send(
         self, epoch: int, method: str, path: str, headers: str, body: bytes | None, query: str = ""
@@ -88,12 +100,14 @@ class Transport:
         answer: Answer | None = None
         begun = self._clock()
         try:
-            answer = await self._client.send(self._writer.request(method, path + query, headers, body))
+            request = self._writer.request(method, path + query, headers, body)
+            answer = await self._client.send(request, partial(self._pacing.begin, epoch))
         finally:
             failure_id = self._pacing.record(epoch, answer)
             ended = self._clock()
-            answered = answer is not None and answer.status is not None
-            self.meter.add(str(known.lastgroup), failure_id if answered else 1, ended - begun, ended)
+            if answer is None or answer.failure != TURN_LOST:
+                answered = answer is not None and answer.status is not None
+                self.meter.add(str(known.lastgroup), failure_id if answered else 1, ended - begun, ended)
         if answer.status is not None:
             self.reached, self.date = True, answer.date
         return answer._replace(failure_id=failure_id) if failure_id else answer

@@ -84,12 +84,15 @@ def new_job_uuid(rng: random.Random) -> str:
     return f"{bits:032x}"
 
 
+TURN_LOST = "TURN_LOST"  # the failure of a request that may not be sent any more when its connection is there
+
+
 class Answer(NamedTuple):
     """What the wire said to one request: a complete HTTP answer, or why there is none.
 
     `status` is None when there is no complete answer; then `failure` names why, and `sent` says whether bytes may have
     gone out. It is never taken from an exception. `retry_after` is seconds from now, when the header said so; `quota` is
-    (requests the server still takes, seconds until it takes more). `streak` is what the pace made of it (Gate.heard).
+    (requests the server still takes, seconds until it takes more). `failure_id` is what the pace returned for it.
     It is judged as it came; what is kept of it is redacted first (redaction.py).
     `location` is where a redirect leads, which is never followed; `date` is the server's clock, as its header says.
     """

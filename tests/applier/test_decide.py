@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any, get_args
 
 import pytest
@@ -186,7 +187,8 @@ class Recorder:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
 
-    async def send(self, request: bytes) -> Answer:
+    async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer:
+        assert await begin()
         self.sent.append(request)
         return Answer(200)
 

@@ -5,7 +5,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -42,13 +42,17 @@ class Desk:
         fields: Fields = NAMED,
         before: Fields | None = None,
         shows: Fields | None = None,
+        connects: Sequence[float] = (),
     ) -> None:
-        """`before`: what the plan saw of every image; `shows`: what every image shows now."""
+        """`before`: what the plan saw of every image; `shows`: what every image shows now.
+
+        `connects`: the seconds that the connections of the first requests take.
+        """
         self.happened: list[tuple[str, str]] = []  # (what, the job's uuid, or the row's line)
         self.moments: dict[str, list[float]] = {}  # when it happened
         self.outcomes: list[Outcome] = []
         self._rows = rows
-        self._puts, self._polls = list(puts), list(polls)
+        self._puts, self._polls, self._connects = list(puts), list(polls), list(connects)
         self._fields, self._before, self._shows = fields, before, shows or before or {}
         self.bodies: list[Fields] = []  # of the PUTs
         self._loop = asyncio.get_running_loop()
@@ -69,7 +73,10 @@ class Desk:
 
     # -- the server -----------------------------------------------------------------------------------------------------
 
-    async def send(self, request: bytes) -> Answer:
+    async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer:
+        await asyncio.sleep(self._connects.pop(0) if self._connects else 0)
+        if not await begin():
+            return Answer(None, failure="TURN_LOST", sent=False)
         await asyncio.sleep(0.01)
         head, _, body = request.decode().partition("\r\n\r\n")
         if found := re.match(r"PUT /zstack/v1/images/(\w+)/actions", head):
@@ -187,6 +194,22 @@ def test_a_row_whose_turn_comes_late_is_compared_again_before_it_is_sent() -> No
     assert len(puts) == 3
     for put in puts:
         assert any(put - FRESH <= look <= put for look in looks)
+
+
+def test_a_row_whose_connection_is_there_when_the_breaker_is_open_waits_and_is_compared_again() -> None:
+    async def story() -> Desk:
+        look, first, second = 0.0, 0.0, 5.0
+        desk = Desk(2, puts=[WAIT], before={"name": "old"}, connects=[look, first, second])
+        assert await desk.run(2) is None
+        return desk
+
+    desk = told(story)
+    assert sorted((one.status, one.attempts) for one in desk.outcomes) == [(Status.UPDATED, 2)] * 2
+    refused, *later = desk.moments["put"]
+    assert len(later) == 2, "the second row sends nothing at 5 s"
+    assert all(put >= refused + 100 for put in later)
+    assert all(any(put - FRESH <= look <= put for look in desk.moments["look"]) for put in later)
+    assert len({job for what, job in desk.happened if what == "put"}) == 2, "no job is used"
 
 
 def test_only_what_differs_now_is_sent() -> None:

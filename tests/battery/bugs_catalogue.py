@@ -103,6 +103,9 @@ PACE = (
     Bug("the start after an outage is slow", "Pace._start_slowly", "", "self._reopened = None"),
     Bug("what is left of a quota is not passed", "Pace.record", "health.quota[0] <= self._out", "health.quota[0] < 0"),
     Bug("a request that is not sent is given back", "Pace._passed_in_turn", "self.breaker.record(epoch, SILENT)", "None"),
+    Bug("what has its connection when the breaker is open is not sent", "Pace.begin", "return ...", "return True", "tests/pace/test_pace.py -k lost_its_turn"),
+    Bug("connections that are there all at once do not break the rate", "Pace.begin", "await self.rate.check()", "None", "tests/zstack/test_late_connections.py -k rate"),
+    Bug("connections that are there all at once do not break a tenth's rate", "RateLimiter.check", "await self._tenth.acquire()", "None", "tests/pace/test_rate.py -k at_once"),
     Bug("the rate is a hard cap", "rate.STRETCH", "", "0.5"),
     Bug("two processes share one rate", "SharedSlots.take", "os.pwrite(self._file, _KEPT.pack(slot, spacing), 0)", "None"),
     Bug("errors never speed a run up", "AdaptiveConcurrency.landed", "signal is LoadSignal.WELL", "True"),
@@ -112,6 +115,8 @@ ZSTACK = (
     Bug("a status is the server's own, never an exception's", "HttpClient.send", "_failed(error, sent=sent)", "Answer(400, sent=sent) if isinstance(error, HttpProcessingError) else _failed(error, sent=sent)"),
     Bug("the HTTP client does not send twice", "HttpClient._exchange", "transport.write(request)", "transport.write(request + request)"),
     Bug("an answer nobody asked for does not shift the next", "HttpClient._unused", "protocol is not None and protocol.is_connected() and not protocol.should_close", "protocol is not None and protocol.is_connected()"),
+    Bug("a request that lost its turn sends nothing", "HttpClient.send", "if not await self._begins(connection, begin): ...", "await self._begins(connection, begin)", "tests/zstack/test_late_connections.py -k lost_turn"),
+    Bug("a request that is given up before it begins closes its connection", "HttpClient._begins", "connection.close()", "pass", "tests/zstack/test_late_connections.py -k given_up"),
     Bug("an idle connection has no parser", "HttpClient._exchange", "protocol._parser = None", "pass"),
     Bug("a deadline aborts the transport", "HttpClient._expire", "protocol.transport.abort()", "None", "tests/zstack/test_timing.py -k deadline"),
     Bug("a request has a deadline", "HttpClient._exchange", "self._watch(protocol, deadline)", "None", "tests/zstack/test_timing.py -k deadline"),
@@ -124,7 +129,7 @@ ZSTACK = (
     Bug("a dead session costs one login", "_AccountSession.renew", "if dead != self.ticket: ...", "if False: ...", "tests/journeys/test_faults.py -k one_login"),
     Bug("a refused login is not tried for ever", "_AccountSession.renew", "if self._refused: ...", "if False: ...", "tests/journeys/test_bad_servers.py -k login"),
     Bug("secrets that are echoed are not written down", "Redactor._replaced", "self._secrets", "()", "tests/journeys/test_bad_servers.py -k echoes"),
-    Bug("what happens to be a password is judged as it was said", "Transport.send", "await self._client.send(...)", "self.redactor.answer(await self._client.send(...))", "tests/journeys/test_bad_servers.py -k password"),
+    Bug("what happens to be a password is judged as it was said", "Transport.send", "await self._client.send(request, ...)", "self.redactor.answer(await self._client.send(request, partial(self._pacing.begin, epoch)))", "tests/journeys/test_bad_servers.py -k password"),
 )  # fmt: skip
 
 PLANNER = (
@@ -345,6 +350,7 @@ CLUSTER = (
     Bug("a share rests for a second before another worker has it", "shares.REST", "", "0.0", "tests/cluster/test_shares.py"),
     Bug("the shares of all workers sum up to the rate", "Shares.grant", "min(wanted, free)", "wanted", "tests/cluster/test_shares.py"),
     Bug("nothing begins after the end of a lease", "Permit.is_valid", "self._rate > 0 and self._clock() < self.ends", "self._rate > 0", "tests/cluster/test_leased.py -k lease"),
+    Bug("what has its connection after the end of a lease is not sent", "LeasedPace.begin", "self._permit.is_valid", "True", "tests/cluster/test_leased.py -k connection"),
     Bug("what is admitted after the end of a lease is not sent", "LeasedPace.admit", "self._permit.is_valid", "True", "tests/cluster/test_leased.py -k turn"),
     Bug("a lease counts from before it was asked for", "Worker._keep_renewing", "self._permit.take(lease, asked_at)", "self._permit.take(lease, self._boottime())", "tests/cluster/test_leased.py -k asked"),
     Bug("what a lost worker held is asked about first", "desk._interrupted", "row._replace(interrupted=True, doubtful=True)", "row", "tests/cluster/test_office.py -k asked_about"),

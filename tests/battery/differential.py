@@ -24,7 +24,7 @@ from bulkimg.zstack.wire import Answer, RequestWriter
 from tests.battery.answers import mutated
 from tests.battery.report import Record
 from tests.battery.shares import in_processes
-from tests.zstack.raw import Raw, Reply, http, raw_server
+from tests.zstack.raw import Raw, Reply, at_once, http, raw_server
 from tests.zstack.reference import Session
 
 NOW = 1_800_000_000.0  # the time for both clients, so that a date is the same number of seconds for both
@@ -53,7 +53,7 @@ class Ours:
     async def send(self, method: str, target: str, headers: dict[str, str], body: bytes | None = None) -> Answer:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         try:
-            return await self._client.send(self._writer.request(method, target, lines, body))
+            return await self._client.send(self._writer.request(method, target, lines, body), at_once)
         except Exception as error:  # nothing that a server sends may raise
             return Answer(None, failure=type(error).__name__)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bulkimg.zstack import Answer
+from bulkimg.zstack.wire import TURN_LOST
 from tests.battery.api import ZSTACK, Api, Call, Reply, error, inventory
 from tests.zstack.raw import parts
 
@@ -44,6 +45,7 @@ class Weather:
     outages: tuple[tuple[float, float, str], ...] = ()
     sessions_die: tuple[float, ...] = ()
     edits: tuple[tuple[float, str], ...] = ()  # (when, image): another user changes its platform
+    stalls: tuple[tuple[float, float], ...] = ()  # (begin, end): connections asked for meanwhile are there at its end
     deaf_to: str = ""  # a kind of query that a proxy never passes on: "api-jobs" or "images"
 
 
@@ -104,7 +106,21 @@ class Network(Api):
         self.calm_since = min(self.calm_since, self._clock())
         self.weather = Weather(self.weather.dialect, self.weather.service, edits=self.weather.edits)
 
-    async def send(self, request: bytes) -> Answer:
+    async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer:
+        await self.connected()
+        if not await begin():
+            return Answer(None, failure=TURN_LOST, sent=False)
+        return await self.serve_wire(request)
+
+    async def connected(self) -> None:
+        """Return when a connection is there."""
+        now = self._clock()
+        for begin, end in self.weather.stalls:
+            if begin <= now < end:
+                await self._sleep(end - now)
+
+    async def serve_wire(self, request: bytes) -> Answer:
+        """Return the answer to a request whose bytes have been sent."""
         call = Call.of(*parts(request))
         now = self._clock()
         self.edit()

@@ -41,6 +41,7 @@ from tests.battery.network import EDITED, KINDS, Network, Weather, row_of
 from tests.battery.report import Record
 from tests.battery.shares import in_processes
 from tests.virtual import VirtualLoop, virtual_throttler
+from tests.windows import most_within
 
 EPOCH = 1_795_435_200.0  # 2026-11-23 12:00:00 UTC, the start of virtual time
 LIVES = 6
@@ -110,6 +111,8 @@ def make_up(seed: int) -> Story:
     edits = tuple(
         (looks.choice((looks.uniform(0, 3), looks.uniform(0, 90))), f"{looks.randint(1, 40):032x}") for _ in range(6)
     )
+    connects = random.Random(f"stalls {seed}")
+    stalls = [(begin, begin + connects.choice((0.2, 0.7, 2))) for begin in (connects.uniform(0, 12) for _ in range(8))]
     deaf_to = random.Random(f"deaf {seed}").choice((*[""] * 8, "api-jobs", "images"))
     return Story(
         seed,
@@ -127,6 +130,7 @@ def make_up(seed: int) -> Story:
             outages=tuple(outages),
             sessions_die=tuple(rng.uniform(0, 20) for _ in range(rng.choice((0, 1, 2)))) if account else (),
             edits=edits if survey and looks.random() < 0.5 else (),
+            stalls=tuple(stalls) if connects.random() < 0.4 else (),
             deaf_to=deaf_to,
         ),
     )
@@ -265,6 +269,7 @@ class Play:
         opened = resume_run(RunDirectory(self.run), self.settings)
         self.network.holds.clear()  # a new process does not know the requests of an earlier one
         self.at_its_end = False
+        earlier = len(self.network.requests)
         disk = Disk(opened.ledger.db, die_at=ending.die_at, fail_at=ending.fail_at, late=ending.late)
         opened.ledger.db = disk  # type: ignore[assignment] # it has what the ledger uses
         try:
@@ -280,8 +285,15 @@ class Play:
             opened.ledger.db = disk.connection
             opened.close()
         self._remember_outcomes()
+        self._check_rate(earlier)
         if disk.begun_after_failure:
             self._breach("a transaction was begun after the disk had failed")
+
+    def _check_rate(self, earlier: int) -> None:
+        """Check that no second of the life that begins with this request holds more than the rate (invariant 11)."""
+        most = most_within(1.0 - 1e-6, [at for at, _ in self.network.requests[earlier:]])
+        if most > self.settings.rate:
+            self._breach(f"{most} requests within a second, {self.settings.rate:g} may be")
 
     def _carry(self, opened: Any, disk: Disk, kill_after: float) -> None:
         death = self.loop.create_future()

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,7 +35,8 @@ from bulkimg.ledger import Writer
 from bulkimg.pace.slots import OwnSlots
 from bulkimg.planner import Reader
 from bulkimg.runtime import Runtime
-from bulkimg.zstack import Answer, HttpClient, ImageApi
+from bulkimg.zstack import Answer, ImageApi
+from bulkimg.zstack.wire import TURN_LOST
 from tests.battery.api import Call
 from tests.battery.disk import Died
 from tests.battery.frozen import ProcessLoop, SimProcess, nobody, present
@@ -88,16 +89,16 @@ def wires_of(seed: int) -> Wires:
     )
 
 
-class SimClient(HttpClient):
+class SimClient:
     """The way of one process to the simulated server, which works on when the process is stopped or dead."""
 
     def __init__(self, stage: "ClusterPlay") -> None:
         self._stage = stage
-        self.before_writing = None
 
-    async def send(self, request: bytes) -> Answer:
-        if self.before_writing:
-            await self.before_writing()
+    async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer:
+        await self._stage.server.connected()
+        if not await begin():
+            return Answer(None, failure=TURN_LOST, sent=False)
         me = present()
         if me is not None and me.is_buried:
             raise asyncio.CancelledError
@@ -135,11 +136,11 @@ class ClusterNetwork(Network):
     async def send_of(self, flight: Flight, request: bytes) -> Answer:
         call = Call.of(*parts(request))
         if call.kind != "put":
-            return await self.send(request)
+            return await self.serve_wire(request)
         flights = self._flights[call.uuid]
         flights.append(flight)
         try:
-            return await self.send(request)
+            return await self.serve_wire(request)
         finally:
             flights.remove(flight)
 

@@ -28,6 +28,7 @@ async def sent(rate: RateLimiter, seconds: float) -> list[float]:
     async def wait() -> None:
         while time.monotonic() < end:
             await rate.admit()
+            await rate.check()
             moments.append(time.monotonic())
 
     await asyncio.gather(*(wait() for _ in range(64 if rate.per_second > 20 else 2)))

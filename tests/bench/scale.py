@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
@@ -29,7 +30,8 @@ SIZES = (10_000, 100_000, 1_000_000, 10_000_000)  # the last one takes half an h
 class Stub:
     """Answer at once as a server that has executed everything."""
 
-    async def send(self, request: bytes) -> Answer:
+    async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer:
+        assert await begin()
         uuid = request.split(b"/actions", 1)[0][-32:]
         await asyncio.sleep(0)
         return Answer(200, b'{"inventory":{"uuid":"%b","name":"new","platform":"Linux"}}' % uuid)

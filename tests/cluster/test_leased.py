@@ -13,6 +13,7 @@ from bulkimg.pace import FailureCause, Health, State
 from bulkimg.runtime import Runtime
 from bulkimg.settings import Settings
 from tests.virtual import run_virtual
+from tests.windows import most_within
 
 
 def lease(seconds: float = 2.0, rate: float | None = None, *, shut: bool = False) -> Lease:
@@ -48,6 +49,51 @@ def test_nothing_begins_after_the_end_of_a_lease() -> None:
     sent = run_virtual(story())
     assert sent
     assert all(1 <= at < 3 or 6 <= at < 8 for at in sent)
+
+
+def test_a_request_whose_connection_comes_after_the_end_of_the_lease_has_lost_its_turn() -> None:
+    async def story() -> tuple[bool, bool]:
+        runtime = _runtime()
+        permit = Permit(runtime.clock)
+        pace = LeasedPace(permit, runtime, adapts=False)
+        pace.obey(lease())
+        permit.take(lease(), asked_at=0.0)
+        epoch = await pace.admit()
+        await asyncio.sleep(1.9)
+        in_time = await pace.begin(epoch)
+        await asyncio.sleep(0.2)
+        return in_time, await pace.begin(epoch)
+
+    assert run_virtual(story()) == (True, False)
+
+
+def test_requests_of_an_earlier_lease_count_in_the_next_one() -> None:
+    """They wait for their connections from one lease to the other, and are not sent beyond its rate."""
+
+    async def story() -> list[float]:
+        runtime, sent = _runtime(), []
+        permit = Permit(runtime.clock)
+        pace = LeasedPace(permit, runtime, adapts=False)
+
+        async def send() -> None:
+            while runtime.clock() < 9:
+                epoch = await pace.admit()
+                if runtime.clock() < 5:
+                    await asyncio.sleep(5 - runtime.clock())
+                if await pace.begin(epoch):
+                    sent.append(runtime.clock())
+
+        tasks = [asyncio.ensure_future(send()) for _ in range(12)]
+        for at in (0.5, 4.9, 6.4, 7.9):
+            await asyncio.sleep(at - runtime.clock())
+            permit.take(lease(rate=20), asked_at=at)
+            pace.obey(lease(rate=20))
+        await asyncio.gather(*tasks)
+        return sent
+
+    sent = run_virtual(story())
+    assert len(sent) >= 60
+    assert most_within(1.0, sent) <= 20
 
 
 def test_a_turn_that_comes_after_the_end_of_the_lease_is_not_used() -> None:

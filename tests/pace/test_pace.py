@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bulkimg.pace import Pace
+from bulkimg.pace import SILENT, WELL, Health, Pace, State
 from tests.windows import most_within
 
 
@@ -17,7 +17,7 @@ async def test_the_cap_holds_in_every_second_and_in_every_tenth(rate: int, secon
 
     async def take() -> None:
         while time.monotonic() < end:
-            await pace.admit()
+            await pace.begin(await pace.admit())
             times.append(time.monotonic())
 
     end = time.monotonic() + seconds
@@ -48,3 +48,19 @@ async def test_a_cancelled_waiter_takes_nothing_and_the_rate_changes_live() -> N
         waiter.cancel()
     pace.rate.set(math.inf)
     await asyncio.wait_for(pace.admit(), 0.5)
+
+
+async def test_a_request_whose_connection_comes_when_the_breaker_is_open_has_lost_its_turn() -> None:
+    pace = Pace(math.inf, 4)
+    early, late = await pace.admit(), await pace.admit()
+    assert await pace.begin(early)
+    pace.record(early, Health(State.ASKED, "HTTP_429", 0.02))
+    assert not await pace.begin(late)
+    pace.give_back(late)
+    trial = await pace.admit()
+    assert await pace.begin(trial), "the trial is what the breaker waits for"
+    probe = await pace.admit_probe()
+    assert await pace.begin(probe), "the breaker asks by itself"
+    pace.record(probe, SILENT)
+    pace.record(trial, WELL)
+    assert pace.requests == 3, "what is not sent is not counted"

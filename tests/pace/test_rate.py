@@ -30,6 +30,7 @@ async def send(
     async def one() -> None:
         while loop.time() < until:
             await rate.admit()
+            await rate.check()
             sent.append(loop.time())
             if stalls and stalls.random() < 0.005:
                 loop.now += stalls.uniform(0, 0.2)  # type: ignore[attr-defined] # the loop is virtual
@@ -63,6 +64,31 @@ def test_a_process_that_stands_still_now_and_then_does_not_send_it_all_at_once_a
     sent = sent_at(per_second, 10, random.Random(1))
     assert most_within(1.0, sent) <= per_second
     assert most_within(0.1, sent) <= 0.12 * per_second + 1
+
+
+@pytest.mark.parametrize("per_second", [5, 20, 60, 997])
+def test_requests_whose_connections_are_there_all_at_once_are_not_sent_at_once(per_second: float) -> None:
+    """A server that accepts no connection for three seconds, then all of them."""
+
+    async def work() -> list[float]:
+        loop = asyncio.get_running_loop()
+        rate, sent = RateLimiter(per_second, loop.time), list[float]()
+
+        async def one() -> None:
+            while loop.time() < 8:
+                await rate.admit()
+                if 2 < loop.time() < 5:
+                    await asyncio.sleep(5 - loop.time())
+                await rate.check()
+                sent.append(loop.time())
+
+        await asyncio.gather(*(one() for _ in range(50)))
+        return sent
+
+    sent = run_virtual(work())
+    assert most_within(1.0, sent) <= per_second
+    assert most_within(0.1, sent) <= 0.15 * per_second + 1
+    assert sum(5 <= at < 8 for at in sent) >= 0.97 * per_second * 3 - 1, "the rate is reached again"
 
 
 def test_it_changes_at_any_moment_and_no_second_holds_more_than_either_rate_allows() -> None:

@@ -5,7 +5,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,8 @@ class Server:
     asked: list[Query] = field(default_factory=list)
     good: Api = field(default_factory=lambda: Api(table=IMAGES))
 
-    async def send(self, request: bytes) -> Answer:
+    async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer:
+        assert await begin()
         call = Call.of(*parts(request))
         self.asked.append(call.asked)
         await asyncio.sleep(0)

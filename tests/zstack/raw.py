@@ -26,6 +26,11 @@ def parts(request: bytes) -> tuple[str, str, dict[str, str], bytes]:
     return method, target, dict(line.split(": ", 1) for line in lines), body
 
 
+async def at_once() -> bool:
+    """Let a request be sent as soon as it has its connection."""
+    return True
+
+
 Reply = Callable[[Raw, asyncio.StreamWriter], Awaitable[bool]]
 
 

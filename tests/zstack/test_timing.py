@@ -8,7 +8,7 @@ import pytest
 
 from bulkimg.zstack.http import MOST_INTERIM, HttpClient
 from bulkimg.zstack.wire import Answer, RequestWriter
-from tests.zstack.raw import Raw, Reply, http, raw_server
+from tests.zstack.raw import Raw, Reply, at_once, http, raw_server
 
 Send = Callable[[], Awaitable[Answer]]
 
@@ -17,7 +17,7 @@ def sender(url: str, timeout: float) -> tuple[HttpClient, Send]:
     """Return a client, and a call that sends one PUT with it."""
     client = HttpClient(url, timeout=timeout, now=time.time)
     request = RequestWriter(url).request("PUT", "/v1/images", "", b"{}")
-    return client, lambda: client.send(request)
+    return client, lambda: client.send(request, at_once)
 
 
 def in_parts(*parts: bytes, then: bytes = b"") -> Reply:
@@ -147,7 +147,7 @@ async def test_a_server_that_closes_while_we_write_gives_no_answer() -> None:
     async with server, asyncio.timeout(10):
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         client = HttpClient(url, timeout=5, now=time.time)
-        answer = await client.send(RequestWriter(url).request("PUT", "/v1/images", "", b" " * (8 << 20)))
+        answer = await client.send(RequestWriter(url).request("PUT", "/v1/images", "", b" " * (8 << 20)), at_once)
         assert (answer.status, answer.failure, answer.sent) == (None, "NO_ANSWER", True)
         await client.close()
 

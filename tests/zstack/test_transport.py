@@ -31,6 +31,9 @@ class Unpaced:
 
     admit_probe = admit
 
+    async def begin(self, epoch: int) -> bool:
+        return True
+
     def record(self, epoch: int, answer: Answer | None) -> int:
         self.told.append(answer)
         return 0
