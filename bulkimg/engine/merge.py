@@ -28,7 +28,10 @@ _OWN = frozenset({
     *PACE, "shard", "results", "job_name", "notify", "hook", "keep", "profile", "plugins", "note", "ca_file", "require_tls",
     "max_errors", "max_changes", "allow_field", "canary", "manifest",
 })  # fmt: skip
-_SAME = {"sha256": "manifest", "columns": "manifest's columns", "identity": "account", "plugins": "plugins"}
+_SAME = {
+    "sha256": "manifest", "rows_sha256": "manifest", "columns": "manifest's columns", "identity": "account",
+    "plugins": "plugins",
+}  # fmt: skip
 _COPIED = (
     "manifest", "manifest_path", "sha256", "query_sha256", "columns", "left_out", "has_expectations", "blank_records",
     "first_blank", "remarks", "identity", "action_key", "plugins",
@@ -143,17 +146,17 @@ def check_alike(parts: Sequence[Part]) -> None:
         if other := seen.get(part.shard.index):
             raise RunRefused(f"{other.name} and {part.name} are the same shard; name one of them")
         seen[part.shard.index] = part
-        for key, what in _SAME.items():
-            if part.ledger.meta(key) != first.ledger.meta(key):
-                raise RunRefused(
-                    f"{part.name} has another {what} than {first.name}; merge runs of one manifest and account"
-                )
         if differing := _differing(part.settings, first.settings):
             mine, theirs = (settings.get(differing, "its default") for settings in (part.settings, first.settings))
             raise RunRefused(
                 f"{part.name} was made with {flag(differing)} {mine}, and {first.name} with {theirs}; "
                 "merge runs that were made with the same options"
             )
+        for key, what in _SAME.items():
+            if part.ledger.meta(key) != first.ledger.meta(key):
+                raise RunRefused(
+                    f"{part.name} has another {what} than {first.name}; merge runs of one manifest and account"
+                )
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

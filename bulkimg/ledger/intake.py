@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
 from itertools import chain
 from sqlite3 import Connection
 from typing import Any
@@ -180,6 +181,16 @@ def _union(changes: Sequence[Fields]) -> tuple[Fields, str]:
                 return union, name
             union.setdefault(name, value)
     return union, ""
+
+
+def rows_digest(ledger: Ledger) -> str:
+    """Return the SHA-256 of what all rows ask for, in order. It does not depend on the order of keys or of tags."""
+    total = sha256()
+    for uuid, *texts in ledger.db.execute("SELECT uuid, fields, expects FROM row ORDER BY ordinal"):
+        asked = [{name: as_stored(value) for name, value in json.loads(text or "{}").items()} for text in texts]
+        written = uuid.hex() if isinstance(uuid, bytes) else uuid
+        total.update(json.dumps([written, *asked], sort_keys=True).encode("ascii") + b"\n")
+    return total.hexdigest()
 
 
 def keep_shard(ledger: Ledger, holds: Callable[[bytes | str], bool]) -> int:

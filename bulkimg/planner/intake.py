@@ -10,6 +10,7 @@ from bulkimg.ledger.intake import (
     batches,
     keep_shard,
     merge_duplicates,
+    rows_digest,
     settle_empty,
 )
 from bulkimg.manifest import Manifest
@@ -72,6 +73,8 @@ class _Loading:
         add_warnings(ledger, manifest.warnings)
         merged = merge_duplicates(ledger, manifest.named)
         if self._shard and self._may_be_sent():
+            if not manifest.sha256:  # rows of a program, which have no bytes
+                ledger.set_meta(rows_sha256=rows_digest(ledger))
             merged = keep_shard(ledger, self._shard.holds)
         if self._empty:
             settle_empty(ledger)
