@@ -1,6 +1,7 @@
 """`import bulkimg`: the engine as functions and one class. Nothing here prints or calls sys.exit."""
 
 from bulkimg.library.executing import Run
+from bulkimg.library.merging import amerge, merge
 from bulkimg.library.options import HookOptions, NotifyOptions, Options
 from bulkimg.library.result import Result, ResultRow, RowsNotFine, Verified, open_run
 from bulkimg.library.verbs import (
@@ -33,6 +34,7 @@ __all__ = [
     "Verified",
     "aapply",
     "aexport",
+    "amerge",
     "aplan",
     "apply",
     "aresume",
@@ -41,6 +43,7 @@ __all__ = [
     "aundo",
     "averify",
     "export",
+    "merge",
     "open_run",
     "plan",
     "resume",

@@ -100,6 +100,15 @@ class Options(TypedDict, total=False):
     hooks: Sequence[HookOptions]
 
 
+class MergeOptions(TypedDict, total=False):
+    """The keyword options of `merge`: what the merged run is called, and where it is kept."""
+
+    run_id: str
+    note: str
+    results: AnyPath
+    runs_dir: AnyPath
+
+
 class Asked:
     """What a call asks for: the settings, and the credentials, from the same places as on the command line."""
 
@@ -115,7 +124,7 @@ class Asked:
 
         `stored` are the options of an earlier run, used where nothing else is given. Raises UsageError.
         """
-        _refuse_unknown(options)
+        _refuse_unknown(options, Options)
         layers = [Layer(_given(options), str)]
         profile = options.get("profile")
         if job is not None:
@@ -151,10 +160,16 @@ def runs_directory(given: AnyPath) -> Path:
         raise UsageError(f"runs_dir {given!r} {error}") from None
 
 
-def _refuse_unknown(options: Mapping[str, Any]) -> None:
+def merge_settings(options: Mapping[str, Any]) -> Settings:
+    """Return the settings of a merge. Raises UsageError."""
+    _refuse_unknown(options, MergeOptions)
+    return merge(Layer(_given(options), str))
+
+
+def _refuse_unknown(options: Mapping[str, Any], kind: type) -> None:
     from bulkimg.values import nearest
 
-    known = Options.__annotations__
+    known = kind.__annotations__
     for name in options:
         if name not in known:
             raise UsageError(f"there is no option {name!r}{nearest(name, known, whole=False)}")

@@ -4,11 +4,10 @@ A plain call runs an event loop of its own; in a running loop, await the async f
 function raises what `Run` raises. Rows that did not succeed raise nothing until `Result.raise_for_status()`.
 """
 
-import asyncio
 import json
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 from bulkimg.credentials import Credentials
 from bulkimg.engine.anew import NothingToDo, create_retry, create_undo
@@ -20,32 +19,15 @@ from bulkimg.engine.undone import already_undone, last_to_undo
 from bulkimg.errors import RunRefused, UsageError
 from bulkimg.ledger import Ledger, RunDirectory, find_run, plans
 from bulkimg.library.executing import Carrying, begin_source, carried_out
+from bulkimg.library.loop import wait_for
 from bulkimg.library.options import Asked, Options, runs_directory
 from bulkimg.library.result import Result, Verified
 from bulkimg.library.source import Source, job_of
 from bulkimg.manifest.writer import ManifestWriter
 from bulkimg.model import FIELDS, TAGS
-from bulkimg.process import event_loop
 from bulkimg.settings import Settings
 
-T = TypeVar("T")
 _NOT_TAKEN_OVER = ("results", "max_changes", "canary", "note", "where", "skip_rows", "max_rows", "shard")
-
-
-def _wait_for(call: Coroutine[Any, Any, T]) -> T:
-    if _is_in_a_loop():
-        call.close()
-        raise UsageError("an event loop is running here; await the async form, such as bulkimg.arun(…)")
-    with asyncio.Runner(loop_factory=event_loop()) as runner:
-        return runner.run(call)
-
-
-def _is_in_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 # -- from a source ------------------------------------------------------------------------------------------------------
@@ -210,12 +192,12 @@ def run(
     **options: Unpack[Options],
 ) -> Result:
     """Check a source, read the images, and send what differs: `arun` as a plain call."""
-    return _wait_for(arun(source, credentials=credentials, approve=approve, **options))
+    return wait_for(arun(source, credentials=credentials, approve=approve, **options))
 
 
 def plan(source: Source, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
     """Make a plan and send no change: `aplan` as a plain call."""
-    return _wait_for(aplan(source, credentials=credentials, **options))
+    return wait_for(aplan(source, credentials=credentials, **options))
 
 
 def apply(
@@ -227,29 +209,29 @@ def apply(
     **options: Unpack[Options],
 ) -> Result:
     """Send a planned run: `aapply` as a plain call."""
-    return _wait_for(aapply(run, checksum=checksum, credentials=credentials, approve=approve, **options))
+    return wait_for(aapply(run, checksum=checksum, credentials=credentials, approve=approve, **options))
 
 
 def resume(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
     """Send the rows that an interrupted run left: `aresume` as a plain call."""
-    return _wait_for(aresume(run, credentials=credentials, **options))
+    return wait_for(aresume(run, credentials=credentials, **options))
 
 
 def retry(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Result:
     """Run the failed, unknown or unprocessed rows again in a new run: `aretry` as a plain call."""
-    return _wait_for(aretry(run, credentials=credentials, **options))
+    return wait_for(aretry(run, credentials=credentials, **options))
 
 
 def undo(
     run: str, *, credentials: Credentials | None = None, approve: Approve | None = None, **options: Unpack[Options]
 ) -> Result:
     """Restore the old values in a new run: `aundo` as a plain call."""
-    return _wait_for(aundo(run, credentials=credentials, approve=approve, **options))
+    return wait_for(aundo(run, credentials=credentials, approve=approve, **options))
 
 
 def verify(run: str, *, credentials: Credentials | None = None, **options: Unpack[Options]) -> Verified:
     """Read the images of a run again and list every difference: `averify` as a plain call."""
-    return _wait_for(averify(run, credentials=credentials, **options))
+    return wait_for(averify(run, credentials=credentials, **options))
 
 
 def export(
@@ -260,4 +242,4 @@ def export(
     **options: Unpack[Options],
 ) -> list[dict[str, Any]]:
     """Return the images as rows that `run` accepts: `aexport` as a plain call."""
-    return _wait_for(aexport(fields=fields, with_expectations=with_expectations, credentials=credentials, **options))
+    return wait_for(aexport(fields=fields, with_expectations=with_expectations, credentials=credentials, **options))

@@ -18,7 +18,7 @@ from bulkimg.notifications import Hook, NotifyRule
 from bulkimg.settings import Settings
 from tests.conftest import ROOT
 
-VERBS = ("run", "plan", "apply", "resume", "retry", "undo", "verify", "export")
+VERBS = ("run", "plan", "apply", "resume", "retry", "undo", "verify", "export", "merge")
 # Options for the command line only, or set only by a job file or layers.merge.
 NOT_FOR_A_CALL = {
     "progress", "json_summary", "log_format", "quiet", "verbose", "yes", "dry_run",
@@ -134,6 +134,7 @@ if planned.plan:
 verified: bulkimg.Verified = bulkimg.verify("last", runs_dir=Path("runs"))
 rows = bulkimg.export(where=["platform=Linux"], fields=["name"], with_expectations=True)
 rows[0]["name"] = "x"
+merged: bulkimg.Result = bulkimg.merge([result.run_id, Path("runs/s-2-of-2")], run_id="all", partial=True)
 
 
 async def approve(what: bulkimg.PlanMade | bulkimg.CanaryPassed) -> bool:
@@ -162,6 +163,7 @@ bulkimg.plan("m.csv", tags_mode="merge")
 bulkimg.undo(5)
 bulkimg.open_run("last").exit_code.lower()
 bulkimg.run("m.csv", credentials="secret")
+bulkimg.merge(["s-1-of-2"], rate="5/s")
 """
 
 
@@ -188,4 +190,4 @@ def test_a_users_script_passes_mypy_strict(tmp_path: Path) -> None:
 def test_mypy_finds_every_wrong_option(tmp_path: Path) -> None:
     code, said = mypy(tmp_path, WRONG)
     assert code == 1
-    assert sorted({int(line) for line in re.findall(r"script\.py:(\d+): error", said)}) == [4, 5, 6, 7, 8, 9], said
+    assert sorted({int(line) for line in re.findall(r"script\.py:(\d+): error", said)}) == [4, 5, 6, 7, 8, 9, 10], said
