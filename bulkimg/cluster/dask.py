@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from bulkimg.applier import Policy
 from bulkimg.cluster.access import own_access, sent_options
 from bulkimg.cluster.desk import Desk
 from bulkimg.cluster.hall import Hall
+from bulkimg.cluster.hiring import DESK_GONE, RUN_OVER, Hiring
 from bulkimg.cluster.local import local_cluster
 from bulkimg.cluster.messages import LinkLost, Message, packed, unpacked
 from bulkimg.cluster.reach import CONNECT, first_line, reached, security_for
@@ -41,8 +43,6 @@ from bulkimg.zstack import ImageApi
 START = 120.0  # seconds until local workers run; a busy machine starts one in 2 to 10 s
 ANSWER = 5.0  # seconds to an answer of the desk; then the worker asks again
 MOST_FILES = 8192  # open files: a local worker takes 14 of this process
-HIRE = 0.5  # seconds between two looks for new workers
-RUN_OVER, DESK_GONE = "the run is over", "the desk is gone"  # how the task of a worker ends
 
 
 class DaskCarriers:
@@ -67,7 +67,9 @@ class DaskCarriers:
             open_files(int(allowed))
         client = await self._client()
         address = await self._listen(client)
-        hiring = asyncio.create_task(self._keep_hiring(client, address))
+        hire = partial(_hire, client, address=address, options=sent_options(self._own.run.settings))
+        hiring = asyncio.create_task(Hiring(client, self._hall, hire).keep())
+        hiring.add_done_callback(self._hiring_has_ended)
         self._stack.push_async_callback(_ended, hiring)
         self._stack.push_async_callback(self._hall.close)
         await self._hall.first_worker()
@@ -123,30 +125,13 @@ class DaskCarriers:
                 answer = await self._hall.handle(asked["op"], unpacked(asked["data"]))
                 await comm.write({"data": packed(answer)})
 
-    async def _keep_hiring(self, client: Client, address: str) -> None:
-        """Put every worker of the cluster to work that is not yet, until the run is over."""
-        hired: dict[str, Any] = {}
-        options = sent_options(self._own.run.settings)
-        while True:
-            with suppress(Exception):  # without a scheduler none is hired; the present workers continue
-                async with asyncio.timeout(CONNECT):
-                    here = set((await client.scheduler.identity(n_workers=-1))["workers"])
-                for gone in set(hired) - here:
-                    await _forgotten(hired.pop(gone))
-                for one in here - set(hired):
-                    hired[one] = _hire(client, one, address, options)
-                for one, future in list(hired.items()):
-                    if future is None or not future.done():
-                        continue
-                    hired[one] = None
-                    if why := await _refusal(future):
-                        self._hall.refuse(one, why)
-                    elif future.status != "finished" or await future.result() == DESK_GONE:
-                        del hired[one]  # the network was away for a while
-            await asyncio.sleep(HIRE)
+    def _hiring_has_ended(self, task: "asyncio.Task[None]") -> None:
+        """End the run if looking for workers has ended by a bug."""
+        if not task.cancelled() and (error := task.exception()):
+            self._hall.fail(error)
 
 
-def _hire(client: Client, worker: str, address: str, options: Mapping[str, Any]) -> Any:
+def _hire(client: Client, worker: str, *, address: str, options: Mapping[str, Any]) -> Any:
     """Start the long task on a worker. Returns its future.
 
     Only names of the standard library are in the messages: a scheduler does not need bulkimg, and a worker without it
@@ -156,16 +141,6 @@ def _hire(client: Client, worker: str, address: str, options: Mapping[str, Any])
     module = client.submit(importlib.import_module, __name__, **there)
     task = client.submit(operator.attrgetter("work"), module, **there)
     return client.submit(operator.call, task, address, options, __version__, **there)
-
-
-async def _refusal(future: Any) -> str:
-    """Return why the worker of a task that has ended cannot work for this run, or ""."""
-    if future.status == "error":
-        error = await future.exception()
-        more = f"; install bulkimg {__version__} there" if isinstance(error, ImportError) else ""
-        return f"{first_line(error)}{more}"
-    found = await future.result() if future.status == "finished" else ""
-    return "" if found in (RUN_OVER, DESK_GONE) else str(found)
 
 
 def _pass_over_failures_of_dask() -> None:
@@ -192,12 +167,6 @@ def _is_of_dask(error: BaseException | None) -> bool:
 async def _ended(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def _forgotten(future: Any) -> None:
-    if future is not None:
-        with suppress(Exception):  # its worker is gone, and perhaps the scheduler too
-            await future.cancel()
 
 
 async def _closed(what: Any) -> None:

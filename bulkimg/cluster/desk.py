@@ -45,7 +45,7 @@ class Desk:
         self._settling: set[int] = set()  # ordinals of rows whose outcomes are not durable yet; no worker holds them
         self._ending: Ending | None = None
         self._at_once = False
-        self._failure: BaseException | None = None
+        self._failure = hall.failure
 
     # -- as the send loop of one process --------------------------------------------------------------------------------
 
@@ -62,7 +62,8 @@ class Desk:
                 if self._hall.crew.here:
                     alone_since = now
                 elif now - alone_since > NO_WORKER:
-                    self.stop(Exit.TARGET, "no worker of the cluster is left")
+                    why = f": {self._hall.trouble}" if self._hall.trouble else ""
+                    self.stop(Exit.TARGET, f"no worker of the cluster is left{why}")
                 if now >= kept_at + KEPT:
                     kept_at = now
                     self._keep_workers()

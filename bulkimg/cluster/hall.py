@@ -51,6 +51,8 @@ class Hall:
         self.desk: Desk | None = None
         self.earlier: list[dict[str, Any]] = own.run.ledger.meta("workers", [])  # of earlier processes of this run
         self.is_over = False
+        self.trouble = ""  # why no worker can be looked for at the moment
+        self.failure: BaseException | None = None  # a bug
         self._refused: list[str] = []
         self._joined: dict[str, dict[str, Any]] = {}  # answers, by the token of the joining
         self._looked_at = own.runtime.clock()
@@ -58,11 +60,13 @@ class Hall:
 
     # -- workers --------------------------------------------------------------------------------------------------------
 
-    async def first_worker(self) -> None:
+    async def first_worker(self, within: float = FIRST_WORKER) -> None:
         """Return when the first worker is here. Raises UsageError where it is refused, TargetError where none comes."""
         try:
-            async with asyncio.timeout(FIRST_WORKER):
+            async with asyncio.timeout(within):
                 while not self.crew.here:
+                    if self.failure:
+                        raise self.failure
                     if self._refused:
                         await self._runtime.sleep(OTHERS)
                         if not self.crew.here:
@@ -71,10 +75,22 @@ class Hall:
                         self._changed.clear()
                         await self._changed.wait()
         except TimeoutError:
+            hint = (
+                f"{self.trouble}; check that it runs"
+                if self.trouble
+                else "check that it has workers, that bulkimg is installed there, and that they can reach this machine "
+                "(--desk HOST:PORT)"
+            )
             raise TargetError(
-                f"no worker of the cluster came within {FIRST_WORKER:g} s, so nothing was sent; check that it has workers, "
-                "that bulkimg is installed there, and that they can reach this machine (--desk HOST:PORT)"
+                f"no worker of the cluster came within {within:g} s, so nothing was sent; {hint}"
             ) from None
+
+    def fail(self, error: BaseException) -> None:
+        """End the run by a bug."""
+        self.failure = error
+        self._changed.set()
+        if self.desk:
+            self.desk.fail(error)
 
     def refuse(self, worker: str, why: str) -> None:
         """Take note that a worker cannot work for this run."""
