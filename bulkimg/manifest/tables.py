@@ -1,6 +1,7 @@
 """Open tables whose cells a library reads. Their cells are texts like those of a CSV, so the rules of a CSV hold."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Protocol, runtime_checkable
 
@@ -63,6 +64,24 @@ class CellTable(Table, Protocol):
     def remarks(self) -> list[str]:
         """Return what else there is to say about it, one sentence each, after the last record."""
         ...
+
+
+class CellNames:
+    """Add the names of cells to problems."""
+
+    def __init__(self, table: CellTable, names: list[str], targets: list[str]) -> None:
+        self._table = table
+        self._at = {name: at for at, name in reversed(list(enumerate(names))) if name}
+        self._at |= {target: at for at, target in reversed(list(enumerate(targets))) if target}
+        self._nameless = {f"column {at}": at - 1 for at, name in enumerate(names, 1) if not name}
+
+    def named(self, problem: Problem) -> Problem:
+        """Return the problem with its cell, where it has one."""
+        if (at := self._nameless.get(problem.column)) is not None:
+            return replace(problem, column="", cell=self._table.place(problem.line, at))
+        if problem.cell or (at := self._at.get(problem.column)) is None:
+            return problem
+        return replace(problem, cell=self._table.place(problem.line, at))
 
 
 def open_table(kind: str, name: str, settings: Settings) -> Table:

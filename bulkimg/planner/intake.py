@@ -46,9 +46,8 @@ def load_split(ledgers: Sequence[Ledger], manifest: Manifest, homes: Callable[[R
                 shares[at].append(row)
         for loading, share in zip(loadings, shares, strict=True):
             loading.add(share)
-    manifest.left_out += left_out
     for loading in loadings:
-        loading.end(manifest)
+        loading.end(manifest, left_out)
 
 
 class _Loading:
@@ -66,8 +65,8 @@ class _Loading:
             self._empty += add_rows(self._ledger, self._next, rows)
             self._next += len(rows)
 
-    def end(self, manifest: Manifest) -> None:
-        """Add what is known after the last row."""
+    def end(self, manifest: Manifest, left_out: int = 0) -> None:
+        """Add what is known after the last row. So many rows that the manifest has not left out are in no ledger."""
         ledger = self._ledger
         add_problems(ledger, manifest.problems)
         add_warnings(ledger, manifest.warnings)
@@ -84,7 +83,7 @@ class _Loading:
                 manifest=manifest.name,
                 sha256=manifest.sha256,
                 columns=manifest.columns,
-                left_out=manifest.left_out,
+                left_out=manifest.left_out + left_out,
                 has_expectations=manifest.has_expectations,
                 merged=merged,
                 blank_records=manifest.blank_records,
