@@ -207,7 +207,7 @@ class Columns:
         """Return the columns that options name and no row has. It is for JSONL, which has no header."""
         named = {"--map": set(self.mapped), "--where": {column for column, _ in self.conditions}}
         return [
-            Problem(line, column, "", "UNKNOWN_COLUMN", f"no row has this key, but {option} names it{nearest(column, seen)}",
+            Problem(line, column, "", "UNKNOWN_COLUMN", f"no row has this key, but {option} names it{nearest(column, sorted(seen))}",
                     f"correct {option}", fatal=True)
             for option, columns in named.items()
             for column in sorted(columns - seen)

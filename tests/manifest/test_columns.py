@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 
 from bulkimg.errors import UsageError
+from bulkimg.manifest.check import Checker
+from bulkimg.manifest.columns import Columns
+from bulkimg.model import FIELDS
+from bulkimg.settings import Settings
 from tests.conftest import UUID
 from tests.manifest.test_tabular import read, uuid, write
 
@@ -84,3 +88,12 @@ def test_our_own_columns_are_ignored_so_failed_csv_can_be_fed_back(tmp_path: Pat
     )
     rows, problems, _ = read(path)
     assert (problems, rows[0].fields) == ([], {"name": "a"})
+
+
+def test_the_keys_of_rows_are_named_in_one_order() -> None:
+    """The order of a set of texts differs from process to process."""
+    keys = ["uuid", "name", *FIELDS[2:], *(f"_{at}" for at in range(8))]
+    settings = Settings(where=("zzzz=1",))
+    columns = Columns(settings, Checker(settings.empty_token, settings.allow_value, no_tags=False))
+    (problem,) = columns.never_seen(1, set(keys))
+    assert problem.message.endswith(f"; valid names are {', '.join(sorted(keys))}")
