@@ -116,9 +116,7 @@ class Hall:
         except StorageError:  # the writer has told the run
             return {"gone": True}
         except Exception as error:  # a bug ends the run, and not only this message
-            if self.desk is None:
-                raise
-            self.desk.fail(error)
+            self.fail(error)
             return {"gone": True}
         return answer
 

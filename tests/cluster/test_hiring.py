@@ -229,6 +229,22 @@ async def test_a_bug_ends_the_run_in_each_of_its_phases(tmp_path: Path) -> None:
             await later.run()
 
 
+async def test_a_bug_in_the_answer_to_a_worker_ends_a_run_that_has_no_desk_yet(tmp_path: Path) -> None:
+    async def fails(*message: Any) -> dict[str, Any]:
+        raise KeyError("planted")
+
+    async with office(tmp_path) as scene:
+        one = await scene.worker()
+        scene.desk.stop_now()
+        await scene.running
+        assert scene.hall.desk is None
+        scene.hall._handlers["leave"] = fails
+        assert await one.say("leave", why="") == {"gone": True}
+        scene.hall._end(scene.hall.crew.get(one.key), one.key, "left", "")  # type: ignore[arg-type]
+        with pytest.raises(KeyError, match="planted"):
+            await scene.hall.first_worker()
+
+
 async def test_a_bug_in_hiring_is_raised_by_the_run(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
