@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ LONGEST = 4096  # most bytes of a request
 MOST_ROWS = 1000  # most rows in flight, as for --concurrency
 
 Order = tuple[str, Any]
-Handler = Callable[[list[Order]], dict[str, Any]]
+Handler = Callable[[list[Order]], Awaitable[dict[str, Any]]]
 
 
 def parse_orders(words: list[str]) -> list[Order]:
@@ -64,7 +64,7 @@ async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
             try:
                 async with asyncio.timeout(PATIENCE):
                     line = await reader.readuntil(b"\n")
-                    writer.write(_answered(line, handle))
+                    writer.write(await _answered(line, handle))
                     await writer.drain()
             except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 pass  # the client left, sends nothing or does not stop sending: nobody waits for an answer
@@ -79,9 +79,9 @@ async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
             path.unlink()
 
 
-def _answered(line: bytes, handle: Handler) -> bytes:
+async def _answered(line: bytes, handle: Handler) -> bytes:
     try:
-        found: dict[str, Any] = {"status": handle(parse_orders(_words(line)))}
+        found: dict[str, Any] = {"status": await handle(parse_orders(_words(line)))}
     except UsageError as error:
         found = {"error": str(error)}
     return json.dumps(found).encode() + b"\n"

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bulkimg.applier import Ending
 from bulkimg.credentials import Credentials, identity_of
@@ -11,6 +11,7 @@ from bulkimg.engine.attending import Attending
 from bulkimg.engine.carrying import Equipment
 from bulkimg.engine.close import broken_off, conclude, draw, finish, summary_document, write_table
 from bulkimg.engine.connect import Ports, Server, connected, pace_of
+from bulkimg.engine.control import Order
 from bulkimg.engine.create import kept_options
 from bulkimg.engine.interrupt import Interrupt
 from bulkimg.engine.keeping import keep_few
@@ -91,6 +92,12 @@ class Engine:
         self.steering = Steering(self.pace, self._observe, self.stop, allow, self._sending.keep, runtime.clock, parts)
         watching = [one.watch for one in (self._measuring, self._plugging) if one.is_watching]
         self._watchers = (self.steering.watch, self._recorder.watch, *watching, observe)
+
+    async def _ordered(self, orders: list[Order]) -> dict[str, Any]:
+        """Obey the orders of `bulkimg ctl`. Return the status when the orders hold for a resumed run too."""
+        status = self.steering.obey(orders)
+        await self._sending.kept()
+        return status
 
     def _observe(self, event: Event) -> None:
         for watch in self._watchers:
@@ -187,7 +194,7 @@ class Engine:
                 self._spelling(),
                 self._recorder.meter,
             ) as server,
-            self._ports.listen(run.directory.path, self.steering.obey) as deaf,
+            self._ports.listen(run.directory.path, self._ordered) as deaf,
         ):
             if deaf:
                 self._observe(NoControl(deaf))

@@ -62,6 +62,10 @@ class Sending:
             self._keeping.add(task)
             task.add_done_callback(self._kept)
 
+    async def kept(self) -> None:
+        """Return when what `keep` has written is durable, or the ledger has failed, which ends the run."""
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+
     def _kept(self, task: "asyncio.Task[None]") -> None:
         self._keeping.discard(task)
         if not task.cancelled():
