@@ -28,7 +28,7 @@ from bulkimg.cluster.hall import Hall
 from bulkimg.cluster.hiring import DESK_GONE, RUN_OVER, Hiring
 from bulkimg.cluster.local import local_cluster
 from bulkimg.cluster.messages import LinkLost, Message, packed, unpacked
-from bulkimg.cluster.reach import CONNECT, first_line, reached, security_for
+from bulkimg.cluster.reach import closed, first_line, reached, security_for
 from bulkimg.cluster.worker import DeskGone, Worker
 from bulkimg.credentials import Credentials, identity_of
 from bulkimg.engine.carrying import Carrier, Equipment
@@ -67,8 +67,9 @@ class DaskCarriers:
             open_files(int(allowed))
         client = await self._client()
         address = await self._listen(client)
-        hire = partial(_hire, client, address=address, options=sent_options(self._own.run.settings))
-        hiring = asyncio.create_task(Hiring(client, self._hall, hire).keep())
+        hire = partial(_hire, address=address, options=sent_options(self._own.run.settings))
+        reach = None if self._place.local else self._reached
+        hiring = asyncio.create_task(Hiring(client, self._hall, hire, reach).keep())
         hiring.add_done_callback(self._hiring_has_ended)
         self._stack.push_async_callback(_ended, hiring)
         self._stack.push_async_callback(self._hall.close)
@@ -84,22 +85,25 @@ class DaskCarriers:
     async def _client(self) -> Client:
         if self._place.local:
             return await self._of_local_cluster()
-        address = scheduler_address(self._place)
-        client = await reached(address, security_for(address))
-        self._stack.push_async_callback(_closed, client)
+        client = await self._reached()
+        self._stack.push_async_callback(closed, client)
         return client
+
+    async def _reached(self) -> Client:
+        address = scheduler_address(self._place)
+        return await reached(address, security_for(address))
 
     async def _of_local_cluster(self) -> Client:
         try:
             async with asyncio.timeout(START):
                 cluster = await self._stack.enter_async_context(local_cluster(self._place.local))
-            self._stack.push_async_callback(_closed, cluster)
+            self._stack.push_async_callback(closed, cluster)
             client = await Client(cluster, asynchronous=True, set_as_default=False)
         except ImportError as error:
             raise UsageError(f"--cluster needs the extra dask: {error}") from None
         except (OSError, RuntimeError) as error:
             raise TargetError(f"the local workers cannot be started: {first_line(error)}; nothing was sent") from None
-        self._stack.push_async_callback(_closed, client)
+        self._stack.push_async_callback(closed, client)
         return client
 
     async def _listen(self, client: Client) -> str:
@@ -167,12 +171,6 @@ def _is_of_dask(error: BaseException | None) -> bool:
 async def _ended(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def _closed(what: Any) -> None:
-    with suppress(OSError, TimeoutError, CommClosedError):
-        async with asyncio.timeout(CONNECT):
-            await what.close()
 
 
 # -- on the worker ------------------------------------------------------------------------------------------------------

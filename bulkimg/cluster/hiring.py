@@ -1,7 +1,7 @@
 """Put the workers of a Dask cluster to work: each that is found gets one long task, until the run is over."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import Any
@@ -13,7 +13,7 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerErro
 
 from bulkimg import __version__
 from bulkimg.cluster.hall import Hall
-from bulkimg.cluster.reach import CONNECT, first_line
+from bulkimg.cluster.reach import CONNECT, closed, first_line
 
 HIRE = 0.5  # seconds between two looks for new workers
 RUN_OVER, DESK_GONE = "the run is over", "the desk is gone"  # how the task of a worker ends
@@ -27,12 +27,20 @@ _AWAY = (OSError, ClosedClientError, CancelledError, KilledWorker, NoValidWorker
 class Hiring:
     """Looks for workers again and again. `hire` starts the task of the worker at an address, and returns its future.
 
-    Without a scheduler none is hired, the present workers continue, and `hall.trouble` says why. Anything else that fails
-    is a bug.
+    Without a scheduler none is hired, the present workers continue, and `hall.trouble` says why. A client looks for its lost
+    scheduler for some seconds. After that `reach` finds one that was started again at the same address; it raises
+    TargetError while there is none. Anything else that fails is a bug.
     """
 
-    def __init__(self, client: Client, hall: Hall, hire: Callable[[str], Any]) -> None:
-        self._client = client
+    def __init__(
+        self,
+        client: Client,
+        hall: Hall,
+        hire: Callable[[Client, str], Any],
+        reach: Callable[[], Awaitable[Client]] | None = None,
+    ) -> None:
+        self._client = self._first = client
+        self._reach = reach
         self._hall = hall
         self._hire = hire
         self._scheduler = str(client.scheduler.address)
@@ -40,16 +48,22 @@ class Hiring:
 
     async def keep(self) -> None:
         """Hire until this is cancelled."""
-        while True:
-            try:
-                await self.look()
-            except Exception as error:
-                if not self._is_away(error):
-                    raise
-                self._hall.trouble = f"the scheduler at {self._scheduler} {self._reason(error)}"
-            else:
-                self._hall.trouble = ""
-            await asyncio.sleep(HIRE)
+        try:
+            while True:
+                await self._look_if_there()
+                await asyncio.sleep(HIRE)
+        finally:
+            await self._leave()
+
+    async def _look_if_there(self) -> None:
+        try:
+            await self.look()
+        except Exception as error:
+            if not self._is_away(error):
+                raise
+            self._hall.trouble = f"the scheduler at {self._scheduler} {self._reason(error)}"
+        else:
+            self._hall.trouble = ""
 
     async def look(self) -> None:
         """Hire the workers that are new, and hear of those whose task has ended."""
@@ -57,13 +71,17 @@ class Hiring:
         for gone in set(self._hired) - here:
             await _forget(self._hired.pop(gone))
         for one in here - set(self._hired):
-            self._hired[one] = self._hire(one)
+            self._hired[one] = self._hire(self._client, one)
         for one, future in list(self._hired.items()):
             if future is not None and future.done():
                 await self._ended(one, future)
 
     async def _workers(self) -> set[str]:
         """Return the addresses of all workers."""
+        if self._client.status == "closed" and self._reach:
+            client = await self._reach()
+            await self._leave()
+            self._client, self._hired = client, {}  # the tasks of the lost scheduler are cancelled
         if not self._is_connected:  # it has no scheduler any more that could be asked
             raise CommClosedError
         async with asyncio.timeout(CONNECT):
@@ -80,6 +98,11 @@ class Hiring:
         self._hired[worker] = None
         if found != RUN_OVER:
             self._hall.refuse(worker, found)
+
+    async def _leave(self) -> None:
+        """Close a client that was made here."""
+        if self._client is not self._first:
+            await closed(self._client)
 
     @property
     def _is_connected(self) -> bool:

@@ -1,11 +1,14 @@
 """Reach a scheduler: the certificates for it, and a connection."""
 
+import asyncio
 import ssl
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from distributed import Client
+from distributed.comm import CommClosedError
 from distributed.comm.addressing import parse_address
 from distributed.comm.core import FatalCommClosedError
 from distributed.comm.registry import get_backend
@@ -103,3 +106,10 @@ def _root(error: BaseException) -> BaseException:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+async def closed(what: Any) -> None:
+    """Close a client or cluster, which may have lost its other end."""
+    with suppress(OSError, TimeoutError, CommClosedError):
+        async with asyncio.timeout(CONNECT):
+            await what.close()

@@ -85,6 +85,14 @@ class Scene:
             time.sleep(0.01)
         return desk.poll() is None
 
+    def wait_for(self, is_so: Callable[[], bool], desk: "subprocess.Popen[str]") -> bool:
+        """Wait until something is so. Returns False if the desk has ended before."""
+        while not is_so():
+            if desk.poll() is not None:
+                return False
+            time.sleep(0.05)
+        return True
+
     def workers(self) -> list[int]:
         """Return the pids of the workers that are at work, as the ledger has them."""
         dirs = self.trial.tool.run_dirs()
@@ -236,12 +244,14 @@ class DaskCluster:
         self.env = {f"{tls}CA_FILE": str(self._place / "ca.pem"), "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
         for role in ("SCHEDULER", "WORKER", "CLIENT"):
             self.env |= {f"{tls}{role}__{what}": str(self._place / "cert.pem") for what in ("CERT", "KEY")}
-        self.scheduler = self._start("distributed.cli.dask_scheduler", "--no-dashboard", "--protocol", "tls")
         self.workers: list[subprocess.Popen[bytes]] = []
-        _wait_for_port(self._port)
+        self.start_scheduler()
 
-    def _start(self, module: str, *more: str) -> "subprocess.Popen[bytes]":
-        return self._popen(["-m", module, "--host", "127.0.0.1", "--port", str(self._port), *more], {})
+    def start_scheduler(self) -> None:
+        """Start the scheduler, or another one at the address of one that has ended."""
+        options = ["--host", "127.0.0.1", "--port", str(self._port), "--no-dashboard", "--protocol", "tls"]
+        self.scheduler = self._popen(["-m", "distributed.cli.dask_scheduler", *options], {})
+        _wait_for_port(self._port)
 
     def hire(self, *, env: dict[str, str] | None = None, through: tuple[int, int] | None = None) -> None:
         """Start a worker. `through`: it reaches the desk's port by another one."""
@@ -301,6 +311,42 @@ def killed_scheduler_of_a_long_run(scene: Scene) -> None:
     killed_scheduler(scene, "--rate", "4/s")
     if not scene.said.startswith("exit 5"):
         scene.troubles.append("the run did not end without its scheduler")
+
+
+def stopped_scheduler(scene: Scene) -> None:
+    """Stop the scheduler for 1 to 12 s while workers run."""
+    with ExitStack() as stack:
+        cluster = DaskCluster(scene, stack)
+        for _ in range(3):
+            cluster.hire()
+        desk = scene.start(*scene.command("--cluster", cluster.address), env=cluster.env)
+        if scene.wait_for_puts(scene.rng.randint(1, 60), desk):
+            scene.stop_for(cluster.scheduler.pid, scene.rng.uniform(1, 12))
+        scene.ended(desk)
+
+
+def restarted_scheduler(scene: Scene, away: float = 2.0) -> None:
+    """Kill the scheduler, start another one at its address after so many seconds, and workers for it."""
+    with ExitStack() as stack:
+        cluster = DaskCluster(scene, stack)
+        for _ in range(2):
+            cluster.hire()
+        desk = scene.start(*scene.command("--cluster", cluster.address, "--rate", "6/s"), env=cluster.env)
+        if scene.wait_for_puts(scene.rng.randint(1, 30), desk):
+            cluster.scheduler.kill()
+            cluster.scheduler.wait()
+            scene.kills += 1
+            time.sleep(away)
+            cluster.start_scheduler()
+            cluster.hire()
+            if not scene.wait_for(lambda: cluster.workers[-1].pid in scene.workers(), desk):
+                scene.troubles.append("no worker of the new scheduler was hired")
+        scene.ended(desk)
+
+
+def restarted_scheduler_after_long(scene: Scene) -> None:
+    """Do the same when Dask's client has given its scheduler up."""
+    restarted_scheduler(scene, 15.0)
 
 
 def partition(scene: Scene) -> None:
@@ -406,11 +452,19 @@ KINDS: dict[str, Kind] = {
     "one slow worker": slow_worker,
     "scheduler killed": killed_scheduler,
     "scheduler of a long run killed": killed_scheduler_of_a_long_run,
+    "scheduler stopped": stopped_scheduler,
+    "scheduler started again": restarted_scheduler,
+    "scheduler started again after long": restarted_scheduler_after_long,
     "desk cut off from workers": partition,
     "desk cut off from workers for long": long_partition,
     "a worker with a wrong clock": wrong_clock,
 }
-ONCE = ("scheduler of a long run killed", "desk cut off from workers for long")  # they take a minute or two
+ONCE = (  # they take a minute or two
+    "scheduler of a long run killed",
+    "scheduler started again",
+    "scheduler started again after long",
+    "desk cut off from workers for long",
+)
 
 
 def _trials(given: tuple[str, str, int, int]) -> Found:

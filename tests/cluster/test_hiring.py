@@ -5,6 +5,7 @@ import importlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import bulkimg.cluster.dask
 from bulkimg.cluster.desk import NO_WORKER, Desk
 from bulkimg.cluster.hall import Hall
 from bulkimg.cluster.hiring import DESK_GONE, RUN_OVER, Hiring
+from bulkimg.cluster.reach import reached
 from bulkimg.credentials import Session
 from bulkimg.engine.carrying import policy_of
 from bulkimg.engine.create import create_run
@@ -54,7 +56,7 @@ async def client(of: Scheduler, timeout: float = 0.3) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def keeps_hiring(of: Client, hall: Hall, hire: Hire) -> AsyncIterator["asyncio.Task[None]"]:
-    task = asyncio.create_task(Hiring(of, hall, lambda one: hire(of, one)).keep())
+    task = asyncio.create_task(Hiring(of, hall, hire).keep())
     try:
         yield task
     finally:
@@ -99,7 +101,7 @@ async def test_a_worker_is_hired_again_only_if_the_desk_was_gone(
 
     async with scheduler() as dask, office(tmp_path) as scene, worker(dask, tmp_path), client(dask) as of:
 
-        def hired(one: str) -> Any:
+        def hired(of: Client, one: str) -> Any:
             futures.append(hire(of, one))
             return futures[-1]
 
@@ -163,6 +165,28 @@ async def test_workers_of_a_scheduler_that_is_back_are_hired(tmp_path: Path) -> 
             await until(lambda: not scene.hall.trouble)
 
 
+async def test_a_scheduler_that_is_started_again_after_the_client_has_given_it_up_is_found(tmp_path: Path) -> None:
+    by: list[Client] = []
+
+    def hire(of: Client, one: str) -> Any:
+        by.append(of)
+        return of.submit(str, RUN_OVER, workers=[one], pure=False)
+
+    async with scheduler() as first, office(tmp_path) as scene, client(first, 0.1) as of:
+        reach = partial(reached, first.address, None)
+        task = asyncio.create_task(Hiring(of, scene.hall, hire, reach).keep())
+        port = first.port
+        await first.close()
+        await until(lambda: of.status == "closed" and scene.hall.trouble.endswith("has closed the connection"))
+        async with scheduler(port) as second, worker(second, tmp_path):
+            await until(lambda: by)
+            await until(lambda: not scene.hall.trouble)
+            assert by[0] is not of
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert by[0].status == "closed", "who made it closes it"
+
+
 async def test_without_trouble_the_hint_is_about_workers(tmp_path: Path) -> None:
     async with office(tmp_path) as scene:
         with pytest.raises(TargetError, match=r"so nothing was sent; check that it has workers"):
@@ -186,7 +210,7 @@ async def test_what_dask_and_the_network_raise_is_trouble_and_no_end(tmp_path: P
         return of.submit(str, RUN_OVER, workers=[one], pure=False)
 
     async with scheduler() as dask, office(tmp_path) as scene, worker(dask, tmp_path), client(dask) as of:
-        hiring = Hiring(of, scene.hall, lambda one: hire(of, one))
+        hiring = Hiring(of, scene.hall, hire)
         task = asyncio.create_task(hiring.keep())
         await until(lambda: not errors)
         assert scene.hall.trouble.startswith(f"the scheduler at {dask.address} cannot be asked for workers: ")
@@ -205,7 +229,7 @@ async def test_a_bug_ends_the_looking(tmp_path: Path, bug: type[Exception]) -> N
         raise bug("planted")
 
     async with scheduler() as dask, office(tmp_path) as scene, worker(dask, tmp_path), client(dask) as of:
-        hiring = Hiring(of, scene.hall, lambda one: hire(of, one))
+        hiring = Hiring(of, scene.hall, hire)
         with pytest.raises(bug, match="planted"):
             await asyncio.wait_for(hiring.keep(), 30)
 
