@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
-from tests.conftest import Cli, sandbox_process
+from tests.conftest import Cli
 from tests.fleet.conftest import Fleet
 from tests.fleet.test_shard import engines
+from tests.stamped import stamped_sandbox
 from tests.windows import most_within
 
 RATE = 100
@@ -38,7 +39,7 @@ def test_an_array_of_four_sends_every_row_once_and_is_merged(fleet: Fleet, engin
 
 @pytest.mark.alone
 def test_four_shards_at_once_keep_to_the_rate_of_all(cli: Cli) -> None:
-    with sandbox_process("--images", "240", "--dialect", "documented") as server:
+    with stamped_sandbox(images=240, dialect="documented") as server:
         here = cli.at(server)
         cli.write("m.csv", "uuid,name\n" + "".join(f"{uuid},n-{uuid[:8]}\n" for uuid in server.images()))
         given = ("--yes", "--no-survey", "--rate", f"{RATE}/s")
@@ -47,5 +48,5 @@ def test_four_shards_at_once_keep_to_the_rate_of_all(cli: Cli) -> None:
             _, err = run.communicate(timeout=60)
             assert run.returncode == 0, err
         times = sorted(request["at"] for request in server.requests())
-    assert most_within(0.98, times) <= RATE
+    assert most_within(1.0, times) <= RATE + 4, "each may be stopped between its slot and its bytes"
     assert len(times) >= 240
