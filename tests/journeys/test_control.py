@@ -16,7 +16,8 @@ from bulkimg.engine.control import parse_orders
 from bulkimg.errors import UsageError
 from bulkimg.values import parse_window
 from tests.conftest import Cli, Running, Server, sandbox_process
-from tests.windows import most_within
+from tests.stamped import stamped_sandbox
+from tests.windows import most_within, reached
 
 
 def manifest(server: Server) -> str:
@@ -38,7 +39,7 @@ def started(cli: Cli, server: Server, *options: str, puts: int = 5) -> Running:
 
 
 def wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not what():
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -54,8 +55,9 @@ def test_it_goes_faster_pauses_goes_on_and_tells_of_it(cli: Cli, server: Server)
     process = started(cli, server, "--rate", "10/s")
     assert told(cli, "status")["rate"] == 10.0
     assert told(cli, "pause")["paused"] == "bulkimg ctl pause"
-    time.sleep(0.5)  # rows that already waited for the rate are sent
-    wait_for(lambda: told(cli, "status")["in_flight"] == 0)
+    for _ in range(2):  # a row that already waited for the rate is sent, at the latest between the two
+        time.sleep(0.25)
+        wait_for(lambda: told(cli, "status")["in_flight"] == 0)
     sent = len(server.puts())
     time.sleep(0.5)
     assert len(server.puts()) == sent, "nothing is sent while it is paused"
@@ -70,19 +72,20 @@ def test_it_goes_faster_pauses_goes_on_and_tells_of_it(cli: Cli, server: Server)
     assert not (cli.run_dir() / "ctl.sock").exists()
 
 
-def test_stop_leaves_a_run_that_goes_on_at_the_pace_it_was_told(cli: Cli, server: Server) -> None:
-    cli = cli.at(server)
-    process = started(cli, server, "--rate", "20/s")
-    told(cli, "rate=40/s")
-    assert "rows settled" in cli("ctl", "last", "stop").out
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"next:    bulkimg resume {cli.runs()[-1]}" in err
-    before = len(server.requests())
-    cli("resume", "last")
-    times = [request["at"] for request in server.requests()[before:]]
-    assert most_within(0.9, times) <= 40  # a busy kernel moves what was sent in a second closer together
-    assert len(times) / (times[-1] - times[0]) > 30, "the pace that it was told"
+def test_stop_leaves_a_run_that_goes_on_at_the_pace_it_was_told(cli: Cli) -> None:
+    with stamped_sandbox(images=100) as server:
+        cli = cli.at(server)
+        process = started(cli, server, "--rate", "10/s")
+        told(cli, "rate=40/s", "stop")
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert f"next:    bulkimg resume {cli.runs()[-1]}" in err
+        before = len(server.requests())
+        cli("resume", "last")
+        times = sorted(request["at"] for request in server.requests()[before:])
+    assert len(times) > 40
+    assert most_within(1.0, times) <= 40
+    assert reached(40, times) > 0.65, "the pace that it was told"
 
 
 def test_a_run_that_is_dead_or_done_takes_no_orders(cli: Cli, server: Server) -> None:
@@ -100,7 +103,7 @@ def test_a_run_that_is_dead_or_done_takes_no_orders(cli: Cli, server: Server) ->
 
 def test_an_order_that_cannot_be_is_refused_and_none_is_obeyed(cli: Cli, server: Server) -> None:
     cli = cli.at(server)
-    process = started(cli, server, "--rate", "10/s")
+    process = started(cli, server, "--rate", "5/s", puts=2)
     for order in ("rate=0", "concurrency=1001", "faster", "rate"):
         assert repr(order) in cli("ctl", "last", "pause", order, code=2).err
     assert told(cli, "status")["paused"] == ""
@@ -129,7 +132,7 @@ def test_a_run_that_lies_deep_is_reached_too(cli: Cli, server: Server) -> None:
 
 def test_nonsense_on_the_socket_harms_nobody(cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     cli = cli.at(server)
-    process = started(cli, server, "--rate", "20/s")
+    process = started(cli, server, "--rate", "10/s")
     monkeypatch.chdir(cli.run_dir())
     for line in (b"", b"\n", b"{}\n", b"[1]\n", b"[" * 4000 + b"\n", b"\xff\n", b"x" * 100_000, b'["status"'):
         with socket.socket(socket.AF_UNIX) as connection:
@@ -163,20 +166,25 @@ def test_a_signal_asks_for_the_status(cli: Cli, server: Server) -> None:
 def test_a_time_box_ends_it_and_it_can_be_resumed(cli: Cli, server: Server) -> None:
     cli = cli.at(server)
     cli.write("m.csv", manifest(server))
+    begun = time.monotonic()
     done = cli("run", "m.csv", "--yes", "--no-survey", "--rate", "20/s", "--max-duration", "2s", code=6)
+    assert time.monotonic() - begun >= 2
     assert "stopped: the time limit is reached (--max-duration 2s)" in done.err
     assert f"next:    bulkimg resume {cli.runs()[-1]}" in done.err
     counts = json.loads((cli.run_dir() / "summary.json").read_text())["counts"]
-    assert counts["updated"] >= 10
+    assert counts["updated"] > 0
     assert counts["updated"] + counts["unprocessed"] == 200
     cli("resume", "last", "--rate", "unlimited", "--max-duration", "1h")
     assert {result["status"] for result in cli.results()} == {"updated"}
 
 
 def test_a_time_box_that_leaves_nothing_undone_does_not_count(cli: Cli) -> None:
-    with sandbox_process("--images", "3", "--service-time", "2500", "--dialect", "documented") as server:
+    """The one row is in flight when the time is over."""
+    with sandbox_process("--images", "1", "--service-time", "2500", "--dialect", "documented") as server:
         cli.write("m.csv", manifest(server))
-        cli.at(server)("run", "m.csv", "--yes", "--no-survey", "--no-adaptive", "--max-duration", "3s")
+        begun = time.monotonic()
+        cli.at(server)("run", "m.csv", "--yes", "--no-survey", "--no-adaptive", "--max-duration", "2s")
+        assert time.monotonic() - begun > 2
     assert {result["status"] for result in cli.results()} == {"updated"}
 
 
@@ -184,8 +192,8 @@ def test_what_is_told_while_the_images_are_looked_at_holds_for_whoever_resumes(c
     with sandbox_process("--images", "3000") as server:
         cli = cli.at(server)
         cli.write("m.csv", manifest(server))
-        process = cli.start("run", "m.csv", "--yes", "--rate", "2/s")
-        wait_for(lambda: len(server.requests()) >= 2)
+        process = cli.start("run", "m.csv", "--yes", "--rate", "6/min")
+        wait_for(lambda: len(server.requests()) >= 1)
         told(cli, "rate=77/s", "stop")
         process.communicate(timeout=30)
         assert process.returncode == 130
