@@ -140,15 +140,17 @@ async def test_what_was_not_applied_is_never_updated(tmp_path: Path, status: int
 
 
 async def test_an_accepted_job_that_is_lost_is_unknown(tmp_path: Path) -> None:
+    calls: list[Call] = []
+
     async def script(server: Lies, call: Call) -> Reply | bytes | None:
         if call.kind == "put":
-            asyncio.get_running_loop().call_later(1.5, server.good.execute, call)
+            calls.append(call)  # and it is executed when the run has ended
             return accepted(call.job)
         return None
 
     async with lying(script) as server:
         _, results = await run(server, tmp_path, rows=4, retries="0")
-        await asyncio.sleep(1.6)
+    assert len(calls) == 4
     assert statuses(results) == {"unknown": 4}
 
 
@@ -167,6 +169,31 @@ async def test_a_late_change_and_a_refused_retry_are_not_failed(tmp_path: Path) 
     assert set(statuses(results)) <= {"unknown", "updated"}
 
 
+class Hold:
+    """The second for which an answer has asked to send nothing. Client and server run in the same loop."""
+
+    def __init__(self) -> None:
+        self.begun = self.heard = 0.0
+
+    def begin(self) -> None:
+        """Note the answer's moment, and that at which the client has read it and the server all that was on its way."""
+        self.begun = time.monotonic()
+        self._hearing = asyncio.ensure_future(self._hear())
+
+    async def _hear(self) -> None:
+        for _ in range(100):  # turns of the loop: they do not pass while the process stands still
+            await asyncio.sleep(0)
+        self.heard = time.monotonic()
+
+    def check(self, server: Lies) -> None:
+        """Check that nothing came in that second, and that something did before and afterwards."""
+        assert self.heard < self.begun + 0.9, "this process stood still for too long to see anything"
+        moments = [moment for moment, _, _ in server.log]
+        assert [moment - self.begun for moment in moments if self.heard < moment < self.begun + 1] == []
+        assert min(moments) < self.begun
+        assert max(moments) >= self.begun + 1
+
+
 async def test_a_long_retry_after_while_asking_stops_the_run(tmp_path: Path) -> None:
     async def script(server: Lies, call: Call) -> Reply | bytes | None:
         if call.kind == "put":
@@ -181,23 +208,19 @@ async def test_a_long_retry_after_while_asking_stops_the_run(tmp_path: Path) -> 
 
 
 async def test_retry_after_on_any_answer_holds_every_request(tmp_path: Path) -> None:
-    held = False
+    hold = Hold()
 
     async def script(server: Lies, call: Call) -> Reply | bytes | None:
-        nonlocal held
         if call.kind == "put" and server.count("put") == 5:
             return DROPPED
-        if call.kind == "poll" and not held:
-            held = True
-            server.log.append((time.monotonic(), "held", ""))
+        if call.kind == "poll" and not hold.begun:
+            hold.begin()
             return Reply(429, headers={"Retry-After": "1"})
         return None
 
     async with lying(script) as server:
         await run(server, tmp_path, rows=40, concurrency="8")
-    at = next(moment for moment, kind, _ in server.log if kind == "held")
-    later = [moment - at for moment, kind, _ in server.log if moment > at and kind != "held"]
-    assert [moment for moment in later if 0.1 < moment < 0.98] == []
+    hold.check(server)
 
 
 async def test_one_burst_of_429_is_one_hold(tmp_path: Path) -> None:
@@ -255,7 +278,7 @@ async def test_a_login_that_hangs_does_not_keep_a_stop_waiting(tmp_path: Path) -
         begun = time.monotonic()
         asyncio.get_running_loop().call_later(0.7, one.stop)
         summary = await ended(one)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 13, "the login would end after 15 s"
     assert (summary.exit_code, summary.counts["unprocessed"]) == (130, 1)
 
 
@@ -311,21 +334,20 @@ async def test_answers_swapped_between_rows_never_settle_the_wrong_one(tmp_path:
 
 
 async def test_retry_after_on_a_poll_of_an_accepted_job_holds_every_request(tmp_path: Path) -> None:
-    held = 0.0
+    hold = Hold()
 
     async def script(server: Lies, call: Call) -> Reply | bytes | None:
-        nonlocal held
         if call.kind == "put":
             return server.good.accept(call)
-        if call.kind == "poll" and not held and server.count("poll") > 5:
-            held = time.monotonic()
+        if call.kind == "poll" and not hold.begun and server.count("poll") > 5:
+            hold.begin()
             return Reply(503, b"busy", {"Retry-After": "1"})
         return None
 
     async with lying(script) as server:
         summary, results = await run(server, tmp_path, rows=40, concurrency="8")
     assert (summary.exit_code, statuses(results)) == (0, {"updated": 40})
-    assert [moment - held for moment, _, _ in server.log if held + 0.1 < moment < held + 0.98] == []
+    hold.check(server)
 
 
 @pytest.mark.parametrize("how", ["502", "dropped"])
@@ -398,7 +420,7 @@ async def test_a_server_that_accepts_nobody_any_more_costs_a_bounded_time(tmp_pa
         given = {"timeout": "300ms", "retries": "1", "max_outage": "3s", "concurrency": "16"}
         begun = time.monotonic()
         summary, results = await run(server, tmp_path, rows=40, **given)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 40
     assert summary.exit_code == 5
     assert set(statuses(results)) <= {"unprocessed", "unknown"}
     assert summary.counts["unprocessed"] >= 20
@@ -443,7 +465,7 @@ async def test_a_run_that_gives_up_does_not_wait_for_rows_that_wait_at_the_gate(
     async with lying(script) as server:
         begun = time.monotonic()
         summary, results = await run(server, tmp_path, rows=20, timeout="30s", concurrency="8")
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 28, "the timeout is 30 s"
     assert summary.exit_code == 5
     assert statuses(results) == {"unprocessed": 20}
 
@@ -459,7 +481,7 @@ async def test_polls_that_are_held_for_ever_end_with_the_outage(tmp_path: Path) 
     async with lying(script) as server:
         begun = time.monotonic()
         summary, results = await run(server, tmp_path, rows=3, max_outage="3s", job_timeout="20s")
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 18, "the jobs would be given up after 20 s"
         assert server.count(*READS) == 0
     assert summary.exit_code == 5
     assert statuses(results) == {"unknown": 3}
