@@ -92,9 +92,9 @@ def test_a_hook_that_does_not_end_is_killed_with_its_children(job: Job, at: str,
     job.write(f'[[hook]]\nat = "{at}"\nrun = ["./hang"]\ntimeout = "500ms"\n')
     begun = time.monotonic()
     done = job.run(code=code)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 100, "the hook would sleep for 300 s"
     assert "did not end within 0.5 s and was killed: waiting" in done.err
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(is_alive(int(pid)) for pid in (job.place / "pids").read_text().split()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -122,7 +122,7 @@ def test_ctrl_c_ends_a_hook_before_the_run(job: Job) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert not is_alive(int((job.place / "pid").read_text()))
@@ -152,7 +152,7 @@ async def test_a_daemon_that_keeps_the_pipe_open_holds_nothing_up(tmp_path: Path
     words = ["sh", "-c", f"echo last >&2; setsid sleep 30 & echo $! > {tmp_path}/pid; exit 2"]
     ended = await children.run(words, b"", children.environment({}), 20)
     assert ended == (2, "last")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 28, "the daemon sleeps for 30 s"
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
