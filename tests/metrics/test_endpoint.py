@@ -71,7 +71,7 @@ def settled_in(at: Cli) -> dict[str, int]:
 
 
 def test_counters_grow_and_agree_with_the_ledger(at: Cli, server: Server, port: int) -> None:
-    process = started(at, port, "--rate", "40/s")
+    process = started(at, port, "--rate", "20/s")
     first = until(port, lambda found: settled(found) >= 5)
     assert set(first) == LIVE
     later = until(port, lambda found: settled(found) >= settled(first) + 5)
@@ -92,7 +92,7 @@ def test_counters_grow_and_agree_with_the_ledger(at: Cli, server: Server, port: 
 
     still = until(port, agrees)
     assert value(still, "bulkimg_rows_total", status="failed") == 1, "the image that is gone, known from the survey"
-    assert value(still, "bulkimg_rate_cap_requests_per_second") == 40
+    assert value(still, "bulkimg_rate_cap_requests_per_second") == 20
     at("ctl", "last", "rate=unlimited", "go")
     process.communicate(timeout=60)
     assert process.returncode == 1
@@ -111,7 +111,7 @@ def test_promtool_accepts_the_page(at: Cli, port: int, promtool: str) -> None:
 
 
 def test_a_resumed_run_counts_the_rows_of_its_earlier_process(at: Cli, server: Server, port: int) -> None:
-    process = started(at, port, "--rate", "40/s")
+    process = started(at, port, "--rate", "20/s")
     until(port, lambda found: settled(found) >= 10)
     process.kill()
     process.communicate(timeout=60)
@@ -187,7 +187,7 @@ async def test_a_client_that_never_finishes_does_not_hold_up_the_end(port: int) 
         async with Endpoint(f"127.0.0.1:{port}").serving(lambda: ()):
             connection.connect(("127.0.0.1", port))
             connection.sendall(b"GET /metrics HTTP/1.1\r\nHo")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 50, "aiohttp's own patience is a minute"
 
 
 def test_a_port_that_is_taken_is_said_before_anything_is_sent(at: Cli, server: Server, port: int) -> None:
