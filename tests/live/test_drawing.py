@@ -330,7 +330,7 @@ def test_watching_changes_no_file_of_a_run(cli: Cli, server: Server) -> None:
 
 def test_it_ends_when_nobody_asks_and_not_while_a_page_is_open(cli: Cli, tmp_path: Path) -> None:
     (cli.place / "runs").mkdir()
-    process = cli.start("ui", "--idle", "1s")
+    process = cli.start("ui", "--idle", "2s")
     assert process.stdout is not None
     assert process.stderr is not None
     url = process.stdout.readline().split()[-1]
@@ -344,6 +344,6 @@ def test_it_ends_when_nobody_asks_and_not_while_a_page_is_open(cli: Cli, tmp_pat
             assert process.poll() is None
             time.sleep(0.1)
     assert process.wait(30) == 0
-    assert "ended: no request for 1s" in process.stderr.read()
+    assert "ended: no request for 2s" in process.stderr.read()
     process.stdout.close()
     process.stderr.close()
