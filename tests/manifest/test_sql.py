@@ -326,7 +326,7 @@ def test_rows_are_streamed_and_what_is_left_is_not_read(query: Query) -> None:
     assert [next(records).line for _ in range(2000)][-1] == 2000
     at = time.monotonic()
     table.close()
-    assert time.monotonic() - at < 5
+    assert time.monotonic() - at < 60, "the rest would take hours"
 
 
 def begun(query: Query, statement: str, **source: Any) -> Table:
@@ -375,7 +375,7 @@ def test_a_server_that_cannot_be_reached_is_a_sentence_without_the_secret(query:
             (query.place / "url").write_text(url.replace(f":{query.base.port}/", f":{port}/"))
             begun = time.monotonic()
             said = query.unread("SELECT 1 AS uuid", **options)
-            assert time.monotonic() - begun < 8
+            assert time.monotonic() - begun < 60
             assert "cannot connect to " in said
             assert said.endswith("then run it again")
             assert PASSWORD not in said
