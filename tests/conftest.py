@@ -173,7 +173,7 @@ class Server:
             except urllib.error.HTTPError as error:
                 if error.code != 400:  # this dialect spells the key differently
                     raise
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(self.images()[uuid].get(name) != value for name, value in fields.items()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -189,7 +189,7 @@ class Server:
                 method="POST",
             )
             urllib.request.urlopen(request, timeout=30).close()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not set(tags) <= set(self.images()[uuid]["_tags"]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -225,7 +225,7 @@ def sandbox_process(*arguments: str) -> Iterator[Server]:
         yield Server(lines[0].split()[1], lines[1].split()[1], process.pid, "".join(lines))
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
 
