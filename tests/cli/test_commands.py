@@ -207,12 +207,15 @@ def test_a_misspelled_variable_is_told(cli: Cli, server: Server) -> None:
 def test_status_and_runs_tell_of_living_and_finished_runs(cli: Cli, server: Server) -> None:
     images = some_images(server, 60)
     cli.write("m.csv", manifest(images))
-    process = cli.at(server).start("run", "m.csv", "--yes", "--rate", "20/s", "--concurrency", "4")
-    time.sleep(2.5)
-    living = cli("status", "--json").json()
+    before, until = len(server.puts()), time.monotonic() + 60
+    process = cli.at(server).start("run", "m.csv", "--yes", "--rate", "10/s", "--concurrency", "4")
+    server.wait_for_put(before)
+    while not (living := cli("status", "--json").json())["counts"]["updated"]:
+        assert time.monotonic() < until
     assert (living["state"], living["running"]) == ("running", True)
     assert 0 < living["counts"]["updated"] < 60
     assert cli.at(server)("resume", "last", code=7).err.count("another process") == 1
+    cli("ctl", "last", "rate=unlimited")
     process.communicate(timeout=60)
     assert cli("status", "--json").json()["state"] == "done"
     assert "done" in cli("runs").out

@@ -343,7 +343,7 @@ def test_the_second_living_run_of_the_same_work_is_refused(cli: Cli, server: Ser
         here("run", "m.csv", "--yes", "--rate", "10/s", "--max-duration", "2s", code=6)
         words = (second, cli.runs()[-1], *FAST)
     puts = len(server.puts())
-    first = here.start("run", source, "--yes", "--rate", "10/s", "--run-id", "first")
+    first = here.start("run", source, "--yes", "--rate", "5/s", "--run-id", "first")
     try:
         server.wait_for_put(puts)
         done = here(*words, code=7)
@@ -363,7 +363,7 @@ def test_other_work_and_other_servers_are_not_in_the_way(cli: Cli, server: Serve
     cli.write("m.csv", manifest(some_images(server, 40)))
     cli.write("n.csv", manifest(some_images(server, 2, 50)))
     puts = len(server.puts())
-    first = here.start("run", "m.csv", "--yes", "--rate", "10/s")
+    first = here.start("run", "m.csv", "--yes", "--rate", "5/s")
     try:
         server.wait_for_put(puts)
         here("run", "n.csv", *FAST)
@@ -380,9 +380,9 @@ def test_other_work_and_other_servers_are_not_in_the_way(cli: Cli, server: Serve
 def test_status_of_a_living_run_tells_in_flight_from_waiting(cli: Cli, server: Server) -> None:
     cli.write("m.csv", manifest(some_images(server, 60)))
     puts = len(server.puts())
-    process = cli.at(server).start("run", "m.csv", "--yes", "--rate", "20/s", "--concurrency", "4")
+    process = cli.at(server).start("run", "m.csv", "--yes", "--rate", "10/s", "--concurrency", "4")
     try:
-        server.wait_for_put(puts + 10)
+        server.wait_for_put(puts + 5)
         living = cli("status", "--json").json()
         text = cli("status").out
         listed = cli("runs", "--json").json()[0]
