@@ -99,6 +99,7 @@ async def test_an_answer_nobody_asked_for_in_two_halves_answers_nobody() -> None
     The rest would become the answer to the connection's next request.
     """
     half_sent: list[asyncio.StreamWriter] = []
+    answered, was_sent = asyncio.Event(), asyncio.Event()
 
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
         if writer in half_sent:
@@ -107,15 +108,19 @@ async def test_an_answer_nobody_asked_for_in_two_halves_answers_nobody() -> None
         if not half_sent:
             half_sent.append(writer)
             await writer.drain()
-            await asyncio.sleep(0.05)
+            await answered.wait()
             writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+            was_sent.set()
         await writer.drain()
         return True
 
     async with raw_server(reply) as raw:
         client, send = sender(raw.url, 5.0)
         first = await send()
-        await asyncio.sleep(0.2)  # nothing shows half a header
+        answered.set()
+        await was_sent.wait()
+        for _ in range(50):  # nothing shows half a header
+            await asyncio.sleep(0)
         second = await send()
         await client.close()
     assert (first.raw, second.raw, raw.connections) == (b"1", b"2", 2)

@@ -105,13 +105,16 @@ async def test_a_broken_answer_has_no_status(data: bytes, failure: str) -> None:
 async def test_an_answer_nobody_asked_for_does_not_shift_the_next_ones() -> None:
     """The connection with such an answer is closed (F3)."""
 
+    answered, was_sent = asyncio.Event(), asyncio.Event()
+
     async def reply(raw: Raw, writer: asyncio.StreamWriter) -> bool:
         number = len(raw.requests)
         writer.write(http(b'{"n":%d}' % number))
         if number == 1:
             await writer.drain()
-            await asyncio.sleep(0.05)
+            await answered.wait()
             writer.write(http(b'{"n":"ghost"}'))
+            was_sent.set()
         return True
 
     async with raw_server(reply) as raw:
@@ -119,7 +122,10 @@ async def test_an_answer_nobody_asked_for_does_not_shift_the_next_ones() -> None
         numbers = []
         for _ in range(4):
             numbers.append((await client.exchange("PUT", PATH, headers=str, body=b"{}")).json()["n"])
-            await asyncio.sleep(0.1)
+            answered.set()
+            await was_sent.wait()
+            for _ in range(50):
+                await asyncio.sleep(0)
         await client.close()
     assert numbers == [1, 2, 3, 4]
 
