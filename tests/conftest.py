@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped]
 
@@ -39,6 +40,13 @@ MEMORY = Path("/dev/shm")
 ROOM = 4 << 30
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+# An example may take as long as it needs: on a busy machine any of them stands still for the 200 ms that Hypothesis gives.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 
 # One process runs all of such a file: its tests share what is slow to make, or each needs a core and is bounded in

@@ -121,7 +121,7 @@ def race(ground: Ground, rng: random.Random, found: Rounds) -> None:
     for place in places:
         place.mkdir()
     racers = [type(trial.tool)(place, trial.tool.server_env).warm(*slow) for place in places]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while sum(racer.poll() is None for racer in racers) > 1 and time.monotonic() < deadline:
         time.sleep(0.005)
     alive = [racer for racer in racers if racer.poll() is None]
