@@ -1,10 +1,12 @@
 """Cap the requests a second. Slots spread them evenly, and asyncio-throttle checks every second.
 
 By itself, asyncio-throttle lets a whole second's requests go at once, polls once per waiter, and serves waiters in no
-order (docs/dev/adr/0009-evenly-spaced-slots.md). Behind the slots it sees one waiter at a time and is the second check,
-when the request has its connection. It holds a request that the slots let through after the process was stopped for a
-moment, after the rate was lowered, or some time before its connection was made: connections that a server accepts late
-are there all at once.
+order (docs/dev/adr/0009-evenly-spaced-slots.md). Behind the slots it sees one waiter at a time and is the second check.
+It holds a request that the slots let through after the process was stopped for a moment, or after the rate was lowered.
+
+The third check is right before the first byte. It holds nothing that leaves in its turn, so that an answer's time is the
+server's. It holds requests that have waited for their connections: those that a server accepts late are there all at
+once.
 """
 
 import asyncio
@@ -44,9 +46,10 @@ class RateLimiter:
         self._parts = 1.0  # the rate of all of them together, as a multiple of this one's
         self._clock = clock
         self._throttler = Throttler(rate_limit=1)
-        self._tenth = Throttler(rate_limit=1, period=0.1)
+        self._written = Throttler(rate_limit=1)
+        self._written_in_a_tenth = Throttler(rate_limit=1, period=0.1)
         self._turn = asyncio.Lock()
-        self._last_check = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._alarm: asyncio.Future[None] | None = None
         self._share = 1.0
         self.is_unlimited = False  # every request is admitted at once
@@ -87,13 +90,15 @@ class RateLimiter:
     def _apply(self) -> None:
         present = self.present
         self.is_unlimited = math.isinf(present)
-        if not math.isinf(present):
+        if not self.is_unlimited:
             self._throttler.rate_limit, self._throttler.period = guard(present)
+            whole = max(1, math.floor(present))
+            self._written.rate_limit, self._written.period = whole, whole / present
+            self._written_in_a_tenth.rate_limit = math.floor(TENTH * present) + 1
             # At least 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
-            self._tenth.rate_limit = math.floor(TENTH * present) + 1
-            self._tenth.retry_interval = self._throttler.retry_interval = max(
-                0.001, min(0.005, self._throttler.period / 50)
-            )
+            pause = max(0.001, min(0.005, self._throttler.period / 50))
+            for throttler in (self._throttler, self._written, self._written_in_a_tenth):
+                throttler.retry_interval = pause
         if self._alarm:
             _ring(self._alarm)
 
@@ -108,14 +113,16 @@ class RateLimiter:
                     if not seconds:
                         break
                     await self._sleep_or_change(seconds)
+            if not math.isinf(self.present):
+                await self._throttler.acquire()
 
     async def check(self) -> None:
         """Return when a request whose turn it was may be sent: at once, unless the last second or tenth had enough."""
         if math.isinf(self.present):
             return
-        async with self._last_check:
-            await self._tenth.acquire()
-            await self._throttler.acquire()
+        async with self._writing:
+            await self._written_in_a_tenth.acquire()
+            await self._written.acquire()
 
     async def _sleep_or_change(self, seconds: float) -> None:
         """Sleep for so many seconds, or until the rate changes."""

@@ -105,7 +105,7 @@ PACE = (
     Bug("a request that is not sent is given back", "Pace._passed_in_turn", "self.breaker.record(epoch, SILENT)", "None"),
     Bug("what has its connection when the breaker is open is not sent", "Pace.begin", "return ...", "return True", "tests/pace/test_pace.py -k lost_its_turn"),
     Bug("connections that are there all at once do not break the rate", "Pace.begin", "await self.rate.check()", "None", "tests/zstack/test_late_connections.py -k rate"),
-    Bug("connections that are there all at once do not break a tenth's rate", "RateLimiter.check", "await self._tenth.acquire()", "None", "tests/pace/test_rate.py -k at_once"),
+    Bug("connections that are there all at once do not break a tenth's rate", "RateLimiter.check", "await self._written_in_a_tenth.acquire()", "None", "tests/pace/test_rate.py -k at_once"),
     Bug("the rate is a hard cap", "rate.STRETCH", "", "0.5"),
     Bug("two processes share one rate", "SharedSlots.take", "os.pwrite(self._file, _KEPT.pack(slot, spacing), 0)", "None"),
     Bug("errors never speed a run up", "AdaptiveConcurrency.landed", "signal is LoadSignal.WELL", "True"),

@@ -66,6 +66,29 @@ def test_a_process_that_stands_still_now_and_then_does_not_send_it_all_at_once_a
     assert most_within(0.1, sent) <= 0.12 * per_second + 1
 
 
+@pytest.mark.parametrize("per_second", [0.2, 5, 20, 60, 997])
+def test_what_leaves_in_its_turn_is_not_held_before_its_first_byte(per_second: float) -> None:
+    """A row's time is measured from its turn: waiting here would look like a slow server."""
+
+    async def work() -> list[float]:
+        loop, stalls = asyncio.get_running_loop(), random.Random(2)
+        rate, held = RateLimiter(per_second, loop.time), list[float]()
+
+        async def one() -> None:
+            while loop.time() < max(10, 30 / per_second):
+                await rate.admit()
+                turn = loop.time()
+                await rate.check()
+                held.append(loop.time() - turn)
+                if stalls.random() < 0.01:
+                    loop.now += stalls.uniform(0, 0.2)  # type: ignore[attr-defined] # the loop is virtual
+
+        await asyncio.gather(*(one() for _ in range(32)))
+        return held
+
+    assert max(run_virtual(work())) == 0
+
+
 @pytest.mark.parametrize("per_second", [5, 20, 60, 997])
 def test_requests_whose_connections_are_there_all_at_once_are_not_sent_at_once(per_second: float) -> None:
     """A server that accepts no connection for three seconds, then all of them."""
