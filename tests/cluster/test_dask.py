@@ -457,6 +457,23 @@ def test_plain_tcp_to_another_machine_is_allowed_by_name(tmp_path: Path) -> None
     assert scheduler_address(parse_cluster(f"insecure+{file}")) == "tcp://10.0.0.7:8786"
 
 
+def test_plain_tcp_carries_a_run(cli: Cli, server: Server, tmp_path: Path) -> None:
+    """On this machine it is allowed, and asking for it by name is the same."""
+    at, made = cli.at(server), Site(tmp_path, {})
+    made.dask("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(tmp_path / "s.json"))
+    made.dask("worker", "--scheduler-file", "s.json", "--nthreads", "1", "--no-nanny", BULKIMG_SESSION=server.session)
+    made.wait_for("Starting established connection to tcp://127.0.0.1", 2)
+    address = json.loads((tmp_path / "s.json").read_text())["address"]
+    assert address.startswith("tcp://127.0.0.1:")
+    try:
+        for cluster in (address, f"insecure+{address}", f"insecure+{tmp_path / 's.json'}"):
+            at.write("m.csv", manifest(server, f"plain-{len(cluster)}", 10))
+            assert "joined" in quiet(at("run", "m.csv", "--yes", "--cluster", cluster).err)
+            assert renamed(server, f"plain-{len(cluster)}") == 10
+    finally:
+        made.end()
+
+
 def test_what_is_wrong_is_said_before_a_run_is_made(at: Cli, server: Server) -> None:
     at.write("m.csv", manifest(server, "wrong", 5))
     before = len(server.requests())
