@@ -1,10 +1,14 @@
 """A run goes faster, pauses and stops on request, keeps its hours and time limit, and reports its status."""
 
+import asyncio
+import contextlib
 import json
 import re
 import signal
 import socket
+import sqlite3
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -12,8 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from bulkimg.engine.control import parse_orders
+from bulkimg.credentials import Session
+from bulkimg.engine.connect import Ports
+from bulkimg.engine.control import ask, parse_orders
+from bulkimg.engine.create import create_run
+from bulkimg.engine.execute import Engine
 from bulkimg.errors import UsageError
+from bulkimg.ledger.thread import OwnThread
+from bulkimg.model import Event, Settled
+from bulkimg.settings import Settings
 from bulkimg.values import parse_window
 from tests.conftest import Cli, Running, Server, sandbox_process
 from tests.stamped import stamped_sandbox
@@ -203,6 +214,51 @@ def test_what_is_told_while_the_images_are_looked_at_holds_for_whoever_resumes(c
         assert told(cli, "status")["rate"] == 77.0
         told(cli, "stop")
         process.communicate(timeout=60)
+
+
+class HeldThread(OwnThread):
+    """Writes nothing while it is held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_write = threading.Event()
+        self.may_write.set()
+
+    def put(self, work: Callable[[], None]) -> None:
+        def in_time() -> None:
+            self.may_write.wait()
+            work()
+
+        super().put(in_time)
+
+
+async def test_an_order_is_answered_when_it_is_durable(tmp_path: Path, server: Server) -> None:
+    thread, begun = HeldThread(), asyncio.Event()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Settled):
+            begun.set()
+
+    (tmp_path / "m.csv").write_text(manifest(server))
+    given = {"endpoint": server.url, "rate": 30, "runs_dir": tmp_path / "runs"}
+    run = create_run(str(tmp_path / "m.csv"), Settings.model_validate(given))
+    engine = Engine(run, Session(server.session), observe, Ports(writer_thread=lambda: thread))
+    running = asyncio.create_task(engine.execute())
+    await begun.wait()
+    thread.may_write.clear()
+    asking = asyncio.create_task(asyncio.to_thread(ask, run.directory.path, ["rate=40/s"]))
+    while engine.steering.status()["rate"] != 40:
+        await asyncio.sleep(0.01)
+    await asyncio.wait([asking], timeout=0.3)
+    assert not asking.done(), "it is obeyed, and not yet in the ledger"
+    thread.may_write.set()
+    assert (await asking)["rate"] == 40
+    with contextlib.closing(sqlite3.connect(run.directory.ledger)) as ledger:
+        (kept,) = ledger.execute("SELECT value FROM meta WHERE key = 'settings'").fetchone()
+    assert json.loads(kept)["rate"] == 40
+    engine.steering.obey([("stop", None)])
+    await running
+    run.close()
 
 
 def hours(begin: timedelta, end: timedelta) -> str:
