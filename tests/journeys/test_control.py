@@ -23,7 +23,7 @@ from bulkimg.engine.create import create_run
 from bulkimg.engine.execute import Engine
 from bulkimg.errors import UsageError
 from bulkimg.ledger.thread import OwnThread
-from bulkimg.model import Event, Settled
+from bulkimg.model import Adjusted, Event, Settled
 from bulkimg.settings import Settings
 from bulkimg.values import parse_window
 from tests.conftest import Cli, Running, Server, sandbox_process
@@ -233,32 +233,36 @@ class HeldThread(OwnThread):
 
 
 async def test_an_order_is_answered_when_it_is_durable(tmp_path: Path, server: Server) -> None:
-    thread, begun = HeldThread(), asyncio.Event()
+    thread, begun, changed = HeldThread(), asyncio.Event(), asyncio.Event()
 
     def observe(event: Event) -> None:
         if isinstance(event, Settled):
             begun.set()
+        if isinstance(event, Adjusted):
+            changed.set()
 
     (tmp_path / "m.csv").write_text(manifest(server))
     given = {"endpoint": server.url, "rate": 30, "runs_dir": tmp_path / "runs"}
     run = create_run(str(tmp_path / "m.csv"), Settings.model_validate(given))
     engine = Engine(run, Session(server.session), observe, Ports(writer_thread=lambda: thread))
     running = asyncio.create_task(engine.execute())
-    await begun.wait()
-    thread.may_write.clear()
-    asking = asyncio.create_task(asyncio.to_thread(ask, run.directory.path, ["rate=40/s"]))
-    while engine.steering.status()["rate"] != 40:
-        await asyncio.sleep(0.01)
-    await asyncio.wait([asking], timeout=0.3)
-    assert not asking.done(), "it is obeyed, and not yet in the ledger"
-    thread.may_write.set()
-    assert (await asking)["rate"] == 40
-    with contextlib.closing(sqlite3.connect(run.directory.ledger)) as ledger:
-        (kept,) = ledger.execute("SELECT value FROM meta WHERE key = 'settings'").fetchone()
-    assert json.loads(kept)["rate"] == 40
-    engine.steering.obey([("stop", None)])
-    await running
-    run.close()
+    try:
+        await begun.wait()
+        thread.may_write.clear()
+        asking = asyncio.create_task(asyncio.to_thread(ask, run.directory.path, ["rate=40/s"]))
+        await changed.wait()
+        await asyncio.wait([asking], timeout=0.3)
+        assert not asking.done(), "it is obeyed, and not yet in the ledger"
+        thread.may_write.set()
+        assert (await asking)["rate"] == 40
+        with contextlib.closing(sqlite3.connect(run.directory.ledger)) as ledger:
+            (kept,) = ledger.execute("SELECT value FROM meta WHERE key = 'settings'").fetchone()
+        assert json.loads(kept)["rate"] == 40
+    finally:
+        thread.may_write.set()
+        engine.steering.obey([("stop", None)])
+        await running
+        run.close()
 
 
 def hours(begin: timedelta, end: timedelta) -> str:
