@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.battery.load import BUNCHED
 from tests.battery.process import Ran, Tool, Warm, preload
 from tests.battery.report import Record
 from tests.battery.syscalls import Ground, Trial, Tried, frame, last_line, small_disk
@@ -321,7 +322,6 @@ def signals(place: Path, seed: int, rounds: int = 3) -> list[Record]:
 # -- T12: clocks ------------------------------------------------------------------------------------------------------------
 
 OFFSETS = ("+1h", "-1h", "+10y", "-10y")
-BUNCHED = 2  # requests that the kernel of a loaded machine may deliver together
 SLOWEST = 0.9  # share of the rate, because other processes use the machine
 STEPS = ("+3600", "-3600", "+315360000", "-86400")
 

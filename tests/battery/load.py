@@ -12,7 +12,7 @@ from tests.stamped import stamped_sandbox
 from tests.windows import most_within
 
 RATES = ((100, 1000), (1000, 5000))  # requests a second, rows
-BUNCHED = 2  # requests above the cap that the kernel's scheduling may let the server count (README, «Limits»)
+BUNCHED = 2  # requests above the cap: senders that are stopped between their last check and the write
 
 
 def pace(dialect: str, rate: int, rows: int) -> Record:
