@@ -33,18 +33,17 @@ check: venv  ## the fast loop: lint, and the tests that start no process
 	@$(MAKE) --no-print-directory -j2 lint rooms
 
 rooms: venv
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not alone" $(ROOMS)
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ROOMS)
 
 pytest: venv  ## every test
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not alone"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
 
 # Every process that a test starts is counted, but one that is killed and one with a cleared environment (CONTRIBUTING.md).
 # The deselected test looks at which modules are imported; coverage itself imports one of them. Three tests about system
 # calls, signals and time fail under coverage; the leading "-" lets the report follow. `make test` is the judge.
-coverage: venv  ## the tests but those marked alone, with coverage of bulkimg/
+coverage: venv  ## every test, with coverage of bulkimg/
 	$(BIN)/coverage erase
-	-$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadgroup -m "not alone" \
+	-$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadgroup \
 		--deselect tests/cli/test_commands.py::test_help_imports_neither_the_http_client_nor_the_models
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report

@@ -104,14 +104,10 @@ NEEDED = (
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Name in one line what was left out and how to get it.
-
-    Printed once, when `make test` begins again with few tests.
-    """
-    if terminalreporter.config.option.markexpr != "alone":
-        for is_here, what in NEEDED:
-            if not is_here:
-                terminalreporter.write_line(f"left out: {what}")
+    """Name in one line what was left out and how to get it."""
+    for is_here, what in NEEDED:
+        if not is_here:
+            terminalreporter.write_line(f"left out: {what}")
 
 
 @pytest.fixture(scope="module")

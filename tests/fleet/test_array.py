@@ -37,7 +37,6 @@ def test_an_array_of_four_sends_every_row_once_and_is_merged(fleet: Fleet, engin
     assert len(asked_for) == len(rows) == fleet.changed()
 
 
-@pytest.mark.alone
 def test_four_shards_at_once_keep_to_the_rate_of_all(cli: Cli) -> None:
     with stamped_sandbox(images=240, dialect="documented") as server:
         here = cli.at(server)

@@ -2,13 +2,9 @@
 
 import signal
 
-import pytest
-
 from tests.conftest import Cli
 from tests.stamped import stamped_sandbox
 from tests.windows import most_within, reached
-
-pytestmark = pytest.mark.alone
 
 RATE = 100
 

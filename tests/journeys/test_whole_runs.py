@@ -80,7 +80,6 @@ def test_every_row_of_each_format_is_sent_once(cli: Cli, big: Server, form: str,
     check_whole(cli, big, rows, big.puts()[before:])
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(("rate", "rows"), [(100, 250), (1000, 2500)])
 def test_the_rate_is_never_passed_in_any_second(cli: Cli, dialect: str, rate: int, rows: int) -> None:
     """All requests count, polls too, by the server's kernel. `make battery` measures that the rate is reached."""
