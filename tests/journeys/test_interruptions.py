@@ -87,7 +87,7 @@ def test_the_second_signal_stops_at_once_and_stays_resumable(cli: Cli) -> None:
         while "rows settled" not in (line := process.stderr.readline()):  # so the first signal has come too
             assert line
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=45)
+        _, said = process.communicate(timeout=25)  # after one signal it takes more than half a minute
         assert process.returncode == 130, said
         counts = cli.summary()["counts"]
         assert counts["unknown"] > 0
