@@ -24,7 +24,7 @@ TURN = 8.0  # seconds until other workers have the shares, where there are fewer
 TICK = 0.1  # seconds between two looks at the leases
 TRIAL_RATE = 1.0  # requests a second while one worker tries whether the server is well again
 FIRST_WORKER = 60.0  # seconds until the first worker has to be here
-OTHERS = 3.0  # seconds for the other workers, when the first one was refused
+OTHERS = 3.0  # seconds for other workers to appear, when all that are known were refused
 FAREWELL = 5.0  # seconds in which workers log out
 MOST_ROWS = 500  # of one message
 
@@ -51,6 +51,7 @@ class Hall:
         self.desk: Desk | None = None
         self.earlier: list[dict[str, Any]] = own.run.ledger.meta("workers", [])  # of earlier processes of this run
         self.is_over = False
+        self.expected = 0  # workers that were put to work and have neither joined nor ended
         self.trouble = ""  # why no worker can be looked for at the moment
         self.failure: BaseException | None = None  # a bug
         self._refused: list[str] = []
@@ -67,14 +68,14 @@ class Hall:
                 while not self.crew.here:
                     if self.failure:
                         raise self.failure
-                    if self._refused:
-                        await self._runtime.sleep(OTHERS)
-                        if not self.crew.here:
-                            raise UsageError(f"no worker of the cluster can work for this run: {self._refused[0]}")
-                    else:
+                    if not self._refused:
                         self._changed.clear()
                         await self._changed.wait()
+                    elif await self._are_all_refused():
+                        raise self._no_worker_fits()
         except TimeoutError:
+            if self._refused:
+                raise self._no_worker_fits() from None
             hint = (
                 f"{self.trouble}; check that it runs"
                 if self.trouble
@@ -84,6 +85,14 @@ class Hall:
             raise TargetError(
                 f"no worker of the cluster came within {within:g} s, so nothing was sent; {hint}"
             ) from None
+
+    async def _are_all_refused(self) -> bool:
+        """Return whether no worker is here after a moment, and none is expected."""
+        await self._runtime.sleep(OTHERS)
+        return not self.crew.here and not self.expected
+
+    def _no_worker_fits(self) -> UsageError:
+        return UsageError(f"no worker of the cluster can work for this run: {self._refused[0]}")
 
     def fail(self, error: BaseException) -> None:
         """End the run by a bug."""

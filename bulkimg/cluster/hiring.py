@@ -75,6 +75,7 @@ class Hiring:
         for one, future in list(self._hired.items()):
             if future is not None and future.done():
                 await self._ended(one, future)
+        self._hall.expected = sum(future is not None for future in self._hired.values())
 
     async def _workers(self) -> set[str]:
         """Return the addresses of all workers."""

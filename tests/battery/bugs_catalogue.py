@@ -352,6 +352,7 @@ CLUSTER = (
     Bug("a share rests for a second before another worker has it", "shares.REST", "", "0.0", "tests/cluster/test_shares.py"),
     Bug("the shares of all workers sum up to the rate", "Shares.grant", "min(wanted, free)", "wanted", "tests/cluster/test_shares.py"),
     Bug("nothing begins after the end of a lease", "Permit.is_valid", "self._rate > 0 and self._clock() < self.ends", "self._rate > 0", "tests/cluster/test_leased.py -k lease"),
+    Bug("a slow worker is waited for when others are refused", "Hall._are_all_refused", "not self.expected", "True", "tests/cluster/test_hiring.py -k slow_worker"),
     Bug("a scheduler that is started again is found", "Hiring._workers", "self._client.status == 'closed' and self._reach", "False", "tests/cluster/test_hiring.py -k started_again"),
     Bug("what has its connection after the end of a lease is not sent", "LeasedPace.begin", "self._permit.is_valid", "True", "tests/cluster/test_leased.py -k connection"),
     Bug("what is admitted after the end of a lease is not sent", "LeasedPace.admit", "self._permit.is_valid", "True", "tests/cluster/test_leased.py -k turn"),

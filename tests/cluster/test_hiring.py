@@ -25,7 +25,7 @@ from bulkimg.credentials import Session
 from bulkimg.engine.carrying import policy_of
 from bulkimg.engine.create import create_run
 from bulkimg.engine.execute import Engine
-from bulkimg.errors import Exit, TargetError
+from bulkimg.errors import Exit, TargetError, UsageError
 from bulkimg.settings import Settings
 from tests.cluster.office import office
 from tests.conftest import Server
@@ -113,6 +113,38 @@ async def test_a_worker_is_hired_again_only_if_the_desk_was_gone(
         assert len(futures) == (2 if again else 1)
         refused = scene.hall._refused
         assert [text[: len(why)] for text in refused] == ([why] if why else [])
+
+
+async def test_a_slow_worker_is_waited_for_when_all_others_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bulkimg.cluster.hall.OTHERS", 0.05)
+    async with office(tmp_path) as scene:
+        hall = scene.hall
+        hall.refuse("tcp://h:1", "h: no credentials")
+        with pytest.raises(UsageError, match="can work for this run: h: no credentials"):
+            await hall.first_worker()
+        hall.expected = 1
+        with pytest.raises(UsageError, match="can work for this run: h: no credentials"):
+            await hall.first_worker(within=0.2)
+        waiting = asyncio.create_task(hall.first_worker())
+        await asyncio.wait([waiting], timeout=0.3)
+        assert not waiting.done(), "one may still come"
+        await scene.worker()
+        await waiting
+
+
+async def test_workers_that_were_put_to_work_are_expected(tmp_path: Path) -> None:
+    def hire(of: Client, one: str) -> Any:
+        return of.submit(str, "h: no credentials", workers=[one], pure=False)
+
+    async with scheduler() as dask, office(tmp_path) as scene, worker(dask, tmp_path), client(dask) as of:
+        hiring = Hiring(of, scene.hall, hire)
+        await hiring.look()
+        assert scene.hall.expected == 1
+        await until(lambda: all(future.done() for future in hiring._hired.values()))
+        await hiring.look()
+        assert scene.hall.expected == 0
 
 
 # -- what is away -------------------------------------------------------------------------------------------------------
