@@ -58,7 +58,8 @@ class HttpClient:
     async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer:
         """Send one request (wire.py formats it). Return its answer, or why there is none.
 
-        `begin` is awaited when there is a connection. Its time does not count. If it returns False, nothing is sent.
+        `begin` is awaited when there is a connection. Its time does not count. If it returns False, or the server ends
+        the connection or writes to it meanwhile, nothing is sent.
         """
         called, sent = self._loop.time(), False
         try:
@@ -73,14 +74,17 @@ class HttpClient:
 
     async def _begins(self, connection: "Connection", begin: Callable[[], Awaitable[bool]]) -> bool:
         """Return whether the request may be sent. If not, the connection is kept for another one."""
+        was_usable = _is_usable(connection)
         try:
             begins = await begin()
         except BaseException:
             connection.close()
             raise
-        if not begins:
-            self._idle.append((self._loop.time(), connection))
-        return begins
+        if begins and (_is_usable(connection) or not was_usable):
+            return True
+        # Bytes that came meanwhile would become the answer to this request. `_unused` closes such a connection.
+        self._idle.append((self._loop.time(), connection))
+        return False
 
     def _unused(self) -> "Connection | None":
         """Return an open connection without unexpected bytes in it, if there is one."""
@@ -89,8 +93,7 @@ class HttpClient:
             self._idle.popleft()[1].close()
         while self._idle:
             connection = self._idle.pop()[1]
-            protocol = connection.protocol
-            if protocol is not None and protocol.is_connected() and not protocol.should_close:
+            if _is_usable(connection):
                 return connection
             connection.close()
         return None
@@ -190,6 +193,12 @@ class HttpClient:
         while self._idle:
             self._idle.pop()[1].close()
         await self._connector.close()
+
+
+def _is_usable(connection: "Connection") -> bool:
+    """Return whether a connection is open, and nothing has come that nobody asked for."""
+    protocol = connection.protocol
+    return protocol is not None and protocol.is_connected() and not protocol.should_close
 
 
 def read_authority(ca_file: Path | None) -> str | None:

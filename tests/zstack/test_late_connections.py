@@ -15,6 +15,7 @@ from bulkimg.zstack import HttpClient, Transport, read_authority
 from bulkimg.zstack.wire import RequestWriter
 from tests.conftest import UUID
 from tests.windows import most_within
+from tests.zstack.raw import at_once, http, read_request
 from tests.zstack.test_tls import HOST, TlsServer, authority, tls_server
 
 __all__ = ["authority"]  # the fixture
@@ -157,3 +158,42 @@ async def test_connections_that_are_there_all_at_once_do_not_break_the_rate(
         assert [answer.status for answer in answers] == [200] * requests
         assert len(server.bodies) == requests
         assert most_within(1.0, sorted(begun)) <= rate
+
+
+@pytest.mark.parametrize("said", [b"", http(b"nobody asked for this")])
+async def test_a_connection_that_the_server_ends_or_writes_to_while_its_request_waits_is_not_used(said: bytes) -> None:
+    """Its bytes would become the answer; after its end, the request would count as sent, and as the server's failure."""
+    waits, was_said = asyncio.Event(), asyncio.Event()
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            await waits.wait()
+            writer.write(said)
+        else:
+            await read_request(reader)
+            writer.write(http(b"the answer"))
+        if not said or connections == 2:
+            writer.close()
+        was_said.set()
+        await reader.read()
+        writer.close()
+
+    async def begin() -> bool:
+        waits.set()
+        await was_said.wait()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return True
+
+    async with await asyncio.start_server(serve, HOST, 0) as server:
+        url = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+        client = HttpClient(url, timeout=20, now=time.time)
+        request = RequestWriter(url).request("PUT", PATH, "", b"{}")
+        answer = await client.send(request, begin)
+        assert (answer.status, answer.failure, answer.sent) == (None, "TURN_LOST", False)
+        assert (await client.send(request, at_once)).raw == b"the answer"
+        await client.close()
+    assert connections == 2
