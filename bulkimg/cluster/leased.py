@@ -119,8 +119,8 @@ class LeasedPace(Pace):
                 return epoch
             self.give_back(epoch)  # its turn came too late
 
-    async def begin(self, epoch: int) -> bool:
-        return await super().begin(epoch) and self._permit.is_valid
+    def _is_lost(self, epoch: int) -> bool:
+        return not self._permit.is_valid or super()._is_lost(epoch)
 
     async def admit_probe(self) -> int:
         while True:

@@ -20,8 +20,9 @@ SLOW_START = 0.1  # share of the rate in the first second after an outage; it do
 class Pace:
     """Pace all requests of a run.
 
-    Call `admit` before every request of any kind, `begin` before its first byte and `record` after it. `concurrency` bounds the rows in flight. Rate
-    and concurrency can change at any time. The clock (monotonic seconds), sleep and random generator are arguments.
+    Call `admit` before every request of any kind, `begin` before its first byte and `record` after it. `concurrency`
+    bounds the rows in flight. Rate and concurrency can change at any time. The clock (monotonic seconds), sleep and
+    random generator are arguments.
     """
 
     def __init__(
@@ -83,8 +84,12 @@ class Pace:
         A connection may take seconds. The breaker may have opened meanwhile; then the request has lost its turn.
         """
         if not self.rate.is_unlimited:
-            await self.rate.check()
-        return not self.breaker.is_open or epoch == NOBODY or self.breaker.is_trial(epoch)
+            await self.rate.check(lambda: self._is_lost(epoch))
+        return not self._is_lost(epoch)
+
+    def _is_lost(self, epoch: int) -> bool:
+        """Return whether an admitted request must not be sent any more."""
+        return self.breaker.is_open and epoch != NOBODY and not self.breaker.is_trial(epoch)
 
     async def _passed_in_turn(self) -> int:
         epoch = await self.breaker.passed()

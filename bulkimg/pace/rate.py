@@ -11,6 +11,7 @@ once.
 
 import asyncio
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,7 +91,10 @@ class RateLimiter:
     def _apply(self) -> None:
         present = self.present
         self.is_unlimited = math.isinf(present)
-        if not self.is_unlimited:
+        if self.is_unlimited:  # those that wait poll this
+            for throttler in (self._throttler, self._written, self._written_in_a_tenth):
+                throttler.rate_limit = sys.maxsize
+        else:
             self._throttler.rate_limit, self._throttler.period = guard(present)
             whole = max(1, math.floor(present))
             self._written.rate_limit, self._written.period = whole, whole / present
@@ -116,13 +120,17 @@ class RateLimiter:
             if not math.isinf(self.present):
                 await self._throttler.acquire()
 
-    async def check(self) -> None:
-        """Return when a request whose turn it was may be sent: at once, unless the last second or tenth had enough."""
+    async def check(self, is_lost: Callable[[], bool] = lambda: False) -> None:
+        """Return when a request whose turn it was may be sent: at once, unless the last second or tenth had enough.
+
+        One that has lost its turn by the time that it is next holds up no other.
+        """
         if math.isinf(self.present):
             return
         async with self._writing:
-            await self._written_in_a_tenth.acquire()
-            await self._written.acquire()
+            if not is_lost():
+                await self._written_in_a_tenth.acquire()
+                await self._written.acquire()
 
     async def _sleep_or_change(self, seconds: float) -> None:
         """Sleep for so many seconds, or until the rate changes."""

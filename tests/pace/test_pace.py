@@ -7,6 +7,7 @@ import time
 import pytest
 
 from bulkimg.pace import SILENT, WELL, Health, Pace, State
+from tests.virtual import run_virtual
 from tests.windows import most_within
 
 
@@ -64,3 +65,29 @@ async def test_a_request_whose_connection_comes_when_the_breaker_is_open_has_los
     pace.record(probe, SILENT)
     pace.record(trial, WELL)
     assert pace.requests == 3, "what is not sent is not counted"
+
+
+def test_requests_that_have_lost_their_turns_hold_up_no_other() -> None:
+    """Fifty connections are there at once, and the first answer asks the run to wait."""
+
+    async def work() -> tuple[list[float], float]:
+        loop = asyncio.get_running_loop()
+        pace = Pace(10, 50, clock=loop.time)
+        epochs = [await pace.admit() for _ in range(50)]
+        opened = loop.time()
+        late = [asyncio.create_task(pace.begin(epoch)) for epoch in epochs[1:]]
+        await asyncio.sleep(0.01)
+        pace.record(epochs[0], Health(State.ASKED, "HTTP_429", 0.3))
+        lost = []
+        for epoch, task in zip(epochs[1:], late, strict=True):
+            if not await task:
+                pace.give_back(epoch)
+                lost.append(loop.time() - opened)
+        trial = await pace.admit()
+        assert await pace.begin(trial)
+        return lost, loop.time() - opened
+
+    lost, begun = run_virtual(work())
+    assert len(lost) >= 45
+    assert max(lost) < 0.2
+    assert begun < 1

@@ -114,6 +114,30 @@ def test_requests_whose_connections_are_there_all_at_once_are_not_sent_at_once(p
     assert sum(5 <= at < 8 for at in sent) >= 0.97 * per_second * 3 - 1, "the rate is reached again"
 
 
+def test_those_that_wait_go_at_once_when_the_rate_becomes_unlimited() -> None:
+    async def work() -> float:
+        loop = asyncio.get_running_loop()
+        rate = RateLimiter(50, loop.time)
+
+        async def one(*, is_late: bool) -> None:
+            await rate.admit()
+            if is_late:
+                await asyncio.sleep(1)  # for its connection
+            await rate.check()
+
+        waiting = [asyncio.create_task(one(is_late=number < 10)) for number in range(40)]
+        await asyncio.sleep(0.5)
+        rate.set(0.01)
+        await asyncio.sleep(60)
+        assert not all(task.done() for task in waiting)
+        rate.set(math.inf)
+        raised = loop.time()
+        await asyncio.gather(*waiting)
+        return loop.time() - raised
+
+    assert run_virtual(work()) < 0.1
+
+
 def test_it_changes_at_any_moment_and_no_second_holds_more_than_either_rate_allows() -> None:
     changes = [5000, 5, 500, 1, 50, 5000, 0.2, 50]
 
