@@ -12,7 +12,16 @@ from bulkimg.model import SERVER_TRIMS, TAGS, Claim, Fields, Seen, Status, as_st
 from bulkimg.planner.diff import changed_since, left_to_send, redacted, show
 from bulkimg.zstack import Answer
 from bulkimg.zstack.rules import CODES, OTHER_CODE, TEXTS, Move, Rule, rule_for_status
-from bulkimg.zstack.wire import error_of, inventories_of, inventory_of, job_of, names_another, page_title, printable
+from bulkimg.zstack.wire import (
+    TURN_LOST,
+    error_of,
+    inventories_of,
+    inventory_of,
+    job_of,
+    names_another,
+    page_title,
+    printable,
+)
 
 SEEN = "confirmed by reading the image"
 _DRIFT_HINT = (
@@ -228,6 +237,8 @@ def _no_answer(answer: Answer) -> Verdict:
             hint="check --ca-file and the server's certificate",
             sent=False,
         )
+    if answer.failure == TURN_LOST:
+        return Verdict(Next.AGAIN, code=TURN_LOST, message=answer.detail, sent=False)
     return Verdict(
         Next.AGAIN,
         code=answer.failure,

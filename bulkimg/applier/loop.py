@@ -18,7 +18,7 @@ from bulkimg.pace import RATE_LIMITED, LoadSignal, Pace, RetryCounter, full_jitt
 from bulkimg.planner.reading import BATCH, CannotRead, Reader
 from bulkimg.runtime import Runtime
 from bulkimg.zstack import ImageApi
-from bulkimg.zstack.wire import new_job_uuid
+from bulkimg.zstack.wire import TURN_LOST, new_job_uuid
 
 ERRORS = (Status.FAILED, Status.UNKNOWN, Status.DRIFTED)
 _RENAMED = (Status.UPDATED, Status.DRIFTED, Status.UNKNOWN)  # the name that was read before may be another one now
@@ -266,8 +266,8 @@ class Loop:
             case Next.RENEW:
                 if refused := await self._performer.renew(row.ticket, verdict):
                     return Stop(refused)
-            case _ if row.claim.interrupted:
-                pass  # a crash is not the row's fault
+            case _ if row.claim.interrupted or verdict.code == TURN_LOST:
+                pass  # a crash is not the row's fault, nor is a connection that came too late
             case _ if not self._api.reached and verdict.code == "NOT_CONNECTED":
                 return Stop(verdict)
             case _:
