@@ -64,7 +64,8 @@ async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
             try:
                 async with asyncio.timeout(PATIENCE):
                     line = await reader.readuntil(b"\n")
-                    writer.write(await _answered(line, handle))
+                writer.write(await _answered(line, handle))  # however long the ledger takes
+                async with asyncio.timeout(PATIENCE):
                     await writer.drain()
             except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 pass  # the client left, sends nothing or does not stop sending: nobody waits for an answer
@@ -100,7 +101,7 @@ def _words(line: bytes) -> list[str]:
 def ask(directory: Path, words: list[str]) -> dict[str, Any]:
     """Send orders to the run in that directory.
 
-    Returns its status once it has obeyed. Raises RunRefused if no process runs.
+    Returns its status once it has obeyed. Raises RunRefused if no process runs, or if it does not answer.
     """
     gone = RunRefused(f"run {directory.name} takes no orders: no process carries it out, or none that can be told")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -111,7 +112,12 @@ def ask(directory: Path, words: list[str]) -> dict[str, Any]:
             connection.sendall(json.dumps(words).encode() + b"\n")
             with connection.makefile("rb") as file:
                 line = file.readline()
-        except (OSError, TimeoutError):
+        except TimeoutError:
+            raise RunRefused(
+                f"run {directory.name} has not answered for {PATIENCE:g} s, so it may have obeyed or not: its process is "
+                f"stopped, or its disk is slow; look with bulkimg ctl {directory.name} status"
+            ) from None
+        except OSError:
             raise gone from None
     if not line:
         raise gone

@@ -96,7 +96,8 @@ class Engine:
     async def _ordered(self, orders: list[Order]) -> dict[str, Any]:
         """Obey the orders of `bulkimg ctl`. Return the status when the orders hold for a resumed run too."""
         status = self.steering.obey(orders)
-        await self._sending.kept()
+        if any(name in ("rate", "concurrency") for name, _ in orders):  # no other order has to wait for a slow disk
+            await self._sending.kept()
         return status
 
     def _observe(self, event: Event) -> None:

@@ -64,7 +64,8 @@ class Sending:
 
     async def kept(self) -> None:
         """Return when what `keep` has written is durable, or the ledger has failed, which ends the run."""
-        await asyncio.gather(*self._keeping, return_exceptions=True)
+        if self._keeping:
+            await asyncio.wait(self._keeping)  # who waits may be cancelled; what is written is not
 
     def _kept(self, task: "asyncio.Task[None]") -> None:
         self._keeping.discard(task)
@@ -93,6 +94,7 @@ class Sending:
             stop := await self._interrupt.until_stopped(self._runtime.sleep(LEASES_OVER))
         ):
             return stop  # the workers of an earlier process may begin a request until then
+        run.ledger.set_meta(settings=kept_options(run.settings))  # orders may have changed them meanwhile
         run.live = live = LiveResults(paths, in_order=afresh)
         writer = Writer(
             run.ledger,

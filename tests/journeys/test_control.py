@@ -10,18 +10,20 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from bulkimg.credentials import Session
+from bulkimg.engine import control
 from bulkimg.engine.connect import Ports
 from bulkimg.engine.control import ask, parse_orders
 from bulkimg.engine.create import create_run
 from bulkimg.engine.execute import Engine
-from bulkimg.errors import UsageError
+from bulkimg.errors import RunRefused, UsageError
+from bulkimg.ledger import RunDirectory
 from bulkimg.ledger.thread import OwnThread
 from bulkimg.model import Adjusted, Event, Settled
 from bulkimg.settings import Settings
@@ -232,8 +234,12 @@ class HeldThread(OwnThread):
         super().put(in_time)
 
 
-async def test_an_order_is_answered_when_it_is_durable(tmp_path: Path, server: Server) -> None:
-    thread, begun, changed = HeldThread(), asyncio.Event(), asyncio.Event()
+@contextlib.asynccontextmanager
+async def under_way(
+    tmp_path: Path, server: Server, thread: HeldThread, changed: asyncio.Event
+) -> AsyncIterator[RunDirectory]:
+    """Execute a run that has settled its first row. `changed` is set when it has obeyed an order."""
+    begun = asyncio.Event()
 
     def observe(event: Event) -> None:
         if isinstance(event, Settled):
@@ -248,21 +254,48 @@ async def test_an_order_is_answered_when_it_is_durable(tmp_path: Path, server: S
     running = asyncio.create_task(engine.execute())
     try:
         await begun.wait()
-        thread.may_write.clear()
-        asking = asyncio.create_task(asyncio.to_thread(ask, run.directory.path, ["rate=40/s"]))
-        await changed.wait()
-        await asyncio.wait([asking], timeout=0.3)
-        assert not asking.done(), "it is obeyed, and not yet in the ledger"
-        thread.may_write.set()
-        assert (await asking)["rate"] == 40
-        with contextlib.closing(sqlite3.connect(run.directory.ledger)) as ledger:
-            (kept,) = ledger.execute("SELECT value FROM meta WHERE key = 'settings'").fetchone()
-        assert json.loads(kept)["rate"] == 40
+        yield run.directory
     finally:
         thread.may_write.set()
         engine.steering.obey([("stop", None)])
         await running
         run.close()
+
+
+def kept_rate(directory: RunDirectory) -> float:
+    with contextlib.closing(sqlite3.connect(directory.ledger)) as ledger:
+        (kept,) = ledger.execute("SELECT value FROM meta WHERE key = 'settings'").fetchone()
+    return float(json.loads(kept)["rate"])
+
+
+async def test_an_order_is_answered_when_it_is_durable(tmp_path: Path, server: Server) -> None:
+    thread, changed = HeldThread(), asyncio.Event()
+    async with under_way(tmp_path, server, thread, changed) as directory:
+        thread.may_write.clear()
+        asking = asyncio.create_task(asyncio.to_thread(ask, directory.path, ["rate=40/s"]))
+        await changed.wait()
+        await asyncio.wait([asking], timeout=0.3)
+        assert not asking.done(), "it is obeyed, and not yet in the ledger"
+        thread.may_write.set()
+        assert (await asking)["rate"] == 40
+        assert kept_rate(directory) == 40
+
+
+async def test_an_order_that_a_slow_disk_keeps_is_not_called_refused(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread, changed = HeldThread(), asyncio.Event()
+    async with under_way(tmp_path, server, thread, changed) as directory:
+        thread.may_write.clear()
+        monkeypatch.setattr(control, "PATIENCE", 0.3)
+        with pytest.raises(RunRefused, match="may have obeyed or not"):
+            await asyncio.to_thread(ask, directory.path, ["rate=40/s"])
+        monkeypatch.undo()
+        assert changed.is_set()
+        assert (await asyncio.to_thread(ask, directory.path, ["status"]))["rate"] == 40, "nothing is kept of that"
+        thread.may_write.set()
+        await asyncio.to_thread(ask, directory.path, ["rate=41/s"])
+        assert kept_rate(directory) == 41
 
 
 def hours(begin: timedelta, end: timedelta) -> str:
