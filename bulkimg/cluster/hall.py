@@ -51,7 +51,7 @@ class Hall:
         self.desk: Desk | None = None
         self.earlier: list[dict[str, Any]] = own.run.ledger.meta("workers", [])  # of earlier processes of this run
         self.is_over = False
-        self.expected = 0  # workers that were put to work and have neither joined nor ended
+        self.expected = 0  # workers whose tasks have begun and not ended
         self.trouble = ""  # why no worker can be looked for at the moment
         self.failure: BaseException | None = None  # a bug
         self._refused: list[str] = []
