@@ -266,8 +266,12 @@ class Loop:
             case Next.RENEW:
                 if refused := await self._performer.renew(row.ticket, verdict):
                     return Stop(refused)
-            case _ if row.claim.interrupted or verdict.code == TURN_LOST:
-                pass  # a crash is not the row's fault, nor is a connection that came too late
+            case _ if verdict.code == TURN_LOST:
+                row.in_flight = False  # the attempt is still unused
+                self._scheduler.at_once(row)
+                return None
+            case _ if row.claim.interrupted:
+                pass  # a crash is not the row's fault
             case _ if not self._api.reached and verdict.code == "NOT_CONNECTED":
                 return Stop(verdict)
             case _:
