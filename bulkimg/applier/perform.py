@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from bulkimg.applier.decide import JOB_LOST, Known, Resolve, Step, names_to_confirm
 from bulkimg.applier.judge import (
@@ -150,17 +151,20 @@ class Performer:
         epoch = await self._pace.admit()
         if not self._leaves(row, epoch):
             return None
-        return await self._api.update_plain(epoch, row.claim)
+        return await self._api.update_plain(epoch, row.claim, partial(self._begun, row))
 
     def _leaves(self, row: RowState, epoch: int) -> bool:
-        """Mark an admitted row as sent; False, and its turn is given back, where its image was compared too long ago by now."""
+        """Let an admitted row go; False, and its turn is given back, where its image was compared too long ago by now."""
         if row.claim.before is not None and not self._is_fresh(row):
             self._pace.give_back(epoch)
             return False
-        row.begin(self._now(), self._clock())
         row.key, row.ticket = self._api.action_key, self._api.auth.ticket
         row.sent_since = self._pace.row_sent()
         return True
+
+    def _begun(self, row: RowState) -> None:
+        """Mark a row as sent. Until its connection is there, which may take long, a stop gives it back."""
+        row.begin(self._now(), self._clock())
 
     def judged(self, row: RowState, answer: Answer) -> Verdict:
         """The verdict on the answer to a PUT, and what it shows of the server."""
@@ -217,7 +221,8 @@ class Performer:
         epoch = await self._pace.admit()
         if not self._leaves(row, epoch):
             return None
-        answer = await self._api.update(epoch, row.claim.uuid, body, row.claim.job_uuid)
+        begun = partial(self._begun, row)
+        answer = await self._api.update(epoch, row.claim.uuid, body, row.claim.job_uuid, begun)
         return self.judged(row, answer)
 
     # -- the job and the image ------------------------------------------------------------------------------------------

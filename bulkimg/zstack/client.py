@@ -1,6 +1,6 @@
 """Call the image API: update, poll, read, query, tags. Every call returns an Answer; nothing here decides."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from bulkimg.model import Claim, Fields
 from bulkimg.zstack import wire
@@ -45,18 +45,25 @@ class ImageApi:
         """Wait for the turn of one more request; the result is handed to `update`."""
         return await self._transport.admit()
 
-    async def update(self, epoch: int, uuid: str, fields: Fields, job_uuid: str) -> Answer:
-        """`PUT /v1/images/{uuid}/actions` under a job uuid of ours (docs/dev/protocol.md §2.2), once it is admitted."""
+    async def update(
+        self, epoch: int, uuid: str, fields: Fields, job_uuid: str, begun: Callable[[], None] | None = None
+    ) -> Answer:
+        """`PUT /v1/images/{uuid}/actions` under a job uuid of ours (docs/dev/protocol.md §2.2), once it is admitted.
+
+        `begun` is called right before its first byte.
+        """
         path = f"/v1/images/{uuid}/actions"
         headers = f"{CONTENT_TYPE}X-Job-UUID: {job_uuid}\r\n{self.auth.headers('PUT', path)}"
-        return await self._transport.send(epoch, "PUT", path, headers, wire.update_body(self.action_key, fields))
+        return await self._transport.send(
+            epoch, "PUT", path, headers, wire.update_body(self.action_key, fields), begun=begun
+        )
 
-    async def update_plain(self, epoch: int, claim: Claim) -> Answer:
+    async def update_plain(self, epoch: int, claim: Claim, begun: Callable[[], None] | None = None) -> Answer:
         """The same for a row without tags whose ASCII JSON the ledger has made."""
         path = f"/v1/images/{claim.uuid}/actions"
         headers = f"{CONTENT_TYPE}X-Job-UUID: {claim.job_uuid}\r\n{self.auth.headers('PUT', path)}"
         body = f'{{"{self.action_key}":{claim.text}}}'.encode()
-        return await self._transport.send(epoch, "PUT", path, headers, body)
+        return await self._transport.send(epoch, "PUT", path, headers, body, begun=begun)
 
     @property
     def redactor(self) -> Redactor:

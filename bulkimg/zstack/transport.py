@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Protocol
 from urllib.parse import quote, urlencode
 
@@ -92,22 +91,40 @@ class Transport:
                 return answer
 
     async def send(
-        self, epoch: int, method: str, path: str, headers: str, body: bytes | None, query: str = ""
+        self,
+        epoch: int,
+        method: str,
+        path: str,
+        headers: str,
+        body: bytes | None,
+        query: str = "",
+        begun: Callable[[], None] | None = None,
     ) -> Answer:
-        """One request that the pace has admitted, and its answer as it came: see `redactor` before any of it is kept."""
+        """One request that the pace has admitted, and its answer as it came: see `redactor` before any of it is kept.
+
+        `begun` is called right before its first byte.
+        """
         if not (known := _PATHS.fullmatch(path)):
             raise AssertionError(f"{path!r} is not one of our paths")  # a bug: every uuid was checked when it was read
         answer: Answer | None = None
-        begun = self._clock()
+        admitted, is_begun = self._clock(), False
+
+        async def begin() -> bool:
+            nonlocal is_begun
+            is_begun = await self._pacing.begin(epoch)
+            if is_begun and begun:
+                begun()
+            return is_begun
+
         try:
             request = self._writer.request(method, path + query, headers, body)
-            answer = await self._client.send(request, partial(self._pacing.begin, epoch))
+            answer = await self._client.send(request, begin)
         finally:
             failure_id = self._pacing.record(epoch, answer)
             ended = self._clock()
-            if answer is None or answer.failure != TURN_LOST:
+            if is_begun if answer is None else answer.failure != TURN_LOST:  # what was not sent does not count
                 answered = answer is not None and answer.status is not None
-                self.meter.add(str(known.lastgroup), failure_id if answered else 1, ended - begun, ended)
+                self.meter.add(str(known.lastgroup), failure_id if answered else 1, ended - admitted, ended)
         if answer.status is not None:
             self.reached, self.date = True, answer.date
         return answer._replace(failure_id=failure_id) if failure_id else answer

@@ -14,6 +14,7 @@ import pytest
 from bulkimg.applier import Ending, Loop, Paced, Policy
 from bulkimg.applier.perform import FRESH
 from bulkimg.credentials import Session
+from bulkimg.errors import Exit
 from bulkimg.model import Claim, Fields, Outcome, Status
 from bulkimg.pace import Pace
 from bulkimg.planner import Reader
@@ -43,10 +44,11 @@ class Desk:
         before: Fields | None = None,
         shows: Fields | None = None,
         connects: Sequence[float] = (),
+        stops_at: float = math.inf,
     ) -> None:
         """`before`: what the plan saw of every image; `shows`: what every image shows now.
 
-        `connects`: the seconds that the connections of the first requests take.
+        `connects`: the seconds that the connections of the first requests take. `stops_at`: when the run is stopped.
         """
         self.happened: list[tuple[str, str]] = []  # (what, the job's uuid, or the row's line)
         self.moments: dict[str, list[float]] = {}  # when it happened
@@ -55,6 +57,7 @@ class Desk:
         self._puts, self._polls, self._connects = list(puts), list(polls), list(connects)
         self._fields, self._before, self._shows = fields, before, shows or before or {}
         self.bodies: list[Fields] = []  # of the PUTs
+        self._stops_at = stops_at
         self._loop = asyncio.get_running_loop()
 
     def _note(self, what: str, of: str) -> None:
@@ -69,7 +72,10 @@ class Desk:
         api = ImageApi(transport, make_auth(Session("5" * 32), transport, runtime.now), "updateImage")
         reader = Reader(api, pace.breaker, runtime, retries=3)
         policy = Policy(retries=3, max_errors=Limit(), job_timeout=60, drain_timeout=60)
-        return await Loop(self, api, reader, pace, policy, lambda event: None, runtime).run()
+        sends = Loop(self, api, reader, pace, policy, lambda event: None, runtime)
+        if self._stops_at < math.inf:
+            self._loop.call_at(self._stops_at, sends.stop, Exit.INTERRUPTED, "stopped")
+        return await sends.run()
 
     # -- the server -----------------------------------------------------------------------------------------------------
 
@@ -121,7 +127,9 @@ class Desk:
         self._note(fate, item.job_uuid)
 
     async def release(self, items: Sequence[Claim]) -> None:
-        assert not items
+        assert not items or self._loop.time() >= self._stops_at
+        for item in items:
+            self._note("release", item.job_uuid)
 
     def settle(self, outcome: Outcome, *, as_sent: bool = False) -> "asyncio.Future[None]":
         durable: asyncio.Future[None] = self._loop.create_future()
@@ -211,6 +219,37 @@ def test_a_row_whose_connection_is_there_when_the_breaker_is_open_waits_and_is_c
     assert all(any(put - FRESH <= look <= put for look in desk.moments["look"]) for put in later)
     assert len({job for what, job in desk.happened if what == "put"}) == 2, "no job is used"
     assert [what for what, _ in desk.happened if what in ("refused", "unsent", "unclear")] == ["refused"]
+
+
+def test_a_stop_gives_back_what_waits_for_its_connection() -> None:
+    """The second row has sent its bytes, and is waited for."""
+
+    async def story() -> Desk:
+        desk = Desk(4, connects=[0, 4.995, 20, 20], stops_at=5)
+        assert await desk.run(4) is not None
+        assert asyncio.get_running_loop().time() < 20, "nothing waits for the connections"
+        return desk
+
+    desk = told(story)
+    assert [one.line for one in desk.outcomes] == [2, 3]
+    assert len(desk.moments["put"]) == 2
+    jobs = {what: {job for happened, job in desk.happened if happened == what} for what in ("claim", "put", "release")}
+    assert jobs["claim"] == jobs["put"] | jobs["release"]
+
+
+def test_a_stop_gives_back_what_has_lost_its_turn() -> None:
+    """The server has asked the run to wait, and the second row's connection is there meanwhile."""
+
+    async def story() -> Desk:
+        desk = Desk(2, puts=[WAIT], connects=[0, 5], stops_at=10)
+        assert await desk.run(2) is not None
+        return desk
+
+    desk = told(story)
+    assert desk.outcomes == []
+    assert len(desk.moments["put"]) == 1
+    jobs = {what: {job for happened, job in desk.happened if happened == what} for what in ("claim", "put", "release")}
+    assert jobs["claim"] - jobs["put"] <= jobs["release"]
 
 
 def test_only_what_differs_now_is_sent() -> None:
