@@ -50,7 +50,8 @@ async def worker(of: Scheduler, place: Path) -> AsyncIterator[Worker]:
 @asynccontextmanager
 async def client(of: Scheduler, timeout: float = 0.3) -> AsyncIterator[Client]:
     """A client that looks for a lost scheduler for so many seconds."""
-    async with Client(of.address, asynchronous=True, set_as_default=False, timeout=timeout) as found:
+    async with Client(of.address, asynchronous=True, set_as_default=False, timeout=30) as found:
+        found._timeout = timeout
         yield found
 
 
