@@ -47,6 +47,12 @@ class LeasedBreaker(CircuitBreaker):
 
     trouble: tuple[str, float | None] | None = None  # why, and the seconds that the server asks for; to be reported
     tries: bool = False  # the lease is for the trial whether the server is well again
+    _asked: tuple[str, float | None] = ("", None)  # the latest wait that the server asked for, and why
+
+    def _asked_to_wait(self, seconds: float | None, why: str, *, again: bool) -> None:
+        """Keep the reason as it is: the desk says it in its own words."""
+        self._asked = (why, seconds)
+        super()._asked_to_wait(seconds, why, again=again)
 
     def _failed(self, why: str, *, alone: bool) -> int:
         """A trial that fails is reported. It counts against its row, which may be the cause, and not as the outage's."""
@@ -59,11 +65,12 @@ class LeasedBreaker(CircuitBreaker):
     def _open(self, seconds: float, why: str) -> None:
         asked = None if self._down else seconds
         if self.trouble is None or (self.trouble[1] or 0) <= (asked or 0):  # the longest wait is reported
-            self.trouble = (why, asked)
+            self.trouble = (why if asked is None else self._asked[0], asked)
         super()._open(0.0, why)
 
     def _give_up(self, why: str) -> None:
-        self.trouble = (why, MOST_HOLD + 1)  # the desk gives up for the same reason
+        reason, seconds = self._asked
+        self.trouble = (reason, max(MOST_HOLD + 1, seconds or 0))  # the desk gives up for the same reason
 
 
 class LeasedBudget:

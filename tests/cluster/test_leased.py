@@ -4,12 +4,15 @@ import asyncio
 import random
 from typing import Any
 
+import pytest
+
+from bulkimg.cluster.gate import Gate
 from bulkimg.cluster.leased import LeasedPace, Permit
 from bulkimg.cluster.messages import Lease, Message
 from bulkimg.cluster.worker import Worker
 from bulkimg.credentials import Session
 from bulkimg.engine.connect import Ports
-from bulkimg.pace import FailureCause, Health, State
+from bulkimg.pace import FailureCause, Health, Pace, State
 from bulkimg.runtime import Runtime
 from bulkimg.settings import Settings
 from tests.virtual import run_virtual
@@ -155,3 +158,29 @@ def test_a_trial_that_fails_is_told_and_counts_against_its_row() -> None:
         assert pace.breaker.cause_of(failure) is FailureCause.UNDECIDED
 
     run_virtual(story())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (7.0, "the server asked to wait (HTTP_429)"),
+        (900.0, "the server asked to wait 900 s (HTTP_429), but a run waits at most 300 s"),
+    ],
+)
+def test_what_the_server_asked_for_is_said_once(asked: float, said: str) -> None:
+    """The worker reports it, and the desk puts it into words."""
+
+    async def story() -> list[str]:
+        pace, heard = LeasedPace(Permit(lambda: 0.0), _runtime(), adapts=False), list[str]()
+        pace.obey(lease(rate=1.0))
+        pace.breaker.record(pace.breaker.epoch, Health(State.ASKED, "HTTP_429", asked))
+        desks = Pace(1.0, 1).breaker
+        desks.on_opened = lambda seconds, why: heard.append(why)
+        desks.on_give_up = heard.append
+        gate = Gate(desks)
+        assert pace.leased_breaker.trouble is not None
+        gate.trouble("w", *pace.leased_breaker.trouble)
+        await gate.close()
+        return heard
+
+    assert run_virtual(story())[0] == said
