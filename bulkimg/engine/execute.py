@@ -94,7 +94,10 @@ class Engine:
         self._watchers = (self.steering.watch, self._recorder.watch, *watching, observe)
 
     async def _ordered(self, orders: list[Order]) -> dict[str, Any]:
-        """Obey the orders of `bulkimg ctl`. Return the status when the orders hold for a resumed run too."""
+        """Obey the orders of `bulkimg ctl`. Return the status when they hold for a resumed run too.
+
+        During the survey they are not written yet (`Sending.keep`).
+        """
         status = self.steering.obey(orders)
         if any(name in ("rate", "concurrency") for name, _ in orders):  # no other order has to wait for a slow disk
             await self._sending.kept()
