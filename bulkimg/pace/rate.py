@@ -96,7 +96,7 @@ class RateLimiter:
                 throttler.rate_limit = sys.maxsize
         else:
             self._throttler.rate_limit, self._throttler.period = guard(present)
-            whole = max(1, math.floor(present))
+            whole = max(1, math.ceil(present - 1e-9))  # over a second or a little more: no second holds more
             self._written.rate_limit, self._written.period = whole, whole / present
             self._written_in_a_tenth.rate_limit = math.floor(TENTH * present) + 1
             # At least 1 ms: uvloop rounds a shorter sleep down to none, and the poll becomes a busy loop.
