@@ -53,7 +53,7 @@ class Hiring:
                 await self._look_if_there()
                 await asyncio.sleep(HIRE)
         finally:
-            await self._leave()
+            await self._leave(self._client)
 
     async def _look_if_there(self) -> None:
         try:
@@ -80,9 +80,9 @@ class Hiring:
     async def _workers(self) -> set[str]:
         """Return the addresses of all workers."""
         if self._client.status == "closed" and self._reach:
-            client = await self._reach()
-            await self._leave()
-            self._client, self._hired = client, {}  # the tasks of the lost scheduler are cancelled
+            left, self._client = self._client, await self._reach()
+            self._hired = {}  # the tasks of the lost scheduler are cancelled
+            await self._leave(left)
         if not self._is_connected:  # it has no scheduler any more that could be asked
             raise CommClosedError
         async with asyncio.timeout(CONNECT):
@@ -100,10 +100,10 @@ class Hiring:
         if found != RUN_OVER:
             self._hall.refuse(worker, found)
 
-    async def _leave(self) -> None:
-        """Close a client that was made here."""
-        if self._client is not self._first:
-            await closed(self._client)
+    async def _leave(self, client: Client) -> None:
+        """Close a client, if it was made here."""
+        if client is not self._first:
+            await closed(client)
 
     @property
     def _is_connected(self) -> bool:
