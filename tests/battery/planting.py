@@ -63,7 +63,7 @@ class Package:
         else:
             ast.parse(new)
             if old:
-                _place(symbol.node, symbol.name, old)
+                _place(symbol.node, symbol.name, old).check(new)
 
     def find(self, name: str) -> Symbol:
         """The one symbol whose dotted path ends with this name. Unplantable."""
@@ -166,14 +166,22 @@ class _Place:
     part: slice | None
     gaps: list[Any]
 
+    @property
+    def _takes_statements(self) -> bool:
+        return self.part is not None and isinstance(getattr(self.parent, self.field)[self.part.start], ast.stmt)
+
+    def check(self, new: str) -> None:
+        """SyntaxError where the new code does not fit: statements where an expression is."""
+        if not self._takes_statements:
+            _expression(new)
+
     def fill(self, new: str) -> None:
         filling = _Filling(self.gaps)
         if self.part is None:
             setattr(self.parent, self.field, filling.visit(_expression(new)))
             return
         there = getattr(self.parent, self.field)
-        is_block = isinstance(there[self.part.start], ast.stmt)
-        there[self.part] = filling.block(new) if is_block else [filling.visit(_expression(new))]
+        there[self.part] = filling.block(new) if self._takes_statements else [filling.visit(_expression(new))]
 
 
 def _place(node: ast.stmt, name: str, old: str) -> _Place:
