@@ -1,7 +1,9 @@
 """When the kernel received bytes: a moment that does not depend on how late the receiving process ran.
 
 SO_TIMESTAMPNS (man 7 socket) works for TCP too since Linux 4.16. On the loopback device it is the moment at which the
-sender's own call handed the bytes over.
+sender's own call handed the bytes over. The kernel begins to stamp a moment after the first socket of the machine has
+asked for it (`net_enable_timestamp` defers that to a worker), so the first bytes may have no stamp: then it is the
+moment at which they were read, which is never earlier.
 """
 
 import socket
@@ -18,15 +20,14 @@ def ask_for_stamps(listener: socket.socket) -> None:
 
 
 def stamp(extra: Sequence[tuple[int, int, bytes]]) -> float:
-    """Return when the kernel received the last of these bytes, in seconds since the epoch.
-
-    `extra` is what `recvmsg` returned with them. ValueError if there is no stamp in it.
+    """Return when the kernel received the last of these bytes, or now if it has not stamped them, in seconds since the
+    epoch. `extra` is what `recvmsg` returned with them.
     """
     for level, kind, data in extra:
         if (level, kind) == (socket.SOL_SOCKET, _TIMESTAMPS):
             seconds, nanoseconds = struct.unpack("qq", data[:16])
             return float(seconds + nanoseconds / 1e9)
-    raise ValueError("the kernel has not stamped these bytes")
+    return time.time()
 
 
 class StampingSocket(socket.socket):
