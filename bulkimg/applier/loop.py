@@ -266,7 +266,7 @@ class Loop:
             case Next.RENEW:
                 if refused := await self._performer.renew(row.ticket, verdict):
                     return Stop(refused)
-            case _ if verdict.code == TURN_LOST:
+            case _ if verdict.code == TURN_LOST and not verdict.sent:
                 row.in_flight = False  # the attempt is still unused
                 self._scheduler.at_once(row)
                 return None
