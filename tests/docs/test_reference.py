@@ -44,6 +44,7 @@ NOT_CODES = frozenset(
     {"BEGIN", "COMMIT", "ROLLBACK", "DELETE", "GET", "POST", "PUT", "HOME", "XDG_CONFIG_HOME", "LOGNAME", "USER", "ISO"}
     | {"UEFI", "UTC", "CREDENTIALS_DIRECTORY", "HEAD", "DENY", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"}
     | {"BIGINT", "INTEGER", "JSON", "TIMESTAMPTZ", "VARCHAR", "FFCECB", "FFFFFF", "VACUUM"}  # of databases; colours
+    | {"TURN_LOST"}  # of a request that was not sent: its row waits for another turn, and nothing shows it
 )
 OF_THE_MANIFEST = ("manifest/", "model.py", "ledger/intake.py", "planner/undo.py")
 CODE = re.compile(r"[A-Z]{3,}|[A-Z]{2,}(?:_[A-Z]+)+")
