@@ -84,6 +84,11 @@ if answer.status == 503: return Verdict(Next.SETTLED, Status.UPDATED)
     Bug("one PUT finds out how the key is spelled", "Performer.__init__", "api.key_is_known", "True", "tests/journeys/test_spelling.py"),
     Bug("a redirect ends a run at its first PUT", "Performer.judged", "not self._is_the_api and 300 <= (answer.status or 0) < 400", "False", "tests/journeys/test_looking_first.py -k redirect"),
     Bug("concurrency is a hard cap", "Loop._spawn", "len(self._slots) < self._pace.concurrency", "len(self._slots) <= self._pace.concurrency", "tests/journeys/test_library.py"),
+    Bug("a stop gives back what waits for its connection", "Performer._leaves", "row.sent_since = self._pace.row_sent()", """
+row.begin(self._now(), self._clock())
+row.sent_since = self._pace.row_sent()
+""", "tests/applier/test_loop.py -k waits_for_its_connection"),
+    Bug("a lost turn uses no attempt", "Loop._retry", "verdict.code == TURN_LOST and (not verdict.sent)", "False", "tests/applier/test_loop.py -k connection"),
     Bug("a pause begins no row", "Scheduler.ready", "self._closed or self._pace.is_paused", "self._closed", "tests/journeys/test_control.py -k pauses"),
     Bug("an order is answered when it is durable", "Engine._ordered", "await self._sending.kept()", "None", "tests/journeys/test_control.py -k durable"),
     Bug("a signal starts no new row", "Scheduler.ready", "self._closed or self._pace.is_paused", "self._pace.is_paused", "tests/journeys/test_interruptions.py -k signal"),
@@ -107,6 +112,9 @@ PACE = (
     Bug("what has its connection when the breaker is open is not sent", "Pace._is_lost", "return ...", "return False", "tests/pace/test_pace.py -k lost_its_turn"),
     Bug("connections that are there all at once do not break the rate", "Pace.begin", "await self.rate.check(...)", "None", "tests/zstack/test_late_connections.py -k rate"),
     Bug("connections that are there all at once do not break a tenth's rate", "RateLimiter.check", "await self._written_in_a_tenth.acquire()", "None", "tests/pace/test_rate.py -k at_once"),
+    Bug("late connections keep to a rate that is no whole number", "RateLimiter._apply", "math.ceil(present - 1e-09)", "math.floor(present)", "tests/pace/test_rate.py -k at_once"),
+    Bug("a request that has lost its turn holds up no other", "RateLimiter.check", "not is_lost()", "True", "tests/pace/test_pace.py -k hold_up"),
+    Bug("who waits for the rate goes at once when there is none", "RateLimiter._apply", "throttler.rate_limit = sys.maxsize", "pass", "tests/pace/test_rate.py -k unlimited"),
     Bug("the rate is a hard cap", "rate.STRETCH", "", "0.5"),
     Bug("two processes share one rate", "SharedSlots.take", "os.pwrite(self._file, _KEPT.pack(slot, spacing), 0)", "None"),
     Bug("errors never speed a run up", "AdaptiveConcurrency.landed", "signal is LoadSignal.WELL", "True"),
@@ -118,6 +126,8 @@ ZSTACK = (
     Bug("an answer nobody asked for does not shift the next", "http._is_usable", "protocol is not None and protocol.is_connected() and not protocol.should_close", "protocol is not None and protocol.is_connected()"),
     Bug("a request that lost its turn sends nothing", "HttpClient.send", "if not await self._begins(connection, begin): ...", "await self._begins(connection, begin)", "tests/zstack/test_late_connections.py -k lost_turn"),
     Bug("a request that is given up before it begins closes its connection", "HttpClient._begins", "connection.close()", "None", "tests/zstack/test_late_connections.py -k given_up"),
+    Bug("a connection that breaks while its request waits is not used", "HttpClient._begins", "_is_usable(connection) or not was_usable", "True", "tests/zstack/test_late_connections.py -k ends_or_writes"),
+    Bug("a request that was given up before it began is not counted", "Transport.send", "is_begun if answer is None else answer.failure != TURN_LOST", "True", "tests/zstack/test_transport.py -k counted"),
     Bug("an idle connection has no parser", "HttpClient._exchange", "protocol._parser = None", "pass"),
     Bug("a deadline aborts the transport", "HttpClient._expire", "protocol.transport.abort()", "None", "tests/zstack/test_timing.py -k deadline"),
     Bug("a request has a deadline", "HttpClient._exchange", "self._watch(protocol, deadline)", "None", "tests/zstack/test_timing.py -k deadline"),

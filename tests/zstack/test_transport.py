@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,26 @@ async def test_a_name_that_nobody_can_resolve_is_no_connection(monkeypatch: pyte
     [answer] = await put("http://zstack.internal:8080")
     assert (answer.failure, answer.sent) == ("NOT_CONNECTED", False)
     assert "name resolution" in answer.detail
+
+
+@pytest.mark.parametrize(("begins", "counted"), [(False, 0), (True, 1)])
+async def test_a_request_that_is_given_up_is_counted_if_it_was_sent(begins: bool, counted: int) -> None:
+    waits = asyncio.Event()
+
+    class Waits:
+        async def send(self, request: bytes, begin: Callable[[], Awaitable[bool]]) -> Answer:
+            assert not begins or await begin()
+            waits.set()
+            await asyncio.Event().wait()
+            return Answer(200)
+
+        async def close(self) -> None:
+            pass
+
+    client, sent = Transport(Waits(), "http://node/zstack", Unpaced()), list[str]()
+    sending = asyncio.create_task(client.send(0, "PUT", PATH, "", b"{}", begun=lambda: sent.append("first byte")))
+    await waits.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert client.meter.total == len(sent) == counted
