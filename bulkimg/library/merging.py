@@ -32,11 +32,16 @@ def merge(runs: Iterable[AnyPath], *, partial: bool = False, **options: Unpack[M
 async def amerge(runs: Iterable[AnyPath], *, partial: bool = False, **options: Unpack[MergeOptions]) -> Result:
     """Make one run of the runs of all shards: `merge` in a thread. If it is cancelled, the thread finishes first."""
     work = asyncio.ensure_future(asyncio.to_thread(_merged, runs, partial, options))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.gather(work, return_exceptions=True)  # it holds the shards until then
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:  # perhaps not the first one; the thread holds the shards until its end
+            cancelled = error
+    if cancelled and not work.cancelled():
+        work.exception()  # the caller hears of the cancelling only
+        raise cancelled
+    return work.result()
 
 
 def _merged(runs: Iterable[AnyPath], partial: bool, options: MergeOptions) -> Result:

@@ -205,12 +205,15 @@ async def test_a_shard_that_is_being_sent_is_refused_until_it_is_finished(server
     assert (await bulkimg.amerge(names, runs_dir=call.runs_dir)).counts["updated"] == 20
 
 
-async def test_a_cancelled_merge_lets_the_shards_go(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_merge_lets_the_shards_go(server: Server, tmp_path: Path, times: int) -> None:
     call = Merger(server, tmp_path / "runs")
     names = await asyncio.to_thread(call.shards, call.changes(4))
     merging = asyncio.create_task(bulkimg.amerge(names, runs_dir=call.runs_dir, run_id="first"))
     await asyncio.to_thread(call.wait_for_run, "first")
-    merging.cancel()
+    for _ in range(times):
+        merging.cancel()
+        await asyncio.sleep(0)
     with pytest.raises(asyncio.CancelledError):
         await merging
     assert (await bulkimg.amerge(names, runs_dir=call.runs_dir, run_id="second")).ok
