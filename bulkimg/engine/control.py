@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bulkimg.errors import RunRefused, UsageError
+from bulkimg.errors import RunRefused, StorageError, UsageError
 from bulkimg.values import parse_rate
 
 NAME = "ctl.sock"
@@ -85,6 +85,8 @@ async def _answered(line: bytes, handle: Handler) -> bytes:
         found: dict[str, Any] = {"status": await handle(parse_orders(_words(line)))}
     except UsageError as error:
         found = {"error": str(error)}
+    except StorageError as error:
+        found = {"failed": f"the run has obeyed, and ends: {error}"}
     return json.dumps(found).encode() + b"\n"
 
 
@@ -101,7 +103,8 @@ def _words(line: bytes) -> list[str]:
 def ask(directory: Path, words: list[str]) -> dict[str, Any]:
     """Send orders to the run in that directory.
 
-    Returns its status once it has obeyed. Raises RunRefused if no process runs, or if it does not answer.
+    Returns its status once it has obeyed. Raises RunRefused if no process runs, or if it does not answer, and StorageError
+    if its ledger fails.
     """
     gone = RunRefused(f"run {directory.name} takes no orders: no process carries it out, or none that can be told")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -122,6 +125,8 @@ def ask(directory: Path, words: list[str]) -> dict[str, Any]:
     if not line:
         raise gone
     answer = json.loads(line)
+    if "failed" in answer:
+        raise StorageError(str(answer["failed"]))
     if "error" in answer:
         raise UsageError(str(answer["error"]))
     status: dict[str, Any] = answer["status"]

@@ -63,9 +63,11 @@ class Sending:
             task.add_done_callback(self._kept)
 
     async def kept(self) -> None:
-        """Return when what `keep` has written is durable, or the ledger has failed, which ends the run."""
-        if self._keeping:
-            await asyncio.wait(self._keeping)  # who waits may be cancelled; what is written is not
+        """Return when what `keep` has written is durable. Raises StorageError if the ledger fails, which ends the run."""
+        if keeping := tuple(self._keeping):
+            await asyncio.wait(keeping)  # who waits may be cancelled; what is written is not
+            for task in keeping:
+                task.result()
 
     def _kept(self, task: "asyncio.Task[None]") -> None:
         self._keeping.discard(task)

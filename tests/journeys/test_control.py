@@ -22,7 +22,8 @@ from bulkimg.engine.connect import Ports
 from bulkimg.engine.control import ask, parse_orders
 from bulkimg.engine.create import create_run
 from bulkimg.engine.execute import Engine
-from bulkimg.errors import RunRefused, UsageError
+from bulkimg.engine.run import OpenRun
+from bulkimg.errors import RunRefused, StorageError, UsageError
 from bulkimg.ledger import RunDirectory
 from bulkimg.ledger.thread import OwnThread
 from bulkimg.model import Adjusted, Event, Settled
@@ -237,7 +238,7 @@ class HeldThread(OwnThread):
 @contextlib.asynccontextmanager
 async def under_way(
     tmp_path: Path, server: Server, thread: HeldThread, changed: asyncio.Event
-) -> AsyncIterator[RunDirectory]:
+) -> AsyncIterator[OpenRun]:
     """Execute a run that has settled its first row. `changed` is set when it has obeyed an order."""
     begun = asyncio.Event()
 
@@ -254,12 +255,14 @@ async def under_way(
     running = asyncio.create_task(engine.execute())
     try:
         await begun.wait()
-        yield run.directory
+        yield run
     finally:
         thread.may_write.set()
         engine.steering.obey([("stop", None)])
-        await running
-        run.close()
+        try:
+            await running
+        finally:
+            run.close()
 
 
 def kept_rate(directory: RunDirectory) -> float:
@@ -270,32 +273,50 @@ def kept_rate(directory: RunDirectory) -> float:
 
 async def test_an_order_is_answered_when_it_is_durable(tmp_path: Path, server: Server) -> None:
     thread, changed = HeldThread(), asyncio.Event()
-    async with under_way(tmp_path, server, thread, changed) as directory:
+    async with under_way(tmp_path, server, thread, changed) as run:
         thread.may_write.clear()
-        asking = asyncio.create_task(asyncio.to_thread(ask, directory.path, ["rate=40/s"]))
+        asking = asyncio.create_task(asyncio.to_thread(ask, run.directory.path, ["rate=40/s"]))
         await changed.wait()
         await asyncio.wait([asking], timeout=0.3)
         assert not asking.done(), "it is obeyed, and not yet in the ledger"
         thread.may_write.set()
         assert (await asking)["rate"] == 40
-        assert kept_rate(directory) == 40
+        assert kept_rate(run.directory) == 40
 
 
 async def test_an_order_that_a_slow_disk_keeps_is_not_called_refused(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     thread, changed = HeldThread(), asyncio.Event()
-    async with under_way(tmp_path, server, thread, changed) as directory:
+    async with under_way(tmp_path, server, thread, changed) as run:
         thread.may_write.clear()
         monkeypatch.setattr(control, "PATIENCE", 0.3)
         with pytest.raises(RunRefused, match="may have obeyed or not"):
-            await asyncio.to_thread(ask, directory.path, ["rate=40/s"])
+            await asyncio.to_thread(ask, run.directory.path, ["rate=40/s"])
         monkeypatch.undo()
         assert changed.is_set()
-        assert (await asyncio.to_thread(ask, directory.path, ["status"]))["rate"] == 40, "nothing is kept of that"
+        assert (await asyncio.to_thread(ask, run.directory.path, ["status"]))["rate"] == 40, "nothing is kept of that"
         thread.may_write.set()
-        await asyncio.to_thread(ask, directory.path, ["rate=41/s"])
-        assert kept_rate(directory) == 41
+        await asyncio.to_thread(ask, run.directory.path, ["rate=41/s"])
+        assert kept_rate(run.directory) == 41
+
+
+async def test_an_order_that_cannot_be_written_down_is_an_error(tmp_path: Path, server: Server) -> None:
+    why = "run.db: the ledger failed: attempt to write a readonly database"
+
+    async def order() -> None:
+        thread, changed = HeldThread(), asyncio.Event()
+        async with under_way(tmp_path, server, thread, changed) as run:
+            thread.may_write.clear()
+            asking = asyncio.create_task(asyncio.to_thread(ask, run.directory.path, ["rate=40/s"]))
+            await changed.wait()
+            run.ledger.db.execute("PRAGMA query_only = 1")
+            thread.may_write.set()
+            with pytest.raises(StorageError, match=f"the run has obeyed, and ends: .*{why}"):
+                await asking
+
+    with pytest.raises(StorageError, match=why):  # the run itself
+        await order()
 
 
 def hours(begin: timedelta, end: timedelta) -> str:
