@@ -25,7 +25,7 @@ from tests.windows import most_within
 RATE = 60
 PLAIN = ["--rate", f"{RATE}/s", "--concurrency", "8"]
 SOON = 1.0  # seconds that a process may need to end, besides what it waits for
-BIG_ROWS = 60_000
+BIG_ROWS = 300_000  # read in more than a second, and the signal comes before 0.4 s
 
 
 # -- T8: outputs that cannot be written -------------------------------------------------------------------------------------
