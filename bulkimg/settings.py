@@ -117,7 +117,7 @@ class Settings(BaseModel):
     targets: Annotated[tuple[str, ...], BeforeValidator(parse_names, json_schema_input_type=list[str] | str)] = ()
     order: Literal["parallel", "one-by-one"] = "parallel"
     stop_on_failure: bool = False
-    # what a monitoring system is told, by this process
+    # what this process reports to a monitoring system
     metrics_file: Annotated[Path, BeforeValidator(parse_path, json_schema_input_type=str)] | None = None
     metrics_listen: Annotated[str, BeforeValidator(parse_listen, json_schema_input_type=str)] | None = None
     otel: bool = False

@@ -68,7 +68,7 @@ async def listening(directory: Path, handle: Handler) -> AsyncIterator[str]:
                 async with asyncio.timeout(PATIENCE):
                     await writer.drain()
             except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                pass  # the client left, sends nothing or does not stop sending: nobody waits for an answer
+                pass  # the client left, sends nothing or does not stop sending: no one waits for an answer
             finally:
                 writer.close()
 

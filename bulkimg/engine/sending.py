@@ -92,11 +92,10 @@ class Sending:
         self._observe(Started(run.directory.run_id, str(run.directory.path), target, pending, rows))
         if not pending:
             return None
-        if run.ledger.meta("leased") and (
-            stop := await self._interrupt.until_stopped(self._runtime.sleep(LEASES_OVER))
-        ):
-            return stop  # the workers of an earlier process may begin a request until then
-        run.ledger.set_meta(settings=kept_options(run.settings))  # orders may have changed them meanwhile
+        if run.ledger.meta("leased"):  # the workers of an earlier process may begin a request until then
+            if stop := await self._interrupt.until_stopped(self._runtime.sleep(LEASES_OVER)):
+                return stop
+            run.ledger.set_meta(settings=kept_options(run.settings))  # orders may have changed them meanwhile
         run.live = live = LiveResults(paths, in_order=afresh)
         writer = Writer(
             run.ledger,

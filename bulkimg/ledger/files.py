@@ -287,7 +287,7 @@ def _replacing(path: Path, suffix: str, opened: Callable[[int], AbstractContextM
     temporary = path.with_name(f".{path.name}.{suffix}")
     with storage_errors(path):
         with suppress(FileNotFoundError):
-            temporary.unlink()  # left by a killed process, or a link that somebody put there
+            temporary.unlink()  # left by a killed process, or a link that another user put there
         descriptor = _private_descriptor(temporary, os.O_EXCL)
         try:
             with opened(descriptor) as file:

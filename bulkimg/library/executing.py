@@ -241,7 +241,7 @@ def _awaited(approve: Approve) -> Approve:
 
 
 async def carried_out(carrying: Carrying) -> Result:
-    """Return the result of a run whose events nobody needs."""
+    """Return the result of a run without its events."""
     async for _ in carrying.events():
         pass
     return carrying.result

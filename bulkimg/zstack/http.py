@@ -1,7 +1,7 @@
 """Send HTTP requests on aiohttp's connector and parser, with bytes of our own (docs/dev/reliability.md).
 
 One call is one request on the wire: nothing here redirects, keeps cookies, reads a proxy or sends a second time.
-Bodies are bounded. A connection that received bytes nobody asked for is closed. Every exception becomes an Answer that
+Bodies are bounded. A connection that received unrequested bytes is closed. Every exception becomes an Answer that
 says whether bytes may have gone out.
 
 `TCPConnector.connect` and `Connection` are documented; `ResponseHandler` (its protocol) is not. So pyproject.toml pins
@@ -196,7 +196,7 @@ class HttpClient:
 
 
 def _is_usable(connection: "Connection") -> bool:
-    """Return whether a connection is open, and nothing has come that nobody asked for."""
+    """Return whether a connection is open, and has received nothing since its last answer."""
     protocol = connection.protocol
     return protocol is not None and protocol.is_connected() and not protocol.should_close
 
